@@ -1,0 +1,50 @@
+"""What a data source is: named images and, for test images, a defect type and a truth mask.
+
+Images are NumPy [h, w, c], uint8 as decoded or float32 in [0, 1]; truth masks are bool [h, w],
+True where defective. Loading is lazy: a source of a thousand images holds a thousand names.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+GOOD = "good"  # the defect type of a normal image, as MVTec's folders spell it
+
+
+class Record(NamedTuple):
+    """One image of a source.
+
+    Attributes:
+      name: relative path with forward slashes, unique in its split; what reports and CSV files show.
+      load: decodes the image to [h, w, c]; raises `UserError` naming the file when it is broken.
+      defect: `GOOD`, or the name of the defect type (the folder under `test/`).
+      load_mask: decodes the truth mask, bool [h, w]. None where there is no usable one; a good
+        image needs none, its truth is all False.
+      other_masks: further truths by name (the synthetic sets have two), same form.
+    """
+
+    name: str
+    load: Callable[[], np.ndarray]
+    defect: str = GOOD
+    load_mask: Callable[[], np.ndarray] | None = None
+    other_masks: Mapping[str, Callable[[], np.ndarray]] = {}
+
+    @property
+    def anomalous(self) -> bool:
+        """Whether the image shows a defect."""
+        return self.defect != GOOD
+
+
+class Source(NamedTuple):
+    """A training split of good images and a test split.
+
+    Attributes:
+      train: good images.
+      test: good and defective images; empty where the user has only good ones.
+      notes: one sentence for each thing the user should know (a missing mask, a skipped file).
+    """
+
+    train: tuple[Record, ...]
+    test: tuple[Record, ...]
+    notes: tuple[str, ...] = ()
