@@ -16,7 +16,7 @@ class Record(NamedTuple):
     """One image of a source.
 
     Attributes:
-      name: relative path with forward slashes, unique in its split; what reports and CSV files show.
+      name: relative path with forward slashes, unique in its split; reports and CSV files show it.
       load: decodes the image to [h, w, c]; raises `UserError` naming the file when it is broken.
       defect: `GOOD`, or the name of the defect type (the folder under `test/`).
       load_mask: decodes the truth mask, bool [h, w]. None where there is no usable one; a good

@@ -1,0 +1,31 @@
+"""The HTML report and the figures in it: what a run found, for the person who decides on it.
+
+Belongs here: drawing and wording of figures, curves and pictures that were computed elsewhere.
+Does not belong here: computing a metric or a score (`recon_ad.metrics`), running a detector, JAX.
+A report needs NumPy and matplotlib only, and never touches pyplot's global state.
+"""
+
+from recon_ad.report.content import Panel, Report, Score
+from recon_ad.report.html import render_report, write_report
+from recon_ad.report.pictures import reconstruction_sheet
+from recon_ad.report.plots import (
+    panel_sheet,
+    pro_curve,
+    roc_curve,
+    score_histogram,
+    training_curve,
+)
+
+__all__ = [
+    "Panel",
+    "Report",
+    "Score",
+    "panel_sheet",
+    "pro_curve",
+    "reconstruction_sheet",
+    "render_report",
+    "roc_curve",
+    "score_histogram",
+    "training_curve",
+    "write_report",
+]

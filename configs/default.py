@@ -1,0 +1,83 @@
+"""Every default, and what each field means; the other configs change some of them.
+
+No command takes this file by itself: it names no data.
+"""
+
+from ml_collections import ConfigDict
+
+
+def default_config() -> ConfigDict:
+    """All fields, each with its unit."""
+    c = ConfigDict()
+    c.seed = 0  # of everything random: patches, augmentation, initialisation, bootstrap
+
+    c.method = ConfigDict()
+    c.method.name = "cae"  # a row of recon_ad.methods.METHODS
+    c.method.variant = "industrial"  # column of Schneider et al. 2022, Table 2; or "synthetic"
+    c.method.n_z = 100  # length of the code
+
+    c.data = ConfigDict()
+    c.data.source = "folder"  # or "synthetic"
+    c.data.path = ""  # folder: MVTec layout, or just good images
+    c.data.category = ""  # folder: subfolder of path that holds train/ and test/
+    c.data.name = "chess"  # synthetic: or "noise"
+    c.data.truth = "B"  # synthetic: A displaced or overdrawn, B value changed
+    c.data.channels = 0  # 1 gray, 3 RGB, 0 as the training images are
+    c.data.on_error = "raise"  # a broken training image: "raise" stops, "skip" leaves it out
+    c.data.resize = (0, 0)  # height and width in px that images are resized to; (0, 0) native
+    c.data.patch_size = 128  # px, side of the square training patches and of the tiles
+    c.data.augment = ()  # names from recon_ad.data.augment.AUGMENTATIONS, applied in order
+    c.data.cache_mib = 2048  # MiB of decoded training images kept in memory; above it, none is
+
+    c.holdout = ConfigDict()  # normal images kept from training, for calibration
+    c.holdout.fraction = 0.2  # share of the training images (or of each image's length)
+    c.holdout.group = ""  # regular expression on the file name: whole series are held out
+    c.holdout.few = 10  # with fewer images than this, regions of images are held out
+
+    c.train = ConfigDict()
+    c.train.steps = 10_000  # optimiser steps
+    c.train.batch_size = 32  # patches per step, over all devices
+    c.train.log_every = 50  # steps
+    c.train.eval_every = 500  # steps between held-out loss, checkpoint and sample pictures
+    c.train.heldout_patches = 256  # at most, for the held-out loss
+    c.train.select = "last"  # checkpoint that becomes the detector: "last" or "best" (held-out)
+
+    c.optim = ConfigDict()  # Adam
+    c.optim.learning_rate = 1e-3
+    c.optim.schedule = "constant"  # or "cosine", to zero at the last step
+
+    c.inference = ConfigDict()
+    c.inference.stride = 64  # px between tiles; patch_size means no overlap
+    c.inference.tile_weights = "hann"  # or "uniform"
+    c.inference.batch_size = 32  # tiles at a time
+    c.inference.sigma = 2.0  # px, Gaussian smoothing of the residual map; 0 none
+    c.inference.score = "max"  # image score from the map: "max" or "mean"
+    c.inference.min_area = 0  # px, smaller regions of the mask are dropped
+
+    c.calibration = ConfigDict()
+    c.calibration.fpr = 0.01  # false-positive rate per image that the image threshold aims at
+    c.calibration.pixel_percentile = 99.9  # of held-out pixels, the pixel threshold
+
+    c.evaluation = ConfigDict()
+    c.evaluation.bootstrap = 500  # resamples for the 95 % intervals
+    c.evaluation.panels = 6  # at most, in each group of the report
+    return c
+
+
+def finish(config: ConfigDict, *, smoke: bool) -> ConfigDict:
+    """The finished config; with `smoke`, shrunk to seconds and without need of any file."""
+    if smoke:
+        config.data.source = "synthetic"
+        config.data.channels = 1
+        config.data.resize = (0, 0)
+        config.data.patch_size = 32
+        config.holdout.group = ""
+        config.train.steps = 6
+        config.train.batch_size = 8
+        config.train.log_every = 1
+        config.train.eval_every = 2
+        config.train.heldout_patches = 16
+        config.inference.stride = 32
+        config.evaluation.bootstrap = 20
+        config.evaluation.panels = 1
+    return config

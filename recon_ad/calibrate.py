@@ -1,0 +1,106 @@
+"""Thresholds from held-out normal images: never from training patches, never from test images.
+
+    python -m recon_ad.calibrate --detector D/detector --normals FOLDER --fpr 0.01
+
+does it again, without training, for an existing detector.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from absl import flags, logging
+from jaxtyping import Float
+
+from recon_ad import cli
+from recon_ad.data import Record, folder_source
+from recon_ad.detector import Detector, Thresholds, load
+from recon_ad.errors import UserError
+from recon_ad.metrics import empty_histogram, image_histogram, merge, upper_quantile
+
+
+def conformal_threshold(scores: Float[np.ndarray, " n"], *, fpr: float) -> tuple[float, float]:
+    """Image threshold whose false-positive rate on new normal images is at most `fpr` on average.
+
+    The ⌈(n+1)(1−α)⌉-th smallest of n held-out scores (split conformal prediction, Vovk et al.
+    2005); where n is too small for that, the largest.
+
+    Args:
+      scores: of held-out normal images, exchangeable with those to come.
+      fpr: α, in (0, 1).
+
+    Returns:
+      The threshold, and the false-positive rate that it stands for: `fpr`, or 1/(n+1) where n
+      cannot support less.
+    """
+    n = len(scores)
+    # 1 − α is rounded in binary; without this 0.99 · 100 would round up past 99.
+    rank = math.ceil((n + 1) * (1 - fpr) - 1e-9)
+    if rank > n:
+        return float(np.max(scores)), 1 / (n + 1)
+    return float(np.sort(scores)[rank - 1]), fpr
+
+
+def calibrate(detector: Detector, heldout: Sequence[Record], *, fpr: float, how: str) -> Detector:
+    """The detector with thresholds from these images.
+
+    Args:
+      detector: its present thresholds are not looked at.
+      heldout: normal images, or regions of them, that it was not trained on.
+      fpr: false-positive rate per image that the image threshold aims at.
+      how: one sentence on where the images come from, for the protocol.
+    """
+    if not 0 < fpr < 1:
+        raise UserError(f"a false-positive rate lies between 0 and 1, not at {fpr}.")
+    if not heldout:
+        raise UserError("there is no normal image to calibrate with.")
+    percentile = detector.config.calibration.pixel_percentile
+    pixels = empty_histogram()
+    scores = []
+    for record in heldout:
+        prediction = detector.predict(record.load(), reconstruct=False)
+        scores.append(float(prediction.score))
+        nothing = np.zeros(prediction.anomaly_map.shape, bool)
+        pixels = merge(pixels, image_histogram(prediction.anomaly_map, nothing))
+    image_threshold, supported = conformal_threshold(np.array(scores), fpr=fpr)
+    pixel_threshold = upper_quantile(pixels, percentile / 100)
+    record = detector.record | {
+        "calibration": {
+            "heldout": how,
+            "images": len(scores),
+            "pixels": int(pixels.normal.sum()),
+            "fpr_wanted": fpr,
+            "fpr_supported": supported,
+            "image_rule": "conformal quantile of held-out image scores",
+            "pixel_rule": f"{percentile}th percentile of held-out pixels",
+            "image_threshold": image_threshold,
+            "pixel_threshold": pixel_threshold,
+            "scores": scores,
+        }
+    }
+    if supported > fpr:
+        logging.warning(
+            "%d held-out normals support a false-positive rate of %.3g, not %.3g.",
+            len(scores),
+            supported,
+            fpr,
+        )
+    return detector.with_thresholds(Thresholds(image_threshold, pixel_threshold), record)
+
+
+def main() -> None:
+    """The command."""
+    detector = load(_DETECTOR.value)
+    channels = detector.channels if detector.channels in (1, 3) else None
+    source = folder_source(_NORMALS.value, channels=channels)
+    fpr = detector.config.calibration.fpr if _FPR.value is None else _FPR.value
+    how = f"{len(source.train)} images of {_NORMALS.value}"
+    calibrate(detector, source.train, fpr=fpr, how=how).save(_DETECTOR.value)
+    logging.info("new thresholds are in %s", _DETECTOR.value)
+
+
+if __name__ == "__main__":
+    _DETECTOR = flags.DEFINE_string("detector", None, "Detector directory.", required=True)
+    _NORMALS = flags.DEFINE_string("normals", None, "Folder of normal images.", required=True)
+    _FPR = flags.DEFINE_float("fpr", None, "False-positive rate per image; else the config's.")
+    cli.run(main)

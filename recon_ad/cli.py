@@ -1,0 +1,29 @@
+"""How every command starts: absl flags, user errors as one sentence."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, logging
+
+from recon_ad.errors import UserError
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Parses the flags and runs `main`; its return value is the exit status.
+
+    A `UserError` is printed without a traceback, with exit status 2.
+    """
+
+    def guarded(argv: Sequence[str]) -> int | None:
+        logging.set_verbosity(logging.INFO)
+        try:
+            if len(argv) > 1:
+                raise UserError(
+                    f"{argv[1]!r} is not a flag; options are written --name=value (see --help)."
+                )
+            return main()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+
+    app.run(guarded)

@@ -1,0 +1,85 @@
+"""Reading configs: typed arguments after the colon, loading by path, comparing two of them.
+
+A config file is Python with `get_config(arg="")`; `configs/default.py` holds every default.
+"""
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from recon_ad.errors import UserError
+
+
+def parse_arg(arg: str, **defaults: Any) -> SimpleNamespace:
+    """The arguments of `--config file.py:name=value,flag`, typed as their defaults are.
+
+    Args:
+      arg: what stands after the colon; a bare name sets a boolean.
+      **defaults: every argument the config knows.
+
+    Raises:
+      UserError: an unknown name, or a value that does not have the default's type.
+    """
+    values = dict(defaults)
+    for part in filter(None, (p.strip() for p in arg.split(","))):
+        name, has_value, text = part.partition("=")
+        if name not in defaults:
+            known = ", ".join(sorted(defaults))
+            raise UserError(f"the config has no argument {name!r}; it has: {known}.")
+        kind = type(defaults[name])
+        if kind is bool:
+            if text not in ("", "true", "false"):
+                raise UserError(f"config argument {name} is true or false, not {text!r}.")
+            values[name] = text != "false"
+        elif not has_value:
+            raise UserError(f"config argument {name} needs a value: {name}=….")
+        else:
+            try:
+                values[name] = kind(text)
+            except ValueError:
+                raise UserError(
+                    f"config argument {name} takes a value of type {kind.__name__}, not {text!r}."
+                ) from None
+    return SimpleNamespace(**values)
+
+
+def load_config(spec: str) -> ConfigDict:
+    """The config of `path/to/file.py:arguments`, as the commands' `--config` takes it.
+
+    Raises:
+      UserError: no such file, or an argument it does not have.
+    """
+    path, _, arg = spec.partition(":")
+    if not Path(path).is_file():
+        raise UserError(f"there is no config file {path}; see the folder configs/.")
+    module_spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module.get_config(arg)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"data.path": …} of a nested config."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One "name: old → new" for each field in which two configs differ."""
+    a, b = flatten(old), flatten(new)
+    absent = "(absent)"
+    return [
+        f"{name}: {a.get(name, absent)} → {b.get(name, absent)}"
+        for name in sorted(a.keys() | b.keys())
+        if a.get(name, absent) != b.get(name, absent)
+    ]

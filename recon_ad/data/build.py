@@ -1,0 +1,32 @@
+"""The data source that a config names."""
+
+from ml_collections import ConfigDict
+
+from recon_ad.data.folder import folder_source
+from recon_ad.data.source import Source
+from recon_ad.data.synthetic import synthetic_source
+from recon_ad.errors import UserError
+
+
+def build_source(config: ConfigDict) -> Source:
+    """The source of `config.data`.
+
+    Raises:
+      UserError: unknown source, or what the source itself finds wrong.
+    """
+    data = config.data
+    if data.source == "synthetic":
+        return synthetic_source(data.name, seed=config.seed, truth=data.truth)
+    if data.source != "folder":
+        raise UserError(f'config.data.source is {data.source!r}: give "folder" or "synthetic".')
+    if not data.path:
+        raise UserError(
+            "config.data.path is empty: give your folder of images, for example "
+            "--config configs/folder.py:path=DIR."
+        )
+    return folder_source(
+        data.path,
+        category=data.category,
+        channels=data.channels or None,
+        on_error=data.on_error,
+    )

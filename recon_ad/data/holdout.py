@@ -1,0 +1,181 @@
+"""Which normal images are kept out of training for calibration (thresholds, normalisation).
+
+Neighbouring frames of one series look alike, so that a random choice would put nearly the same
+image on both sides and the thresholds would come out too low. Whole series, whole stretches of
+the sorted names, or regions with a gap between are held out instead.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from recon_ad.data.source import Record
+from recon_ad.errors import UserError
+
+_BLOCKS = 4  # more blocks cut more series in two, fewer show less of what varies over time
+
+
+class HoldOut(NamedTuple):
+    """Training images, held-out normal images, and one sentence on how they were divided."""
+
+    train: tuple[Record, ...]
+    heldout: tuple[Record, ...]
+    how: str
+
+
+def split_holdout(
+    records: Sequence[Record],
+    *,
+    fraction: float,
+    group: str = "",
+    few: int,
+    gap: int,
+    min_side: int,
+) -> HoldOut:
+    """Divides good images into training and held-out ones; no pixel is in both.
+
+    Args:
+      records: good images; the order does not matter, names are sorted.
+      fraction: share to hold out, in (0, 1): of the images, or of each image's longer side.
+      group: a regular expression searched in the file's name (the last part of the record's name);
+        its first capture group, or the whole match if it has none, says which series the image is
+        from. Whole series are held out, evenly spaced over the sorted ones.
+      few: with at least this many images, and no `group`, contiguous blocks of the sorted names are
+        held out; with fewer, a region of each image, at the end of its longer side.
+      gap: px between an image's training part and its held-out part (one patch).
+      min_side: px, the least side of either part (one patch).
+
+    Raises:
+      UserError: no image, an unusable `fraction` or `group`, a name that does not match it, fewer
+        than two series, or too few images that are all too small to cut; what a broken image's
+        `load` raises, where regions are cut.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"the hold-out fraction is {fraction}: give a number between 0 and 1")
+    if not records:
+        raise UserError("there are no good images to hold out from: give at least one")
+    ordered = sorted(records, key=lambda record: record.name)
+    if group:
+        return _by_group(ordered, fraction, group)
+    if len(ordered) >= max(few, 2):
+        return _by_block(ordered, fraction)
+    return _by_region(ordered, fraction, gap=gap, min_side=min_side)
+
+
+def _by_group(records: list[Record], fraction: float, group: str) -> HoldOut:
+    try:
+        pattern = re.compile(group)
+    except re.error as error:
+        raise UserError(
+            f'the hold-out group "{group}" is no regular expression: {error}'
+        ) from error
+    members: dict[str, list[Record]] = {}
+    for record in records:
+        match = pattern.search(PurePosixPath(record.name).name)
+        key = match[1 if pattern.groups else 0] if match else None
+        if key is None:
+            raise UserError(
+                f'{record.name}: the name does not match the hold-out group "{group}": rename the '
+                "file or change the expression"
+            )
+        members.setdefault(key, []).append(record)
+    keys = sorted(members)
+    if len(keys) < 2:
+        raise UserError(
+            f'the hold-out group "{group}" puts all {len(records)} images into one group, '
+            f'"{keys[0]}": at least two are needed, one to train and one to hold out'
+        )
+    chosen: list[str] = []
+    for count in range(1, len(keys)):
+        chosen = [keys[(2 * i + 1) * len(keys) // (2 * count)] for i in range(count)]
+        if sum(len(members[key]) for key in chosen) >= fraction * len(records):
+            break
+    held = {record.name for key in chosen for record in members[key]}
+    return _divided(
+        records,
+        held,
+        f"{len(held)} of {len(records)} images: groups {', '.join(chosen)} of {len(keys)} by "
+        f'"{group}"',
+    )
+
+
+def _by_block(records: list[Record], fraction: float) -> HoldOut:
+    number = len(records)
+    wanted = min(max(1, round(fraction * number)), number - 1)
+    blocks = min(_BLOCKS, wanted)
+    held: set[str] = set()
+    for i in range(blocks):
+        # The middle of the i-th of as many equal stretches.
+        start, stop = i * number // blocks, (i + 1) * number // blocks
+        size = min((i + 1) * wanted // blocks - i * wanted // blocks, stop - start)
+        first = start + (stop - start - size) // 2
+        held.update(record.name for record in records[first : first + size])
+    if blocks == 1:
+        where = "a contiguous block" if wanted > 1 else "the middle"
+    else:
+        where = f"{blocks} contiguous blocks"
+    return _divided(records, held, f"{len(held)} of {number} images in {where} of the sorted names")
+
+
+def _divided(records: list[Record], held: set[str], how: str) -> HoldOut:
+    return HoldOut(
+        tuple(record for record in records if record.name not in held),
+        tuple(record for record in records if record.name in held),
+        how,
+    )
+
+
+def _by_region(records: list[Record], fraction: float, *, gap: int, min_side: int) -> HoldOut:
+    train: list[Record] = []
+    heldout: list[Record] = []
+    cuts: list[tuple[str, int]] = []
+    for record in records:
+        height, width = record.load().shape[:2]
+        axis, length = ("columns", width) if width >= height else ("rows", height)
+        held = max(min_side, math.ceil(fraction * length))
+        kept = length - gap - held
+        if kept < min_side or min(height, width) < min_side:
+            train.append(record)
+            continue
+        train.append(_part(record, axis, 0, kept))
+        heldout.append(_part(record, axis, length - held, length))
+        cuts.append((axis, held))
+    if not cuts:
+        raise UserError(
+            f"{_counted(records)}, too few to hold some out, and none is large enough to be cut "
+            f"into two parts of {min_side} px with {gap} px between: give more images or a smaller "
+            "patch"
+        )
+    whole = len(records) - len(cuts)
+    which = "every image's" if not whole else f"the other {len(cuts)} images'"
+    rest = f"; {whole} too small to cut, in training as a whole" if whole else ""
+    if len(set(cuts)) == 1:
+        axis, held = cuts[0]
+        part = f"last {held} {axis}"
+    else:
+        sizes = [held for _, held in cuts]
+        part = f"last {min(sizes)} to {max(sizes)} px of the longer side"
+    how = f"{which} {part}, {gap} px apart from the training part{rest}"
+    return HoldOut(tuple(train), tuple(heldout), how)
+
+
+def _counted(records: list[Record]) -> str:
+    if len(records) == 1:
+        return "there is 1 good image"
+    return f"there are {len(records)} good images"
+
+
+def _part(record: Record, axis: str, start: int, stop: int) -> Record:
+    name = f"{record.name}[{axis} {start}:{stop}]"
+    return record._replace(name=name, load=partial(_crop, record.load, axis, start, stop))
+
+
+def _crop(load: Callable[[], np.ndarray], axis: str, start: int, stop: int) -> np.ndarray:
+    """Rows or columns start:stop of an image, copied so that the rest of it can be freed."""
+    image = load()
+    return (image[:, start:stop] if axis == "columns" else image[start:stop]).copy()

@@ -1,0 +1,366 @@
+"""Evaluates a trained run on its test images: metrics.json, report.html, scores.csv.
+
+python -m recon_ad.evaluate --workdir D [--data PATH]
+"""
+
+import csv
+import functools
+import io
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags, logging
+
+from recon_ad import cli
+from recon_ad.baselines import NoModel
+from recon_ad.data import GOOD, Record, Source
+from recon_ad.data.build import build_source
+from recon_ad.data.pipeline import to_unit
+from recon_ad.detector import Detector, Prediction, load, map_bucket
+from recon_ad.errors import UserError
+from recon_ad.metrics import (
+    PixelHistogram,
+    compact,
+    empty_histogram,
+    image_histogram,
+    levels,
+    merge,
+    pro_curve,
+    roc_curve,
+)
+from recon_ad.metrics.ranking import UndefinedMetric
+from recon_ad.metrics.summary import Judged, Pooled, mask_overlap, summarize
+from recon_ad.report import Panel, Report, Score, write_report
+from recon_ad.runtime import files, provenance
+from recon_ad.runtime.writer import read_log
+
+# In this order in metrics.json.
+FIGURES = (
+    "image_auroc",
+    "image_ap",
+    "image_f1_max",
+    "pixel_auroc",
+    "pixel_ap",
+    "aupro_30",
+    "iou_max_oracle",
+    "recall_at_iou_max_oracle",
+    "iou_calibrated",
+    "iou_mean_calibrated",
+    "image_fpr_calibrated",
+    "image_tpr_calibrated",
+    "train_seconds",
+    "patches_per_second",
+    "images_per_second",
+)
+
+
+def truth_of(record: Record, shape: tuple[int, int]) -> np.ndarray | None:
+    """The truth mask, bool [h, w]; all False for a good image; None where it is not known."""
+    if record.load_mask is not None:
+        return record.load_mask()
+    return None if record.anomalous else np.zeros(shape, bool)
+
+
+class Clock:
+    """Images per second, from the decoded image to its mask, without the calls that compile."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[int, ...]] = set()
+        self.images, self.seconds = 0, 0.0
+
+    def timed(self, shape: tuple[int, ...], call: Callable[[], Prediction]) -> Prediction:
+        """Runs the call; its time counts unless it is the first of its shape."""
+        start = time.perf_counter()
+        result = call()
+        if shape in self._seen:
+            self.images += 1
+            self.seconds += time.perf_counter() - start
+        self._seen.add(shape)
+        return result
+
+
+def judge(
+    detector: Detector, test: Sequence[Record], *, baseline: NoModel, clock: Clock
+) -> tuple[list[Judged], Pooled]:
+    """Runs the detector over the test images, one at a time; keeps counts, not maps."""
+    judged: list[Judged] = []
+    # Pixels by defect type (GOOD among them), and by further truth.
+    by_defect: dict[str, PixelHistogram] = {}
+    by_truth: dict[str, PixelHistogram] = {name: empty_histogram() for name in further(test)}
+    for record in test:
+        image = record.load()
+        prediction = clock.timed(
+            map_bucket(image.shape[:2]),
+            functools.partial(detector.predict, image, reconstruct=False),
+        )
+        truth = truth_of(record, image.shape[:2])
+        baseline.add(image, anomalous=record.anomalous, truth=truth)
+        pixels, overlap = None, (0, 0)
+        if truth is not None:
+            pixels = image_histogram(prediction.anomaly_map, truth)
+            overlap = mask_overlap(prediction.mask, truth)
+            before = by_defect.get(record.defect, empty_histogram())
+            by_defect[record.defect] = merge(before, pixels)
+        for name, before in by_truth.items():
+            load_mask = record.other_masks.get(name)
+            if load_mask is not None or not record.anomalous:
+                mask = load_mask() if load_mask else np.zeros(image.shape[:2], bool)
+                by_truth[name] = merge(before, image_histogram(prediction.anomaly_map, mask))
+        judged.append(
+            Judged(
+                record.name,
+                record.defect,
+                record.anomalous,
+                float(prediction.score),
+                bool(prediction.label),
+                None if pixels is None else compact(pixels),
+                *overlap,
+            )
+        )
+    good = by_defect.pop(GOOD, empty_histogram())
+    return judged, Pooled(good, by_defect, by_truth)
+
+
+def further(test: Sequence[Record]) -> list[str]:
+    """Names of the truths that some image has besides its first."""
+    return sorted({name for record in test for name in record.other_masks})
+
+
+def panel(detector: Detector, record: Record) -> Panel:
+    """Everything about one image, computed anew, for the report."""
+    image = record.load()
+    prediction = detector.predict(image)
+    return Panel(
+        name=record.name,
+        defect=record.defect,
+        score=float(prediction.score),
+        threshold=detector.thresholds.image,
+        image=to_unit(image),
+        reconstruction=prediction.reconstruction,
+        residual=prediction.anomaly_map,
+        truth=truth_of(record, image.shape[:2]),
+        mask=prediction.mask,
+    )
+
+
+def choose_panels(
+    detector: Detector, source: Source, judged: Sequence[Judged], *, limit: int
+) -> dict[str, Sequence[Panel] | str]:
+    """Which images the report shows: the worst mistakes, typical cases, odd training images."""
+    ranked = sorted(
+        zip(source.test, judged, strict=True), key=lambda pair: pair[1].score, reverse=True
+    )
+    alarms = [r for r, j in ranked if not j.anomalous and j.label][:limit]
+    misses = [r for r, j in reversed(ranked) if j.anomalous and not j.label][:limit]
+    typical = []
+    for defect in dict.fromkeys(r.defect for r in source.test):
+        of_type = [r for r, _ in ranked if r.defect == defect]
+        typical.append(of_type[len(of_type) // 2])
+    scored = [
+        (float(detector.predict(r.load(), reconstruct=False).score), i)
+        for i, r in enumerate(source.train)
+    ]
+    odd = [source.train[i] for _, i in sorted(scored, reverse=True)[: max(1, limit // 2)]]
+
+    def drawn(records: Sequence[Record], otherwise: str) -> Sequence[Panel] | str:
+        return [panel(detector, r) for r in records] or otherwise
+
+    return {
+        "Worst false alarms": drawn(alarms, "None: no good test image scores above the threshold."),
+        "Worst misses": drawn(misses, "None: every defective test image scores above it."),
+        "Typical cases (median score of each type)": drawn(
+            typical[:limit], "None: there are no test images."
+        ),
+        "Most anomalous training images": drawn(odd, ""),
+    }
+
+
+def protocol(detector: Detector, source: Source) -> dict[str, Any]:
+    """How the figures came about: all that one needs to compare them with others."""
+    config = detector.config
+    geometry = detector.method.geometry
+    return {
+        "method": config.method.name,
+        "resolution": f"resized to {geometry.resize}" if geometry.resize else "native",
+        "crop": list(geometry.tile),
+        "stride": list(geometry.stride),
+        "tile_weights": geometry.weights,
+        "border": "tiles end with the image; smoothing is normalised over the image's pixels",
+        "smoothing_sigma_px": config.inference.sigma,
+        "score_rule": f"{config.inference.score} of the smoothed map",
+        "aupro_fpr_limit": 0.3,
+        "pixel_metrics": "raw scores, streamed histogram; see bounds",
+        "checkpoint": f"{config.train.select} (by held-out loss where best), never by test",
+        "training_images": len(source.train),
+        "test_images": len(source.test),
+        "seed": config.seed,
+        "bootstrap": f"{config.evaluation.bootstrap} resamples over images, stratified",
+        "notes": detector.record["notes"],
+        "training": detector.record["training"],
+        "calibration": {k: v for k, v in detector.record["calibration"].items() if k != "scores"},
+        "config": json.loads(config.to_json()),
+        "hardware": provenance.hardware(),
+        "versions": provenance.versions(),
+    }
+
+
+def evaluate(
+    detector: Detector, source: Source, *, log: Sequence[dict[str, Any]] = ()
+) -> tuple[dict[str, Any], Report]:
+    """The content of metrics.json, and the report.
+
+    Args:
+      detector: calibrated.
+      source: its test images; without any, figures are None and the report shows training images.
+      log: of the training run, for its curve.
+    """
+    clock = Clock()
+    missing: dict[str, str] = {}
+    metrics: dict[str, Any] = {"intervals": {}, "bounds": {}, "per_defect": {}, "truths": {}}
+    judged: list[Judged] = []
+    curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    no_model: dict[str, Any] = {}
+    if source.test:
+        baseline = NoModel(source.train)
+        judged, pooled = judge(detector, source.test, baseline=baseline, clock=clock)
+        metrics |= summarize(
+            judged,
+            pooled,
+            seed=detector.config.seed,
+            resamples=detector.config.evaluation.bootstrap,
+        )
+        no_model, no_model_missing = baseline.figures()
+        missing |= metrics.pop("missing") | no_model_missing
+        curves = draw_curves(judged, pooled)
+    training = detector.record["training"]
+    metrics["train_seconds"] = training["train_seconds"]
+    metrics["patches_per_second"] = training["patches_per_second"]
+    if training["patches_per_second"] is None:
+        missing["patches_per_second"] = "training was too short to measure it without compilation"
+    metrics["images_per_second"] = clock.images / clock.seconds if clock.images else None
+    if not clock.images:
+        missing["images_per_second"] = "every call compiled: no two test images share a size"
+    for key in FIGURES:
+        if key not in metrics:
+            metrics[key] = None
+            missing[key] = "there are no test images"
+    messages = [training.get("message", ""), *detector.record["notes"]]
+    ordered = {key: metrics.pop(key) for key in FIGURES}
+    metrics = (
+        ordered
+        | metrics
+        | {
+            "no_model": no_model,
+            "missing": missing,
+            "protocol": protocol(detector, source),
+        }
+    )
+    report = Report(
+        title=f"{detector.config.method.name} on {described(detector)}",
+        metrics=metrics,
+        threshold=detector.thresholds.image,
+        messages=[m for m in messages if m],
+        curves=curves,
+        scores=[Score(j.name, j.defect, j.score, j.label) for j in judged],
+        training=training_rows(log),
+        panels=choose_panels(detector, source, judged, limit=detector.config.evaluation.panels),
+    )
+    return metrics, report
+
+
+def described(detector: Detector) -> str:
+    """The data's name, for headings."""
+    data = detector.config.data
+    if data.source == "synthetic":
+        return data.name
+    return data.category or Path(data.path).name
+
+
+def draw_curves(
+    judged: Sequence[Judged], pooled: Pooled
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The curves that the data can give."""
+    everything = merge(pooled.good, *pooled.defects.values())
+    counts = levels(
+        np.array([j.score for j in judged]), np.array([j.anomalous for j in judged], bool)
+    )
+    curves = {}
+    for name, draw in {
+        "roc": lambda: roc_curve(counts),
+        "pixel_roc": lambda: roc_curve(everything.levels()),
+        "pro": lambda: pro_curve(everything),
+    }.items():
+        try:
+            curves[name] = draw()
+        except UndefinedMetric:  # its figure is null, with the reason, in the same report
+            continue
+    return curves
+
+
+def training_rows(log: Sequence[dict[str, Any]]) -> list[dict[str, float | None]]:
+    """Losses by step, train and held-out."""
+    rows: dict[int, dict[str, float | None]] = {}
+    for entry in log:
+        row = rows.setdefault(
+            entry["step"], {"step": entry["step"], "train_loss": None, "heldout_loss": None}
+        )
+        row |= {k: entry[k] for k in ("train_loss", "heldout_loss") if k in entry}
+    return list(rows.values())
+
+
+def scores_csv(report: Report) -> str:
+    """One line for each test image."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "defect", "score", "threshold", "anomalous"])
+    for row in report.scores:
+        name, defect, score, anomalous = row
+        writer.writerow([name, defect, repr(score), repr(report.threshold), int(anomalous)])
+    return text.getvalue()
+
+
+def evaluate_workdir(workdir: Path, *, data: str = "") -> dict[str, Any]:
+    """Evaluates the detector of a run and writes its files.
+
+    Args:
+      workdir: of the run.
+      data: another folder in the MVTec layout, whose test images to use; else the run's own.
+
+    Raises:
+      UserError: there is no finished training, or the images are not usable.
+    """
+    if not (workdir / "detector").is_dir():
+        raise UserError(
+            f"{workdir} has no detector: train first, "
+            f"python -m recon_ad.train --config … --workdir {workdir}."
+        )
+    detector = load(workdir / "detector")
+    config = detector.config.copy_and_resolve_references()
+    if data:
+        config.data.source, config.data.path, config.data.category = "folder", data, ""
+        config.data.channels = detector.channels
+    metrics, report = evaluate(detector, build_source(config), log=read_log(workdir / "log.jsonl"))
+    files.write_text(workdir / "scores.csv", scores_csv(report))
+    write_report(workdir / "report.html", report)
+    # Last: a run with metrics.json has the other files too.
+    files.write_json(workdir / "metrics.json", metrics)
+    for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle"):
+        if metrics[key] is not None:
+            logging.info("%s %.4f", key, metrics[key])
+    logging.info("report: %s", workdir / "report.html")
+    return metrics
+
+
+def main() -> None:
+    """The command."""
+    evaluate_workdir(Path(_WORKDIR.value), data=_DATA.value)
+
+
+if __name__ == "__main__":
+    _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+    _DATA = flags.DEFINE_string("data", "", "Folder to evaluate on; else the run's own.")
+    cli.run(main)

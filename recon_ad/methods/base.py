@@ -1,0 +1,139 @@
+"""The contract between a method and everything else: one record of pure functions.
+
+Batches of images are float32 NHWC in [0, 1], a tile each; anomaly maps are float32 [b, h, w], raw,
+unbounded, of the tile's height and width, higher is more anomalous. A metric is (sum, count): it is
+added up over batches, devices and hosts and divided once, so it is exact however the data is cut.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from ml_collections import ConfigDict
+
+from recon_ad.errors import UserError
+
+Variables = Mapping[str, PyTree]  # what inference needs, nothing of the optimiser
+Batch = PyTree
+Metrics = dict[str, tuple[Array, Array]]
+
+
+class TrainState(NamedTuple):
+    """All that training changes, as one pytree.
+
+    Attributes:
+      params: every trained network; a method with several keeps them in one dict.
+      batch_stats: running statistics, {} where a method has none.
+      opt_state: of every optimiser.
+      step: number of finished steps, int32 scalar.
+    """
+
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+    step: Int[Array, ""]
+
+
+class Geometry(NamedTuple):
+    """How an image is presented to the method.
+
+    Attributes:
+      tile: height and width of a tile in pixels.
+      stride: vertical and horizontal distance of neighbouring tiles; at most `tile`.
+      weights: "uniform", or "hann": how overlapping tiles are averaged.
+      resize: height and width that an image is resized to before it is tiled, or None.
+    """
+
+    tile: tuple[int, int]
+    stride: tuple[int, int]
+    weights: str
+    resize: tuple[int, int] | None
+
+
+class Method(NamedTuple):
+    """A method is data; the trainer and the detector know nothing else of it.
+
+    Attributes:
+      prepare: (frozen, images) -> batch. The identity for methods on pixels.
+      init: (key, example batch) -> TrainState.
+      train_step: (state, batch, key) -> (TrainState, metrics).
+      eval_step: (state, batch, mask [b]) -> metrics; deterministic. `loss` picks the best
+        checkpoint; a method that reconstructs pixels also gives `unexplained_variance`
+        (see `unexplained_variance` below).
+      finish: (frozen, state, batches) -> Variables. Once, on the host, after training.
+      anomaly_map: (variables, images) -> Float[b h w].
+      reconstruct: (variables, images) -> Float[b h w c], or None where there is none.
+      geometry: how images are tiled.
+    """
+
+    prepare: Callable[[PyTree, Float[Array, "b h w c"]], Batch]
+    init: Callable[[Key[Array, ""], Batch], TrainState]
+    train_step: Callable[[TrainState, Batch, Key[Array, ""]], tuple[TrainState, Metrics]]
+    eval_step: Callable[[TrainState, Batch, Bool[Array, " b"]], Metrics]
+    finish: Callable[[PyTree, TrainState, Iterable[Batch]], Variables]
+    anomaly_map: Callable[[Variables, Float[Array, "b h w c"]], Float[Array, "b h w"]]
+    reconstruct: Callable[[Variables, Float[Array, "b h w c"]], Float[Array, "b h w c"]] | None
+    geometry: Geometry
+
+
+def masked_mean(values: Float[Array, " b"], mask: Bool[Array, " b"]) -> tuple[Array, Array]:
+    """The metric (sum, count) of one value per example, where `mask` is False for padding."""
+    return jnp.sum(jnp.where(mask, values, 0.0)), jnp.sum(mask.astype(jnp.float32))
+
+
+def unexplained_variance(
+    images: Float[Array, "b h w c"],
+    reconstructions: Float[Array, "b h w c"],
+    mask: Bool[Array, " b"],
+) -> tuple[Array, Array]:
+    """(Σ(x − x̂)², Σ(x − mean of its patch)²): as a metric, one minus the explained variance.
+
+    The mean is per patch and channel: a model that paints each patch in its own mean colour
+    explains nothing.
+    """
+    spread = images - jnp.mean(images, axis=(1, 2), keepdims=True)
+    residual, _ = masked_mean(jnp.sum((images - reconstructions) ** 2, axis=(1, 2, 3)), mask)
+    total, _ = masked_mean(jnp.sum(spread**2, axis=(1, 2, 3)), mask)
+    return residual, total
+
+
+def sgd_update(
+    tx: optax.GradientTransformation, state: TrainState, grads: PyTree, batch_stats: PyTree
+) -> TrainState:
+    """The state after one optimiser step."""
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(params, batch_stats, opt_state, state.step + 1)
+
+
+def build_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """Adam with the config's learning rate (`config.optim`), constant or cosine to zero."""
+    optim = config.optim
+    if optim.schedule == "cosine":
+        rate = optax.cosine_decay_schedule(optim.learning_rate, config.train.steps)
+    else:
+        rate = optim.learning_rate
+    return optax.adam(rate)
+
+
+def tile_geometry(config: ConfigDict) -> Geometry:
+    """Overlapping tiles of the training patch's size, as `config.inference` and `.data` say.
+
+    Raises:
+      UserError: the stride is not between 1 and the patch size.
+    """
+    tile, stride = config.data.patch_size, config.inference.stride
+    if not 1 <= stride <= tile:
+        raise UserError(
+            f"config.inference.stride is {stride}, but tiles of {tile} px need one from 1 to "
+            f"{tile}, or pixels between the tiles would have no score."
+        )
+    resize = tuple(config.data.resize)
+    return Geometry(
+        tile=(tile, tile),
+        stride=(stride, stride),
+        weights=config.inference.tile_weights,
+        resize=resize if any(resize) else None,
+    )

@@ -1,0 +1,183 @@
+"""Intervals of the figures by resampling images, good and defective ones apart.
+
+What varies from one sample of a production to the next is which images it holds: pixels of an
+image depend on each other, so whole images are drawn, with replacement, as many good and as many
+defective ones as there were (percentile bootstrap, Efron and Tibshirani 1993, chapter 13).
+Nothing is sorted again: a resample only changes how often each image's counts count.
+
+An interval says how far a figure may be due to the choice of test images. It does not cover the
+training seed, and from a handful of images in a class it comes out too narrow.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import sparse
+
+from recon_ad.metrics.ranking import (
+    Levels,
+    UndefinedMetric,
+    auroc,
+    average_precision,
+    f1_max,
+    levels,
+)
+from recon_ad.metrics.segmentation import PixelHistogram, aupro, coarsen, iou_max, merge
+
+Intervals = dict[str, tuple[float, float]]
+
+IMAGE_FIGURES: Mapping[str, Callable[[Levels], float]] = {
+    "image_auroc": auroc,
+    "image_ap": average_precision,
+    "image_f1_max": lambda counts: f1_max(counts)[0],
+}
+PIXEL_FIGURES: Mapping[str, Callable[[PixelHistogram], float]] = {
+    "pixel_auroc": lambda histogram: auroc(histogram.levels()),
+    "pixel_ap": lambda histogram: average_precision(histogram.levels()),
+    "aupro_30": aupro,
+    "iou_max_oracle": lambda histogram: iou_max(histogram.levels())[0],
+}
+
+
+def multiplicities(
+    defective: Bool[np.ndarray, " n"], *, seed: int, resamples: int
+) -> Iterator[Int[np.ndarray, " n"]]:
+    """How often each image is drawn, resample by resample; the same for the same seed.
+
+    Args:
+      defective: the class of each image. Each resample has as many of either as there are.
+      seed: of the generator, 0 or more.
+      resamples: how many to draw.
+    """
+    random = np.random.default_rng(seed)
+    strata = [np.flatnonzero(defective == kind) for kind in (False, True)]
+    for _ in range(resamples):
+        drawn = [stratum[random.integers(len(stratum), size=len(stratum))] for stratum in strata]
+        yield np.bincount(np.concatenate(drawn), minlength=len(defective))
+
+
+def image_intervals(
+    scores: Float[np.ndarray, " n"],
+    labels: Bool[np.ndarray, " n"],
+    *,
+    seed: int,
+    resamples: int = 1000,
+    coverage: float = 0.95,
+) -> Intervals:
+    """Intervals of the image-level figures.
+
+    Args:
+      scores: one a image, any finite values, higher is more anomalous.
+      labels: True where the image is defective.
+      seed: of the draws, 0 or more; the same seed gives the same intervals.
+      resamples: how many; 1000 put the ends of an interval to within a few hundredths of its
+        width.
+      coverage: share of the resampled figures that an interval spans.
+
+    Returns:
+      (low, high) for `image_auroc`, `image_ap` and `image_f1_max`.
+
+    Raises:
+      UndefinedMetric: if there are no good or no defective images.
+      ValueError: if a score is not finite, lengths differ, `resamples` is below 1 or `coverage`
+        not between 0 and 1.
+    """
+    everything = levels(scores, labels)
+    place = np.searchsorted(-everything.score, -scores)
+    count = len(everything.score)
+
+    def resampled(times: Int[np.ndarray, " n"]) -> Levels:
+        normal = np.bincount(place, weights=times * ~labels, minlength=count)
+        anomalous = np.bincount(place, weights=times * labels, minlength=count)
+        drawn = normal + anomalous > 0
+        return Levels(
+            everything.score[drawn],
+            normal[drawn].astype(np.int64),
+            anomalous[drawn].astype(np.int64),
+        )
+
+    return _intervals(IMAGE_FIGURES, resampled, labels, seed, resamples, coverage)
+
+
+def pixel_intervals(
+    histograms: Sequence[PixelHistogram],
+    *,
+    seed: int,
+    resamples: int = 1000,
+    coverage: float = 0.95,
+) -> Intervals:
+    """Intervals of the pixel-level figures.
+
+    Args:
+      histograms: one for each image, from `compact(image_histogram(...))`; they are brought to
+        the bits of the coarsest. What that costs is the figure's own bound at those bits
+        (`auroc_bound` and the like); IoU's maximum can only lose by it.
+      seed: of the draws, 0 or more; the same seed gives the same intervals.
+      resamples: how many.
+      coverage: share of the resampled figures that an interval spans.
+
+    Returns:
+      (low, high) for `pixel_auroc`, `pixel_ap`, `aupro_30` and `iou_max_oracle`. An image counts
+      as defective when it has an anomalous pixel. Resamples without a normal pixel, possible only
+      where images have none, are left out.
+
+    Raises:
+      UndefinedMetric: if there are no normal or no anomalous pixels.
+      ValueError: if `resamples` is below 1 or `coverage` not between 0 and 1.
+    """
+    if not histograms:
+        raise UndefinedMetric("no images")
+    bits = min(histogram.bits for histogram in histograms)
+    histograms = [coarsen(histogram, bits=bits) for histogram in histograms]
+    key = merge(*histograms).key
+    start = np.cumsum([0, *(len(histogram.key) for histogram in histograms)])
+    column = np.searchsorted(key, np.concatenate([histogram.key for histogram in histograms]))
+
+    def per_image(values: Iterator[np.ndarray]) -> sparse.csr_array:
+        shape = (len(histograms), len(key))
+        return sparse.csr_array((np.concatenate(list(values)), column, start), shape=shape)
+
+    normal = per_image(histogram.normal for histogram in histograms)
+    anomalous = per_image(histogram.anomalous for histogram in histograms)
+    overlap = per_image(histogram.overlap for histogram in histograms)
+
+    def resampled(times: Int[np.ndarray, " n"]) -> PixelHistogram:
+        counts = times @ normal, times @ anomalous, times @ overlap
+        drawn = counts[0] + counts[1] > 0
+        return PixelHistogram(bits, key[drawn], *(values[drawn] for values in counts))
+
+    defective = np.array([bool(histogram.anomalous.any()) for histogram in histograms])
+    return _intervals(PIXEL_FIGURES, resampled, defective, seed, resamples, coverage)
+
+
+def _intervals(
+    figures: Mapping[str, Callable],
+    resampled: Callable[[Int[np.ndarray, " n"]], Levels | PixelHistogram],
+    defective: Bool[np.ndarray, " n"],
+    seed: int,
+    resamples: int,
+    coverage: float,
+) -> Intervals:
+    """Quantiles of each figure over the resamples in which it is defined."""
+    if resamples < 1:
+        raise ValueError(f"resamples must be 1 or more, not {resamples}.")
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage must be between 0 and 1, not {coverage}.")
+    once = resampled(np.ones(len(defective), np.int64))
+    for figure in figures.values():
+        figure(once)  # raises UndefinedMetric where no resample could do better
+    values: dict[str, list[float]] = {name: [] for name in figures}
+    for times in multiplicities(defective, seed=seed, resamples=resamples):
+        counts = resampled(times)
+        try:
+            found = {name: figure(counts) for name, figure in figures.items()}
+        except UndefinedMetric:
+            continue
+        for name, value in found.items():
+            values[name].append(value)
+    if not values[next(iter(figures))]:
+        raise UndefinedMetric("no resample has both normal and anomalous pixels")
+    tail = (1 - coverage) / 2
+    ends = {name: np.quantile(found, [tail, 1 - tail]) for name, found in values.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in ends.items()}

@@ -1,0 +1,333 @@
+"""How well anomaly maps find defective pixels: histograms in bounded memory, AUPRO, pooled IoU.
+
+Anomaly maps are float32 [h, w] of any range, higher is more anomalous; truths are bool [h, w],
+True where defective. Pixels of all images are ranked together, so maps of one data set must share
+a scale, and each image is seen once and forgotten.
+
+Bins are floats cut to their leading bits. Reordered so that they compare like the numbers they
+stand for, the bit patterns of all float32 values are one scale from the lowest to the highest;
+its leading bits are sign, exponent and the start of the mantissa. No range is needed beforehand,
+bins are equally fine relative to the score anywhere, and two histograms always fit together.
+
+Pixel AUROC, average precision and F1 are `ranking`'s functions of `histogram.levels()`, and their
+bounds too. All bounds hold against the same figure from each pixel's own float32 score.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int, UInt32
+from scipy import ndimage
+
+from recon_ad.metrics.ranking import Levels, UndefinedMetric, cumulative, thin
+
+# Sign, 8 bits of exponent, 13 of mantissa: scores apart by 1 part in 8192 are told apart. Scores
+# between 1e-4 and 1 then have 100,000 bins, 3 MB; the limit of 2^22 bins is 117 MB.
+BITS = 22
+# The coarsest: sign and exponent. With fewer bits a bin's lowest score could be infinite.
+MIN_BITS = 9
+
+_SIGN = np.uint32(1 << 31)
+_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
+
+
+class PixelHistogram(NamedTuple):
+    """Pixels of any number of images by score, as far as `bits` tells scores apart.
+
+    Only bins with pixels are stored: 28 bytes each, at most 2^bits of them.
+
+    Attributes:
+      bits: leading bits of the ordered float32 pattern that make a bin, 9 to 32; 32 is exact.
+      key: the bins, ascending.
+      normal: how many normal pixels each has.
+      anomalous: how many anomalous pixels each has.
+      overlap: sum over its anomalous pixels of 1 / (pixels in the pixel's region). Summed from a
+        bin upwards and divided by the total, the number of regions, this is the PRO there.
+    """
+
+    bits: int
+    key: UInt32[np.ndarray, " n"]
+    normal: Int[np.ndarray, " n"]
+    anomalous: Int[np.ndarray, " n"]
+    overlap: Float[np.ndarray, " n"]
+
+    def levels(self) -> Levels:
+        """The bins as levels of a ranking; a level's score is the lowest that the bin can hold.
+
+        A pixel is in a bin or above it exactly when its score is at or above that score.
+        """
+        ordered = self.key[::-1] << np.uint32(32 - self.bits)
+        pattern = np.where(ordered & _SIGN, ordered ^ _SIGN, ~ordered)
+        return Levels(pattern.view(np.float32), self.normal[::-1], self.anomalous[::-1])
+
+
+def empty_histogram(*, bits: int = BITS) -> PixelHistogram:
+    """A histogram of no pixels.
+
+    Raises:
+      ValueError: if `bits` is not between 9 and 32.
+    """
+    _check_bits(bits, most=32)
+    none = np.zeros(0, np.int64)
+    return PixelHistogram(bits, none.astype(np.uint32), none, none, none.astype(np.float64))
+
+
+def _check_bits(bits: int, *, most: int) -> None:
+    if not MIN_BITS <= bits <= most:
+        raise ValueError(f"bins are made of {MIN_BITS} to {most} leading bits here, not {bits}.")
+
+
+def image_histogram(
+    anomaly_map: Float[np.ndarray, "h w"],
+    truth: Bool[np.ndarray, "h w"],
+    *,
+    valid: Bool[np.ndarray, "h w"] | None = None,
+    bits: int = BITS,
+) -> PixelHistogram:
+    """The histogram of one image.
+
+    Args:
+      anomaly_map: scores, any finite values; wider floats are rounded to float32.
+      truth: True where defective. Regions are its 8-connected components, as in MVTec AD's AUPRO
+        (Bergmann et al., IJCV 2021, section 5), and components of two images are never one.
+      valid: False where a pixel is to be left out; its score may then be anything. Regions are
+        found before, so that leaving out pixels never cuts one in two; those that are left
+        without a pixel do not count.
+      bits: see `PixelHistogram`.
+
+    Raises:
+      ValueError: if shapes differ, a valid score is NaN or infinite, or `bits` is out of range.
+    """
+    _check_bits(bits, most=32)
+    for name, mask in (("truth", truth), ("valid", valid)):
+        if mask is not None and mask.shape != anomaly_map.shape:
+            raise ValueError(
+                f"anomaly map {anomaly_map.shape} and {name} mask {mask.shape} differ in size: "
+                "bring the map to the image's size first."
+            )
+    with np.errstate(over="ignore"):  # what overflows is refused below
+        scores = anomaly_map.astype(np.float32).ravel()
+    regions = ndimage.label(truth, structure=_EIGHT_NEIGHBOURS)[0].ravel()
+    if valid is not None:
+        scores, regions = scores[valid.ravel()], regions[valid.ravel()]
+    if not np.isfinite(scores).all():
+        bad = np.count_nonzero(~np.isfinite(scores))
+        raise ValueError(f"{bad} of {scores.size} scores of an anomaly map are NaN or infinite.")
+
+    keys = _ordered(scores) >> np.uint32(32 - bits)
+    # Apart, because counting equal keys takes a sort and finding each pixel's bin a slower one
+    # that only the few anomalous pixels need.
+    normal_key, normal = np.unique(keys[regions == 0], return_counts=True)
+    region = regions[regions > 0]
+    normal_only = PixelHistogram(
+        bits, normal_key, normal, np.zeros_like(normal), np.zeros(len(normal))
+    )
+    if not region.size:
+        return normal_only
+    anomalous_only = _collect(
+        bits,
+        keys[regions > 0],
+        np.zeros(region.size, np.int64),
+        np.ones(region.size, np.int64),
+        1 / np.bincount(region)[region],
+    )
+    return merge(normal_only, anomalous_only)
+
+
+def _ordered(scores: Float32[np.ndarray, " n"]) -> UInt32[np.ndarray, " n"]:
+    """Bit patterns reordered to compare as unsigned integers the way the scores compare."""
+    pattern = scores.view(np.uint32)
+    pattern = np.where(pattern == _SIGN, np.uint32(0), pattern)  # -0 equals 0
+    return np.where(pattern & _SIGN, ~pattern, pattern | _SIGN)
+
+
+def _collect(
+    bits: int,
+    key: UInt32[np.ndarray, " m"],
+    normal: Int[np.ndarray, " m"],
+    anomalous: Int[np.ndarray, " m"],
+    overlap: Float[np.ndarray, " m"],
+) -> PixelHistogram:
+    """Adds up what has the same key."""
+    key, place = np.unique(key, return_inverse=True)
+    # Weights make bincount add in float64, which is exact for counts.
+    normal, anomalous, overlap = (
+        np.bincount(place, weights=values, minlength=len(key))
+        for values in (normal, anomalous, overlap)
+    )
+    return PixelHistogram(bits, key, normal.astype(np.int64), anomalous.astype(np.int64), overlap)
+
+
+def merge(*histograms: PixelHistogram) -> PixelHistogram:
+    """The histogram of the pixels of all: images, or shares of a data set. Any order will do.
+
+    Raises:
+      ValueError: if there is none, or they differ in `bits`.
+    """
+    bits = {histogram.bits for histogram in histograms}
+    if len(bits) != 1:
+        raise ValueError(f"histograms to merge must have the same bits, not {sorted(bits)}.")
+    _, *parts = zip(*histograms, strict=True)
+    return _collect(bits.pop(), *(np.concatenate(part) for part in parts))
+
+
+def coarsen(histogram: PixelHistogram, *, bits: int) -> PixelHistogram:
+    """The same pixels by fewer leading bits.
+
+    Raises:
+      ValueError: if `bits` is below 9 or above the histogram's.
+    """
+    _check_bits(bits, most=histogram.bits)
+    key = histogram.key >> np.uint32(histogram.bits - bits)
+    return _collect(bits, key, *histogram[2:])
+
+
+def compact(histogram: PixelHistogram, *, max_bins: int = 2048) -> PixelHistogram:
+    """The finest histogram of the same pixels that has at most `max_bins` bins.
+
+    For keeping one for each image: at 28 bytes a bin, 57 kB at most. Scores over ten octaves
+    keep 1 part in 128 to 256; scores in a narrow range keep all that they had.
+
+    Raises:
+      ValueError: if `max_bins` is below 512, which is as far as coarsening is sure to come.
+    """
+    if max_bins < 1 << MIN_BITS:
+        raise ValueError(f"max_bins must be {1 << MIN_BITS} or more, not {max_bins}.")
+    bits = histogram.bits
+    while len(np.unique(histogram.key >> np.uint32(histogram.bits - bits))) > max_bins:
+        bits -= 1
+    return coarsen(histogram, bits=bits)
+
+
+def _pro_points(
+    histogram: PixelHistogram,
+) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+    """False-positive rate and PRO at the threshold above all scores, then of each bin downwards."""
+    if not histogram.normal.any():
+        raise UndefinedMetric("no normal pixels")
+    if not histogram.anomalous.any():
+        raise UndefinedMetric("no anomalous pixels")
+    false = np.append(0.0, np.cumsum(histogram.normal[::-1], dtype=np.float64))
+    overlap = np.append(0.0, np.cumsum(histogram.overlap[::-1]))
+    return false / false[-1], overlap / overlap[-1]
+
+
+def _pro_at_limit(
+    fpr: Float[np.ndarray, " m"], pro: Float[np.ndarray, " m"], limit: float
+) -> tuple[int, float, float]:
+    """Points up to the limit, the PRO interpolated there, and the PRO of the next point."""
+    if not 0 < limit <= 1:
+        raise ValueError(f"fpr_limit is a rate above 0 and up to 1, not {limit}.")
+    inside = int(np.searchsorted(fpr, limit, side="right"))
+    after = float(pro[min(inside, len(pro) - 1)])
+    return inside, float(np.interp(limit, fpr[inside - 1 :], pro[inside - 1 :])), after
+
+
+def aupro(histogram: PixelHistogram, *, fpr_limit: float = 0.3) -> float:
+    """Area under the per-region overlap curve up to a false-positive rate, over that rate.
+
+    In [0, 1]. PRO at a threshold is the mean, over the truth's regions in all images, of the
+    share of the region's pixels at or above it; the false-positive rate is over all normal
+    pixels of all images. Points are joined by straight lines, from (0, 0) on, and the line that
+    crosses the limit is cut there. Bergmann et al., IJCV 2021, section 5, with the limit 0.3.
+
+    Raises:
+      UndefinedMetric: if there are no normal or no anomalous pixels.
+      ValueError: if `fpr_limit` is not in (0, 1].
+    """
+    fpr, pro = _pro_points(histogram)
+    inside, at_limit, _ = _pro_at_limit(fpr, pro, fpr_limit)
+    x, y = np.append(fpr[:inside], fpr_limit), np.append(pro[:inside], at_limit)
+    return float(np.trapezoid(y, x) / fpr_limit)
+
+
+def aupro_bound(histogram: PixelHistogram, *, fpr_limit: float = 0.3) -> float:
+    """The most by which `aupro` of the bins differs from that of the scores themselves.
+
+    Across a bin the exact curve rises, in some way, from one corner of a rectangle to the other,
+    and the straight line through it is off by at most half the rectangle. In the bin that the
+    limit cuts at width w, the curve's area may be anything from 0 to w times the bin's rise,
+    and the line's is w times half the rise of the line up to the limit; the larger of the two
+    differences counts.
+
+    Raises:
+      UndefinedMetric: if there are no normal or no anomalous pixels.
+      ValueError: if `fpr_limit` is not in (0, 1].
+    """
+    fpr, pro = _pro_points(histogram)
+    inside, at_limit, after = _pro_at_limit(fpr, pro, fpr_limit)
+    before = pro[inside - 1]
+    whole = np.diff(fpr[:inside]) @ np.diff(pro[:inside]) / 2
+    cut = (fpr_limit - fpr[inside - 1]) * (after - before - (at_limit - before) / 2)
+    return float((whole + cut) / fpr_limit)
+
+
+def pro_curve(
+    histogram: PixelHistogram, *, max_points: int = 1000
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Points of the per-region overlap curve for plotting: (false-positive rate, PRO).
+
+    Both rise from 0 to 1. Compute areas with `aupro`: this curve may be thinned.
+
+    Raises:
+      UndefinedMetric: if there are no normal or no anomalous pixels.
+      ValueError: if `max_points` is below 2.
+    """
+    fpr, pro = _pro_points(histogram)
+    keep = thin(fpr, pro, max_points)
+    return fpr[keep], pro[keep]
+
+
+def iou_max(counts: Levels) -> tuple[float, float, float]:
+    """Highest intersection over union T / (P + F), its threshold, and the recall T / P there.
+
+    Pooled: intersection and union are of all pixels of all images at one threshold, for the
+    anomalous class. IoU is in (0, 1]. Of several thresholds as good as each other, the highest.
+    The threshold is chosen with the truth in hand: report it as an oracle.
+
+    Raises:
+      UndefinedMetric: if there are no normal or no anomalous pixels.
+    """
+    false, true = cumulative(counts)
+    iou = true / (true[-1] + false)
+    best = np.argmax(iou)
+    return float(iou[best]), float(counts.score[best]), float(true[best] / true[-1])
+
+
+def iou_max_bound(counts: Levels) -> float:
+    """The most by which the exact highest IoU exceeds that of the bins; it is never below.
+
+    The binned value is reached by its threshold, and so is the recall given with it. A threshold
+    inside a bin has at most the bin's T true and at least the F' false positives above the bin,
+    so its IoU is at most T / (P + F').
+
+    Raises:
+      UndefinedMetric: if there are no normal or no anomalous pixels.
+    """
+    false, true = cumulative(counts)
+    most = np.max(true / (true[-1] + false - counts.normal))
+    return float(most - iou_max(counts)[0])
+
+
+def upper_quantile(histogram: PixelHistogram, share: float) -> float:
+    """A score that at least `share` of all pixels do not exceed: the upper end of a bin.
+
+    No more than 1 part in 2^13 above the exact quantile (at the default bits), never below it.
+
+    Args:
+      histogram: of any pixels, at least one.
+      share: in (0, 1].
+
+    Raises:
+      UndefinedMetric: the histogram is empty.
+    """
+    count = histogram.normal + histogram.anomalous
+    if not count.sum():
+        raise UndefinedMetric("no pixels")
+    place = int(np.searchsorted(np.cumsum(count), share * count.sum()))
+    key = histogram.key[min(place, len(count) - 1)]
+    # The bin's largest pattern: its leading bits, followed by ones.
+    shift = np.uint32(32 - histogram.bits)
+    ordered = (key << shift) | np.uint32((1 << int(shift)) - 1)
+    pattern = ordered ^ _SIGN if ordered & _SIGN else ~ordered
+    return float(np.uint32(pattern).view(np.float32))

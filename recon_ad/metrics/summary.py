@@ -1,0 +1,213 @@
+"""From what a detector said of each test image to the figures of metrics.json.
+
+A figure that the data cannot give is None, and its reason stands under `missing`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from recon_ad.metrics import bootstrap
+from recon_ad.metrics.ranking import (
+    UndefinedMetric,
+    auroc,
+    auroc_bound,
+    average_precision,
+    average_precision_bound,
+    f1_max,
+    levels,
+)
+from recon_ad.metrics.segmentation import (
+    PixelHistogram,
+    aupro,
+    aupro_bound,
+    empty_histogram,
+    iou_max,
+    iou_max_bound,
+    merge,
+)
+
+
+class Judged(NamedTuple):
+    """What the detector said of one test image, and the truth.
+
+    Attributes:
+      name: of the image.
+      defect: its defect type.
+      anomalous: the truth of the image.
+      score: raw image score.
+      label: decision at the calibrated image threshold.
+      pixels: compact histogram of the raw map's pixels; None where no truth mask is known.
+      intersection: pixels both in the calibrated mask and in the truth.
+      union: pixels in either.
+    """
+
+    name: str
+    defect: str
+    anomalous: bool
+    score: float
+    label: bool
+    pixels: PixelHistogram | None
+    intersection: int
+    union: int
+
+
+class Pooled(NamedTuple):
+    """Pixels of all images with a truth mask, at full resolution of the histogram.
+
+    Attributes:
+      good: of good images.
+      defects: of defective ones, by defect type.
+      other: of all images, by the name of a further truth.
+    """
+
+    good: PixelHistogram
+    defects: Mapping[str, PixelHistogram]
+    other: Mapping[str, PixelHistogram]
+
+
+def _given(missing: dict[str, str], key: str, figure: Callable[[], Any]) -> Any:
+    """The figure, or None with the reason put down."""
+    try:
+        return figure()
+    except UndefinedMetric as reason:
+        missing[key] = str(reason)
+        return None
+
+
+def _share(values: Bool[np.ndarray, " n"], *, of: str) -> float:
+    if not len(values):
+        raise UndefinedMetric(f"no {of} test images")
+    return float(np.mean(values))
+
+
+def image_figures(judged: Sequence[Judged]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Ranking of the images, and the decisions at the calibrated threshold."""
+    scores = np.array([j.score for j in judged], np.float64)
+    truth = np.array([j.anomalous for j in judged], bool)
+    label = np.array([j.label for j in judged], bool)
+    missing: dict[str, str] = {}
+    counts = levels(scores, truth)
+    rows = {
+        "image_auroc": lambda: auroc(counts),
+        "image_ap": lambda: average_precision(counts),
+        "image_f1_max": lambda: f1_max(counts)[0],
+        "image_fpr_calibrated": lambda: _share(label[~truth], of="normal"),
+        "image_tpr_calibrated": lambda: _share(label[truth], of="defective"),
+    }
+    return {key: _given(missing, key, rows[key]) for key in rows}, missing
+
+
+def pixel_figures(pixels: PixelHistogram) -> tuple[dict[str, Any], dict[str, str]]:
+    """Segmentation by thresholding the raw map; `oracle` figures choose the threshold by truth."""
+    missing: dict[str, str] = {}
+    counts = pixels.levels()
+    rows = {
+        "pixel_auroc": lambda: auroc(counts),
+        "pixel_ap": lambda: average_precision(counts),
+        "aupro_30": lambda: aupro(pixels),
+        "iou_max_oracle": lambda: iou_max(counts)[0],
+        "recall_at_iou_max_oracle": lambda: iou_max(counts)[2],
+    }
+    return {key: _given(missing, key, rows[key]) for key in rows}, missing
+
+
+def _calibrated_iou(judged: Sequence[Judged]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Pooled, and the mean over defective images, at the calibrated pixel threshold."""
+    missing: dict[str, str] = {}
+    known = [j for j in judged if j.pixels is not None]
+    defective = [j for j in known if j.anomalous]
+
+    def pooled() -> float:
+        if not defective:
+            raise UndefinedMetric("no defective test image with a truth mask")
+        return sum(j.intersection for j in known) / sum(j.union for j in known)
+
+    def mean() -> float:
+        if not defective:
+            raise UndefinedMetric("no defective test image with a truth mask")
+        return float(np.mean([j.intersection / j.union for j in defective]))
+
+    return {
+        "iou_calibrated": _given(missing, "iou_calibrated", pooled),
+        "iou_mean_calibrated": _given(missing, "iou_mean_calibrated", mean),
+    }, missing
+
+
+def _bounds(pixels: PixelHistogram) -> dict[str, float]:
+    """How far each binned figure may be from the one that every pixel's own score gives."""
+    counts = pixels.levels()
+    rows = {
+        "pixel_auroc": lambda: auroc_bound(counts),
+        "pixel_ap": lambda: average_precision_bound(counts),
+        "aupro_30": lambda: aupro_bound(pixels),
+        "iou_max_oracle": lambda: iou_max_bound(counts),
+    }
+    bounds = {key: _given({}, key, rows[key]) for key in rows}
+    return {key: value for key, value in bounds.items() if value is not None}
+
+
+def _intervals(
+    judged: Sequence[Judged], *, seed: int, resamples: int
+) -> dict[str, tuple[float, float]]:
+    """95 % bootstrap intervals of what has one."""
+    found: dict[str, tuple[float, float]] = {}
+    scores = np.array([j.score for j in judged], np.float64)
+    truth = np.array([j.anomalous for j in judged], bool)
+    histograms = [j.pixels for j in judged if j.pixels is not None]
+    for intervals in (
+        lambda: bootstrap.image_intervals(scores, truth, seed=seed, resamples=resamples),
+        lambda: bootstrap.pixel_intervals(histograms, seed=seed, resamples=resamples),
+    ):
+        found |= _given({}, "", intervals) or {}
+    return found
+
+
+def _per_defect(judged: Sequence[Judged], pooled: Pooled) -> dict[str, dict[str, Any]]:
+    """Each defect type against all good images."""
+    good = [j for j in judged if not j.anomalous]
+    table = {}
+    for defect in sorted({j.defect for j in judged if j.anomalous}):
+        of_type = [j for j in judged if j.defect == defect]
+        images, _ = image_figures([*good, *of_type])
+        pixels, _ = pixel_figures(merge(pooled.good, pooled.defects.get(defect, empty_histogram())))
+        table[defect] = {
+            "n": len(of_type),
+            **{k: images[k] for k in ("image_auroc", "image_tpr_calibrated")},
+            **{k: pixels[k] for k in ("pixel_auroc", "aupro_30", "iou_max_oracle")},
+        }
+    return table
+
+
+def summarize(
+    judged: Sequence[Judged], pooled: Pooled, *, seed: int, resamples: int
+) -> dict[str, Any]:
+    """All figures of the test images, with intervals, bounds, defect types and what is missing.
+
+    Args:
+      judged: one for each test image, at least one.
+      pooled: their pixels.
+      seed: of the bootstrap.
+      resamples: of the bootstrap.
+    """
+    everything = merge(pooled.good, *pooled.defects.values())
+    images, no_image = image_figures(judged)
+    pixels, no_pixel = pixel_figures(everything)
+    iou, no_iou = _calibrated_iou(judged)
+    return {
+        **images,
+        **pixels,
+        **iou,
+        "intervals": _intervals(judged, seed=seed, resamples=resamples),
+        "bounds": _bounds(everything),
+        "per_defect": _per_defect(judged, pooled),
+        "truths": {name: pixel_figures(h)[0] for name, h in pooled.other.items()},
+        "missing": no_image | no_pixel | no_iou,
+    }
+
+
+def mask_overlap(mask: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"]) -> tuple[int, int]:
+    """Pixels in both, and in either."""
+    return int(np.count_nonzero(mask & truth)), int(np.count_nonzero(mask | truth))

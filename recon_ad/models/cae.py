@@ -1,0 +1,118 @@
+"""The convolutional autoencoder of Schneider et al. 2022 (Tables 2 and 3).
+
+Images are float32 NHWC in [0, 1]; codes are float32 [b, n_z].
+
+The table's "deconvolutions" that keep the resolution are ordinary 3x3 convolutions: with stride 1
+a transposed convolution is the same family of maps. Those that double it are 3x3 transposed
+convolutions of stride 2. The synthetic variant quadruples the resolution in one layer; a 3x3
+transposed convolution of stride 4 would leave every fourth row and column without any input
+(holes), so that layer is nearest-neighbour enlargement by 4 followed by a 3x3 convolution.
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+# Channels and strides of the encoder's convolutions, then of the decoder's (Table 2).
+# "conv2" and "conv3" of the synthetic column name their source resolution wrongly (a misprint).
+ENCODERS: Mapping[str, tuple[tuple[int, int], ...]] = {
+    "synthetic": ((16, 1), (32, 2), (64, 2), (64, 4), (16, 1)),
+    "industrial": ((16, 1), (32, 2), (64, 2), (64, 2), (64, 2), (16, 1)),
+}
+DECODERS: Mapping[str, tuple[tuple[int, int], ...]] = {
+    "synthetic": ((64, 1), (64, 4), (32, 2), (16, 2)),
+    "industrial": ((64, 1), (64, 2), (64, 2), (32, 2), (16, 2)),
+}
+DOWNSCALING = 16  # between image and the bottleneck's feature map, in both variants
+CODE_CHANNELS = 16
+HIDDEN = 1024  # r of Table 3
+# The paper does not give the leaky ReLU's slope; 0.01 is what the common frameworks default to.
+SLOPE = 0.01
+
+
+def _activate(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    return nn.leaky_relu(x, SLOPE)
+
+
+class Encoder(nn.Module):
+    """Convolutions and the first two linear layers: image to code.
+
+    Attributes:
+      variant: "synthetic" or "industrial", the two columns of Table 2.
+      n_z: length of the code.
+    """
+
+    variant: str
+    n_z: int
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b n_z"]:
+        """Encodes images whose height and width are multiples of 16."""
+        x = images
+        for i, (channels, stride) in enumerate(ENCODERS[self.variant], start=1):
+            x = nn.Conv(channels, (3, 3), (stride, stride), padding="SAME", name=f"conv{i}")(x)
+            x = _activate(x)
+        x = x.reshape(x.shape[0], -1)
+        x = _activate(nn.Dense(HIDDEN, name="lin1")(x))
+        return nn.Dense(self.n_z, name="lin2")(x)
+
+
+class Decoder(nn.Module):
+    """The last two linear layers and the deconvolutions: code to image.
+
+    Attributes:
+      variant: "synthetic" or "industrial".
+      size: height and width of the image, multiples of 16.
+      channels: channels of the image.
+    """
+
+    variant: str
+    size: tuple[int, int]
+    channels: int
+
+    @nn.compact
+    def __call__(self, code: Float[Array, "b n_z"]) -> Float[Array, "b h w c"]:
+        """Decodes to images in (0, 1)."""
+        h, w = (side // DOWNSCALING for side in self.size)
+        x = _activate(nn.Dense(HIDDEN, name="lin3")(code))
+        x = _activate(nn.Dense(h * w * CODE_CHANNELS, name="lin4")(x))
+        x = x.reshape(-1, h, w, CODE_CHANNELS)
+        layers = (*DECODERS[self.variant], (self.channels, 1))
+        for i, (channels, stride) in enumerate(layers, start=1):
+            name = f"deconv{i}"
+            if stride == 2:
+                x = nn.ConvTranspose(channels, (3, 3), (2, 2), padding="SAME", name=name)(x)
+            else:
+                x = jnp.repeat(jnp.repeat(x, stride, axis=1), stride, axis=2)
+                x = nn.Conv(channels, (3, 3), padding="SAME", name=name)(x)
+            x = nn.sigmoid(x) if i == len(layers) else _activate(x)
+        return x
+
+
+class CAE(nn.Module):
+    """Encoder and decoder (eq. 2): 2 444 021 parameters (synthetic) or 2 517 877 (industrial)
+    at 128x128x1 and n_z = 100.
+
+    Attributes:
+      variant: "synthetic" or "industrial", the two columns of Table 2.
+      size: height and width of the images it is for, multiples of 16.
+      channels: image channels.
+      n_z: length of the code.
+    """
+
+    variant: str
+    size: tuple[int, int]
+    channels: int
+    n_z: int
+
+    def setup(self) -> None:
+        """Names the two halves, so that other methods can regularise or replace one."""
+        self.encoder = Encoder(self.variant, self.n_z)
+        self.decoder = Decoder(self.variant, self.size, self.channels)
+
+    def __call__(self, images: Float[Array, "b h w c"]) -> dict[str, Array]:
+        """Returns `code` [b, n_z] and `reconstruction` [b, h, w, c] in (0, 1)."""
+        code = self.encoder(images)
+        return {"code": code, "reconstruction": self.decoder(code)}

@@ -1,0 +1,79 @@
+"""What a report is made of: plain records of NumPy arrays and the content of `metrics.json`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# The same word as `recon_ad.data.source.GOOD`. Not imported from there: the package `data` holds
+# the input pipeline, which a machine that only writes reports need not have.
+GOOD = "good"
+
+
+class Panel(NamedTuple):
+    """One image with all that the detector made of it, every map at the image's own size.
+
+    Attributes:
+      name: the image's name.
+      defect: `GOOD`, or the name of the defect type.
+      score: the image's raw score, higher is more anomalous.
+      threshold: the image threshold it is held against.
+      image: floating point [h, w, c] in [0, 1]. Three channels are shown as RGB, otherwise the
+        first one as grey.
+      reconstruction: the same form, or None where the method makes none.
+      residual: floating point [h, w], >= 0, raw and unbounded.
+      truth: bool [h, w], True where defective; None where it is not known.
+      mask: bool [h, w], True where the detector marks a defect.
+    """
+
+    name: str
+    defect: str
+    score: float
+    threshold: float
+    image: np.ndarray
+    reconstruction: np.ndarray | None
+    residual: np.ndarray
+    truth: np.ndarray | None
+    mask: np.ndarray
+
+
+class Score(NamedTuple):
+    """What one test image got.
+
+    Attributes:
+      name: the image's name.
+      defect: `GOOD`, or the name of the defect type: the truth.
+      score: the raw score, higher is more anomalous.
+      anomalous: the detector's decision, as in `predictions.csv`.
+    """
+
+    name: str
+    defect: str
+    score: float
+    anomalous: bool
+
+
+class Report(NamedTuple):
+    """Everything on the page.
+
+    Attributes:
+      title: the page's heading.
+      metrics: the content of `metrics.json`. Null and absent figures are shown with the reason
+        that stands under `missing`.
+      threshold: the calibrated image threshold, in units of the score; None where there is none.
+      messages: warnings and notes, one sentence each; they come first on the page.
+      curves: any of `roc` and `pixel_roc`, both (false-positive rate, true-positive rate), and
+        `pro`, (false-positive rate, mean region overlap); arrays [n] in [0, 1].
+      scores: one row for each test image, in any order; plain tuples of the same four will do.
+      training: rows with `step`, `train_loss` and `heldout_loss`; a loss may be None.
+      panels: by the group's title, its panels, or one sentence that says why there are none.
+    """
+
+    title: str
+    metrics: Mapping[str, Any]
+    threshold: float | None = None
+    messages: Sequence[str] = ()
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]] = {}
+    scores: Sequence[Score | tuple[str, str, float, bool]] = ()
+    training: Sequence[Mapping[str, float | None]] = ()
+    panels: Mapping[str, Sequence[Panel] | str] = {}

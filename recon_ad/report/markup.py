@@ -1,0 +1,96 @@
+"""HTML fragments: escaped text, tables and embedded pictures. Every function returns markup."""
+
+import base64
+import html
+from collections.abc import Sequence
+
+from recon_ad.report.plots import INK, RULE
+
+
+def text(value: object) -> str:
+    """`value` as text that is safe in elements and in quoted attributes.
+
+    File names can hold anything: control characters become visible, and bytes that are no valid
+    UTF-8 (Python's lone surrogates) are written as backslash escapes.
+    """
+    plain = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+    seen = "".join("\ufffd" if ord(c) < 32 and c not in "\t\n" else c for c in plain)
+    return html.escape(seen, quote=True)
+
+
+def name(value: object) -> str:
+    """A file or defect name; `bdi` keeps right-to-left characters from reordering its line."""
+    return f"<bdi>{text(value)}</bdi>"
+
+
+def paragraph(content: str, *, kind: str = "") -> str:
+    """A paragraph of the class `kind` around markup."""
+    return f'<p class="{kind}">{content}</p>' if kind else f"<p>{content}</p>"
+
+
+def section(anchor: str, title: str, body: str) -> str:
+    """A section of the page with its heading; the title is plain text."""
+    return (
+        f'<section id="{anchor}" aria-labelledby="{anchor}-title">'
+        f'<h2 id="{anchor}-title">{text(title)}</h2>{body}</section>'
+    )
+
+
+def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, kind="") -> str:
+    """A table in a box that scrolls by itself, so that the page never gets wider than a phone.
+
+    Args:
+      caption: plain text above the table; it names the box for screen readers too.
+      heads: plain text of the column headers.
+      rows: markup of the cells; the first of each row is the row's header.
+      kind: class of the box; "tall" limits its height.
+    """
+    head = "".join(f'<th scope="col">{text(h)}</th>' for h in heads)
+    body = "".join(
+        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
+        for row in rows
+    )
+    # The box takes the focus, because only then can it be scrolled with the keyboard.
+    return (
+        f'<div class="scroll {kind}" role="region" tabindex="0" aria-label="{text(caption)}">'
+        f"<table><caption>{text(caption)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def image(data: bytes, *, kind: str, alt: str, shape: tuple[int, int], style: str = "") -> str:
+    """An embedded picture.
+
+    Args:
+      data: the encoded picture.
+      kind: "png" or "jpeg".
+      alt: plain text for those who do not see it.
+      shape: height and width in pixels; the browser keeps the place free.
+      style: class of the element.
+    """
+    encoded = base64.b64encode(data).decode("ascii")
+    return (
+        f'<img class="{style}" src="data:image/{kind};base64,{encoded}" alt="{text(alt)}" '
+        f'height="{shape[0]}" width="{shape[1]}">'
+    )
+
+
+def curve(svg: str, *, alt: str, caption: str, wide: bool = False) -> str:
+    """A figure of `plots` with its caption, in colours that follow the reader's colour scheme.
+
+    Embedded as a picture of its own: inline, the identifiers of several figures would collide.
+    """
+    themed = svg.replace(INK, "var(--ink)").replace(RULE, "var(--rule)")
+    # The line after the opening <svg ...>; a style element applies wherever it stands.
+    start = themed.index(">", themed.index("<svg")) + 1
+    style = (
+        f"<style>:root{{--ink:{INK};--rule:{RULE}}}"
+        "@media (prefers-color-scheme:dark){:root{--ink:#e4e7ea;--rule:#3d444c}}</style>"
+    )
+    themed = themed[:start] + style + themed[start:]
+    encoded = base64.b64encode(themed.encode("utf-8")).decode("ascii")
+    kind = "plot wide" if wide else "plot"
+    return (
+        f'<figure class="{kind}"><img src="data:image/svg+xml;base64,{encoded}" '
+        f'alt="{text(alt)}"><figcaption>{text(caption)}</figcaption></figure>'
+    )

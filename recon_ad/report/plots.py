@@ -1,0 +1,383 @@
+"""Figures, one function each: SVG text for curves, PNG bytes for sheets of pictures.
+
+Drawn on matplotlib's `Figure` objects without pyplot, so they work in threads and notebooks and
+leave no figure open. Curves have no background and use the four colours below; whoever embeds
+them may replace `INK` and `RULE` to suit a dark page.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.text import Text
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from recon_ad.report.content import GOOD, Panel
+from recon_ad.report.pictures import HEAT, PAPER, heat_top, panel_pictures
+
+INK = "#1c2127"
+RULE = "#c9ced4"
+BLUE = "#2f7fc1"  # good images, training
+ORANGE = "#d9701e"  # defective images, held-out, the detector's settings
+FONT = "DejaVu Sans"  # comes with matplotlib, so the figures look alike on every machine
+SIZE = 9
+PRO_LIMIT = 0.3
+MAX_KINDS = 10  # rows of the score figure before the rarest defect types share one
+LOG_SPAN = 30.0  # beyond this ratio a linear axis shows one end only
+MAX_VECTOR_DOTS = 2000  # more than this is drawn as pixels: the SVG would weigh megabytes
+
+
+@lru_cache(maxsize=1)
+def _glyphs() -> frozenset[int]:
+    return frozenset(font_manager.get_font(font_manager.findfont(FONT)).get_charmap())
+
+
+def _label(name: str, *, limit: int = 24) -> str:
+    """A name that the font can show, cut to `limit` characters.
+
+    Matplotlib warns of each missing glyph and draws boxes; names come from file names.
+    """
+    shown = "".join(c if ord(c) in _glyphs() and c.isprintable() else "?" for c in name)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _style(text: Text, *, size: int = SIZE) -> None:
+    # parse_math: a dollar sign in a name is no formula.
+    text.set(color=INK, fontfamily=FONT, fontsize=size, parse_math=False)
+
+
+def _dress(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
+    axes.set(xlabel=x, ylabel=y, title=title, facecolor="none", axisbelow=True)
+    for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
+        _style(text)
+    axes.tick_params(colors=INK, labelsize=SIZE - 1, labelfontfamily=FONT, length=3, width=0.6)
+    axes.grid(True, color=RULE, linewidth=0.5)
+    for side, spine in axes.spines.items():
+        spine.set(visible=side in ("left", "bottom"), color=INK, linewidth=0.6)
+
+
+def _plain_powers(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis, where matplotlib would set formulas."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _legend(axes: Axes, handles: Mapping[str, Line2D | Patch], **place) -> None:
+    if not handles:
+        return
+    # Neutral labels first: matplotlib gives a leading underscore a meaning.
+    legend = axes.legend(handles.values(), ["-"] * len(handles), frameon=False, **place)
+    for text, name in zip(legend.get_texts(), handles, strict=True):
+        text.set_text(name)
+        _style(text, size=SIZE - 1)
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Type", "Format"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    return buffer.getvalue()
+
+
+def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Drops points that fall on the same thousandth as the one before: no eye tells them apart."""
+    kept = np.isfinite(x) & np.isfinite(y)
+    x, y = x[kept], y[kept]
+    cell = np.stack([np.rint(x * 1000), np.rint(y * 1000)])
+    moves = np.any(np.diff(cell, axis=1) != 0, axis=0)
+    # Both ends of every move, so that a step keeps its corner.
+    keep = np.ones(x.size, bool)
+    keep[1:-1] = moves[:-1] | moves[1:]
+    return x[keep], y[keep]
+
+
+def _unit_square(axes: Axes, *, right: float) -> None:
+    axes.set(xlim=(-0.01 * right, right), ylim=(-0.01, 1.02), yticks=np.linspace(0, 1, 6))
+
+
+def roc_curve(
+    fpr: Float[np.ndarray, " n"],
+    tpr: Float[np.ndarray, " n"],
+    *,
+    title: str = "",
+    unit: str = "images",
+    operating_point: tuple[float, float] | None = None,
+) -> str:
+    """The ROC curve with the line of pure guessing.
+
+    Args:
+      fpr: share of good ones called defective, in [0, 1], ascending.
+      tpr: share of defective ones found, in [0, 1].
+      title: above the figure.
+      unit: what is counted, for the axis labels.
+      operating_point: (fpr, tpr) at the calibrated threshold, marked where given.
+
+    Returns:
+      SVG text.
+    """
+    figure = Figure(figsize=(3.7, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    _dress(axes, x=f"good {unit} called defective", y=f"defective {unit} found", title=title)
+    _unit_square(axes, right=1.02)
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
+    axes.plot(*_thin(fpr, tpr), color=BLUE, linewidth=1.8)
+    handles = {
+        "detector": Line2D([], [], color=BLUE, linewidth=1.8),
+        "guessing": Line2D([], [], color=INK, linewidth=0.8, linestyle=(0, (2, 3))),
+    }
+    if operating_point is not None:
+        mark = {"marker": "o", "markersize": 7, "color": ORANGE, "linestyle": "none"}
+        axes.plot(*operating_point, **mark, zorder=3, clip_on=False)
+        handles["at the calibrated threshold"] = Line2D([], [], **mark)
+    _legend(axes, handles, loc="lower right")
+    return _svg(figure)
+
+
+def pro_curve(
+    fpr: Float[np.ndarray, " n"],
+    pro: Float[np.ndarray, " n"],
+    *,
+    title: str = "",
+    limit: float = PRO_LIMIT,
+) -> str:
+    """Mean overlap with the defect regions against false-positive pixels, the limit marked.
+
+    Args:
+      fpr: share of good pixels marked, in [0, 1], ascending; the curve may end at the limit.
+      pro: mean over the defect regions of the share that is marked, in [0, 1].
+      title: above the figure.
+      limit: the false-positive rate up to which the area counts, shaded.
+
+    Returns:
+      SVG text.
+    """
+    figure = Figure(figsize=(3.7, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    _dress(axes, x="good pixels marked", y="mean share of a region marked", title=title)
+    x, y = _thin(fpr, pro)
+    reach = float(x.max(initial=0.0))
+    _unit_square(axes, right=1.02 if reach > 1.2 * limit else 1.2 * limit)
+    axes.plot(x, y, color=BLUE, linewidth=1.8)
+    if x.size:
+        # Cut exactly at the limit: the shaded area is what the figure reports.
+        inner = np.append(x[x < limit], min(limit, reach))
+        axes.fill_between(inner, np.interp(inner, x, y), color=BLUE, alpha=0.18, linewidth=0)
+    axes.axvline(limit, color=ORANGE, linewidth=1.2, linestyle=(0, (5, 2)))
+    handles = {
+        "detector": Line2D([], [], color=BLUE, linewidth=1.8),
+        f"limit {limit:g}": Line2D([], [], color=ORANGE, linewidth=1.2, linestyle=(0, (5, 2))),
+    }
+    _legend(axes, handles, loc="lower right")
+    return _svg(figure)
+
+
+def _rows(defects: Sequence[str]) -> dict[str, np.ndarray]:
+    """Label -> bool [n]: good ones first, then the defect types, the most frequent first."""
+    names = np.array(defects, dtype=object)
+    kinds = [kind for kind, _ in Counter(d for d in defects if d != GOOD).most_common()]
+    shown = kinds if len(kinds) <= MAX_KINDS else kinds[: MAX_KINDS - 1]
+    members = [(GOOD, names == GOOD)] + [(_label(kind), names == kind) for kind in shown]
+    if len(shown) < len(kinds):
+        rest = np.isin(names, np.array(kinds[len(shown) :], dtype=object))
+        members.append((f"{len(kinds) - len(shown)} other types", rest))
+    # Two names may be cut to the same label, so the count and a space keep the keys apart.
+    rows = {}
+    for label, chosen in members:
+        key = f"{label} ({int(chosen.sum())})"
+        while key in rows:
+            key += " "
+        rows[key] = chosen
+    return rows
+
+
+def _edges(values: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Bin edges over `values`, and whether they are spaced logarithmically."""
+    if values.size == 0:
+        return np.linspace(0, 1, 6), False
+    low, high = float(values.min()), float(values.max())
+    bins = int(np.clip(2 * np.sqrt(values.size), 6, 40))
+    if low > 0 and high > LOG_SPAN * float(np.median(values)):
+        return np.geomspace(low / 1.05, high * 1.05, bins + 1), True
+    room = 0.03 * (high - low) or 0.05 * abs(high) or 0.5
+    return np.linspace(low - room, high + room, bins + 1), False
+
+
+def score_histogram(
+    scores: Float[np.ndarray, " n"],
+    defects: Sequence[str],
+    *,
+    threshold: float | None = None,
+    title: str = "",
+) -> str:
+    """Scores of good and defective images: counts above, every image as a dot below.
+
+    The dots make four images as readable as the counts make four hundred. The axis is
+    logarithmic where a linear one would squeeze half of the images into its first few per cent.
+
+    Args:
+      scores: raw scores; those that are not finite are left out.
+      defects: for each score `GOOD` or the defect type.
+      threshold: the image threshold; drawn where it is finite.
+      title: above the figure.
+
+    Returns:
+      SVG text.
+
+    Raises:
+      ValueError: there are not as many defects as scores.
+    """
+    if len(defects) != scores.size:
+        raise ValueError(f"{scores.size} scores need as many defect types, got {len(defects)}")
+    finite = np.isfinite(scores)
+    values = scores[finite]
+    rows = _rows([defect for defect, kept in zip(defects, finite, strict=True) if kept])
+    has_line = threshold is not None and bool(np.isfinite(threshold))
+    edges, log = _edges(np.append(values, threshold) if has_line else values)
+
+    figure = Figure(figsize=(4.5, 2.2 + 0.26 * len(rows)), layout="constrained")
+    heights = [1.6, 0.26 * len(rows)]
+    top, bottom = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": heights})
+    _dress(top, y="images", title=title)
+    _dress(bottom, x="image score" + (" (logarithmic)" if log else ""))
+    good = next(iter(rows.values()))
+    handles: dict[str, Line2D | Patch] = {}
+    for label, chosen, colour in (("good", good, BLUE), ("defective", ~good, ORANGE)):
+        if chosen.any():
+            counts, _ = np.histogram(values[chosen], edges)
+            top.stairs(counts, edges, fill=True, color=colour, alpha=0.35)
+            top.stairs(counts, edges, color=colour, linewidth=1.2)
+            handles[label] = Patch(facecolor=colour, alpha=0.7)
+    for row, chosen in enumerate(rows.values()):
+        # Golden-ratio steps spread the dots evenly and the same way each time.
+        offset = (np.arange(int(chosen.sum())) * 0.618034) % 1 - 0.5
+        bottom.scatter(
+            values[chosen],
+            row + 0.6 * offset,
+            s=14,
+            marker="o" if row == 0 else "^",
+            color=BLUE if row == 0 else ORANGE,
+            alpha=0.6,
+            linewidths=0,
+            rasterized=values.size > MAX_VECTOR_DOTS,
+        )
+    if has_line:
+        line = {"color": INK, "linewidth": 1.2, "linestyle": (0, (5, 2))}
+        top.axvline(threshold, **line)
+        bottom.axvline(threshold, **line)
+        handles[f"threshold {threshold:.3g}"] = Line2D([], [], **line)
+    if log:
+        bottom.set_xscale("log")
+        _plain_powers(bottom.xaxis)
+    bottom.set(xlim=(edges[0], edges[-1]), ylim=(len(rows) - 0.4, -0.6))
+    bottom.set_yticks(range(len(rows)), list(rows))
+    for text in bottom.get_yticklabels():
+        _style(text, size=SIZE - 1)
+    bottom.grid(False, axis="y")
+    top.set_ylim(bottom=0)
+    top.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    top.tick_params(labelbottom=False)
+    _legend(top, handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
+    return _svg(figure)
+
+
+def training_curve(rows: Sequence[Mapping[str, float | None]], *, title: str = "") -> str:
+    """Training loss and held-out loss over steps.
+
+    Args:
+      rows: each with `step`, `train_loss` and `heldout_loss`; a loss that is absent, None or not
+        finite is left out. The loss axis is logarithmic where the values span much.
+      title: above the figure.
+
+    Returns:
+      SVG text.
+    """
+    figure = Figure(figsize=(4.5, 2.7), layout="constrained")
+    axes = figure.add_subplot()
+    handles: dict[str, Line2D | Patch] = {}
+    seen: list[float] = []
+    lines = (
+        ("train_loss", "training loss", BLUE, "-"),
+        ("heldout_loss", "held-out loss", ORANGE, (0, (5, 2))),
+    )
+    for key, label, colour, dash in lines:
+        points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+        points = sorted(point for point in points if np.isfinite(point[1]))
+        if points:
+            # A single measurement is no line, so few points get markers.
+            look = {"color": colour, "linewidth": 1.6, "linestyle": dash}
+            look |= {"marker": "o" if len(points) <= 30 else "", "markersize": 3.5}
+            axes.plot(*zip(*points, strict=True), **look)
+            handles[label] = Line2D([], [], **look)
+            seen += [loss for _, loss in points]
+    log = bool(seen) and min(seen) > 0 and max(seen) > LOG_SPAN * min(seen)
+    if log:
+        axes.set_yscale("log")
+        _plain_powers(axes.yaxis)
+    _dress(axes, x="training step", y="loss" + (" (logarithmic)" if log else ""), title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    _legend(axes, handles, loc="upper right")
+    return _svg(figure)
+
+
+def panel_sheet(panels: Sequence[Panel], *, long_side: int = 512) -> bytes:
+    """Rows of input, reconstruction, residual and outlines, with one colour scale for all.
+
+    Args:
+      panels: one row each.
+      long_side: pixels on the longer side of a picture at most; images are shrunk by the mean,
+        residuals and masks by the maximum.
+
+    Returns:
+      PNG bytes on a white ground.
+
+    Raises:
+      ValueError: there is no panel, or a panel's arrays do not fit each other.
+    """
+    if not panels:
+        raise ValueError("a panel sheet needs at least one panel")
+    top = heat_top(panels)
+    drawn = [panel_pictures(panel, long_side=long_side, top=top) for panel in panels]
+    heights = [2.3 * p.image.shape[0] / p.image.shape[1] + 0.6 for p in drawn]
+    size = (10.2, sum(heights) + 0.3)
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    # The first row's name stands above what the layout knows of.
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.3 / size[1]))
+    grid = figure.subplots(len(panels), 4, squeeze=False, gridspec_kw={"height_ratios": heights})
+    heads = ("input", "reconstruction", "residual", "truth dashed, mask solid")
+    for row, panel, pictures in zip(grid, panels, drawn, strict=True):
+        for axes, pixels, head in zip(row, pictures, heads, strict=True):
+            axes.set_axis_off()
+            blank = pixels is None  # still drawn, so that the row keeps its height
+            small = max(pictures.image.shape) < 128  # smoothing would hide what the network made
+            axes.imshow(
+                np.full_like(pictures.image, PAPER) if blank else pixels,
+                interpolation="nearest" if small else "auto",
+            )
+            _style(axes.set_title("no reconstruction" if blank else head), size=SIZE - 1)
+        name = f"{_label(panel.name, limit=60)} · {_label(panel.defect)} · {panel.score:.3g}"
+        place = {"xycoords": "axes fraction", "textcoords": "offset points"}
+        title = row[0].annotate(name, (0, 1), xytext=(0, 20), **place)
+        # A long name reaches over the neighbours; the layout must not make room for it.
+        title.set_in_layout(False)
+        _style(title)
+    scale = ScalarMappable(Normalize(0, top), HEAT)
+    bar = figure.colorbar(scale, ax=grid, extend="max", shrink=min(1.0, 3 / size[1]), aspect=30)
+    bar.ax.tick_params(labelsize=SIZE - 1, labelfontfamily=FONT)
+    _style(bar.ax.yaxis.label)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()

@@ -1,0 +1,244 @@
+"""The figures of `metrics.json` in plain words, and how each is written as a number."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+CONFOUNDED_MARGIN = 0.05  # AUROC; a gap to no model at all that is smaller proves nothing
+EASY = 0.75  # AUROC from which on no model at all counts as telling the classes apart
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a finite number; a bool is none."""
+    return not isinstance(value, bool | str | None) and math.isfinite(value)
+
+
+def ratio(value: float) -> str:
+    """A figure in [0, 1] with three decimals; what is not quite 1 never reads as 1."""
+    if 0.9995 <= value < 1:
+        return f"{value:.4f}" if value < 0.99995 else "> 0.9999"
+    return f"{value:.3f}"
+
+
+def percent(value: float) -> str:
+    """A share in [0, 1] as per cent."""
+    return f"{100 * value:.1f}\u00a0%"
+
+
+def significant(value: float) -> str:
+    """Three significant digits; thousands apart."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.2e}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+def score(value: float) -> str:
+    """A raw score or threshold: three significant digits, or words where it is not finite."""
+    return significant(value) if is_number(value) else "not a number"
+
+
+def duration(value: float) -> str:
+    """Seconds, from a minute on in the units that one would say."""
+    if value < 60:
+        return f"{significant(value)} s"
+    minutes, seconds = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+
+
+def rate(value: float) -> str:
+    """Something per second."""
+    return f"{significant(value)} / s"
+
+
+class Figure(NamedTuple):
+    """One key of `metrics.json`: its name on the page, what it means, how it is written."""
+
+    key: str
+    label: str
+    meaning: str
+    form: Callable[[float], str] = ratio
+
+
+class Group(NamedTuple):
+    """Figures that are to be read the same way; `oracle` ones know the truth."""
+
+    title: str
+    intro: str
+    figures: tuple[Figure, ...]
+    oracle: bool = False
+
+
+GROUPS = (
+    Group(
+        "At the calibrated thresholds",
+        "What the detector does as it stands: both thresholds come from held-out good images, "
+        "as they would on a line.",
+        (
+            Figure(
+                "image_tpr_calibrated",
+                "Defective images found",
+                "Share of the defective test images that score above the threshold.",
+                percent,
+            ),
+            Figure(
+                "image_fpr_calibrated",
+                "False alarms",
+                "Share of the good test images that score above the threshold.",
+                percent,
+            ),
+            Figure(
+                "iou_calibrated",
+                "Mask overlap, pooled",
+                "Intersection over union of marked and truly defective pixels, all test images "
+                "taken together: large defects count most.",
+            ),
+            Figure(
+                "iou_mean_calibrated",
+                "Mask overlap, per image",
+                "The same overlap for each defective image, then averaged: every image counts "
+                "alike.",
+            ),
+        ),
+    ),
+    Group(
+        "Ranking, over all thresholds",
+        "How well scores separate good from defective before any threshold is chosen. Good for "
+        "comparing methods; by themselves they promise nothing about one threshold.",
+        (
+            Figure(
+                "image_auroc",
+                "Image AUROC",
+                "Chance that a defective image scores higher than a good one. 0.5 is guessing, "
+                "1 is perfect.",
+            ),
+            Figure(
+                "image_ap",
+                "Image average precision",
+                "Share of true defects among the flagged images, averaged while the threshold "
+                "falls. Guessing gives the share of defective images in the test set.",
+            ),
+            Figure(
+                "pixel_auroc",
+                "Pixel AUROC",
+                "Chance that a defective pixel gets a higher residual than a good one. "
+                "Flatters where defects are small, since most good pixels are easy.",
+            ),
+            Figure(
+                "pixel_ap",
+                "Pixel average precision",
+                "Share of truly defective pixels among the marked ones, averaged while the "
+                "threshold falls. Stricter than AUROC for small defects.",
+            ),
+            Figure(
+                "aupro_30",
+                "AUPRO up to 30\u00a0%",
+                "Share of each defect region that is marked, averaged up to 30 % falsely marked "
+                "pixels. Small regions count as much as large ones.",
+            ),
+        ),
+    ),
+    Group(
+        "Oracle figures",
+        "These pick their threshold with the truth of this very test set in hand. They are an "
+        "upper limit for comparison with papers and cannot be reached in production, where "
+        "nobody knows the truth.",
+        (
+            Figure(
+                "image_f1_max",
+                "Best image F1",
+                "Balance of precision and recall at the image threshold that suits these test "
+                "images best.",
+            ),
+            Figure(
+                "iou_max_oracle",
+                "Best mask overlap",
+                "Intersection over union at the pixel threshold that suits these test images best.",
+            ),
+            Figure(
+                "recall_at_iou_max_oracle",
+                "Recall at best overlap",
+                "Share of the defective pixels that are marked at that same threshold.",
+            ),
+        ),
+        oracle=True,
+    ),
+    Group(
+        "Speed",
+        "Measured on the hardware that is named under Protocol.",
+        (
+            Figure("train_seconds", "Training time", "Wall time of the training.", duration),
+            Figure(
+                "patches_per_second",
+                "Training speed",
+                "Patches per second in training.",
+                rate,
+            ),
+            Figure(
+                "images_per_second",
+                "Inspection speed",
+                "Whole images per second through the detector.",
+                rate,
+            ),
+        ),
+    ),
+)
+
+FIGURES = {figure.key: figure for group in GROUPS for figure in group.figures}
+
+NO_MODEL = {
+    "mean_brightness": "mean brightness",
+    "distance_to_mean_image": "distance to the mean image",
+}
+
+
+def reason(metrics: Mapping[str, Any], key: str) -> str:
+    """Why the figure `key` (dotted where nested) is not available, in a sentence."""
+    given = metrics.get("missing", {}).get(key)
+    return given if given else "no reason was recorded"
+
+
+def shown(metrics: Mapping[str, Any], key: str, value: Any) -> str:
+    """A figure as text: its number in the form that `key` has, otherwise "not available".
+
+    Args:
+      metrics: the content of `metrics.json`.
+      key: the figure's last name, `image_auroc` for instance.
+      value: what stands there.
+    """
+    if not is_number(value):
+        return "not available"
+    if key == "n" or (key not in FIGURES and isinstance(value, int)):
+        return f"{value:,}"
+    return FIGURES[key].form(value) if key in FIGURES else significant(value)
+
+
+def no_model_warnings(metrics: Mapping[str, Any]) -> list[str]:
+    """One sentence for each figure at which no model at all does about as well as the model.
+
+    Mean brightness counts in either direction: where defective images are darker throughout, its
+    AUROC is near 0, and the set is as confounded as one with an AUROC near 1.
+    """
+    sentences = []
+    for name, label in NO_MODEL.items():
+        for key in ("image_auroc", "pixel_auroc"):
+            model = metrics.get(key)
+            base = metrics.get("no_model", {}).get(name, {}).get(key)
+            if not is_number(model) or not is_number(base):
+                continue
+            turned = name == "mean_brightness" and base < 0.5
+            strength = 1 - base if turned else base
+            if strength < model - CONFOUNDED_MARGIN:
+                continue
+            means = (
+                "The test set is confounded or too easy: this figure is no evidence that the "
+                "model finds the defects."
+                if strength >= EASY
+                else "On this test set the model adds next to nothing to it."
+            )
+            way = " (darker images being the defective ones)" if turned else ""
+            sentences.append(
+                f"With no model at all, {label} reaches {FIGURES[key].label} "
+                f"{ratio(strength)}{way}; the model reaches {ratio(model)}. {means}"
+            )
+    return sentences

@@ -1,0 +1,85 @@
+"""Where a run's figures go: log.jsonl (always), TensorBoard events, and the terminal.
+
+Every line of log.jsonl is one JSON object with `step`; the file holds each step once, also after
+a run was killed and resumed.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jaxtyping import UInt8
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from recon_ad.runtime import files
+
+
+def read_log(path: Path, *, until: int | None = None) -> list[dict[str, Any]]:
+    """The lines of a log up to and including step `until`; a half-written last line is dropped."""
+    if not path.is_file():
+        return []
+    lines = []
+    for line in path.read_text().splitlines(keepends=True):
+        if line.endswith("\n"):
+            entry = json.loads(line)
+            if until is None or entry["step"] <= until:
+                lines.append(entry)
+    return lines
+
+
+class Writer:
+    """Writes on the first host only; the others' calls do nothing.
+
+    Args:
+      workdir: directory of log.jsonl and of the event files.
+      start: steps already done; later lines of an earlier, killed run are dropped.
+      total: steps of the whole run, for the progress bar.
+    """
+
+    def __init__(self, workdir: Path, *, start: int, total: int):
+        self._active = jax.process_index() == 0
+        if not self._active:
+            return
+        path = workdir / "log.jsonl"
+        kept = read_log(path, until=start)
+        files.write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+        self._file = path.open("a")
+        self._board = SummaryWriter(str(workdir), purge_step=start, flush_secs=30)
+        # A bar only where somebody looks; a log file gets lines.
+        self._bar = tqdm(total=total, initial=start, disable=not sys.stderr.isatty(), unit="step")
+
+    def step_done(self) -> None:
+        """Moves the progress bar."""
+        if self._active:
+            self._bar.update()
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """One line of the log, one point for each name in TensorBoard."""
+        if not self._active:
+            return
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        text = " ".join(f"{name} {value:.5g}" for name, value in values.items())
+        if self._bar.disable:
+            logging.info("step %d: %s", step, text)
+        else:
+            self._bar.set_postfix_str(text)
+
+    def image(self, step: int, name: str, image: UInt8[np.ndarray, "h w c"]) -> None:
+        """A picture for TensorBoard."""
+        if self._active:
+            self._board.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Closes the files."""
+        if self._active:
+            self._bar.close()
+            self._file.close()
+            self._board.close()

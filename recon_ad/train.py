@@ -1,0 +1,360 @@
+"""Trains a method on good images, calibrates it, and evaluates it.
+
+    python -m recon_ad.train --config configs/demo.py --workdir runs/demo
+
+The same command again resumes a run that was stopped, or says that it is complete.
+"""
+
+import functools
+import json
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags, logging
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Key, PyTree
+from ml_collections import ConfigDict, config_flags
+
+from recon_ad import cli, evaluate
+from recon_ad.calibrate import calibrate
+from recon_ad.config import differences
+from recon_ad.data import Record, Source, split_holdout
+from recon_ad.data.augment import augment, check_names
+from recon_ad.data.build import build_source
+from recon_ad.data.pipeline import Images, grid_patches, patch_batches
+from recon_ad.detector import Detector, load
+from recon_ad.diagnosis import verdict
+from recon_ad.errors import UserError
+from recon_ad.methods import build_method
+from recon_ad.methods.base import Method, Metrics, TrainState
+from recon_ad.report import reconstruction_sheet
+from recon_ad.report.pictures import encode
+from recon_ad.runtime import files
+from recon_ad.runtime import mesh as meshes
+from recon_ad.runtime.checkpoints import Checkpoints
+from recon_ad.runtime.writer import Writer, read_log
+
+PROFILED_STEPS = range(10, 15)  # after compilation and warm-up
+SAMPLES = 8  # patches whose reconstruction is drawn at each held-out evaluation
+
+
+def named_key(root: Key[Array, ""], name: str) -> Key[Array, ""]:
+    """A stream of randomness of its own for each use, so that a new use changes no other."""
+    return jax.random.fold_in(root, zlib.crc32(name.encode()))
+
+
+def train_step(
+    state: TrainState,
+    frozen: PyTree,
+    batch: dict[str, Array],
+    key: Key[Array, ""],
+    *,
+    method: Method,
+    augmentations: tuple[str, ...],
+) -> tuple[TrainState, Metrics]:
+    """Augments, prepares, and lets the method take its step; what is random hangs on the step."""
+    images = augment(named_key(key, "augment"), batch["image"], batch["index"], names=augmentations)
+    step_key = jax.random.fold_in(named_key(key, "train"), state.step)
+    return method.train_step(state, method.prepare(frozen, images), step_key)
+
+
+def eval_step(
+    state: TrainState, frozen: PyTree, batch: dict[str, Array], *, method: Method
+) -> Metrics:
+    """The method's held-out metrics; `mask` is False for padding."""
+    return method.eval_step(state, method.prepare(frozen, batch["image"]), batch["mask"])
+
+
+def heldout_batches(
+    patches: Float[np.ndarray, "n p p c"], *, batch_size: int, mesh: Mesh
+) -> list[dict[str, Array]]:
+    """The held-out patches on the devices, the last batch padded and masked."""
+    batches = []
+    local = batch_size // jax.process_count()
+    for first in range(0, len(patches), batch_size):
+        index = first + jax.process_index() * local + np.arange(local)
+        image = patches[np.minimum(index, len(patches) - 1)]
+        batches.append(meshes.put_batch(mesh, {"image": image, "mask": index < len(patches)}))
+    return batches
+
+
+def summed(metrics: list[dict[str, tuple[Any, Any]]]) -> dict[str, float]:
+    """(sum, count) pairs of several batches to one figure each."""
+    totals = {
+        name: np.sum([np.asarray(m[name], np.float64) for m in metrics], axis=0)
+        for name in metrics[0]
+    }
+    return {name: float(total / count) for name, (total, count) in totals.items()}
+
+
+def check_finite(step: int, metrics: dict[str, tuple[Any, Any]]) -> None:
+    """Raises FloatingPointError, naming the step, where a metric is NaN or infinite."""
+    for name, (total, _) in metrics.items():
+        if not np.isfinite(total):
+            raise FloatingPointError(
+                f"{name} is {total} at step {step}: lower config.optim.learning_rate, or look at "
+                "the training images of that batch; the last checkpoint is from before."
+            )
+
+
+def check_same_run(workdir: Path, config: ConfigDict) -> None:
+    """Writes config.json, or checks that the run in the workdir has this very config."""
+    path = workdir / "config.json"
+    described = json.loads(config.to_json())
+    if not path.is_file():
+        files.write_json(path, described)
+        return
+    changed = differences(json.loads(path.read_text()), described)
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run with another config ({'; '.join(changed[:5])}): "
+            "choose another --workdir, or delete this one to start anew."
+        )
+
+
+def fit_state(
+    config: ConfigDict,
+    workdir: Path,
+    images: Images,
+    heldout: tuple[Record, ...],
+    *,
+    method: Method,
+    profile: bool,
+) -> tuple[TrainState, dict[str, Any]]:
+    """The training loop: the chosen state and what the run has to tell."""
+    c = config.train
+
+    # ---- Devices -------------------------------------------------------------------------------
+    mesh = meshes.data_mesh()
+    meshes.check_batch_size(c.batch_size, mesh)
+    everywhere = meshes.replicated(mesh)
+    root = jax.random.key(config.seed)
+
+    # ---- Model and optimiser: shapes first, then straight to where they live -------------------
+    size = config.data.patch_size
+    example = jax.ShapeDtypeStruct((c.batch_size, size, size, images.channels), np.float32)
+    frozen: PyTree = {}
+    prepared = jax.eval_shape(method.prepare, frozen, example)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), prepared)
+    state = jax.jit(method.init, out_shardings=everywhere)(named_key(root, "init"), zeros)
+    logging.info("%d parameters", sum(p.size for p in jax.tree.leaves(state.params)))
+
+    # ---- Steps ---------------------------------------------------------------------------------
+    step_fn = jax.jit(
+        functools.partial(train_step, method=method, augmentations=tuple(config.data.augment)),
+        donate_argnums=0,
+        out_shardings=everywhere,
+    )
+    eval_fn = jax.jit(functools.partial(eval_step, method=method), out_shardings=everywhere)
+
+    # ---- Restore -------------------------------------------------------------------------------
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    book: dict[str, Any] = {"train_seconds": 0.0, "steady_seconds": 0.0, "steady_patches": 0}
+    start = checkpoints.latest() or 0
+    if start:
+        state, book = checkpoints.restore(start, state)
+        logging.info("resumed at step %d of %d", start, c.steps)
+    writer = Writer(workdir, start=start, total=c.steps)
+
+    # ---- Data ----------------------------------------------------------------------------------
+    batches = patch_batches(
+        images,
+        seed=config.seed,
+        batch_size=c.batch_size,
+        patch_size=size,
+        start=start,
+        host=jax.process_index(),
+        hosts=jax.process_count(),
+    )
+    patches = grid_patches(
+        heldout,
+        size=method.geometry.resize,
+        patch_size=size,
+        limit=c.heldout_patches,
+    )
+    held = heldout_batches(patches, batch_size=c.batch_size, mesh=mesh)
+    samples = patches[:: max(1, len(patches) // SAMPLES)][:SAMPLES]
+
+    # ---- Loop ----------------------------------------------------------------------------------
+    # At a checkpoint the order is: fetch what is pending, evaluate, save; then the next batch.
+    # A checkpoint at step s thus has everything up to s and nothing of the batch after it.
+    window: list[dict[str, tuple[Any, Any]]] = []
+    pending: tuple[int, Metrics] | None = None
+    mark = time.perf_counter()
+    draw = jax.jit(method.reconstruct) if method.reconstruct else None
+
+    def fetch() -> None:
+        nonlocal pending
+        if pending is not None:
+            step, metrics = pending
+            fetched = jax.device_get(metrics)
+            check_finite(step, fetched)
+            window.append(fetched)
+            pending = None
+
+    def account(steps: int, *, steady: bool) -> None:
+        nonlocal mark
+        now = time.perf_counter()
+        book["train_seconds"] += now - mark
+        if steady:
+            book["steady_seconds"] += now - mark
+            book["steady_patches"] += steps * c.batch_size
+        mark = now
+
+    key = jax.device_put(root, everywhere)
+    unaccounted = 0
+    with jax.transfer_guard("disallow"):
+        for step in range(start, c.steps):
+            if profile and step == start + PROFILED_STEPS.start:
+                jax.profiler.start_trace(str(workdir / "profile"))
+            batch = meshes.put_batch(mesh, next(batches))
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, metrics = step_fn(state, frozen, batch, key)
+            fetch()  # the previous step's, while this one runs
+            pending = (step + 1, metrics)
+            writer.step_done()
+            if profile and step + 1 == start + PROFILED_STEPS.stop:
+                fetch()
+                jax.profiler.stop_trace()
+
+            done = step + 1
+            unaccounted += 1
+            logs, evals = done % c.log_every == 0, done % c.eval_every == 0 or done == c.steps
+            if step == start or logs or evals:
+                fetch()
+                # The first step of a process compiles: it is training time, not throughput.
+                account(unaccounted, steady=step != start)
+                unaccounted = 0
+            if window and (logs or evals):
+                writer.scalars(done, {f"train_{k}": v for k, v in summed(window).items()})
+                window.clear()
+            if evals:
+                measured = summed([jax.device_get(eval_fn(state, frozen, b)) for b in held])
+                writer.scalars(done, {f"heldout_{k}": v for k, v in measured.items()})
+                if draw:
+                    variables = method.finish(frozen, state, ())
+                    shown = jax.device_get(draw(variables, jax.device_put(samples, everywhere)))
+                    sheet = reconstruction_sheet(samples, shown)
+                    files.write_bytes(
+                        workdir / "samples" / f"step_{done:07d}.png", encode(sheet, quality=None)
+                    )
+                    writer.image(done, "reconstructions", sheet)
+                checkpoints.save(done, state, book, loss=measured["loss"])
+                mark = time.perf_counter()  # neither evaluation nor saving is training time
+    writer.close()
+
+    # ---- Choose --------------------------------------------------------------------------------
+    chosen = c.steps
+    if c.select == "best":
+        chosen = checkpoints.best() or c.steps
+        state, _ = checkpoints.restore(chosen, state)
+    checkpoints.close()
+    log = [e for e in read_log(workdir / "log.jsonl") if "heldout_loss" in e]
+    story = {
+        "steps": c.steps,
+        "selected_step": chosen,
+        "select": c.select,
+        "parameters": sum(p.size for p in jax.tree.leaves(state.params)),
+        "training_images": len(images),
+        "train_seconds": book["train_seconds"],
+        "patches_per_second": (
+            book["steady_patches"] / book["steady_seconds"] if book["steady_seconds"] else None
+        ),
+    }
+    entry = next(e for e in log if e["step"] == chosen)
+    if "heldout_unexplained_variance" in entry:
+        story["explained_variance"] = 1 - entry["heldout_unexplained_variance"]
+        story["message"] = verdict(story["explained_variance"], [e["heldout_loss"] for e in log])
+    return state, story
+    if story.get("message"):
+        logging.warning("%s", story["message"])
+    return state, story
+
+
+def train(
+    config: ConfigDict,
+    workdir: Path | str,
+    *,
+    source: Source | None = None,
+    profile: bool = False,
+) -> Detector:
+    """Trains, or resumes, and calibrates; the detector is in `workdir/detector` afterwards.
+
+    Args:
+      config: see configs/default.py.
+      workdir: directory of this run; made if absent.
+      source: images, where they are not what the config names.
+      profile: writes a profile of a few steps to `workdir/profile`.
+
+    Raises:
+      UserError: the config, the images or the workdir do not fit; the sentence says how.
+      FloatingPointError: a loss became NaN or infinite.
+    """
+    workdir = Path(workdir)
+    check_names(config.data.augment)
+    workdir.mkdir(parents=True, exist_ok=True)
+    check_same_run(workdir, config)
+    if (workdir / "detector" / "detector.json").is_file():
+        logging.info("training in %s is complete", workdir)
+        return load(workdir / "detector")
+
+    source = source or build_source(config)
+    for note in source.notes:
+        logging.warning("%s", note)
+    holdout = split_holdout(
+        source.train,
+        fraction=config.holdout.fraction,
+        group=config.holdout.group,
+        # A region of an image cannot be resized as the whole image is.
+        few=0 if any(config.data.resize) else config.holdout.few,
+        gap=config.data.patch_size,
+        min_side=config.data.patch_size,
+    )
+    logging.info("held out for calibration: %s", holdout.how)
+    images = Images(
+        holdout.train,
+        size=tuple(config.data.resize) if any(config.data.resize) else None,
+        patch_size=config.data.patch_size,
+        cache_mib=config.data.cache_mib,
+    )
+    method = build_method(config, channels=images.channels)
+    state, story = fit_state(
+        config, workdir, images, holdout.heldout, method=method, profile=profile
+    )
+    detector = Detector(
+        config,
+        channels=images.channels,
+        variables=jax.device_get(method.finish({}, state, ())),
+        record={"training": story, "notes": list(source.notes)},
+    )
+    detector = calibrate(detector, holdout.heldout, fpr=config.calibration.fpr, how=holdout.how)
+    detector.save(workdir / "detector")
+    return detector
+
+
+def main() -> int | None:
+    """The command."""
+    meshes.initialize_distributed()
+    workdir = Path(_WORKDIR.value)
+    train(_CONFIG.value, workdir, profile=_PROFILE.value)
+    if _STOP_AFTER.value == "train":
+        return None
+    if (workdir / "metrics.json").is_file() and (workdir / "report.html").is_file():
+        logging.info("the run in %s is complete; see %s", workdir, workdir / "report.html")
+        return None
+    evaluate.evaluate_workdir(workdir)
+    return None
+
+
+if __name__ == "__main__":
+    _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+    _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+    _PROFILE = flags.DEFINE_bool("profile", False, "Profile a few steps to WORKDIR/profile.")
+    _STOP_AFTER = flags.DEFINE_enum(
+        "stop_after", "", ["", "train"], "`train` leaves out the evaluation."
+    )
+    cli.run(main)

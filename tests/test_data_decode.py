@@ -1,0 +1,278 @@
+"""Decoding: exact arrays for every format, and one clear sentence for whatever cannot be read."""
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recon_ad.data.decode import MAX_PIXELS, decode_image, decode_mask, image_size
+from recon_ad.errors import UserError
+
+RNG = np.random.default_rng(0)
+GRAY = RNG.integers(0, 256, (13, 17), dtype=np.uint8)
+RGB = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)
+LOSSLESS = [
+    ("a.png", {}),
+    ("a.bmp", {}),
+    ("a.tif", {}),
+    ("a.tiff", {"compression": "tiff_lzw"}),
+    ("a.TIF", {"compression": "tiff_deflate"}),
+]
+
+
+def save(path: Path, image: np.ndarray | Image.Image, **options) -> Path:
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    image.save(path, **options)
+    return path
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
+    """A PNG by hand, for what Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        crc = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + crc
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("name, options", LOSSLESS)
+@pytest.mark.parametrize("pixels", [GRAY, RGB], ids=["gray", "rgb"])
+def test_lossless_formats_decode_to_the_exact_array(tmp_path, name, options, pixels):
+    file = save(tmp_path / name, pixels, **options)
+    got = decode_image(file)
+    assert got.dtype == np.uint8
+    np.testing.assert_array_equal(got, pixels.reshape(13, 17, -1))
+    assert image_size(str(file)) == (13, 17)
+    got[0, 0] = 0  # the caller's own, writable array
+
+
+@pytest.mark.parametrize("pixels", [GRAY, RGB], ids=["gray", "rgb"])
+def test_jpeg_decodes_to_what_its_decoder_gives(tmp_path, pixels):
+    smooth = np.kron(pixels, np.ones((8, 8, 1)[: pixels.ndim], np.uint8))
+    file = save(tmp_path / "a.JPG", smooth, quality=95, format="JPEG")
+    got = decode_image(file)
+    np.testing.assert_array_equal(got, np.asarray(Image.open(file)).reshape(got.shape))
+    # Colour is stored at half the resolution, so only gray comes back nearly as it was.
+    if pixels.ndim == 2:
+        assert np.abs(got[..., 0].astype(int) - smooth).max() < 30
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.bmp"])
+def test_one_bit_images_decode_to_black_and_white(tmp_path, name):
+    file = save(tmp_path / name, Image.fromarray(GRAY > 127))
+    np.testing.assert_array_equal(decode_image(file)[..., 0], np.where(GRAY > 127, 255, 0))
+
+
+def test_gray_becomes_rgb_by_repetition(tmp_path):
+    file = save(tmp_path / "a.png", GRAY)
+    np.testing.assert_array_equal(decode_image(file, channels=3), np.stack([GRAY] * 3, -1))
+    np.testing.assert_array_equal(decode_image(file, channels=1)[..., 0], GRAY)
+
+
+def test_rgb_becomes_gray_by_luma(tmp_path):
+    file = save(tmp_path / "a.png", RGB)
+    got = decode_image(file, channels=1)
+    assert got.shape == (13, 17, 1)
+    luma = RGB @ np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(got[..., 0], luma, atol=0.51)
+    np.testing.assert_array_equal(decode_image(file, channels=3), RGB)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_to_pixels_and_size(tmp_path, name, orientation):
+    stored = np.zeros((16, 48), np.uint8)
+    stored[:8, :24] = 255  # the quadrant that a viewer shows elsewhere
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = save(tmp_path / name, stored, exif=exif)
+    # EXIF 2.32, tag 274: where the stored row 0 and column 0 are to be shown.
+    shown = {
+        1: stored,
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.T,
+        6: stored[::-1].T,
+        7: stored[::-1, ::-1].T,
+        8: stored[:, ::-1].T,
+    }[orientation]
+    got = decode_image(file)[..., 0]
+    np.testing.assert_array_equal(got > 127, shown > 127)
+    assert image_size(file) == shown.shape
+
+
+@pytest.mark.parametrize("size", [(3672, 5496), (20, 20000), (1, 1)])
+def test_extreme_sizes_decode(tmp_path, size):
+    file = save(tmp_path / "a.png", np.full(size, 7, np.uint8), compress_level=1)
+    got = decode_image(file)
+    assert got.shape == (*size, 1) and got.min() == got.max() == 7
+
+
+def test_an_image_beyond_pillows_own_limit_gives_no_warning(tmp_path):
+    # 100 megapixels: Pillow alone would warn, which is an error here.
+    file = save(tmp_path / "a.png", Image.new("1", (10000, 10000)))
+    assert image_size(file) == (10000, 10000)
+
+
+def test_odd_exif_fields_print_nothing(tmp_path):
+    # In a process of its own, since pytest replaces the warning filters.
+    broken = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x0f\x01\x02\0\xff\0\0\0\x1a\0\0\0\0\0\0\0"
+    file = save(tmp_path / "a.jpg", GRAY, exif=broken)
+    code = f"from recon_ad.data.decode import decode_image as d; print(d({str(file)!r}).shape)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("(13, 17, 1)\n", "")
+    code = f"from PIL import Image; Image.open({str(file)!r}).getexif()"
+    alone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Corrupt EXIF" in alone.stderr  # else this file tests nothing
+
+
+def encoded(name: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.kron(RGB, np.ones((8, 8, 1), np.uint8))).save(buffer, name, **options)
+    return buffer.getvalue()
+
+
+BROKEN = {
+    "zero.png": (b"", "0 bytes"),
+    "text.png": (b"this is a text, not an image\n" * 20, "not an image"),
+    "short.png": (encoded("PNG")[:400], "truncated"),
+    "short.jpg": (encoded("JPEG")[:1500], "truncated"),
+    "short.bmp": (encoded("BMP")[:4000], "truncated"),
+    "short.tif": (encoded("TIFF")[:4000], "truncated"),
+    "noise.png": (encoded("PNG")[:100] + b"\xaa" * 5000, "cannot be decoded"),
+    "huge.png": (png(2**20, 2**20, 8, 0, b""), "cannot be decoded"),
+    "large.png": (png(MAX_PIXELS // 1024, 1025, 8, 0, b""), "pixels, more than"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+# Between one and two gigapixels Pillow warns before the limit is looked at.
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_broken_files_are_named_in_one_sentence(tmp_path, name):
+    data, reason = BROKEN[name]
+    file = tmp_path / name
+    file.write_bytes(data)
+    for decode in (decode_image, decode_mask):
+        with pytest.raises(UserError) as caught:
+            decode(file)
+        message = str(caught.value)
+        assert message.startswith(f"{file}: ") and reason in message and "\n" not in message
+
+
+def test_missing_file_and_folder_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.png: there is no such file"):
+        decode_image(tmp_path / "gone.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(UserError, match=r"folder\.png: "):
+        image_size(tmp_path / "folder.png")
+
+
+def colour(mode: str) -> Image.Image:
+    return Image.fromarray(RGB).convert(mode)
+
+
+UNSUPPORTED = {
+    "palette.png": (colour("P"), "a palette image"),
+    "palette.bmp": (colour("P"), "a palette image"),
+    "rgba.png": (colour("RGBA"), "RGB with transparency"),
+    "rgba.tif": (colour("RGBA"), "RGB with transparency"),
+    "la.png": (colour("LA"), "gray with transparency"),
+    "cmyk.jpg": (colour("CMYK"), "a CMYK image"),
+    "deep.png": (Image.fromarray(GRAY.astype(np.uint16) * 256), "more than 8 bits"),
+    "deep.tif": (Image.fromarray(GRAY.astype(np.uint16) * 256), "more than 8 bits"),
+    "float.tif": (Image.fromarray(GRAY.astype(np.float32)), "floating-point"),
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_unsupported_pixels_are_named_and_not_converted(tmp_path, name):
+    image, what = UNSUPPORTED[name]
+    file = save(tmp_path / name, image)
+    for channels in (None, 1, 3):
+        with pytest.raises(UserError) as caught:
+            decode_image(file, channels=channels)
+        assert str(file) in str(caught.value) and what in str(caught.value)
+        assert "convert" in str(caught.value)
+
+
+def test_sixteen_bit_rgb_is_refused_although_pillow_would_halve_it(tmp_path):
+    file = tmp_path / "deep.png"
+    file.write_bytes(png(2, 1, 16, 2, b"\0" + bytes(range(12))))
+    with Image.open(file) as image:
+        assert image.mode == "RGB"
+    with pytest.raises(UserError, match=r"deep\.png: has 16 bits per channel"):
+        decode_image(file)
+
+
+def test_several_pages_are_refused(tmp_path):
+    pages = [Image.fromarray(GRAY), Image.fromarray(GRAY[::-1])]
+    for name in ("pages.tif", "pages.png"):
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+        with pytest.raises(UserError, match=f"{name}: holds several pages"):
+            decode_image(tmp_path / name)
+
+
+def test_a_format_that_is_not_supported_is_named(tmp_path):
+    file = save(tmp_path / "a.gif", GRAY)
+    with pytest.raises(UserError, match=r"a\.gif: .*PNG, JPEG, TIFF or BMP"):
+        decode_image(file)
+
+
+def test_wrong_channels_are_refused(tmp_path):
+    with pytest.raises(UserError, match="channels is 4"):
+        decode_image(save(tmp_path / "a.png", GRAY), channels=4)
+
+
+MASK = np.zeros((16, 16), bool)
+MASK[4:12, 8:] = True
+
+
+@pytest.mark.parametrize(
+    "levels, expected",
+    [
+        (MASK * np.uint8(255), MASK),
+        (MASK * np.uint8(1), MASK),
+        (MASK * np.uint8(200) + np.uint8(20), MASK),  # noise on the ground
+        (np.where(MASK, np.uint8(3), np.uint8(0)) - MASK.T * MASK * np.uint8(2), MASK),  # 2 labels
+        (np.stack([MASK * np.uint8(255), MASK * np.uint8(0), MASK * np.uint8(0)], -1), MASK),
+        (np.zeros((16, 16), np.uint8), np.zeros((16, 16), bool)),
+        (np.full((16, 16), 255, np.uint8), np.ones((16, 16), bool)),
+    ],
+    ids=["0-255", "0-1", "noisy", "labels", "red", "empty", "full"],
+)
+def test_masks_are_binary_whatever_their_levels(tmp_path, levels, expected):
+    got = decode_mask(save(tmp_path / "a.png", levels))
+    assert got.dtype == bool
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_a_one_bit_mask_is_read(tmp_path):
+    np.testing.assert_array_equal(decode_mask(save(tmp_path / "a.png", MASK)), MASK)
+
+
+@pytest.mark.parametrize("mask", [MASK, np.zeros_like(MASK)], ids=["defect", "empty"])
+def test_jpeg_noise_in_a_mask_is_no_defect(tmp_path, mask):
+    noisy = mask * np.uint8(250) + RNG.integers(0, 4, mask.shape, dtype=np.uint8)
+    np.testing.assert_array_equal(decode_mask(save(tmp_path / "a.jpg", noisy, quality=95)), mask)
+
+
+def test_real_images_decode(real_data):
+    sizes = {
+        "nanotwice/nanofibres/train/good/ITIA1141.png": (700, 1024, 1),
+        "mvtec_ad/grid/test/bent/000.png": (512, 512, 1),
+        "bsdata/ball_screw/train/good/01_200828110014_277500_315_crop_2.jpg": (460, 1130, 3),
+    }
+    for name, shape in sizes.items():
+        assert decode_image(real_data / name).shape == shape
+        assert image_size(real_data / name) == shape[:2]
