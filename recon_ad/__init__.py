@@ -1,1 +1,31 @@
-"""recon_ad finds defects in industrial images by reconstruction, trained on good images only."""
+"""recon_ad finds defects in industrial images by reconstruction, trained on good images only.
+
+    detector = recon_ad.fit("my_good_images/", recon_ad.load_config("configs/folder.py"))
+    prediction = detector(image)
+    detector = recon_ad.load("runs/demo/detector")
+
+Importing the package imports no JAX: names are looked up when they are first used.
+"""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "fit": "recon_ad.api",
+    "load": "recon_ad.detector",
+    "load_config": "recon_ad.config",
+    "Detector": "recon_ad.detector",
+    "Prediction": "recon_ad.detector",
+    "UserError": "recon_ad.errors",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'recon_ad' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

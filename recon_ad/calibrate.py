@@ -5,11 +5,12 @@
 does it again, without training, for an existing detector.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 
 import numpy as np
-from absl import flags, logging
+from absl import flags
 from jaxtyping import Float
 
 from recon_ad import cli
@@ -17,6 +18,8 @@ from recon_ad.data import Record, folder_source
 from recon_ad.detector import Detector, Thresholds, load
 from recon_ad.errors import UserError
 from recon_ad.metrics import empty_histogram, image_histogram, merge, upper_quantile
+
+logger = logging.getLogger("recon_ad")
 
 
 def conformal_threshold(scores: Float[np.ndarray, " n"], *, fpr: float) -> tuple[float, float]:
@@ -79,7 +82,7 @@ def calibrate(detector: Detector, heldout: Sequence[Record], *, fpr: float, how:
         }
     }
     if supported > fpr:
-        logging.warning(
+        logger.warning(
             "%d held-out normals support a false-positive rate of %.3g, not %.3g.",
             len(scores),
             supported,
@@ -96,7 +99,7 @@ def main() -> None:
     fpr = detector.config.calibration.fpr if _FPR.value is None else _FPR.value
     how = f"{len(source.train)} images of {_NORMALS.value}"
     calibrate(detector, source.train, fpr=fpr, how=how).save(_DETECTOR.value)
-    logging.info("new thresholds are in %s", _DETECTOR.value)
+    logger.info("new thresholds are in %s", _DETECTOR.value)
 
 
 if __name__ == "__main__":

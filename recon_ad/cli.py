@@ -1,9 +1,11 @@
-"""How every command starts: absl flags, user errors as one sentence."""
+"""How every command starts: absl flags, the log, user errors as one sentence."""
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, logging
+from absl import app
+from absl import logging as absl_logging
 
 from recon_ad.errors import UserError
 
@@ -15,7 +17,10 @@ def run(main: Callable[[], int | None]) -> None:
     """
 
     def guarded(argv: Sequence[str]) -> int | None:
-        logging.set_verbosity(logging.INFO)
+        # Our own progress, and only warnings of the libraries, some of which are very chatty.
+        absl_logging.set_verbosity(absl_logging.WARNING)
+        absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
+        logging.getLogger("recon_ad").setLevel(logging.INFO)
         try:
             if len(argv) > 1:
                 raise UserError(

@@ -7,13 +7,14 @@ import csv
 import functools
 import io
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags, logging
+from absl import flags
 
 from recon_ad import cli
 from recon_ad.baselines import NoModel
@@ -56,6 +57,8 @@ FIGURES = (
     "patches_per_second",
     "images_per_second",
 )
+
+logger = logging.getLogger("recon_ad")
 
 
 def truth_of(record: Record, shape: tuple[int, int]) -> np.ndarray | None:
@@ -350,8 +353,8 @@ def evaluate_workdir(workdir: Path, *, data: str = "") -> dict[str, Any]:
     files.write_json(workdir / "metrics.json", metrics)
     for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle"):
         if metrics[key] is not None:
-            logging.info("%s %.4f", key, metrics[key])
-    logging.info("report: %s", workdir / "report.html")
+            logger.info("%s %.4f", key, metrics[key])
+    logger.info("report: %s", workdir / "report.html")
     return metrics
 
 

@@ -7,6 +7,7 @@ The same command again resumes a run that was stopped, or says that it is comple
 
 import functools
 import json
+import logging
 import time
 import zlib
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import flags, logging
+from absl import flags
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key, PyTree
 from ml_collections import ConfigDict, config_flags
@@ -37,6 +38,8 @@ from recon_ad.runtime import files
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime.checkpoints import Checkpoints
 from recon_ad.runtime.writer import Writer, read_log
+
+logger = logging.getLogger("recon_ad")
 
 PROFILED_STEPS = range(10, 15)  # after compilation and warm-up
 SAMPLES = 8  # patches whose reconstruction is drawn at each held-out evaluation
@@ -136,12 +139,12 @@ def fit_state(
 
     # ---- Model and optimiser: shapes first, then straight to where they live -------------------
     size = config.data.patch_size
-    example = jax.ShapeDtypeStruct((c.batch_size, size, size, images.channels), np.float32)
     frozen: PyTree = {}
-    prepared = jax.eval_shape(method.prepare, frozen, example)
+    one = jax.ShapeDtypeStruct((1, size, size, images.channels), np.float32)
+    prepared = jax.eval_shape(method.prepare, frozen, one)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), prepared)
     state = jax.jit(method.init, out_shardings=everywhere)(named_key(root, "init"), zeros)
-    logging.info("%d parameters", sum(p.size for p in jax.tree.leaves(state.params)))
+    logger.info("%d parameters", sum(p.size for p in jax.tree.leaves(state.params)))
 
     # ---- Steps ---------------------------------------------------------------------------------
     step_fn = jax.jit(
@@ -157,7 +160,7 @@ def fit_state(
     start = checkpoints.latest() or 0
     if start:
         state, book = checkpoints.restore(start, state)
-        logging.info("resumed at step %d of %d", start, c.steps)
+        logger.info("resumed at step %d of %d", start, c.steps)
     writer = Writer(workdir, start=start, total=c.steps)
 
     # ---- Data ----------------------------------------------------------------------------------
@@ -271,7 +274,7 @@ def fit_state(
         story["message"] = verdict(story["explained_variance"], [e["heldout_loss"] for e in log])
     return state, story
     if story.get("message"):
-        logging.warning("%s", story["message"])
+        logger.warning("%s", story["message"])
     return state, story
 
 
@@ -299,12 +302,12 @@ def train(
     workdir.mkdir(parents=True, exist_ok=True)
     check_same_run(workdir, config)
     if (workdir / "detector" / "detector.json").is_file():
-        logging.info("training in %s is complete", workdir)
+        logger.info("training in %s is complete", workdir)
         return load(workdir / "detector")
 
     source = source or build_source(config)
     for note in source.notes:
-        logging.warning("%s", note)
+        logger.warning("%s", note)
     holdout = split_holdout(
         source.train,
         fraction=config.holdout.fraction,
@@ -314,7 +317,7 @@ def train(
         gap=config.data.patch_size,
         min_side=config.data.patch_size,
     )
-    logging.info("held out for calibration: %s", holdout.how)
+    logger.info("held out for calibration: %s", holdout.how)
     images = Images(
         holdout.train,
         size=tuple(config.data.resize) if any(config.data.resize) else None,
@@ -344,7 +347,7 @@ def main() -> int | None:
     if _STOP_AFTER.value == "train":
         return None
     if (workdir / "metrics.json").is_file() and (workdir / "report.html").is_file():
-        logging.info("the run in %s is complete; see %s", workdir, workdir / "report.html")
+        logger.info("the run in %s is complete; see %s", workdir, workdir / "report.html")
         return None
     evaluate.evaluate_workdir(workdir)
     return None

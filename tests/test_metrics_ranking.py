@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import jaxtyping
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
@@ -126,6 +127,15 @@ def test_figure_without_both_classes_says_which_is_missing(figure, labels):
 def test_scores_without_a_rank_are_refused(bad):
     with pytest.raises(ValueError, match="1 of 3 scores"):
         metrics.levels(np.array([0.0, bad, 1.0]), np.array([True, False, True]))
+
+
+def test_labels_of_another_length_are_refused_where_types_are_not_checked():
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises(ValueError, match="3 scores but 2 labels"):
+            metrics.levels(np.zeros(3), np.zeros(2, bool))
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_perfect_and_inverted_separation():

@@ -1,3 +1,4 @@
+import jaxtyping
 import metrics_reference as reference
 import numpy as np
 import pytest
@@ -282,6 +283,17 @@ def test_scores_without_a_bin_are_refused(bad):
         metrics.image_histogram(anomaly_map, np.zeros((2, 2), bool))
 
 
+@pytest.mark.parametrize("name", ["truth", "valid"])
+def test_masks_of_another_size_are_refused_where_types_are_not_checked(name):
+    masks = {"truth": np.zeros((4, 4), bool), name: np.zeros((8, 2), bool)}
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises(ValueError, match=rf"\(4, 4\) and {name} mask \(8, 2\)"):
+            metrics.image_histogram(np.zeros((4, 4), np.float32), **masks)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
 def test_mistaken_arguments_are_refused():
     maps, truths = CASES["uniform"]
     histogram = _histogram(maps, truths)
@@ -338,6 +350,14 @@ def test_memory_is_bounded_by_the_bins_and_compact_by_its_limit():
         assert max_bins / 4 < len(small.key) <= max_bins
         assert small.anomalous.sum() == truths.sum()
         assert small.overlap.sum() == pytest.approx(fine.overlap.sum())
+
+
+def test_compact_halves_the_bins_until_they_are_few_enough():
+    step = 2.0**-13  # a bin of 22 bits in [1, 2)
+    anomaly_map = (1 + np.arange(600) * step).astype(np.float32)[None]
+    histogram = metrics.image_histogram(anomaly_map, np.zeros((1, 600), bool))
+    assert len(metrics.compact(histogram, max_bins=600).key) == 600
+    assert len(metrics.compact(histogram, max_bins=599).key) == 300
 
 
 def test_compact_keeps_a_narrow_range_as_fine_as_it_was():

@@ -1,4 +1,4 @@
-"""Image files to arrays and back to nothing else: [h, w, c] uint8, bool masks [h, w], sizes.
+"""Image files to arrays: images [h, w, c] uint8, truth masks [h, w] bool, sizes in px.
 
 PNG, JPEG, TIFF and BMP with 8 bits per channel, gray or RGB. An EXIF orientation is applied, so
 that an array's rows are what a viewer shows as rows. Whatever cannot be decoded faithfully is
@@ -132,20 +132,24 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Opens a supported image; what Pillow raises inside becomes a `UserError` with the path."""
     name = os.fspath(path)
     try:
-        # Not by path: Pillow then maps an uncompressed gray TIFF into memory, with height and width
-        # exchanged where the orientation asks for a quarter turn, and the pixels come out scrambled.
+        # Not by path: Pillow would map an uncompressed gray TIFF into memory, height and width
+        # exchanged where its orientation is a quarter turn, and the pixels come out scrambled.
         with open(name, "rb") as file, Image.open(file, formats=_FORMATS) as image:
             _check_supported(image, name)
             yield image
     except FileNotFoundError as error:
         raise UserError(f"{name}: there is no such file") from error
     except UnidentifiedImageError as error:
-        what = "an empty file (0 bytes)" if os.path.getsize(name) == 0 else "not an image"
+        empty = os.path.getsize(name) == 0
+        what = "an empty file (0 bytes)" if empty else "not an image that can be decoded"
         raise UserError(
-            f"{name}: is {what} that can be decoded: replace it by a PNG, JPEG, TIFF or BMP file, "
-            "or remove it"
+            f"{name}: is {what}: replace it by a PNG, JPEG, TIFF or BMP file, or remove it"
         ) from error
     except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not Pillow's
+            raise UserError(
+                f"{name}: cannot be read ({error.strerror}): give a file that you may read"
+            ) from error
         raise UserError(
             f"{name}: cannot be decoded ({error}): the file is broken or truncated, replace or "
             "remove it"

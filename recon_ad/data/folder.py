@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -115,7 +114,7 @@ def _checked(image: np.ndarray, index: int) -> np.ndarray:
     if np.issubdtype(image.dtype, np.floating):
         if not (image.min() >= 0 and image.max() <= 1):  # false for NaN as well
             raise UserError(
-                f"image {index} has values from {image.min():g} to {image.max():g}: scale "
+                f"image {index} has values from {image.min()} to {image.max()}: scale "
                 "floating-point images to [0, 1]"
             )
         image = image.astype(np.float32, copy=False)
@@ -199,16 +198,14 @@ def _left_out(folder: Path, root: Path, *, mvtec: bool) -> list[str]:
     return notes
 
 
-class _Checked(NamedTuple):
-    channels: int
-    error: UserError | None
-
-
-def _verify(file: Path) -> _Checked:
+def _verify(file: Path, *, on_error: str) -> int | UserError:
+    """The channels of an image that decodes, or with on_error="skip" why it does not."""
     try:
-        return _Checked(decode_image(file).shape[2], None)
+        return decode_image(file).shape[2]
     except UserError as error:
-        return _Checked(0, error)
+        if on_error == "raise":
+            raise
+        return error
 
 
 def _verified(
@@ -219,14 +216,13 @@ def _verified(
     found: Counter[int] = Counter()
     broken: list[tuple[Path, UserError]] = []
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
-        for file, checked in zip(files, pool.map(_verify, files), strict=True):
-            if checked.error is None:
-                kept.append(file)
-                found[checked.channels] += 1
-            elif on_error == "raise":
-                raise checked.error
+        results = pool.map(partial(_verify, on_error=on_error), files)
+        for file, result in zip(files, results, strict=True):
+            if isinstance(result, UserError):
+                broken.append((file, result))
             else:
-                broken.append((file, checked.error))
+                kept.append(file)
+                found[result] += 1
     if not kept:
         raise UserError(f"none of the {len(files)} training images can be used: {broken[0][1]}")
     notes = []

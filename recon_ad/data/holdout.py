@@ -5,7 +5,6 @@ image on both sides and the thresholds would come out too low. Whole series, who
 the sorted names, or regions with a gap between are held out instead.
 """
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -137,12 +136,11 @@ def _by_region(records: list[Record], fraction: float, *, gap: int, min_side: in
     for record in records:
         height, width = record.load().shape[:2]
         axis, length = ("columns", width) if width >= height else ("rows", height)
-        held = max(min_side, math.ceil(fraction * length))
-        kept = length - gap - held
-        if kept < min_side or min(height, width) < min_side:
+        held = min(max(min_side, round(fraction * length)), length - gap - min_side)
+        if held < min_side or min(height, width) < min_side:
             train.append(record)
             continue
-        train.append(_part(record, axis, 0, kept))
+        train.append(_part(record, axis, 0, length - gap - held))
         heldout.append(_part(record, axis, length - held, length))
         cuts.append((axis, held))
     if not cuts:

@@ -42,6 +42,9 @@ def resize(
     return np.stack(planes, axis=-1)
 
 
+EXAMPLES = 2**31 - 1  # as many as an int32 index tells apart: without end, for any training
+
+
 class Images:
     """The records' images as a random-access sequence, resized, at least a patch large.
 
@@ -127,7 +130,7 @@ def patch_batches(
         grain.MapDataset.source(images)
         .seed(seed)
         .shuffle()
-        .repeat()
+        .repeat(EXAMPLES // len(images) + 1)
         .map_with_index(lambda i, image: _crop_at(i, image, patch_size, seed))
         .batch(batch_size // hosts)[host + start * hosts :: hosts]
     )

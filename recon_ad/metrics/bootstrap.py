@@ -51,7 +51,7 @@ def multiplicities(
       resamples: how many to draw.
     """
     random = np.random.default_rng(seed)
-    strata = [np.flatnonzero(defective == kind) for kind in (False, True)]
+    strata = [np.flatnonzero(defective == kind) for kind in np.unique(defective)]
     for _ in range(resamples):
         drawn = [stratum[random.integers(len(stratum), size=len(stratum))] for stratum in strata]
         yield np.bincount(np.concatenate(drawn), minlength=len(defective))
@@ -68,7 +68,7 @@ def image_intervals(
     """Intervals of the image-level figures.
 
     Args:
-      scores: one a image, any finite values, higher is more anomalous.
+      scores: one for each image, any finite values, higher is more anomalous.
       labels: True where the image is defective.
       seed: of the draws, 0 or more; the same seed gives the same intervals.
       resamples: how many; 1000 put the ends of an interval to within a few hundredths of its

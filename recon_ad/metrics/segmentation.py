@@ -89,7 +89,7 @@ def image_histogram(
     Args:
       anomaly_map: scores, any finite values; wider floats are rounded to float32.
       truth: True where defective. Regions are its 8-connected components, as in MVTec AD's AUPRO
-        (Bergmann et al., IJCV 2021, section 5), and components of two images are never one.
+        (Bergmann et al., IJCV 2021), and components of two images are never one.
       valid: False where a pixel is to be left out; its score may then be anything. Regions are
         found before, so that leaving out pixels never cuts one in two; those that are left
         without a pixel do not count.
@@ -186,7 +186,7 @@ def compact(histogram: PixelHistogram, *, max_bins: int = 2048) -> PixelHistogra
     """The finest histogram of the same pixels that has at most `max_bins` bins.
 
     For keeping one for each image: at 28 bytes a bin, 57 kB at most. Scores over ten octaves
-    keep 1 part in 128 to 256; scores in a narrow range keep all that they had.
+    keep 1 part in 128; scores in a narrow range keep all that they had.
 
     Raises:
       ValueError: if `max_bins` is below 512, which is as far as coarsening is sure to come.
@@ -229,7 +229,7 @@ def aupro(histogram: PixelHistogram, *, fpr_limit: float = 0.3) -> float:
     In [0, 1]. PRO at a threshold is the mean, over the truth's regions in all images, of the
     share of the region's pixels at or above it; the false-positive rate is over all normal
     pixels of all images. Points are joined by straight lines, from (0, 0) on, and the line that
-    crosses the limit is cut there. Bergmann et al., IJCV 2021, section 5, with the limit 0.3.
+    crosses the limit is cut there. Bergmann et al., IJCV 2021, with the limit 0.3.
 
     Raises:
       UndefinedMetric: if there are no normal or no anomalous pixels.

@@ -15,6 +15,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from recon_ad.models.layers import UpConv
+
 # Channels and strides of the encoder's convolutions, then of the decoder's (Table 2).
 # "conv2" and "conv3" of the synthetic column name their source resolution wrongly (a misprint).
 ENCODERS: Mapping[str, tuple[tuple[int, int], ...]] = {
@@ -83,7 +85,7 @@ class Decoder(nn.Module):
         for i, (channels, stride) in enumerate(layers, start=1):
             name = f"deconv{i}"
             if stride == 2:
-                x = nn.ConvTranspose(channels, (3, 3), (2, 2), padding="SAME", name=name)(x)
+                x = UpConv(channels, name=name)(x)
             else:
                 x = jnp.repeat(jnp.repeat(x, stride, axis=1), stride, axis=2)
                 x = nn.Conv(channels, (3, 3), padding="SAME", name=name)(x)

@@ -1,6 +1,7 @@
 """What a report is made of: plain records of NumPy arrays and the content of `metrics.json`."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,5 +76,5 @@ class Report(NamedTuple):
     messages: Sequence[str] = ()
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]] = {}
     scores: Sequence[Score | tuple[str, str, float, bool]] = ()
-    training: Sequence[Mapping[str, float | None]] = ()
+    training: Sequence[Mapping[str, Real | None]] = ()
     panels: Mapping[str, Sequence[Panel] | str] = {}

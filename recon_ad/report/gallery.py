@@ -1,6 +1,8 @@
 """The panels on the page: pictures of single images, encoded to fit a size limit."""
 
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import matplotlib
@@ -42,20 +44,17 @@ class Encoded(NamedTuple):
 
 
 def _encode_all(
-    panels: Sequence[Panel], encoding: Encoding, *, top: float, limit: int | None
+    drawn: Sequence[Pictures], *, quality: int | None, limit: Real
 ) -> list[dict[str, Encoded]] | None:
-    """Encodes all pictures of all panels; None as soon as they exceed `limit` bytes."""
+    """Encodes all pictures; None as soon as they exceed `limit` bytes."""
     result, total = [], 0
-    for panel in panels:
-        pictures = panel_pictures(panel, long_side=encoding.long_side, top=top)
+    for pictures in drawn:
         made = {}
-        for field in Pictures._fields:
-            pixels = getattr(pictures, field)
+        for field, pixels in pictures._asdict().items():
             if pixels is not None:
-                data = encode(pixels, quality=encoding.quality)
-                made[field] = Encoded(data, pixels.shape[:2])
-                total += len(data)
-        if limit is not None and total > limit:
+                made[field] = Encoded(encode(pixels, quality=quality), pixels.shape[:2])
+                total += len(made[field].data)
+        if total > limit:
             return None
         result.append(made)
     return result
@@ -77,12 +76,17 @@ def encode_panels(
     Raises:
       ValueError: a panel's arrays do not fit each other.
     """
-    for encoding in LADDER[:-1]:
-        result = _encode_all(panels, encoding, top=top, limit=limit)
+    long_side, drawn = None, []
+    for encoding in LADDER:
+        if encoding.long_side != long_side:
+            long_side = encoding.long_side
+            drawn = [panel_pictures(panel, long_side=long_side, top=top) for panel in panels]
+        last = encoding == LADDER[-1]
+        allowed = math.inf if last else limit
+        result = _encode_all(drawn, quality=encoding.quality, limit=allowed)
         if result is not None:
-            return result, encoding
-    smallest = LADDER[-1]
-    return _encode_all(panels, smallest, top=top, limit=None) or [], smallest
+            break
+    return result, encoding
 
 
 def _scale(top: float) -> str:

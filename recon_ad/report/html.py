@@ -1,7 +1,6 @@
 """The report: one HTML file that needs no network, no script and no other file."""
 
 import os
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,6 +14,7 @@ from recon_ad.report.content import GOOD, Report, Score
 from recon_ad.report.gallery import gallery
 from recon_ad.report.markup import curve, paragraph, section, table, text
 from recon_ad.report.plots import pro_curve, roc_curve, score_histogram, training_curve
+from recon_ad.runtime.files import write_text
 
 # Keys of metrics.json that are not single figures and have their own place on the page.
 STRUCTURED = ("missing", "intervals", "bounds", "per_defect", "no_model", "truths", "protocol")
@@ -32,15 +32,7 @@ def write_report(path: str | os.PathLike, report: Report) -> None:
       ValueError: a panel's arrays do not fit each other.
       OSError: the folder does not exist or cannot be written to.
     """
-    target = Path(path)
-    page = render_report(report)
-    # In the same folder, since a file can be moved in one step only within a file system.
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(Path(path), render_report(report))
 
 
 def render_report(report: Report) -> str:
@@ -243,7 +235,7 @@ def _curves(report: Report) -> str:
     parts = []
     if "roc" in report.curves:
         point = [metrics.get("image_fpr_calibrated"), metrics.get("image_tpr_calibrated")]
-        at = tuple(map(float, point)) if all(map(wording.is_number, point)) else None
+        at = tuple(point) if all(map(wording.is_number, point)) else None
         svg = roc_curve(*report.curves["roc"], operating_point=at)
         caption = f"ROC over images: AUROC {worth('image_auroc')}."
         parts.append(curve(svg, alt=f"Curve. {caption}", caption=caption))

@@ -9,6 +9,7 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from numbers import Real
 
 import numpy as np
 from jaxtyping import Float
@@ -49,7 +50,11 @@ def _label(name: str, *, limit: int = 24) -> str:
     Matplotlib warns of each missing glyph and draws boxes; names come from file names.
     """
     shown = "".join(c if ord(c) in _glyphs() and c.isprintable() else "?" for c in name)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+    if len(shown) <= limit:
+        return shown
+    # Cut in the middle: numbered names differ at their ends.
+    tail = (limit - 1) // 2
+    return f"{shown[: limit - 1 - tail]}…{shown[-tail:]}"
 
 
 def _style(text: Text, *, size: int = SIZE) -> None:
@@ -61,7 +66,11 @@ def _dress(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
     axes.set(xlabel=x, ylabel=y, title=title, facecolor="none", axisbelow=True)
     for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
         _style(text)
-    axes.tick_params(colors=INK, labelsize=SIZE - 1, labelfontfamily=FONT, length=3, width=0.6)
+    for axis in (axes.xaxis, axes.yaxis):
+        _style(axis.get_offset_text(), size=SIZE - 1)
+    look = {"colors": INK, "labelsize": SIZE - 1, "labelfontfamily": FONT, "width": 0.6}
+    axes.tick_params(length=3, **look)
+    axes.tick_params(which="minor", length=1.5, **look)
     axes.grid(True, color=RULE, linewidth=0.5)
     for side, spine in axes.spines.items():
         spine.set(visible=side in ("left", "bottom"), color=INK, linewidth=0.6)
@@ -74,13 +83,11 @@ def _plain_powers(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _legend(axes: Axes, handles: Mapping[str, Line2D | Patch], **place) -> None:
+def _legend(owner: Axes | Figure, handles: Mapping[str, Line2D | Patch], **place) -> None:
     if not handles:
         return
-    # Neutral labels first: matplotlib gives a leading underscore a meaning.
-    legend = axes.legend(handles.values(), ["-"] * len(handles), frameon=False, **place)
-    for text, name in zip(legend.get_texts(), handles, strict=True):
-        text.set_text(name)
+    legend = owner.legend(handles.values(), handles.keys(), frameon=False, **place)
+    for text in legend.get_texts():
         _style(text, size=SIZE - 1)
 
 
@@ -113,7 +120,7 @@ def roc_curve(
     *,
     title: str = "",
     unit: str = "images",
-    operating_point: tuple[float, float] | None = None,
+    operating_point: tuple[Real, Real] | None = None,
 ) -> str:
     """The ROC curve with the line of pure guessing.
 
@@ -180,7 +187,7 @@ def pro_curve(
         "detector": Line2D([], [], color=BLUE, linewidth=1.8),
         f"limit {limit:g}": Line2D([], [], color=ORANGE, linewidth=1.2, linestyle=(0, (5, 2))),
     }
-    _legend(axes, handles, loc="lower right")
+    _legend(axes, handles, loc="lower center")
     return _svg(figure)
 
 
@@ -219,7 +226,7 @@ def score_histogram(
     scores: Float[np.ndarray, " n"],
     defects: Sequence[str],
     *,
-    threshold: float | None = None,
+    threshold: Real | None = None,
     title: str = "",
 ) -> str:
     """Scores of good and defective images: counts above, every image as a dot below.
@@ -289,11 +296,11 @@ def score_histogram(
     top.set_ylim(bottom=0)
     top.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     top.tick_params(labelbottom=False)
-    _legend(top, handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
+    _legend(figure, handles, loc="outside upper left", ncols=3, columnspacing=1.4)
     return _svg(figure)
 
 
-def training_curve(rows: Sequence[Mapping[str, float | None]], *, title: str = "") -> str:
+def training_curve(rows: Sequence[Mapping[str, Real | None]], *, title: str = "") -> str:
     """Training loss and held-out loss over steps.
 
     Args:
@@ -327,7 +334,7 @@ def training_curve(rows: Sequence[Mapping[str, float | None]], *, title: str = "
         axes.set_yscale("log")
         _plain_powers(axes.yaxis)
     _dress(axes, x="training step", y="loss" + (" (logarithmic)" if log else ""), title=title)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     _legend(axes, handles, loc="upper right")
     return _svg(figure)

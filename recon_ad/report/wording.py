@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 CONFOUNDED_MARGIN = 0.05  # AUROC; a gap to no model at all that is smaller proves nothing
@@ -13,31 +14,32 @@ def is_number(value: Any) -> bool:
     return not isinstance(value, bool | str | None) and math.isfinite(value)
 
 
-def ratio(value: float) -> str:
+# Real, not float: JSON gives a round figure as int, and NumPy's float32 is no float.
+def ratio(value: Real) -> str:
     """A figure in [0, 1] with three decimals; what is not quite 1 never reads as 1."""
     if 0.9995 <= value < 1:
         return f"{value:.4f}" if value < 0.99995 else "> 0.9999"
     return f"{value:.3f}"
 
 
-def percent(value: float) -> str:
+def percent(value: Real) -> str:
     """A share in [0, 1] as per cent."""
     return f"{100 * value:.1f}\u00a0%"
 
 
-def significant(value: float) -> str:
+def significant(value: Real) -> str:
     """Three significant digits; thousands apart."""
     if abs(value) >= 1000:
         return f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.2e}"
     return f"{value:#.3g}".rstrip(".")
 
 
-def score(value: float) -> str:
+def score(value: Real) -> str:
     """A raw score or threshold: three significant digits, or words where it is not finite."""
     return significant(value) if is_number(value) else "not a number"
 
 
-def duration(value: float) -> str:
+def duration(value: Real) -> str:
     """Seconds, from a minute on in the units that one would say."""
     if value < 60:
         return f"{significant(value)} s"
@@ -46,7 +48,7 @@ def duration(value: float) -> str:
     return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
 
 
-def rate(value: float) -> str:
+def rate(value: Real) -> str:
     """Something per second."""
     return f"{significant(value)} / s"
 
@@ -57,7 +59,7 @@ class Figure(NamedTuple):
     key: str
     label: str
     meaning: str
-    form: Callable[[float], str] = ratio
+    form: Callable[[Real], str] = ratio
 
 
 class Group(NamedTuple):
@@ -208,7 +210,7 @@ def shown(metrics: Mapping[str, Any], key: str, value: Any) -> str:
     """
     if not is_number(value):
         return "not available"
-    if key == "n" or (key not in FIGURES and isinstance(value, int)):
+    if key == "n" or (key not in FIGURES and isinstance(value, Integral)):
         return f"{value:,}"
     return FIGURES[key].form(value) if key in FIGURES else significant(value)
 

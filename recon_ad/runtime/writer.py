@@ -5,18 +5,20 @@ a run was killed and resumed.
 """
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from recon_ad.runtime import files
+
+logger = logging.getLogger("recon_ad")
 
 
 def read_log(path: Path, *, until: int | None = None) -> list[dict[str, Any]]:
@@ -68,7 +70,7 @@ class Writer:
             self._board.add_scalar(name, value, step)
         text = " ".join(f"{name} {value:.5g}" for name, value in values.items())
         if self._bar.disable:
-            logging.info("step %d: %s", step, text)
+            logger.info("step %d: %s", step, text)
         else:
             self._bar.set_postfix_str(text)
 

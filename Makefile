@@ -1,0 +1,42 @@
+# `make demo` and `make test` need Python ≥ 3.11 and make, nothing else.
+
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
+  $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
+  done)
+VENV := .venv
+RUN := $(VENV)/bin/python
+# Compiled programs are kept from run to run, and shared by all tests.
+export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
+
+.PHONY: demo test test-all lint bench clean
+
+demo: $(VENV)/base  ## train, evaluate and report on a generated chess board
+	$(RUN) -m recon_ad.train --config configs/demo.py --workdir runs/demo
+
+test: $(VENV)/dev  ## all but the slow tests
+	$(RUN) -m pytest -q -m "not slow"
+
+test-all: $(VENV)/dev  ## the slow tests too
+	$(RUN) -m pytest -q
+
+lint: $(VENV)/dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+bench: $(VENV)/dev  ## figures for results/
+	$(RUN) benchmarks/cae_step.py
+
+clean:
+	rm -rf $(VENV) .cache build *.egg-info
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; install one, or call make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/base: pyproject.toml | $(VENV)/bin/python
+	$(RUN) -m pip install -q -e .
+	touch $@
+
+$(VENV)/dev: pyproject.toml | $(VENV)/bin/python
+	$(RUN) -m pip install -q -e ".[dev]"
+	touch $@ $(VENV)/base

@@ -1,0 +1,42 @@
+"""Training from a notebook: images or a folder in, a detector out."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from recon_ad.data import memory_source
+from recon_ad.detector import Detector
+from recon_ad.train import train
+
+
+def fit(
+    images_or_path: str | os.PathLike[str] | np.ndarray | Sequence[np.ndarray],
+    config: ConfigDict,
+    *,
+    workdir: str | os.PathLike[str] | None = None,
+) -> Detector:
+    """Trains and calibrates on good images, as `python -m recon_ad.train` does.
+
+    Args:
+      images_or_path: a folder as `configs/folder.py:path=` takes it, or good images, [h, w] or
+        [h, w, c], uint8 or float in [0, 1], in a list or in one array [n, h, w, c].
+      config: from `recon_ad.load_config("configs/folder.py")`, say; not changed.
+      workdir: where checkpoints and logs are kept; a temporary directory by default.
+
+    Raises:
+      UserError: the images or the config do not fit; the sentence says how.
+    """
+    config = config.copy_and_resolve_references()
+    source = None
+    if isinstance(images_or_path, (str, os.PathLike)):
+        config.data.source, config.data.path = "folder", os.fspath(images_or_path)
+    else:
+        source = memory_source(images_or_path)
+    if workdir is not None:
+        return train(config, Path(workdir), source=source)
+    with tempfile.TemporaryDirectory(prefix="recon_ad_") as scratch:
+        return train(config, Path(scratch), source=source)

@@ -1,0 +1,44 @@
+"""Config arguments, the configs themselves, comparing runs."""
+
+from pathlib import Path
+
+import pytest
+
+from recon_ad.config import differences, load_config, parse_arg
+from recon_ad.errors import UserError
+
+CONFIGS = sorted(p for p in Path("configs").glob("*.py") if p.stem not in ("__init__", "default"))
+
+
+def test_arguments_take_their_defaults_types():
+    args = parse_arg("steps=3,name=a b,smoke", steps=1, name="", smoke=False, rate=0.5)
+    assert (args.steps, args.name, args.smoke, args.rate) == (3, "a b", True, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("arg", "says"),
+    [("step=3", "steps"), ("steps=x", "int"), ("steps", "needs a value"), ("smoke=1", "true")],
+)
+def test_wrong_arguments_are_refused(arg, says):
+    with pytest.raises(UserError, match=says):
+        parse_arg(arg, steps=1, smoke=False)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_loads_is_shrunk_by_smoke_and_takes_common_arguments(path):
+    config = load_config(str(path))
+    smoke = load_config(f"{path}:smoke,seed=7,method=cae")
+    assert smoke.seed == 7
+    assert smoke.data.source == "synthetic"
+    assert smoke.train.steps < 10 < config.train.steps
+
+
+def test_a_missing_config_file_is_named():
+    with pytest.raises(UserError, match=r"nothing\.py"):
+        load_config("configs/nothing.py")
+
+
+def test_differences_name_fields_and_both_values():
+    old = {"a": {"b": 1, "c": (1, 2)}, "d": 0}
+    new = {"a": {"b": 2, "c": [1, 2]}, "e": 0}
+    assert differences(old, new) == ["a.b: 1 → 2", "d: 0 → (absent)", "e: (absent) → 0"]

@@ -1,0 +1,346 @@
+"""Folders in the MVTec layout, plain folders and arrays in memory become sources."""
+
+import pickle
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recon_ad.data.folder import folder_source, memory_source
+from recon_ad.data.source import GOOD
+from recon_ad.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def image(path: Path, size=(20, 30), *, rgb=False) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(RNG.integers(0, 256, size + (3,) * rgb, dtype=np.uint8)).save(path)
+    return path
+
+
+def mask(path: Path, size=(20, 30), *, value=255) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    levels = np.zeros(size, np.uint8)
+    levels[2:5, 3:9] = value
+    Image.fromarray(levels).save(path)
+    return path
+
+
+def truncated(path: Path) -> Path:
+    data = image(path, (200, 200)).read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    return path
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Path:
+    """The MVTec layout with what lies about in real folders, as the category `tile`."""
+    root = tmp_path / "set" / "tile"
+    for name in ("002.png", "000.PNG", "001.Jpg"):
+        image(root / "train/good" / name)
+    image(root / "test/good/000.bmp")
+    for name in ("b.png", "a.tif", "c.JPEG"):
+        image(root / "test/crack" / name)
+    image(root / "test/blob/a.png")
+    mask(root / "ground_truth/crack/b_mask.png")
+    mask(root / "ground_truth/crack/a.png", value=1)
+    mask(root / "ground_truth/crack/c_mask.PNG")
+    mask(root / "ground_truth/blob/a_mask.bmp")
+    for folder in (root / "train/good", root / "test/crack", root / "ground_truth/crack"):
+        (folder / ".DS_Store").write_bytes(b"x")
+        image(folder / ".hidden.png")
+        image(folder / ".ipynb_checkpoints/000-checkpoint.png")
+    image(root / "test/.ipynb_checkpoints/x.png")
+    return root
+
+
+def test_mvtec_layout_is_listed_in_order_without_dotfiles(dataset):
+    source = folder_source(dataset)
+    assert [r.name for r in source.train] == [
+        f"train/good/{n}" for n in ("000.PNG", "001.Jpg", "002.png")
+    ]
+    assert [(r.name, r.defect, r.load_mask is not None) for r in source.test] == [
+        ("test/blob/a.png", "blob", True),
+        ("test/crack/a.tif", "crack", True),
+        ("test/crack/b.png", "crack", True),
+        ("test/crack/c.JPEG", "crack", True),
+        ("test/good/000.bmp", GOOD, False),
+    ]
+    assert source.notes == ()
+
+
+def test_records_load_the_files_and_their_masks(dataset):
+    source = folder_source(dataset)
+    stored = np.asarray(Image.open(dataset / "train/good/002.png"))
+    np.testing.assert_array_equal(source.train[2].load()[..., 0], stored)
+    truth = np.zeros((20, 30), bool)
+    truth[2:5, 3:9] = True
+    for record in source.test[:4]:
+        assert record.load().shape == (20, 30, 1)
+        np.testing.assert_array_equal(record.load_mask(), truth)
+
+
+def test_category_is_a_subfolder_and_names_are_relative_to_it(dataset):
+    by_category = folder_source(str(dataset.parent), category="tile")
+    assert [r.name for r in by_category.train] == [r.name for r in folder_source(dataset).train]
+
+
+def test_records_can_be_pickled_for_worker_processes(dataset):
+    source = folder_source(dataset)
+    again = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(again.test[1].load_mask(), source.test[1].load_mask())
+
+
+def test_without_ground_truth_one_note_says_so(dataset):
+    (dataset / "ground_truth").rename(dataset.parent / "elsewhere")
+    source = folder_source(dataset)
+    assert [r.load_mask for r in source.test] == [None] * 5
+    assert source.notes == (
+        "There is no folder ground_truth, so no defective test image has a mask.",
+    )
+
+
+def test_missing_and_empty_masks_are_noted_by_image_and_not_used(dataset):
+    (dataset / "ground_truth/crack/b_mask.png").unlink()
+    mask(dataset / "ground_truth/blob/a_mask.bmp", value=0)
+    source = folder_source(dataset)
+    assert [r.name for r in source.test if r.anomalous and r.load_mask is None] == [
+        "test/blob/a.png",
+        "test/crack/b.png",
+    ]
+    missing, empty = source.notes
+    assert missing == "1 defective test image without a mask: test/crack/b.png."
+    assert "1 defective test image with an empty mask" in empty and "test/blob/a.png" in empty
+
+
+def test_many_missing_masks_are_summarised(dataset):
+    for i in range(9):
+        image(dataset / f"test/crack/x{i}.png")
+    (note,) = folder_source(dataset).notes
+    assert note == (
+        "9 defective test images without a mask: test/crack/x0.png, test/crack/x1.png, "
+        "test/crack/x2.png and 6 more."
+    )
+
+
+def test_a_mask_of_another_size_names_both_files_and_sizes(dataset):
+    wrong = mask(dataset / "ground_truth/crack/b_mask.png", (30, 20))
+    with pytest.raises(UserError) as caught:
+        folder_source(dataset)
+    for part in (str(wrong), str(dataset / "test/crack/b.png"), "30 × 20", "20 × 30"):
+        assert part in str(caught.value)
+    source = folder_source(dataset, on_error="skip")
+    assert {r.name: r.load_mask is None for r in source.test}["test/crack/b.png"]
+    (note,) = source.notes
+    assert "wrong-sized" in note and "test/crack/b.png" in note
+
+
+def test_a_broken_mask_is_named_or_left_out(dataset):
+    broken = truncated(dataset / "ground_truth/crack/b_mask.png")
+    with pytest.raises(UserError, match=f"^{broken}: "):
+        folder_source(dataset)
+    (note,) = folder_source(dataset, on_error="skip").notes
+    assert "broken" in note and "test/crack/b.png" in note
+
+
+def test_a_broken_test_image_is_left_to_who_decodes_it(dataset):
+    (dataset / "test/crack/b.png").write_bytes(b"")
+    record = {r.name: r for r in folder_source(dataset).test}["test/crack/b.png"]
+    with pytest.raises(UserError, match=r"b\.png: .*0 bytes"):
+        record.load()
+
+
+def test_a_truncated_training_image_stops_with_its_name_or_is_counted(dataset):
+    first = truncated(dataset / "train/good/000.PNG")
+    (dataset / "train/good/005.png").write_text("no image")
+    with pytest.raises(UserError, match=f"^{first}: .*truncated"):
+        folder_source(dataset)
+    source = folder_source(dataset, on_error="skip")
+    assert [r.name for r in source.train] == ["train/good/001.Jpg", "train/good/002.png"]
+    (note,) = source.notes
+    assert note == (
+        "2 of 4 training images skipped as broken: train/good/000.PNG, train/good/005.png."
+    )
+
+
+def test_if_every_training_image_is_broken_the_first_reason_is_given(tmp_path):
+    truncated(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"none of the 1 training images .*a\.png"):
+        folder_source(tmp_path, on_error="skip")
+
+
+def test_a_plain_folder_of_good_images_has_no_test_split(tmp_path):
+    for name in ("b.png", "a.jpg", ".c.png"):
+        image(tmp_path / name)
+    source = folder_source(tmp_path)
+    assert [r.name for r in source.train] == ["a.jpg", "b.png"]
+    assert source.test == () and source.notes == ()
+
+
+def test_what_lies_beside_the_training_images_is_noted(tmp_path):
+    image(tmp_path / "a.png")
+    (tmp_path / "b.webp").write_bytes(b"x")
+    image(tmp_path / "more/c.png")
+    suffix, folders = folder_source(tmp_path).notes
+    assert "b.webp" in suffix and "1 subfolder" in folders and "more" in folders
+
+
+def test_images_without_a_defect_type_are_noted(dataset):
+    image(dataset / "test/loose.png")
+    (note,) = folder_source(dataset).notes
+    assert "test/loose.png" in note
+
+
+@pytest.mark.parametrize(
+    "train_rgb, channels, expected",
+    [
+        ([False, False], None, 1),
+        ([True, True], None, 3),
+        ([False, True], None, 3),
+        ([True, True], 1, 1),
+        ([False, False], 3, 3),
+    ],
+)
+def test_all_images_are_read_with_the_same_channels(tmp_path, train_rgb, channels, expected):
+    for i, rgb in enumerate(train_rgb):
+        image(tmp_path / f"train/good/{i}.png", rgb=rgb)
+    image(tmp_path / "test/good/gray.png")
+    image(tmp_path / "test/good/rgb.png", rgb=True)
+    source = folder_source(tmp_path, channels=channels)
+    assert {r.load().shape[2] for r in source.train + source.test} == {expected}
+    mixed = channels is None and len(set(train_rgb)) == 2
+    assert len(source.notes) == mixed
+    if mixed:
+        assert "1 of 2 training images are RGB" in source.notes[0]
+
+
+def make(tmp_path: Path, *files: str) -> Path:
+    for file in files:
+        image(tmp_path / file)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "files, arguments, expected",
+    [
+        ((), {"path": "gone"}, "gone: there is no such folder"),
+        (("a.png",), {"path": "a.png"}, r"a\.png: is a file"),
+        ((), {}, "holds neither images .* nor a folder train/good"),
+        (("x/a.png",), {}, "holds neither images"),
+        (("train/a.png",), {}, "no train/good"),
+        (("tile/train/good/a.png", "nut/train/good/a.png"), {}, "there are nut, tile$"),
+        (
+            ("tile/train/good/a.png", "nut/train/good/a.png"),
+            {"category": "bolt"},
+            'no category "bolt": there are nut, tile$',
+        ),
+        (("a.png",), {"category": "bolt"}, 'no category "bolt": there are none'),
+        (("train/good/.a.png",), {}, "train/good: holds no images"),
+        (("a.png",), {"channels": 4}, "channels is 4"),
+        (("a.png",), {"on_error": "ignore"}, 'on_error is "ignore"'),
+    ],
+)
+def test_unusable_folders_end_in_a_sentence_that_helps(tmp_path, files, arguments, expected):
+    arguments = dict(arguments)
+    path = make(tmp_path, *files) / arguments.pop("path", "")
+    with pytest.raises(UserError, match=expected):
+        folder_source(path, **arguments)
+
+
+@pytest.mark.parametrize(
+    "shape, dtype, loaded",
+    [
+        ((3, 8, 9), np.uint8, np.uint8),
+        ((3, 8, 9, 1), np.uint8, np.uint8),
+        ((3, 8, 9, 3), np.uint8, np.uint8),
+        ((3, 8, 9, 3), np.float64, np.float32),
+        ((3, 8, 9), np.float16, np.float32),
+    ],
+)
+@pytest.mark.parametrize("as_list", [False, True])
+def test_images_in_memory_become_training_records(shape, dtype, loaded, as_list):
+    images = RNG.random(shape)
+    images = images.astype(dtype) if loaded == np.float32 else (images * 255).astype(dtype)
+    source = memory_source(list(images) if as_list else images)
+    assert [r.name for r in source.train] == ["0000", "0001", "0002"] and source.test == ()
+    for record, given in zip(source.train, images, strict=True):
+        got = record.load()
+        assert got.dtype == loaded and got.ndim == 3
+        np.testing.assert_allclose(got.reshape(given.shape), given, atol=1e-7)
+        assert not got.flags.writeable
+    assert images.flags.writeable
+    pickle.dumps(source)
+
+
+@pytest.mark.parametrize(
+    "images, expected",
+    [
+        ([], "empty"),
+        (np.zeros((8, 8), np.uint8), r"\(8, 8\): give \[n, h, w\]"),
+        ([np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8)], "image 1 has shape"),
+        ([np.zeros((0, 8), np.uint8)], "image 0 has shape"),
+        ([np.zeros((8, 8), np.int64)], "image 0 has type int64"),
+        ([np.full((8, 8), 1.5)], "image 0 has values from 1.5 to 1.5"),
+        ([np.full((8, 8), -0.1)], "image 0 has values"),
+        ([np.full((8, 8), np.nan)], "image 0 has values from nan"),
+        ([np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.uint8)], "image 1 has 3 channels"),
+    ],
+)
+def test_unusable_arrays_are_named_by_their_index(images, expected):
+    with pytest.raises(UserError, match=expected):
+        memory_source(images)
+
+
+def test_data_sources_work_without_jax():
+    code = "import sys, recon_ad.data; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+REAL = [
+    ("nanotwice", "nanofibres", 5, {"defect": 40}, 1),
+    (
+        "mvtec_ad",
+        "grid",
+        240,
+        {
+            "good": 24,
+            "bent": 12,
+            "broken": 12,
+            "glue": 11,
+            "metal_contamination": 11,
+            "thread": 11,
+        },
+        1,
+    ),
+    (
+        "mtd",
+        "magnetic_tile",
+        400,
+        {"good": 100, "blowhole": 115, "break": 85, "crack": 57, "fray": 32, "uneven": 103},
+        1,
+    ),
+    ("bsdata", "ball_screw", 120, {"good": 60, "pitting": 55}, 3),
+]
+
+
+@pytest.mark.parametrize("folder, category, train, test, channels", REAL)
+def test_real_data_sets_are_listed_in_full(real_data, folder, category, train, test, channels):
+    source = folder_source(real_data / folder, category=category)
+    assert len(source.train) == train
+    assert Counter(r.defect for r in source.test) == test
+    assert source.train[0].load().shape[2] == channels
+    without = [r.name for r in source.test if r.anomalous and r.load_mask is None]
+    if category == "magnetic_tile":
+        (note,) = source.notes
+        assert len(without) == 4 and all(name.startswith("test/uneven/") for name in without)
+        assert note.startswith("4 defective test images with an empty mask")
+        assert without[0] in note and "and 1 more" in note
+    else:
+        assert without == [] and source.notes == ()
+    record = next(r for r in source.test if r.load_mask is not None)
+    assert record.load_mask().shape == record.load().shape[:2]

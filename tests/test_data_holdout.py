@@ -1,0 +1,213 @@
+"""Held-out normals: nothing in both parts, series and neighbours kept together, gaps respected."""
+
+import pickle
+from functools import partial
+
+import numpy as np
+import pytest
+
+from recon_ad.data.folder import folder_source, memory_source
+from recon_ad.data.holdout import split_holdout
+from recon_ad.data.source import Record
+from recon_ad.errors import UserError
+
+LOCATION = r"^\d+_\d+_(\d+_\d+)_"  # ball_screw: third and fourth field of the name
+
+
+def blank(height: int, width: int) -> np.ndarray:
+    return np.zeros((height, width, 1), np.uint8)
+
+
+def unloadable() -> np.ndarray:
+    raise AssertionError("loaded although only names are needed")
+
+
+def named(*names: str) -> list[Record]:
+    return [Record(name, unloadable) for name in names]
+
+
+def numbered(n: int) -> list[Record]:
+    return named(*(f"train/good/{i:03d}.png" for i in range(n)))
+
+
+def split(records, **options):
+    defaults = {"fraction": 0.1, "few": 10, "gap": 128, "min_side": 128}
+    return split_holdout(records, **{**defaults, **options})
+
+
+@pytest.mark.parametrize(
+    "n, fraction, held, blocks",
+    [
+        (240, 0.1, 24, 4),
+        (12, 0.1, 1, 1),
+        (20, 0.1, 2, 2),
+        (10, 0.01, 1, 1),
+        (11, 0.5, 6, 4),
+        (10, 0.9, 9, 4),
+        (400, 0.13, 52, 4),
+    ],
+)
+def test_blocks_are_contiguous_spread_and_of_the_fraction(n, fraction, held, blocks):
+    records = numbered(n)
+    got = split(records[::-1], fraction=fraction)  # the order given does not matter
+    names = [r.name for r in got.heldout]
+    assert len(names) == held and names == sorted(names)
+    assert sorted([r.name for r in got.train] + names) == [r.name for r in records]
+    index = np.array([int(name[-7:-4]) for name in names])
+    assert np.count_nonzero(np.diff(index) > 1) + 1 <= blocks
+    if fraction < 0.5:
+        starts = index[np.r_[True, np.diff(index) > 1]]
+        assert len(starts) == blocks
+        assert len(starts) == 1 or np.ptp(np.diff(starts)) <= 2  # evenly spread
+        assert starts[0] > 0 and index[-1] < n - 1  # training images on both sides
+    assert f"{held} of {n} images" in got.how and "sorted names" in got.how
+
+
+def test_the_sentence_names_the_blocks():
+    assert split(numbered(240)).how == "24 of 240 images in 4 contiguous blocks of the sorted names"
+
+
+@pytest.mark.parametrize(
+    "fraction, groups", [(0.01, "F"), (0.1, "F"), (0.2, "CH"), (0.3, "BFI"), (0.99, "ABCDEFGHJ")]
+)
+def test_groups_are_held_out_whole_and_evenly_spaced(fraction, groups):
+    keys = "ABCDEFGHIJ"
+    records = named(*(f"good/{i:02d}_{key}.png" for i in range(12) for key in keys))
+    got = split(records, fraction=fraction, group=r"_([A-J])\.")
+    assert {r.name[-5] for r in got.train} | {r.name[-5] for r in got.heldout} == set(keys)
+    held = {r.name[-5] for r in got.heldout}
+    assert not held & {r.name[-5] for r in got.train}
+    assert len(got.heldout) == 12 * len(held) >= min(fraction, 0.9) * 120
+    if fraction < 0.9:
+        assert held == set(groups)
+    assert f"of {len(keys)} by" in got.how and ", ".join(sorted(held)) in got.how
+
+
+def test_groups_go_on_until_the_fraction_is_reached_though_their_sizes_differ():
+    sizes = {"a": 5, "b": 1, "c": 1, "d": 13}
+    records = named(*(f"{key}{i}.png" for key, n in sizes.items() for i in range(n)))
+    got = split(records, fraction=0.3, group="^[a-d]")  # without a capture group: the whole match
+    assert {r.name[0] for r in got.heldout} == {"b", "d"}
+
+
+def test_the_group_is_searched_in_the_file_name_alone():
+    got = split(named("train/good/a1.png", "train/good/b1.png"), group="^(.)")
+    assert len(got.train) == len(got.heldout) == 1
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ({"group": r"(\d)"}, r'good/x\.png: the name does not match the hold-out group "\('),
+        ({"group": "(q)?x|a"}, "does not match"),  # a group that takes no part
+        ({"group": r"\.png"}, r'puts all 2 images into one group, ".png"'),
+        ({"group": "("}, "is no regular expression"),
+        ({"fraction": 0.0}, "fraction is 0"),
+        ({"fraction": 1.0}, "fraction is 1"),
+    ],
+)
+def test_unusable_options_end_in_a_sentence(options, expected):
+    with pytest.raises(UserError, match=expected):
+        split(named("good/x.png", "good/a1.png"), **options)
+
+
+def test_no_images_end_in_a_sentence():
+    with pytest.raises(UserError, match="no good images"):
+        split([])
+
+
+def coordinates(height: int, width: int) -> np.ndarray:
+    """An image whose three channels tell row and column (in units of 4 px and the rest)."""
+    rows, columns = np.indices((height, width))
+    return np.stack([rows // 4, columns // 4, rows % 4 * 4 + columns % 4], -1).astype(np.uint8)
+
+
+def positions(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    image = image.astype(int)
+    return image[..., 0] * 4 + image[..., 2] // 4, image[..., 1] * 4 + image[..., 2] % 4
+
+
+@pytest.mark.parametrize(
+    "height, width, fraction, axis, held",
+    [
+        (700, 1000, 0.2, 1, 200),
+        (700, 1000, 0.05, 1, 128),  # at least one patch
+        (1000, 700, 0.2, 0, 200),
+        (500, 500, 0.3, 1, 150),
+        (128, 384, 0.1, 1, 128),  # the smallest that can be cut
+        (700, 1000, 0.9, 1, 744),  # training keeps at least one patch
+    ],
+)
+def test_regions_leave_a_gap_and_share_no_pixel(height, width, fraction, axis, held):
+    record = Record("000.png", partial(coordinates, height, width))
+    got = split([record], fraction=fraction)
+    (train,), (heldout,) = got.train, got.heldout
+    training, kept = positions(train.load())[axis], positions(heldout.load())[axis]
+    longer = (height, width)[axis]
+    assert training.min() == 0 and kept.max() == longer - 1
+    assert kept.min() - training.max() - 1 == 128
+    assert kept.max() - kept.min() + 1 == held
+    other = (height, width)[1 - axis]
+    assert train.load().shape[1 - axis] == heldout.load().shape[1 - axis] == other
+    word = ("rows", "columns")[axis]
+    assert heldout.name == f"000.png[{word} {longer - held}:{longer}]"
+    assert train.name == f"000.png[{word} 0:{longer - held - 128}]"
+    assert got.how == f"every image's last {held} {word}, 128 px apart from the training part"
+    pickle.dumps(got)
+
+
+def test_images_too_small_to_cut_stay_in_training():
+    records = [
+        Record("a.png", partial(blank, 700, 1000)),
+        Record("b.png", partial(blank, 200, 383)),
+        Record("c.png", partial(blank, 100, 1000)),  # no patch fits the shorter side
+        Record("d.png", partial(blank, 800, 600)),
+    ]
+    got = split(records, fraction=0.2)
+    assert [r.name for r in got.train] == [
+        "a.png[columns 0:672]",
+        "b.png",
+        "c.png",
+        "d.png[rows 0:512]",
+    ]
+    assert [r.load().shape[:2] for r in got.heldout] == [(700, 200), (160, 600)]
+    assert "160 to 200 px" in got.how and "2 too small" in got.how
+
+
+def test_few_small_images_end_in_a_sentence_that_helps():
+    source = memory_source(np.zeros((3, 200, 300), np.uint8))
+    with pytest.raises(UserError, match=r"3 good images.*128 px.*more images or a smaller patch"):
+        split(source.train)
+
+
+def test_one_image_is_cut_even_where_one_counts_as_enough():
+    got = split([Record("a.png", partial(blank, 700, 1000))], few=1)
+    assert "last" in got.how and len(got.train) == len(got.heldout) == 1
+
+
+def test_a_crop_does_not_keep_the_whole_image_alive():
+    got = split([Record("a.png", partial(blank, 700, 1000))])
+    assert got.train[0].load().base is None
+
+
+def test_ball_screw_is_held_out_by_location(real_data):
+    records = folder_source(real_data / "bsdata", category="ball_screw").train
+    got = split(records, fraction=0.2, group=LOCATION)
+
+    def locations(part):
+        return {"_".join(r.name.split("/")[-1].split("_")[2:4]) for r in part}
+
+    assert not locations(got.train) & locations(got.heldout)
+    assert len(locations(got.train) | locations(got.heldout)) == 10
+    assert len(got.heldout) >= 24 and len(got.train) + len(got.heldout) == 120
+    assert all(location in got.how for location in locations(got.heldout))
+
+
+def test_nanofibres_are_held_out_by_region(real_data):
+    records = folder_source(real_data / "nanotwice", category="nanofibres").train
+    got = split(records, fraction=0.2)
+    assert [r.load().shape for r in got.train] == [(700, 1024 - 128 - 205, 1)] * 5
+    assert got.how == "every image's last 205 columns, 128 px apart from the training part"
+    whole = records[0].load()
+    np.testing.assert_array_equal(got.heldout[0].load(), whole[:, -205:])
+    np.testing.assert_array_equal(got.train[0].load(), whole[:, :691])

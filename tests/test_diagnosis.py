@@ -1,0 +1,32 @@
+"""What a model that explains little is told."""
+
+import pytest
+
+from recon_ad.diagnosis import fall, verdict
+
+FLAT = [1.0, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4]
+FALLING = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
+
+
+def test_a_model_that_learned_gets_no_message():
+    assert verdict(0.1, FLAT) == ""
+    assert verdict(0.9, FALLING) == ""
+
+
+@pytest.mark.parametrize(
+    ("share", "losses", "says"),
+    [
+        (0.05, FLAT, "learned only the mean"),
+        (-0.3, FLAT, "learned only the mean"),
+        (0.05, FALLING, "not trained long enough"),
+        (0.05, [1.0, 0.9], "measured 2 times"),
+    ],
+)
+def test_a_model_that_did_not_is_told_why(share, losses, says):
+    assert says in verdict(share, losses)
+
+
+def test_fall_compares_the_last_two_quarters():
+    assert fall([9.0, 9.0, 9.0, 9.0, 2.0, 2.0, 1.0, 1.0]) == pytest.approx(0.5)
+    assert fall([0.0] * 8) == 0
+    assert fall([3.0, 1.0]) == 0
