@@ -258,6 +258,8 @@ class Detector:
         arrays = [as_image(x) for x in images] if _is_batch(images) else None
         if arrays is None:
             return self.predict(as_image(images))
+        if not arrays:
+            raise UserError("there is no image in what the detector was given.")
         predictions = [self.predict(x) for x in arrays]
         if len({p.mask.shape for p in predictions}) != 1:
             raise UserError("the images differ in size; call the detector on each by itself.")
@@ -333,9 +335,15 @@ def load(path: Path | str) -> Detector:
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError, safetensors.SafetensorError) as error:
         raise UserError(f"the detector in {path} is damaged ({error}); copy it anew.") from None
+    needed = {"format", "channels", "thresholds", "config", "tensors", "record"}
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise UserError(
             f"{path / 'detector.json'} is not in format {FORMAT}, which this version reads."
+        )
+    if needed - described.keys():
+        raise UserError(
+            f"{path / 'detector.json'} lacks {', '.join(sorted(needed - described.keys()))}; "
+            "copy the detector anew."
         )
     shapes = {name: list(value.shape) for name, value in flat.items()}
     if shapes != described["tensors"]:

@@ -4,12 +4,10 @@ python -m recon_ad.evaluate --workdir D [--data PATH]
 """
 
 import csv
-import functools
 import io
 import json
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +16,20 @@ from absl import flags
 
 from recon_ad import cli
 from recon_ad.baselines import NoModel
-from recon_ad.data import GOOD, Record, Source
+from recon_ad.data import Record, Source
 from recon_ad.data.build import build_source
 from recon_ad.data.pipeline import to_unit
-from recon_ad.detector import Detector, Prediction, load, map_bucket
+from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
+from recon_ad.judging import Clock, judge, truth_of
 from recon_ad.metrics import (
-    PixelHistogram,
-    compact,
-    empty_histogram,
-    image_histogram,
     levels,
     merge,
     pro_curve,
     roc_curve,
 )
 from recon_ad.metrics.ranking import UndefinedMetric
-from recon_ad.metrics.summary import Judged, Pooled, mask_overlap, summarize
+from recon_ad.metrics.summary import Judged, Pooled, summarize
 from recon_ad.report import Panel, Report, Score, write_report
 from recon_ad.runtime import files, provenance
 from recon_ad.runtime.writer import read_log
@@ -59,78 +54,6 @@ FIGURES = (
 )
 
 logger = logging.getLogger("recon_ad")
-
-
-def truth_of(record: Record, shape: tuple[int, int]) -> np.ndarray | None:
-    """The truth mask, bool [h, w]; all False for a good image; None where it is not known."""
-    if record.load_mask is not None:
-        return record.load_mask()
-    return None if record.anomalous else np.zeros(shape, bool)
-
-
-class Clock:
-    """Images per second, from the decoded image to its mask, without the calls that compile."""
-
-    def __init__(self) -> None:
-        self._seen: set[tuple[int, ...]] = set()
-        self.images, self.seconds = 0, 0.0
-
-    def timed(self, shape: tuple[int, ...], call: Callable[[], Prediction]) -> Prediction:
-        """Runs the call; its time counts unless it is the first of its shape."""
-        start = time.perf_counter()
-        result = call()
-        if shape in self._seen:
-            self.images += 1
-            self.seconds += time.perf_counter() - start
-        self._seen.add(shape)
-        return result
-
-
-def judge(
-    detector: Detector, test: Sequence[Record], *, baseline: NoModel, clock: Clock
-) -> tuple[list[Judged], Pooled]:
-    """Runs the detector over the test images, one at a time; keeps counts, not maps."""
-    judged: list[Judged] = []
-    # Pixels by defect type (GOOD among them), and by further truth.
-    by_defect: dict[str, PixelHistogram] = {}
-    by_truth: dict[str, PixelHistogram] = {name: empty_histogram() for name in further(test)}
-    for record in test:
-        image = record.load()
-        prediction = clock.timed(
-            map_bucket(image.shape[:2]),
-            functools.partial(detector.predict, image, reconstruct=False),
-        )
-        truth = truth_of(record, image.shape[:2])
-        baseline.add(image, anomalous=record.anomalous, truth=truth)
-        pixels, overlap = None, (0, 0)
-        if truth is not None:
-            pixels = image_histogram(prediction.anomaly_map, truth)
-            overlap = mask_overlap(prediction.mask, truth)
-            before = by_defect.get(record.defect, empty_histogram())
-            by_defect[record.defect] = merge(before, pixels)
-        for name, before in by_truth.items():
-            load_mask = record.other_masks.get(name)
-            if load_mask is not None or not record.anomalous:
-                mask = load_mask() if load_mask else np.zeros(image.shape[:2], bool)
-                by_truth[name] = merge(before, image_histogram(prediction.anomaly_map, mask))
-        judged.append(
-            Judged(
-                record.name,
-                record.defect,
-                record.anomalous,
-                float(prediction.score),
-                bool(prediction.label),
-                None if pixels is None else compact(pixels),
-                *overlap,
-            )
-        )
-    good = by_defect.pop(GOOD, empty_histogram())
-    return judged, Pooled(good, by_defect, by_truth)
-
-
-def further(test: Sequence[Record]) -> list[str]:
-    """Names of the truths that some image has besides its first."""
-    return sorted({name for record in test for name in record.other_masks})
 
 
 def panel(detector: Detector, record: Record) -> Panel:
@@ -304,9 +227,9 @@ def draw_curves(
     return curves
 
 
-def training_rows(log: Sequence[dict[str, Any]]) -> list[dict[str, float | None]]:
+def training_rows(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Losses by step, train and held-out."""
-    rows: dict[int, dict[str, float | None]] = {}
+    rows: dict[int, dict[str, Any]] = {}
     for entry in log:
         row = rows.setdefault(
             entry["step"], {"step": entry["step"], "train_loss": None, "heldout_loss": None}

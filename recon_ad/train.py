@@ -9,22 +9,20 @@ import functools
 import json
 import logging
 import time
-import zlib
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
-from jax.sharding import Mesh
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import PyTree
 from ml_collections import ConfigDict, config_flags
 
 from recon_ad import cli, evaluate
 from recon_ad.calibrate import calibrate
 from recon_ad.config import differences
 from recon_ad.data import Record, Source, split_holdout
-from recon_ad.data.augment import augment, check_names
+from recon_ad.data.augment import check_names
 from recon_ad.data.build import build_source
 from recon_ad.data.pipeline import Images, grid_patches, patch_batches
 from recon_ad.detector import Detector, load
@@ -38,70 +36,19 @@ from recon_ad.runtime import files
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime.checkpoints import Checkpoints
 from recon_ad.runtime.writer import Writer, read_log
+from recon_ad.steps import (
+    check_finite,
+    eval_step,
+    heldout_batches,
+    named_key,
+    summed,
+    train_step,
+)
 
 logger = logging.getLogger("recon_ad")
 
 PROFILED_STEPS = range(10, 15)  # after compilation and warm-up
 SAMPLES = 8  # patches whose reconstruction is drawn at each held-out evaluation
-
-
-def named_key(root: Key[Array, ""], name: str) -> Key[Array, ""]:
-    """A stream of randomness of its own for each use, so that a new use changes no other."""
-    return jax.random.fold_in(root, zlib.crc32(name.encode()))
-
-
-def train_step(
-    state: TrainState,
-    frozen: PyTree,
-    batch: dict[str, Array],
-    key: Key[Array, ""],
-    *,
-    method: Method,
-    augmentations: tuple[str, ...],
-) -> tuple[TrainState, Metrics]:
-    """Augments, prepares, and lets the method take its step; what is random hangs on the step."""
-    images = augment(named_key(key, "augment"), batch["image"], batch["index"], names=augmentations)
-    step_key = jax.random.fold_in(named_key(key, "train"), state.step)
-    return method.train_step(state, method.prepare(frozen, images), step_key)
-
-
-def eval_step(
-    state: TrainState, frozen: PyTree, batch: dict[str, Array], *, method: Method
-) -> Metrics:
-    """The method's held-out metrics; `mask` is False for padding."""
-    return method.eval_step(state, method.prepare(frozen, batch["image"]), batch["mask"])
-
-
-def heldout_batches(
-    patches: Float[np.ndarray, "n p p c"], *, batch_size: int, mesh: Mesh
-) -> list[dict[str, Array]]:
-    """The held-out patches on the devices, the last batch padded and masked."""
-    batches = []
-    local = batch_size // jax.process_count()
-    for first in range(0, len(patches), batch_size):
-        index = first + jax.process_index() * local + np.arange(local)
-        image = patches[np.minimum(index, len(patches) - 1)]
-        batches.append(meshes.put_batch(mesh, {"image": image, "mask": index < len(patches)}))
-    return batches
-
-
-def summed(metrics: list[dict[str, tuple[Any, Any]]]) -> dict[str, float]:
-    """(sum, count) pairs of several batches to one figure each."""
-    totals = {
-        name: np.sum([np.asarray(m[name], np.float64) for m in metrics], axis=0)
-        for name in metrics[0]
-    }
-    return {name: float(total / count) for name, (total, count) in totals.items()}
-
-
-def check_finite(step: int, metrics: dict[str, tuple[Any, Any]]) -> None:
-    """Raises FloatingPointError, naming the step, where a metric is NaN or infinite."""
-    for name, (total, _) in metrics.items():
-        if not np.isfinite(total):
-            raise FloatingPointError(
-                f"{name} is {total} at step {step}: lower config.optim.learning_rate, or look at "
-                "the training images of that batch; the last checkpoint is from before."
-            )
 
 
 def check_same_run(workdir: Path, config: ConfigDict) -> None:
@@ -232,7 +179,7 @@ def fit_state(
                 # The first step of a process compiles: it is training time, not throughput.
                 account(unaccounted, steady=step != start)
                 unaccounted = 0
-            if window and (logs or evals):
+            if logs or evals:
                 writer.scalars(done, {f"train_{k}": v for k, v in summed(window).items()})
                 window.clear()
             if evals:

@@ -153,6 +153,14 @@ def _root(path: Path, category: str) -> Path:
     )
 
 
+def list_images(folder: Path) -> list[Path]:
+    """Images in a folder and in all folders below it, sorted; dotfiles and dot-folders left out."""
+    found = _images(folder)
+    for below in _subfolders(folder):
+        found += list_images(below)
+    return found
+
+
 def _visible(folder: Path) -> list[Path]:
     return sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: p.name)
 

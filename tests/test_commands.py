@@ -1,0 +1,213 @@
+"""evaluate, predict, calibrate, fit and load as a user calls them."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import small_config
+from sklearn.metrics import roc_auc_score
+
+import recon_ad
+from recon_ad import evaluate
+from recon_ad import train as trainer
+from recon_ad.data import synthetic_source
+from recon_ad.data.synthetic import write_folder
+from recon_ad.detector import load
+from recon_ad.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The chess set as a folder."""
+    path = tmp_path_factory.mktemp("chess")
+    write_folder(synthetic_source("chess"), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run on chess."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = small_config(**{"train.steps": 20, "train.eval_every": 10})
+    trainer.train(config, workdir)
+    evaluate.evaluate_workdir(workdir)
+    return workdir
+
+
+def command(name, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", f"recon_ad.{name}", *map(str, arguments)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_metrics_have_every_key_and_are_those_of_the_scores_and_maps(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert list(metrics)[: len(evaluate.FIGURES)] == list(evaluate.FIGURES)
+    assert not metrics["missing"]
+    assert all(isinstance(metrics[key], float) for key in evaluate.FIGURES)
+    detector, source = load(run / "detector"), synthetic_source("chess")
+    predictions = [detector.predict(r.load()) for r in source.test]
+    truth = [r.anomalous for r in source.test]
+    masks = [r.load_mask() if r.anomalous else np.zeros((512, 512), bool) for r in source.test]
+    scores = [float(p.score) for p in predictions]
+    assert metrics["image_auroc"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-9)
+    everything = np.concatenate([p.anomaly_map.ravel() for p in predictions])
+    expected = roc_auc_score(np.concatenate([m.ravel() for m in masks]), everything)
+    assert abs(metrics["pixel_auroc"] - expected) <= metrics["bounds"]["pixel_auroc"] + 1e-9
+    overlap = [
+        ((p.mask & m).sum(), (p.mask | m).sum()) for p, m in zip(predictions, masks, strict=True)
+    ]
+    assert metrics["iou_calibrated"] == pytest.approx(
+        sum(a for a, _ in overlap) / sum(b for _, b in overlap)
+    )
+    per_image = [a / b for (a, b), t in zip(overlap, truth, strict=True) if t]
+    assert metrics["iou_mean_calibrated"] == pytest.approx(np.mean(per_image))
+    labels = np.array([p.label for p in predictions])
+    truth = np.array(truth)
+    assert metrics["image_fpr_calibrated"] == labels[~truth].mean()
+    assert metrics["image_tpr_calibrated"] == labels[truth].mean()
+
+
+def test_metrics_tell_intervals_truths_defects_baselines_and_protocol(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    low, high = metrics["intervals"]["pixel_auroc"]
+    assert low <= metrics["pixel_auroc"] <= high
+    assert metrics["truths"]["A"]["pixel_auroc"] != metrics["pixel_auroc"]
+    assert metrics["per_defect"]["elastic"]["n"] == 4
+    assert 0.5 <= metrics["no_model"]["mean_brightness"]["image_auroc"] <= 1
+    protocol = metrics["protocol"]
+    assert protocol["crop"] == [32, 32]
+    assert protocol["calibration"]["images"] == 4
+    assert protocol["versions"]["jax"]
+
+
+def test_scores_csv_has_a_line_for_each_test_image(run):
+    rows = list(csv.DictReader((run / "scores.csv").open()))
+    assert len(rows) == 8
+    metrics = json.loads((run / "metrics.json").read_text())
+    good = [r for r in rows if r["defect"] == "good"]
+    rate = np.mean([r["anomalous"] == "1" for r in good])
+    assert rate == metrics["image_fpr_calibrated"]
+    assert all((float(r["score"]) > float(r["threshold"])) == (r["anomalous"] == "1") for r in rows)
+
+
+def test_the_report_shows_the_same_figures(run):
+    page = (run / "report.html").read_text()
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert f"{metrics['pixel_auroc']:.3f}" in page
+    assert "Worst misses" in page
+
+
+def test_evaluating_on_a_folder_gives_what_the_source_gave(run, folder):
+    before = json.loads((run / "metrics.json").read_text())
+    metrics = evaluate.evaluate_workdir(run, data=str(folder))
+    assert metrics["pixel_auroc"] == before["pixel_auroc"]
+    assert metrics["image_auroc"] == before["image_auroc"]
+    evaluate.evaluate_workdir(run)
+
+
+def test_only_good_images_give_a_report_and_nulls_with_reasons(folder, tmp_path):
+    config = small_config("configs/folder.py:smoke", **{"data.source": "folder"})
+    config.data.path = str(folder / "train" / "good")
+    trainer.train(config, tmp_path)
+    metrics = evaluate.evaluate_workdir(tmp_path)
+    for key in evaluate.FIGURES[:12]:
+        assert metrics[key] is None
+        assert "no test images" in metrics["missing"][key]
+    assert metrics["train_seconds"] > 0
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_a_workdir_without_a_detector_is_told_to_train(tmp_path):
+    result = command("evaluate", "--workdir", tmp_path)
+    assert result.returncode == 2
+    assert "train first" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_predict_judges_a_folder_with_a_broken_file(run, folder, tmp_path):
+    images = tmp_path / "in"
+    (images / "sub").mkdir(parents=True)
+    Image.open(folder / "test" / "elastic" / "000.png").save(images / "a.png")
+    Image.open(folder / "test" / "good" / "000.png").convert("RGB").save(images / "sub" / "b.jpg")
+    (images / "broken.png").write_bytes(b"no image")
+    (images / ".hidden.png").write_bytes(b"no image")
+    result = command(
+        "predict", "--detector", run / "detector", "--input", images, "--output", tmp_path / "out"
+    )
+    assert result.returncode == 3, result.stderr
+    rows = {r["path"]: r for r in csv.DictReader((tmp_path / "out/predictions.csv").open())}
+    assert sorted(rows) == ["a.png", "broken.png", "sub/b.jpg"]
+    assert "broken.png" in rows["broken.png"]["error"]
+    assert rows["broken.png"]["score"] == ""
+    detector = load(run / "detector")
+    expected = detector(np.asarray(Image.open(images / "a.png")))
+    assert float(rows["a.png"]["score"]) == float(expected.score)
+    assert rows["a.png"]["anomalous"] == ("true" if expected.label else "false")
+    lines = [json.loads(x) for x in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
+    assert [line["path"] for line in lines] == ["a.png", "broken.png", "sub/b.jpg"]
+    assert Image.open(tmp_path / "out/overlays/sub/b.jpg.png").size == (512, 512)
+
+
+def test_predict_judges_one_file_and_exits_with_zero(run, folder, tmp_path):
+    file = folder / "test" / "good" / "001.png"
+    result = command(
+        "predict", "--detector", run / "detector", "--input", file, "--output", tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "overlays" / "001.png.png").is_file()
+
+
+@pytest.mark.parametrize("given", ["missing", "empty"])
+def test_predict_says_when_there_is_nothing_to_judge(run, tmp_path, given):
+    (tmp_path / "empty").mkdir()
+    result = command(
+        "predict", "--detector", run / "detector", "--input", tmp_path / given,
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert str(tmp_path / given) in result.stderr
+
+
+def test_calibrate_sets_other_thresholds_without_training(run, folder, tmp_path):
+    detector = load(run / "detector")
+    detector.save(tmp_path / "d")
+    result = command(
+        "calibrate", "--detector", tmp_path / "d", "--normals", folder / "test" / "good",
+        "--fpr", 0.25,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    again = load(tmp_path / "d")
+    scores = sorted(float(detector.predict(r.load()).score) for r in synthetic_source("chess").test
+                    if not r.anomalous)  # fmt: skip
+    assert again.thresholds.image == pytest.approx(scores[3], rel=1e-6)  # ⌈5 · 0.75⌉ = 4th
+    assert again.record["calibration"]["images"] == 4
+
+
+def test_fit_takes_arrays_or_a_folder_and_load_opens_what_it_made(folder, tmp_path):
+    config = small_config("configs/folder.py:smoke")
+    images = [r.load() for r in synthetic_source("chess").train]
+    from_arrays = recon_ad.fit(images, config)
+    from_folder = recon_ad.fit(folder, config, workdir=tmp_path)
+    a, b = from_arrays(images[0]), from_folder(images[0])
+    np.testing.assert_array_equal(a.anomaly_map, b.anomaly_map)
+    c = recon_ad.load(tmp_path / "detector")(images[0])
+    np.testing.assert_array_equal(b.anomaly_map, c.anomaly_map)
+    assert config.data.source == "synthetic"  # not changed
+
+
+def test_importing_the_package_imports_no_jax():
+    code = "import sys, recon_ad; sys.exit('jax' in sys.modules or 'flax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_unknown_names_of_the_package_are_attribute_errors():
+    with pytest.raises(AttributeError, match="nothing"):
+        recon_ad.nothing  # noqa: B018
+    with pytest.raises(UserError):
+        recon_ad.load("/no/such/detector")

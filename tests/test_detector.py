@@ -1,0 +1,184 @@
+"""The inference path: tiles against one tile, saving, damaged files, inputs of every kind."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from runs import small_config
+from scipy import ndimage
+
+from recon_ad.detector import Detector, Thresholds, count_regions, drop_small_regions, load
+from recon_ad.errors import UserError
+from recon_ad.methods import build_method
+
+
+def make_detector(channels=1, thresholds=Thresholds(0.05, 0.04), **fields):  # noqa: B008
+    config = small_config(**({"inference.stride": 16, "inference.sigma": 1.0} | fields))
+    method = build_method(config, channels=channels)
+    state = method.init(jax.random.key(0), jax.numpy.zeros((1, 32, 32, channels)))
+    variables = method.finish({}, state, ())
+    return Detector(
+        config, channels=channels, variables=variables, thresholds=thresholds,
+        record={"training": {}, "notes": []},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return make_detector()
+
+
+def image(height=50, width=70, channels=1, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+
+
+def test_one_tile_is_the_core_and_the_tail_alone(detector):
+    tile = image(32, 32)
+    prediction = detector(tile)
+    residual, reconstruction = detector.core(detector.variables, tile[None])
+    np.testing.assert_allclose(prediction.reconstruction, reconstruction[0], atol=1e-6)
+    expected = ndimage.gaussian_filter(
+        np.asarray(residual[0], np.float64), 1.0, mode="constant"
+    ) / ndimage.gaussian_filter(np.ones((32, 32)), 1.0, mode="constant")
+    # SciPy cuts its window off at 4 sigma too; float32 against float64.
+    np.testing.assert_allclose(prediction.anomaly_map, expected, atol=1e-5)
+    assert prediction.score == prediction.anomaly_map.max()
+    np.testing.assert_array_equal(prediction.mask, prediction.anomaly_map > 0.04)
+    assert prediction.label == (prediction.score > 0.05)
+
+
+def test_overlapping_tiles_are_averaged_with_their_weights(detector):
+    picture = image(32, 48)
+    residual, _ = detector.residual_map(picture)
+    tiles = np.stack([picture[:, c : c + 32] for c in (0, 16)])
+    maps = np.asarray(detector.core(detector.variables, tiles)[0])
+    column = np.sin(np.pi * (np.arange(32) + 0.5) / 32) ** 2
+    total, weight = np.zeros((32, 48)), np.zeros(48)
+    for c, values in zip((0, 16), maps, strict=True):
+        total[:, c : c + 32] += values * column
+        weight[c : c + 32] += column
+    np.testing.assert_allclose(residual, total / weight, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(50, 70), (32, 32), (10, 9), (1, 1), (33, 200), (5, 64)])
+def test_any_size_gives_maps_of_that_size(detector, size):
+    prediction = detector(image(*size))
+    assert prediction.anomaly_map.shape == prediction.mask.shape == size
+    assert prediction.reconstruction.shape == (*size, 1)
+    assert np.isfinite(prediction.anomaly_map).all()
+
+
+def test_the_batch_of_tiles_does_not_matter():
+    one, many = make_detector(**{"inference.batch_size": 1}), make_detector()
+    # Convolutions over another batch may add in another order.
+    np.testing.assert_allclose(one(image()).anomaly_map, many(image()).anomaly_map, atol=1e-6)
+
+
+def test_bytes_and_floats_of_the_same_image_agree(detector):
+    picture = image()
+    a, b = detector(picture), detector(picture.astype(np.float32) / 255)
+    np.testing.assert_allclose(a.anomaly_map, b.anomaly_map, atol=1e-6)
+
+
+def test_batches_lists_and_plain_arrays(detector):
+    a, b = image(seed=1), image(seed=2)
+    alone = detector(a[..., 0])
+    for several in (detector(np.stack([a, b])), detector([a, b]), detector([a[..., 0], b])):
+        assert several.mask.shape == (2, 50, 70)
+        np.testing.assert_array_equal(several.anomaly_map[0], alone.anomaly_map)
+        assert several.score[1] == detector(b).score
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        (np.zeros((5, 5, 3), np.uint8), "takes .height, width, 1"),
+        (np.zeros((5, 5, 1), np.int64), "int64"),
+        (np.full((5, 5), 255.0), "in .0, 1."),
+        (np.full((5, 5), np.nan), "finite"),
+        (np.zeros((0, 5), np.uint8), r"\[0, 5, 1\]"),
+        (np.zeros(5, np.uint8), r"\[5\]"),
+        ([np.zeros((5, 5), np.uint8), np.zeros((6, 5), np.uint8)], "differ in size"),
+        ([], "no image"),
+    ],
+)
+def test_unusable_input_is_refused_with_what_to_give(detector, images, says):
+    with pytest.raises(UserError, match=says):
+        detector(images)
+
+
+def test_resized_detectors_give_maps_of_the_images_own_size():
+    detector = make_detector(**{"data.resize": (32, 64)})
+    picture = image(100, 90)
+    prediction = detector(picture)
+    assert prediction.anomaly_map.shape == (100, 90)
+    assert prediction.reconstruction.shape == (100, 90, 1)
+
+
+def test_small_regions_are_dropped_and_counted_by_eight_neighbours():
+    mask = np.zeros((8, 8), bool)
+    mask[0, 0] = mask[1, 1] = mask[2, 2] = True  # one region, diagonally
+    mask[6, 6] = True
+    assert count_regions(mask) == 2
+    kept = drop_small_regions(mask, min_area=2)
+    assert kept.sum() == 3
+    assert not kept[6, 6]
+    assert drop_small_regions(mask, min_area=4).sum() == 0
+
+
+def test_a_saved_detector_says_the_same(detector, tmp_path):
+    detector.save(tmp_path / "d")
+    again = load(tmp_path / "d")
+    assert again.thresholds == detector.thresholds
+    a, b = detector(image()), again(image())
+    np.testing.assert_array_equal(a.anomaly_map, b.anomaly_map)
+    np.testing.assert_array_equal(a.reconstruction, b.reconstruction)
+    assert sorted(p.name for p in (tmp_path / "d").iterdir()) == [
+        "detector.json", "variables.safetensors",
+    ]  # fmt: skip
+
+
+def test_an_uncalibrated_detector_calls_nothing_anomalous(tmp_path):
+    detector = make_detector(thresholds=Thresholds(np.inf, np.inf))
+    detector.save(tmp_path / "d")
+    prediction = load(tmp_path / "d")(image())
+    assert not prediction.label
+    assert not prediction.mask.any()
+
+
+def damaged(path, kind):
+    tensors, described = path / "variables.safetensors", path / "detector.json"
+    text = json.loads(described.read_text())
+    if kind == "no tensors":
+        tensors.unlink()
+    elif kind == "cut tensors":
+        tensors.write_bytes(tensors.read_bytes()[:-100])
+    elif kind == "not json":
+        described.write_text("{")
+    elif kind == "another tensor's shape":
+        name = next(iter(text["tensors"]))
+        text["tensors"][name] = [1]
+        described.write_text(json.dumps(text))
+    elif kind == "another format":
+        described.write_text(json.dumps(text | {"format": 99}))
+    elif kind == "no thresholds":
+        del text["thresholds"]
+        described.write_text(json.dumps(text))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["no tensors", "cut tensors", "not json", "another tensor's shape", "another format",
+     "no thresholds"],
+)  # fmt: skip
+def test_damaged_detectors_are_refused_by_name(detector, tmp_path, kind):
+    detector.save(tmp_path / "d")
+    damaged(tmp_path / "d", kind)
+    with pytest.raises(UserError, match=str(tmp_path)):
+        load(tmp_path / "d")
+
+
+def test_a_folder_that_is_no_detector_is_named(tmp_path):
+    with pytest.raises(UserError, match="detector directory"):
+        load(tmp_path)
