@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from absl import app
 from absl import logging as absl_logging
+from absl.app import parse_flags_with_usage
 
 from recon_ad.errors import UserError
 
@@ -15,6 +16,13 @@ def run(main: Callable[[], int | None]) -> None:
 
     A `UserError` is printed without a traceback, with exit status 2.
     """
+
+    def parse(argv: list[str]) -> list[str]:
+        # A config file is run while flags are parsed, and may find fault with its arguments.
+        try:
+            return parse_flags_with_usage(argv)
+        except UserError as error:
+            sys.exit(_say(error))
 
     def guarded(argv: Sequence[str]) -> int | None:
         # Our own progress, and only warnings of the libraries, some of which are very chatty.
@@ -28,7 +36,11 @@ def run(main: Callable[[], int | None]) -> None:
                 )
             return main()
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+            return _say(error)
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=parse)
+
+
+def _say(error: UserError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2

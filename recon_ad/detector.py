@@ -147,7 +147,8 @@ class Detector:
     ):
         self.config = config
         self.channels = channels
-        self.variables = variables
+        # On the device once, not at each call.
+        self.variables = jax.device_put(variables)
         self.thresholds = thresholds
         self.record = record or {}
         self.method = build_method(config, channels=channels)

@@ -4,6 +4,7 @@ Batches are dicts of arrays: `image` float32 [b, h, w, c] in [0, 1], with `index
 and `mask` [b] in evaluation.
 """
 
+import time
 import zlib
 from typing import Any
 
@@ -74,3 +75,56 @@ def check_finite(step: int, metrics: dict[str, tuple[Any, Any]]) -> None:
                 f"{name} is {total} at step {step}: lower config.optim.learning_rate, or look at "
                 "the training images of that batch; the last checkpoint is from before."
             )
+
+
+class Meter:
+    """Fetches metrics one step late, so that the devices never wait for the host; keeps the time.
+
+    Args:
+      book: the run's bookkeeping, whose seconds and patches are added to: `train_seconds` of all
+        steps, `steady_seconds` and `steady_patches` of those that did not compile.
+      batch_size: patches per step.
+    """
+
+    def __init__(self, book: dict[str, Any], *, batch_size: int):
+        self._book = book
+        self._batch_size = batch_size
+        self._pending: tuple[int, Metrics] | None = None
+        self._window: list[dict[str, tuple[Any, Any]]] = []
+        self._steps = 0
+        self._start = time.perf_counter()
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Takes a step's metrics and fetches those of the step before."""
+        self.fetch()
+        self._pending = (step, metrics)
+        self._steps += 1
+
+    def fetch(self) -> None:
+        """Waits for the metrics that are still on the devices; raises where one is not finite."""
+        if self._pending is not None:
+            step, metrics = self._pending
+            self._pending = None
+            fetched = jax.device_get(metrics)
+            check_finite(step, fetched)
+            self._window.append(fetched)
+
+    def means(self) -> dict[str, float]:
+        """Each metric over the steps since this was last asked for."""
+        self.fetch()
+        means = summed(self._window)
+        self._window.clear()
+        return means
+
+    def start_clock(self) -> None:
+        """From here on time is training time again."""
+        self._start, self._steps = time.perf_counter(), 0
+
+    def stop_clock(self, *, steady: bool = True) -> None:
+        """Books the time since `start_clock`; `steady` unless a step in it was compiled."""
+        self.fetch()
+        seconds = time.perf_counter() - self._start
+        self._book["train_seconds"] += seconds
+        if steady:
+            self._book["steady_seconds"] += seconds
+            self._book["steady_patches"] += self._steps * self._batch_size

@@ -5,10 +5,10 @@
 The same command again resumes a run that was stopped, or says that it is complete.
 """
 
+import contextlib
 import functools
 import json
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from recon_ad.detector import Detector, load
 from recon_ad.diagnosis import verdict
 from recon_ad.errors import UserError
 from recon_ad.methods import build_method
-from recon_ad.methods.base import Method, Metrics, TrainState
+from recon_ad.methods.base import Method, TrainState
 from recon_ad.report import reconstruction_sheet
 from recon_ad.report.pictures import encode
 from recon_ad.runtime import files
@@ -37,7 +37,7 @@ from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime.checkpoints import Checkpoints
 from recon_ad.runtime.writer import Writer, read_log
 from recon_ad.steps import (
-    check_finite,
+    Meter,
     eval_step,
     heldout_batches,
     named_key,
@@ -132,57 +132,35 @@ def fit_state(
     # ---- Loop ----------------------------------------------------------------------------------
     # At a checkpoint the order is: fetch what is pending, evaluate, save; then the next batch.
     # A checkpoint at step s thus has everything up to s and nothing of the batch after it.
-    window: list[dict[str, tuple[Any, Any]]] = []
-    pending: tuple[int, Metrics] | None = None
-    mark = time.perf_counter()
+    meter = Meter(book, batch_size=c.batch_size)
     draw = jax.jit(method.reconstruct) if method.reconstruct else None
-
-    def fetch() -> None:
-        nonlocal pending
-        if pending is not None:
-            step, metrics = pending
-            fetched = jax.device_get(metrics)
-            check_finite(step, fetched)
-            window.append(fetched)
-            pending = None
-
-    def account(steps: int, *, steady: bool) -> None:
-        nonlocal mark
-        now = time.perf_counter()
-        book["train_seconds"] += now - mark
-        if steady:
-            book["steady_seconds"] += now - mark
-            book["steady_patches"] += steps * c.batch_size
-        mark = now
-
     key = jax.device_put(root, everywhere)
-    unaccounted = 0
-    with jax.transfer_guard("disallow"):
+    with (
+        contextlib.closing(writer),
+        contextlib.closing(checkpoints),
+        jax.transfer_guard("disallow"),
+    ):
         for step in range(start, c.steps):
             if profile and step == start + PROFILED_STEPS.start:
                 jax.profiler.start_trace(str(workdir / "profile"))
             batch = meshes.put_batch(mesh, next(batches))
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 state, metrics = step_fn(state, frozen, batch, key)
-            fetch()  # the previous step's, while this one runs
-            pending = (step + 1, metrics)
-            writer.step_done()
-            if profile and step + 1 == start + PROFILED_STEPS.stop:
-                fetch()
-                jax.profiler.stop_trace()
-
             done = step + 1
-            unaccounted += 1
+            meter.add(done, metrics)
+            writer.step_done()
+            if profile and done == start + PROFILED_STEPS.stop:
+                meter.fetch()
+                jax.profiler.stop_trace()
             logs, evals = done % c.log_every == 0, done % c.eval_every == 0 or done == c.steps
-            if step == start or logs or evals:
-                fetch()
+            if step == start:
                 # The first step of a process compiles: it is training time, not throughput.
-                account(unaccounted, steady=step != start)
-                unaccounted = 0
+                meter.stop_clock(steady=False)
+                meter.start_clock()
             if logs or evals:
-                writer.scalars(done, {f"train_{k}": v for k, v in summed(window).items()})
-                window.clear()
+                writer.scalars(done, {f"train_{k}": v for k, v in meter.means().items()})
             if evals:
+                meter.stop_clock()  # neither evaluation nor saving is training time
                 measured = summed([jax.device_get(eval_fn(state, frozen, b)) for b in held])
                 writer.scalars(done, {f"heldout_{k}": v for k, v in measured.items()})
                 if draw:
@@ -193,16 +171,15 @@ def fit_state(
                         workdir / "samples" / f"step_{done:07d}.png", encode(sheet, quality=None)
                     )
                     writer.image(done, "reconstructions", sheet)
-                checkpoints.save(done, state, book, loss=measured["loss"])
-                mark = time.perf_counter()  # neither evaluation nor saving is training time
-    writer.close()
+                # A copy: the checkpoint is written while training goes on.
+                checkpoints.save(done, state, dict(book), loss=measured["loss"])
+                meter.start_clock()
 
-    # ---- Choose --------------------------------------------------------------------------------
-    chosen = c.steps
-    if c.select == "best":
-        chosen = checkpoints.best() or c.steps
-        state, _ = checkpoints.restore(chosen, state)
-    checkpoints.close()
+        # ---- Choose ----------------------------------------------------------------------------
+        chosen = c.steps
+        if c.select == "best":
+            chosen = checkpoints.best() or c.steps
+            state, _ = checkpoints.restore(chosen, state)
     log = [e for e in read_log(workdir / "log.jsonl") if "heldout_loss" in e]
     story = {
         "steps": c.steps,
@@ -219,7 +196,6 @@ def fit_state(
     if "heldout_unexplained_variance" in entry:
         story["explained_variance"] = 1 - entry["heldout_unexplained_variance"]
         story["message"] = verdict(story["explained_variance"], [e["heldout_loss"] for e in log])
-    return state, story
     if story.get("message"):
         logger.warning("%s", story["message"])
     return state, story

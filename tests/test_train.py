@@ -111,7 +111,7 @@ def test_a_nan_stops_the_run_and_names_the_step(tmp_path):
 
 def test_the_best_checkpoint_is_used_when_asked_for(tmp_path):
     # So high a rate makes the loss jump about; the lowest held-out loss is the one to find.
-    config = small_config(**{"train.select": "best", "optim.learning_rate": 0.05})
+    config = small_config(**{"train.select": "best", "optim.learning_rate": 0.01})
     detector = trainer.train(config, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     held = {e["step"]: e["heldout_loss"] for e in lines if "heldout_loss" in e}
