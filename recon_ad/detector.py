@@ -326,14 +326,15 @@ def load(path: Path | str) -> Detector:
       UserError: it is not one, or its files do not fit each other.
     """
     path = Path(path)
+    for name in ("detector.json", "variables.safetensors"):
+        if not (path / name).is_file():
+            raise UserError(
+                f"{path} is not a detector directory: {name} is missing. "
+                "Give the folder `detector` of a finished run."
+            )
     try:
         described = json.loads((path / "detector.json").read_text())
         flat = safetensors.numpy.load_file(path / "variables.safetensors")
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path} is not a detector directory: {Path(error.filename).name} is missing. "
-            "Give the folder `detector` of a finished run."
-        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError, safetensors.SafetensorError) as error:
         raise UserError(f"the detector in {path} is damaged ({error}); copy it anew.") from None
     needed = {"format", "channels", "thresholds", "config", "tensors", "record"}

@@ -1,7 +1,9 @@
 """evaluate, predict, calibrate, fit and load as a user calls them."""
 
 import csv
+import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +17,7 @@ import recon_ad
 from recon_ad import evaluate
 from recon_ad import train as trainer
 from recon_ad.data import synthetic_source
+from recon_ad.data.decode import decode_image
 from recon_ad.data.synthetic import write_folder
 from recon_ad.detector import load
 from recon_ad.errors import UserError
@@ -43,6 +46,10 @@ def command(name, *arguments):
         [sys.executable, "-m", f"recon_ad.{name}", *map(str, arguments)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def table(path):
+    return list(csv.DictReader(io.StringIO(path.read_text())))
 
 
 def test_metrics_have_every_key_and_are_those_of_the_scores_and_maps(run):
@@ -87,7 +94,7 @@ def test_metrics_tell_intervals_truths_defects_baselines_and_protocol(run):
 
 
 def test_scores_csv_has_a_line_for_each_test_image(run):
-    rows = list(csv.DictReader((run / "scores.csv").open()))
+    rows = table(run / "scores.csv")
     assert len(rows) == 8
     metrics = json.loads((run / "metrics.json").read_text())
     good = [r for r in rows if r["defect"] == "good"]
@@ -133,25 +140,27 @@ def test_a_workdir_without_a_detector_is_told_to_train(tmp_path):
 def test_predict_judges_a_folder_with_a_broken_file(run, folder, tmp_path):
     images = tmp_path / "in"
     (images / "sub").mkdir(parents=True)
-    Image.open(folder / "test" / "elastic" / "000.png").save(images / "a.png")
-    Image.open(folder / "test" / "good" / "000.png").convert("RGB").save(images / "sub" / "b.jpg")
+    shutil.copy(folder / "test" / "elastic" / "000.png", images / "a.png")
+    good = decode_image(folder / "test" / "good" / "000.png", channels=3)
+    Image.fromarray(good).save(images / "sub" / "b.jpg")
     (images / "broken.png").write_bytes(b"no image")
     (images / ".hidden.png").write_bytes(b"no image")
     result = command(
         "predict", "--detector", run / "detector", "--input", images, "--output", tmp_path / "out"
     )
     assert result.returncode == 3, result.stderr
-    rows = {r["path"]: r for r in csv.DictReader((tmp_path / "out/predictions.csv").open())}
+    rows = {r["path"]: r for r in table(tmp_path / "out/predictions.csv")}
     assert sorted(rows) == ["a.png", "broken.png", "sub/b.jpg"]
     assert "broken.png" in rows["broken.png"]["error"]
     assert rows["broken.png"]["score"] == ""
     detector = load(run / "detector")
-    expected = detector(np.asarray(Image.open(images / "a.png")))
+    expected = detector(decode_image(images / "a.png"))
     assert float(rows["a.png"]["score"]) == float(expected.score)
     assert rows["a.png"]["anomalous"] == ("true" if expected.label else "false")
     lines = [json.loads(x) for x in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
     assert [line["path"] for line in lines] == ["a.png", "broken.png", "sub/b.jpg"]
-    assert Image.open(tmp_path / "out/overlays/sub/b.jpg.png").size == (512, 512)
+    overlay = decode_image(tmp_path / "out/overlays/sub/b.jpg.png")
+    assert overlay.shape == (512, 512, 3)
 
 
 def test_predict_judges_one_file_and_exits_with_zero(run, folder, tmp_path):

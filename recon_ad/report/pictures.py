@@ -11,7 +11,7 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from matplotlib.image import imsave
+from PIL import Image
 
 from recon_ad.report.content import Panel
 
@@ -215,13 +215,13 @@ def panel_pictures(panel: Panel, *, long_side: int, top: float) -> Pictures:
 def encode(pixels: UInt8[np.ndarray, "h w 3"], *, quality: int | None) -> bytes:
     """PNG where `quality` is None, else JPEG of that quality (1 to 95)."""
     buffer = io.BytesIO()
+    picture = Image.fromarray(pixels)
     if quality is None:
-        imsave(buffer, pixels, format="png")
+        picture.save(buffer, "PNG")
     else:
         # Full chroma resolution: with JPEG's usual half, thin coloured outlines wash out. No
         # `optimize`: Pillow then needs a buffer for the whole picture, and noise overflows it.
-        options = {"quality": quality, "subsampling": 0}
-        imsave(buffer, pixels, format="jpeg", pil_kwargs=options)
+        picture.save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()
 
 

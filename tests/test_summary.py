@@ -1,0 +1,165 @@
+"""The figures of metrics.json from judged images; quantiles; the no-model row."""
+
+import functools
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from recon_ad.baselines import NoModel
+from recon_ad.data import GOOD, Record
+from recon_ad.metrics import (
+    UndefinedMetric,
+    compact,
+    empty_histogram,
+    image_histogram,
+    merge,
+    upper_quantile,
+)
+from recon_ad.metrics.summary import Judged, Pooled, mask_overlap, summarize
+
+
+def judged(name, defect, score, threshold=0.5, *, truth=None, seed=0):
+    """An image of 20x20 random scores, and its histogram."""
+    values = np.random.default_rng(seed).random((20, 20)).astype(np.float32)
+    pixels, overlap = None, (0, 0)
+    if truth is not None:
+        values = np.where(truth, values + 0.5, values).astype(np.float32)
+        pixels = image_histogram(values, truth)
+        overlap = mask_overlap(values > 0.9, truth)
+    row = Judged(
+        name, defect, defect != GOOD, score, score > threshold,
+        None if pixels is None else compact(pixels), *overlap,
+    )  # fmt: skip
+    return row, pixels
+
+
+def square(row, size=5):
+    mask = np.zeros((20, 20), bool)
+    mask[row : row + size, 3 : 3 + size] = True
+    return mask
+
+
+NOTHING = np.zeros((20, 20), bool)
+
+
+def summary(rows):
+    pooled = {}
+    for row, pixels in rows:
+        if pixels is not None:
+            pooled[row.defect] = merge(pooled.get(row.defect, empty_histogram()), pixels)
+    good = pooled.pop(GOOD, empty_histogram())
+    return summarize([r for r, _ in rows], Pooled(good, pooled, {}), seed=0, resamples=50)
+
+
+GOODS = [judged(f"g{i}", GOOD, 0.1 * i, truth=NOTHING, seed=i) for i in range(7)]
+HOLES = [judged(f"h{i}", "hole", 0.3 + 0.2 * i, truth=square(i), seed=10 + i) for i in range(4)]
+CRACKS = [judged(f"c{i}", "crack", 0.55, truth=square(9, 2), seed=20 + i) for i in range(2)]
+
+
+def test_figures_are_those_of_the_rows():
+    figures = summary(GOODS + HOLES + CRACKS)
+    rows = [r for r, _ in GOODS + HOLES + CRACKS]
+    truth = [r.anomalous for r in rows]
+    assert figures["image_auroc"] == pytest.approx(roc_auc_score(truth, [r.score for r in rows]))
+    assert figures["image_fpr_calibrated"] == pytest.approx(1 / 7)  # only 0.6 is above 0.5
+    assert figures["image_tpr_calibrated"] == pytest.approx(4 / 6)  # not the holes at 0.3 and 0.5
+    assert figures["iou_calibrated"] == pytest.approx(
+        sum(r.intersection for r in rows) / sum(r.union for r in rows)
+    )
+    assert figures["iou_mean_calibrated"] == pytest.approx(
+        np.mean([r.intersection / r.union for r in rows if r.anomalous])
+    )
+    assert not figures["missing"]
+    for name, (low, high) in figures["intervals"].items():
+        assert low <= figures[name] <= high, name
+
+
+def test_defect_types_are_held_against_all_good_images():
+    figures = summary(GOODS + HOLES + CRACKS)["per_defect"]
+    alone = summary(GOODS + HOLES)
+    assert figures["hole"]["n"] == 4
+    for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle"):
+        assert figures["hole"][key] == alone[key]
+
+
+@pytest.mark.parametrize(
+    ("rows", "missing", "present"),
+    [
+        (GOODS, {"image_auroc", "pixel_auroc", "iou_calibrated", "image_tpr_calibrated"},
+         {"image_fpr_calibrated"}),
+        (HOLES, {"image_auroc", "image_fpr_calibrated"}, {"pixel_auroc", "iou_calibrated"}),
+        ([*GOODS, judged("x", "hole", 0.9)], {"pixel_auroc", "iou_mean_calibrated", "aupro_30"},
+         {"image_auroc"}),
+    ],
+    ids=["no defects", "no good images", "no masks"],
+)  # fmt: skip
+def test_what_the_data_cannot_give_is_none_with_a_reason(rows, missing, present):
+    figures = summary(rows)
+    for key in missing:
+        assert figures[key] is None
+        assert figures["missing"][key].startswith("no ")
+    for key in present:
+        assert figures[key] is not None
+        assert key not in figures["missing"]
+
+
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.9, 0.999, 1.0])
+@pytest.mark.parametrize("kind", ["positive", "mixed", "tied", "one"])
+def test_upper_quantile_is_never_below_the_exact_one_and_hardly_above(kind, share):
+    rng = np.random.default_rng(0)
+    values = {
+        "positive": np.exp(rng.normal(-5, 3, (50, 40))),
+        "mixed": rng.normal(0, 1, (50, 40)),
+        "tied": rng.integers(0, 5, (50, 40)) / 7.0,
+        "one": np.full((1, 1), 0.3),
+    }[kind].astype(np.float32)
+    exact = float(np.quantile(values, share, method="inverted_cdf"))
+    ours = upper_quantile(image_histogram(values, np.zeros(values.shape, bool)), share)
+    assert np.mean(values <= ours) >= share
+    assert exact <= ours <= exact + abs(exact) * 2**-13 + 1e-37
+
+
+def test_the_quantile_of_nothing_is_undefined():
+    with pytest.raises(UndefinedMetric, match="no pixels"):
+        upper_quantile(empty_histogram(), 0.5)
+
+
+def record(name, value, size=(8, 8), defect=GOOD):
+    return Record(name, functools.partial(np.full, (*size, 1), value, np.uint8), defect)
+
+
+def no_model(train, test):
+    baseline = NoModel([record(str(i), *t) for i, t in enumerate(train)])
+    for value, anomalous, truth in test:
+        image = np.full((8, 8, 1), value, np.uint8)
+        if truth is not None:
+            image[truth] = 255
+        baseline.add(image, anomalous=anomalous, truth=truth)
+    return baseline.figures()
+
+
+TRUTH = np.zeros((8, 8), bool)
+TRUTH[2:4, 2:4] = True
+CLEAN = np.zeros((8, 8), bool)
+
+
+def test_brightness_betrays_a_confounded_set_in_either_direction():
+    for bad in (50, 150):
+        test = [(100, False, CLEAN), (101, False, CLEAN), (bad, True, None), (bad, True, None)]
+        row, missing = no_model([(100,), (100,)], test)
+        assert row["mean_brightness"]["image_auroc"] == 1
+        assert row["distance_to_mean_image"]["image_auroc"] == 1
+        assert set(missing) == {"no_model.distance_to_mean_image.pixel_auroc"}
+
+
+def test_distance_to_the_mean_image_finds_bright_pixels():
+    row, missing = no_model([(90,), (110,)], [(100, False, CLEAN), (100, True, TRUTH)])
+    assert row["distance_to_mean_image"]["pixel_auroc"] == 1
+    assert not missing
+
+
+def test_images_of_different_sizes_have_no_mean_image():
+    row, missing = no_model([(90,), (110, (9, 9))], [(100, False, CLEAN), (100, True, TRUTH)])
+    assert row["distance_to_mean_image"] == {"image_auroc": None, "pixel_auroc": None}
+    assert "differ in size" in missing["no_model.distance_to_mean_image.image_auroc"]
