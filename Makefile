@@ -24,7 +24,7 @@ lint: $(VENV)/dev
 	$(RUN) -m ruff format --check .
 
 bench: $(VENV)/dev  ## figures for results/
-	$(RUN) benchmarks/cae_step.py
+	$(RUN) -m benchmarks.cae_step
 
 clean:
 	rm -rf $(VENV) .cache build *.egg-info

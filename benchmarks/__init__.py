@@ -1,0 +1,1 @@
+"""Scripts behind every speed claim: each prints a table and writes a JSON under results/."""

@@ -1,0 +1,24 @@
+"""The README's picture: the demo's typical defective image, from a finished run.
+
+python -m benchmarks.demo_picture runs/demo results/demo.png
+"""
+
+import sys
+from pathlib import Path
+
+from recon_ad.data.build import build_source
+from recon_ad.detector import load
+from recon_ad.evaluate import panel
+from recon_ad.report import panel_sheet
+from recon_ad.runtime import files
+
+
+def main(workdir: str, output: str) -> None:
+    """Draws the first defective test image."""
+    detector = load(Path(workdir) / "detector")
+    record = next(r for r in build_source(detector.config).test if r.anomalous)
+    files.write_bytes(Path(output), panel_sheet([panel(detector, record)], long_side=320))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
