@@ -1,13 +1,13 @@
-"""Layers that linen lacks; parameters are named and shaped as linen's."""
+"""linen's layers on `ops.conv`; parameters are named, shaped and initialised as linen's."""
 
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from recon_ad.ops.conv import conv_transpose_twice
+from recon_ad.ops import conv
 
 
 class UpConv(nn.Module):
-    """`nn.ConvTranspose(features, (3, 3), (2, 2), padding="SAME")`, fast on CPUs too.
+    """`nn.ConvTranspose(features, (3, 3), (2, 2), padding="SAME")`.
 
     Attributes:
       features: channels of the output.
@@ -21,4 +21,4 @@ class UpConv(nn.Module):
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        return conv_transpose_twice(x, kernel) + bias.reshape(1, 1, 1, -1)
+        return conv.conv_transpose_twice(x, kernel) + bias.reshape(1, 1, 1, -1)
