@@ -35,7 +35,7 @@ def default_config() -> ConfigDict:
     c.holdout.few = 10  # with fewer images than this, regions of images are held out
 
     c.train = ConfigDict()
-    c.train.steps = 10_000  # optimiser steps
+    c.train.steps = 2_000  # optimiser steps
     c.train.batch_size = 32  # patches per step, over all devices
     c.train.log_every = 50  # steps
     c.train.eval_every = 500  # steps between held-out loss, checkpoint and sample pictures
@@ -43,7 +43,7 @@ def default_config() -> ConfigDict:
     c.train.select = "last"  # checkpoint that becomes the detector: "last" or "best" (held-out)
 
     c.optim = ConfigDict()  # Adam
-    c.optim.learning_rate = 1e-3
+    c.optim.learning_rate = 5e-4
     c.optim.schedule = "constant"  # or "cosine", to zero at the last step
 
     c.inference = ConfigDict()

@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 from scipy import ndimage
 
 from recon_ad.data.pipeline import resize
+from recon_ad.data.source import as_image
 from recon_ad.errors import UserError
 from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, Variables
@@ -256,9 +257,9 @@ class Detector:
         Raises:
           UserError: not such an array, values outside [0, 1], or the wrong number of channels.
         """
-        arrays = [as_image(x) for x in images] if _is_batch(images) else None
-        if arrays is None:
-            return self.predict(as_image(images))
+        if not _is_batch(images):
+            return self.predict(as_image(images, name="the image"))
+        arrays = [as_image(x, name=f"image {i}") for i, x in enumerate(images)]
         if not arrays:
             raise UserError("there is no image in what the detector was given.")
         predictions = [self.predict(x) for x in arrays]
@@ -293,30 +294,6 @@ class Detector:
 
 def _is_batch(images: Any) -> bool:
     return isinstance(images, (list, tuple)) or np.ndim(images) == 4
-
-
-def as_image(image: Any) -> Shaped[np.ndarray, "h w c"]:
-    """A [h, w] or [h, w, c] array, checked: uint8, or float with values in [0, 1].
-
-    Raises:
-      UserError: another shape or type, or values outside the range.
-    """
-    array = np.asarray(image)
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or 0 in array.shape:
-        raise UserError(
-            f"an image is an array [height, width] or [height, width, channels], not "
-            f"{list(array.shape)}."
-        )
-    if array.dtype == np.uint8:
-        return array
-    if not np.issubdtype(array.dtype, np.floating):
-        raise UserError(f"an image is uint8 or float in [0, 1], not {array.dtype}.")
-    array = array.astype(np.float32)
-    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-        raise UserError("a float image has finite values in [0, 1]; scale it first.")
-    return array
 
 
 def load(path: Path | str) -> Detector:

@@ -282,7 +282,7 @@ def test_images_in_memory_become_training_records(shape, dtype, loaded, as_list)
     [
         ([], "empty"),
         (np.zeros((8, 8), np.uint8), r"\(8, 8\): give \[n, h, w\]"),
-        ([np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8)], "image 1 has shape"),
+        ([np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8)], "image 1 has 4 channels"),
         ([np.zeros((0, 8), np.uint8)], "image 0 has shape"),
         ([np.zeros((8, 8), np.int64)], "image 0 has type int64"),
         ([np.full((8, 8), 1.5)], "image 0 has values from 1.5 to 1.5"),

@@ -99,7 +99,7 @@ def test_a_complete_run_is_not_trained_again(finished, caplog, monkeypatch):
 
 
 def test_another_config_in_the_same_workdir_is_refused_with_the_difference(finished):
-    with pytest.raises(UserError, match=r"optim\.learning_rate: 0\.001 → 0\.002"):
+    with pytest.raises(UserError, match=r"optim\.learning_rate: 0\.0005 → 0\.002"):
         trainer.train(small_config(**{"optim.learning_rate": 0.002}), finished)
 
 

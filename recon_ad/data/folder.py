@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from recon_ad.data.decode import SUFFIXES, check_channels, decode_image, decode_mask, image_size
-from recon_ad.data.source import GOOD, Record, Source
+from recon_ad.data.source import GOOD, Record, Source, as_image
 from recon_ad.errors import UserError
 
 
@@ -87,7 +87,9 @@ def memory_source(images: Sequence[np.ndarray] | np.ndarray) -> Source:
             f"the array of images has shape {images.shape}: give [n, h, w] or [n, h, w, c], or a "
             "list of images"
         )
-    arrays = [_checked(np.asarray(image), index) for index, image in enumerate(images)]
+    arrays = [
+        _read_only(as_image(image, name=f"image {index}")) for index, image in enumerate(images)
+    ]
     if not arrays:
         raise UserError("the list of images is empty: give at least one good image")
     for index, array in enumerate(arrays):
@@ -103,25 +105,8 @@ def _given(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def _checked(image: np.ndarray, index: int) -> np.ndarray:
-    """One image as [h, w, c] uint8 or float32, a view that cannot be written where possible."""
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
-        raise UserError(
-            f"image {index} has shape {image.shape}: give [h, w], [h, w, 1] or [h, w, 3]"
-        )
-    if np.issubdtype(image.dtype, np.floating):
-        if not (image.min() >= 0 and image.max() <= 1):  # false for NaN as well
-            raise UserError(
-                f"image {index} has values from {image.min()} to {image.max()}: scale "
-                "floating-point images to [0, 1]"
-            )
-        image = image.astype(np.float32, copy=False)
-    elif image.dtype != np.uint8:
-        raise UserError(
-            f"image {index} has type {image.dtype}: give uint8, or floating point in [0, 1]"
-        )
+def _read_only(image: np.ndarray) -> np.ndarray:
+    """A view through which the caller's array cannot be changed."""
     view = image.view()
     view.flags.writeable = False
     return view

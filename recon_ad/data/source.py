@@ -5,9 +5,12 @@ True where defective. Loading is lazy: a source of a thousand images holds a tho
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped
+
+from recon_ad.errors import UserError
 
 GOOD = "good"  # the defect type of a normal image, as MVTec's folders spell it
 
@@ -48,3 +51,31 @@ class Source(NamedTuple):
     train: tuple[Record, ...]
     test: tuple[Record, ...]
     notes: tuple[str, ...] = ()
+
+
+def as_image(image: Any, *, name: str) -> Shaped[np.ndarray, "h w c"]:
+    """A [h, w] or [h, w, c] array as [h, w, c], uint8, or float32 with values in [0, 1].
+
+    Args:
+      image: any array.
+      name: what messages call it.
+
+    Raises:
+      UserError: another shape or type, or values outside the range.
+    """
+    array = np.asarray(image)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or 0 in array.shape:
+        raise UserError(
+            f"{name} has shape {list(np.shape(image))}: give [height, width] or [height, width, "
+            "channels]."
+        )
+    if array.dtype == np.uint8:
+        return array
+    if not np.issubdtype(array.dtype, np.floating):
+        raise UserError(f"{name} has type {array.dtype}: give uint8, or float in [0, 1].")
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 1):  # false for NaN too
+        raise UserError(f"{name} has values from {low} to {high}: scale floats to [0, 1].")
+    return array.astype(np.float32, copy=False)
