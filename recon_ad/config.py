@@ -4,7 +4,7 @@ A config file is Python with `get_config(arg="")`; `configs/default.py` holds ev
 """
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +12,60 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from recon_ad.errors import UserError
+
+
+def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value in names, f"one of: {', '.join(names)}"
+
+
+_COUNT = (lambda value: value >= 1, "1 or more")
+_AMOUNT = (lambda value: value >= 0, "0 or more")
+_SHARE = (lambda value: 0 < value < 1, "between 0 and 1")
+# What a method or a data source checks itself (names of methods, patch sizes) is not here.
+RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": _AMOUNT,
+    "data.source": _one_of("folder", "synthetic"),
+    "data.channels": _AMOUNT,
+    "data.on_error": _one_of("raise", "skip"),
+    "data.patch_size": _COUNT,
+    "data.resize": (
+        lambda value: len(value) == 2 and (min(value) > 0 or not any(value)),
+        "(height, width) in px, or (0, 0) for the images' own size",
+    ),
+    "data.cache_mib": _AMOUNT,
+    "holdout.fraction": _SHARE,
+    "holdout.few": _AMOUNT,
+    "train.steps": _COUNT,
+    "train.batch_size": _COUNT,
+    "train.log_every": _COUNT,
+    "train.eval_every": _COUNT,
+    "train.heldout_patches": _COUNT,
+    "train.select": _one_of("last", "best"),
+    "optim.learning_rate": (lambda value: value > 0, "above 0"),
+    "optim.schedule": _one_of("constant", "cosine"),
+    "inference.stride": _COUNT,
+    "inference.tile_weights": _one_of("uniform", "hann"),
+    "inference.batch_size": _COUNT,
+    "inference.sigma": _AMOUNT,
+    "inference.score": _one_of("max", "mean"),
+    "inference.min_area": _AMOUNT,
+    "calibration.fpr": _SHARE,
+    "calibration.pixel_percentile": (lambda value: 0 < value <= 100, "above 0 and up to 100"),
+    "evaluation.bootstrap": _COUNT,
+    "evaluation.panels": _COUNT,
+}
+
+
+def check_config(config: ConfigDict) -> None:
+    """Finds at the start what would else stop a run after its training.
+
+    Raises:
+      UserError: a field's value is not usable; says which would be.
+    """
+    fields = flatten(config.to_dict())
+    for name, (fits, what) in RULES.items():
+        if not fits(fields[name]):
+            raise UserError(f"config.{name} is {fields[name]!r}; it has to be {what}.")
 
 
 def parse_arg(arg: str, **defaults: Any) -> SimpleNamespace:

@@ -153,11 +153,6 @@ class Detector:
         self.thresholds = thresholds
         self.record = record or {}
         self.method = build_method(config, channels=channels)
-        if config.inference.score not in SCORES:
-            raise UserError(
-                f"config.inference.score is {config.inference.score!r}; "
-                f"choose one of: {', '.join(SCORES)}."
-            )
         self.core = jax.jit(functools.partial(core, method=self.method))
         self.tail = jax.jit(
             functools.partial(tail, sigma=config.inference.sigma, score=config.inference.score)

@@ -21,7 +21,7 @@ from recon_ad.data.build import build_source
 from recon_ad.data.pipeline import to_unit
 from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
-from recon_ad.judging import Clock, judge, truth_of
+from recon_ad.judging import Clock, judge, truth_of, without_broken
 from recon_ad.metrics import (
     levels,
     merge,
@@ -125,7 +125,7 @@ def protocol(detector: Detector, source: Source) -> dict[str, Any]:
         "test_images": len(source.test),
         "seed": config.seed,
         "bootstrap": f"{config.evaluation.bootstrap} resamples over images, stratified",
-        "notes": detector.record["notes"],
+        "notes": list(source.notes),
         "training": detector.record["training"],
         "calibration": {k: v for k, v in detector.record["calibration"].items() if k != "scores"},
         "config": json.loads(config.to_json()),
@@ -174,7 +174,7 @@ def evaluate(
         if key not in metrics:
             metrics[key] = None
             missing[key] = "there are no test images"
-    messages = [training.get("message", ""), *detector.record["notes"]]
+    messages = [training.get("message", ""), *source.notes]
     ordered = {key: metrics.pop(key) for key in FIGURES}
     metrics = (
         ordered
@@ -269,7 +269,10 @@ def evaluate_workdir(workdir: Path, *, data: str = "") -> dict[str, Any]:
     if data:
         config.data.source, config.data.path, config.data.category = "folder", data, ""
         config.data.channels = detector.channels
-    metrics, report = evaluate(detector, build_source(config), log=read_log(workdir / "log.jsonl"))
+    source = build_source(config)
+    if config.data.on_error == "skip":
+        source = without_broken(source)
+    metrics, report = evaluate(detector, source, log=read_log(workdir / "log.jsonl"))
     files.write_text(workdir / "scores.csv", scores_csv(report))
     write_report(workdir / "report.html", report)
     # Last: a run with metrics.json has the other files too.

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 
 from recon_ad import cli, evaluate
 from recon_ad.calibrate import calibrate
-from recon_ad.config import differences
+from recon_ad.config import check_config, differences
 from recon_ad.data import Record, Source, split_holdout
 from recon_ad.data.augment import check_names
 from recon_ad.data.build import build_source
@@ -221,6 +221,7 @@ def train(
       FloatingPointError: a loss became NaN or infinite.
     """
     workdir = Path(workdir)
+    check_config(config)
     check_names(config.data.augment)
     workdir.mkdir(parents=True, exist_ok=True)
     check_same_run(workdir, config)

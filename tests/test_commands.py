@@ -130,6 +130,21 @@ def test_only_good_images_give_a_report_and_nulls_with_reasons(folder, tmp_path)
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
+def test_a_broken_test_image_stops_by_name_or_is_left_out_with_a_note(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "data")
+    (tmp_path / "data" / "test" / "good" / "broken.png").write_bytes(b"no image")
+    config = small_config("configs/folder.py:smoke", **{"data.source": "folder"})
+    config.data.path = str(tmp_path / "data")
+    trainer.train(config, tmp_path / "raise")
+    with pytest.raises(UserError, match=r"broken\.png"):
+        evaluate.evaluate_workdir(tmp_path / "raise")
+    config.data.on_error = "skip"
+    trainer.train(config, tmp_path / "skip")
+    metrics = evaluate.evaluate_workdir(tmp_path / "skip")
+    assert metrics["protocol"]["test_images"] == 8
+    assert any("broken.png" in note for note in metrics["protocol"]["notes"])
+
+
 def test_a_workdir_without_a_detector_is_told_to_train(tmp_path):
     result = command("evaluate", "--workdir", tmp_path)
     assert result.returncode == 2

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from recon_ad.config import differences, load_config, parse_arg
+from recon_ad.config import RULES, check_config, differences, flatten, load_config, parse_arg
 from recon_ad.errors import UserError
+from recon_ad.ops.scores import SCORES
+from recon_ad.train import train
 
 CONFIGS = sorted(p for p in Path("configs").glob("*.py") if p.stem not in ("__init__", "default"))
 
@@ -42,3 +44,32 @@ def test_differences_name_fields_and_both_values():
     old = {"a": {"b": 1, "c": (1, 2)}, "d": 0}
     new = {"a": {"b": 2, "c": [1, 2]}, "e": 0}
     assert differences(old, new) == ["a.b: 1 → 2", "d: 0 → (absent)", "e: (absent) → 0"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", -1), ("data.source", "web"), ("data.resize", (0, 5)), ("data.on_error", "ignore"),
+        ("holdout.fraction", 1.0), ("train.steps", 0), ("train.batch_size", -4),
+        ("train.select", "test"), ("optim.schedule", "step"), ("optim.learning_rate", 0.0),
+        ("inference.tile_weights", "gauss"), ("inference.score", "median"),
+        ("calibration.fpr", 0.0), ("calibration.pixel_percentile", 101.0),
+        ("evaluation.bootstrap", 0),
+    ],
+)  # fmt: skip
+def test_unusable_values_are_found_before_training(field, value, tmp_path):
+    config = load_config("configs/demo.py:smoke")
+    check_config(config)
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=f"config.{field} is "):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_rules_name_fields_that_exist():
+    assert RULES.keys() <= flatten(load_config("configs/demo.py").to_dict()).keys()
+
+
+def test_the_scores_that_are_allowed_are_those_there_are():
+    fits, _ = RULES["inference.score"]
+    assert all(map(fits, SCORES))

@@ -12,13 +12,11 @@ def build_source(config: ConfigDict) -> Source:
     """The source of `config.data`.
 
     Raises:
-      UserError: unknown source, or what the source itself finds wrong.
+      UserError: what the source itself finds wrong.
     """
     data = config.data
     if data.source == "synthetic":
         return synthetic_source(data.name, seed=config.seed, truth=data.truth)
-    if data.source != "folder":
-        raise UserError(f'config.data.source is {data.source!r}: give "folder" or "synthetic".')
     if not data.path:
         raise UserError(
             "config.data.path is empty: give your folder of images, for example "
