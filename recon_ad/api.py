@@ -36,6 +36,7 @@ def fit(
         config.data.source, config.data.path = "folder", os.fspath(images_or_path)
     else:
         source = memory_source(images_or_path)
+        config.data.source = "memory"
     if workdir is not None:
         return train(config, Path(workdir), source=source)
     with tempfile.TemporaryDirectory(prefix="recon_ad_") as scratch:

@@ -22,29 +22,41 @@ from recon_ad.metrics import empty_histogram, image_histogram, merge, upper_quan
 logger = logging.getLogger("recon_ad")
 
 
-def conformal_threshold(scores: Float[np.ndarray, " n"], *, fpr: float) -> tuple[float, float]:
+def conformal_threshold(
+    scores: Float[np.ndarray, " n"], *, fpr: float, regions_per_image: float = 1.0
+) -> tuple[float, float]:
     """Image threshold whose false-positive rate on new normal images is at most `fpr` on average.
 
     The ⌈(n+1)(1−α)⌉-th smallest of n held-out scores (split conformal prediction, Vovk et al.
-    2005); where n is too small for that, the largest.
+    2005); where n is too small for that, the largest. Where the scores are of regions, r of which
+    make up an image, an image is r chances to exceed the threshold: α/r is asked of a region.
 
     Args:
       scores: of held-out normal images, exchangeable with those to come.
       fpr: α, in (0, 1).
+      regions_per_image: r, 1 for whole images.
 
     Returns:
-      The threshold, and the false-positive rate that it stands for: `fpr`, or 1/(n+1) where n
-      cannot support less.
+      The threshold, and the false-positive rate that it stands for: `fpr`, or r/(n+r) where n
+      cannot support less (the chance that the largest of n + r exchangeable scores is one of a new
+      image's r; 1/(n+1) for whole images).
     """
-    n = len(scores)
+    n, r = len(scores), regions_per_image
     # 1 − α is rounded in binary; without this 0.99 · 100 would round up past 99.
-    rank = math.ceil((n + 1) * (1 - fpr) - 1e-9)
+    rank = math.ceil((n + 1) * (1 - fpr / r) - 1e-9)
     if rank > n:
-        return float(np.max(scores)), 1 / (n + 1)
+        return float(np.max(scores)), r / (n + r)
     return float(np.sort(scores)[rank - 1]), fpr
 
 
-def calibrate(detector: Detector, heldout: Sequence[Record], *, fpr: float, how: str) -> Detector:
+def calibrate(
+    detector: Detector,
+    heldout: Sequence[Record],
+    *,
+    fpr: float,
+    how: str,
+    regions_per_image: float = 1.0,
+) -> Detector:
     """The detector with thresholds from these images.
 
     Args:
@@ -52,6 +64,7 @@ def calibrate(detector: Detector, heldout: Sequence[Record], *, fpr: float, how:
       heldout: normal images, or regions of them, that it was not trained on.
       fpr: false-positive rate per image that the image threshold aims at.
       how: one sentence on where the images come from, for the protocol.
+      regions_per_image: how many of them make up an image, where they are regions.
     """
     if not 0 < fpr < 1:
         raise UserError(f"a false-positive rate lies between 0 and 1, not at {fpr}.")
@@ -65,12 +78,24 @@ def calibrate(detector: Detector, heldout: Sequence[Record], *, fpr: float, how:
         scores.append(float(prediction.score))
         nothing = np.zeros(prediction.anomaly_map.shape, bool)
         pixels = merge(pixels, image_histogram(prediction.anomaly_map, nothing))
-    image_threshold, supported = conformal_threshold(np.array(scores), fpr=fpr)
+    image_threshold, supported = conformal_threshold(
+        np.array(scores), fpr=fpr, regions_per_image=regions_per_image
+    )
     pixel_threshold = upper_quantile(pixels, percentile / 100)
+    message = ""
+    if supported > fpr:
+        what = "regions" if regions_per_image > 1 else "images"
+        message = (
+            f"The image threshold rests on {len(scores)} held-out normal {what}, which support a "
+            f"false-positive rate of {supported:.2g} and not the {fpr:g} asked for: give more good "
+            "images."
+        )
+        logger.warning("%s", message)
     record = detector.record | {
         "calibration": {
             "heldout": how,
             "images": len(scores),
+            "regions_per_image": regions_per_image,
             "pixels": int(pixels.normal.sum()),
             "fpr_wanted": fpr,
             "fpr_supported": supported,
@@ -78,16 +103,10 @@ def calibrate(detector: Detector, heldout: Sequence[Record], *, fpr: float, how:
             "pixel_rule": f"{percentile}th percentile of held-out pixels",
             "image_threshold": image_threshold,
             "pixel_threshold": pixel_threshold,
+            "message": message,
             "scores": scores,
         }
     }
-    if supported > fpr:
-        logger.warning(
-            "%d held-out normals support a false-positive rate of %.3g, not %.3g.",
-            len(scores),
-            supported,
-            fpr,
-        )
     return detector.with_thresholds(Thresholds(image_threshold, pixel_threshold), record)
 
 

@@ -4,9 +4,8 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app
+from absl import app, flags
 from absl import logging as absl_logging
-from absl.app import parse_flags_with_usage
 
 from recon_ad.errors import UserError
 
@@ -18,10 +17,11 @@ def run(main: Callable[[], int | None]) -> None:
     """
 
     def parse(argv: list[str]) -> list[str]:
-        # A config file is run while flags are parsed, and may find fault with its arguments.
+        # A config file is run while flags are parsed, and ml_collections reports an override of
+        # an unknown field as AttributeError.
         try:
-            return parse_flags_with_usage(argv)
-        except UserError as error:
+            return flags.FLAGS(argv, known_only=False)
+        except (UserError, flags.Error, OSError, AttributeError) as error:
             sys.exit(_say(error))
 
     def guarded(argv: Sequence[str]) -> int | None:
@@ -37,10 +37,15 @@ def run(main: Callable[[], int | None]) -> None:
             return main()
         except UserError as error:
             return _say(error)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            return _say(UserError(f"{error.filename}: {error.strerror}; check the path."))
 
     app.run(guarded, flags_parser=parse)
 
 
-def _say(error: UserError) -> int:
-    print(f"error: {error}", file=sys.stderr)
+def _say(error: Exception) -> int:
+    # Libraries add paragraphs to their messages; the first line says what is wrong.
+    print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
     return 2

@@ -4,6 +4,7 @@ A config file is Python with `get_config(arg="")`; `configs/default.py` holds ev
 """
 
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,12 +25,14 @@ _SHARE = (lambda value: 0 < value < 1, "between 0 and 1")
 # What a method or a data source checks itself (names of methods, patch sizes) is not here.
 RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "seed": _AMOUNT,
-    "data.source": _one_of("folder", "synthetic"),
+    "data.source": _one_of("folder", "synthetic", "memory"),
     "data.channels": _AMOUNT,
     "data.on_error": _one_of("raise", "skip"),
     "data.patch_size": _COUNT,
     "data.resize": (
-        lambda value: len(value) == 2 and (min(value) > 0 or not any(value)),
+        lambda value: (
+            isinstance(value, list) and len(value) == 2 and (min(value) > 0 or not any(value))
+        ),
         "(height, width) in px, or (0, 0) for the images' own size",
     ),
     "data.cache_mib": _AMOUNT,
@@ -113,8 +116,14 @@ def load_config(spec: str) -> ConfigDict:
     module_spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     assert module_spec is not None and module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    return module.get_config(arg)
+    # Configs import each other as `configs.…`, wherever the caller stands.
+    root = str(Path(path).absolute().parent.parent)
+    sys.path.insert(0, root)
+    try:
+        module_spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(root)
+    return module.get_config(arg).lock()
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -309,16 +309,20 @@ def load(path: Path | str) -> Detector:
         flat = safetensors.numpy.load_file(path / "variables.safetensors")
     except (json.JSONDecodeError, UnicodeDecodeError, safetensors.SafetensorError) as error:
         raise UserError(f"the detector in {path} is damaged ({error}); copy it anew.") from None
-    needed = {"format", "channels", "thresholds", "config", "tensors", "record"}
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise UserError(
             f"{path / 'detector.json'} is not in format {FORMAT}, which this version reads."
         )
-    if needed - described.keys():
+    try:
+        return _assembled(path, described, flat)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path / 'detector.json'} lacks {', '.join(sorted(needed - described.keys()))}; "
-            "copy the detector anew."
-        )
+            f"{path / 'detector.json'} is damaged ({type(error).__name__}: {error}); copy the "
+            "detector anew."
+        ) from error
+
+
+def _assembled(path: Path, described: dict[str, Any], flat: dict[str, np.ndarray]) -> Detector:
     shapes = {name: list(value.shape) for name, value in flat.items()}
     if shapes != described["tensors"]:
         wrong = sorted(
@@ -331,7 +335,8 @@ def load(path: Path | str) -> Detector:
             f"{', '.join(wrong[:3])} differ or are missing."
         )
     thresholds = {
-        name: np.inf if value is None else value for name, value in described["thresholds"].items()
+        name: np.inf if described["thresholds"][name] is None else described["thresholds"][name]
+        for name in Thresholds._fields
     }
     return Detector(
         ConfigDict(described["config"]),
@@ -340,5 +345,5 @@ def load(path: Path | str) -> Detector:
             {tuple(name.split("/")): value for name, value in flat.items()}
         ),
         thresholds=Thresholds(**thresholds),
-        record=described["record"],
+        record=dict(described["record"]),
     )

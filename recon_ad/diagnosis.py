@@ -6,8 +6,10 @@ import numpy as np
 
 LEARNED = 0.1  # explained variance below which a model has learned little but the mean
 # Held-out loss that falls by less than this share from the third to the last quarter of training
-# has levelled off.
+# has levelled off; one that rises by more has gone wrong.
 LEVEL = 0.02
+# Models of regular data, too, paint the mean at first, for a few thousand patches.
+ENOUGH = 10_000
 
 
 def fall(losses: Sequence[float]) -> float:
@@ -19,27 +21,32 @@ def fall(losses: Sequence[float]) -> float:
     return (before - float(np.mean(losses[-quarter:]))) / before if before else 0.0
 
 
-def verdict(explained_variance: float, losses: Sequence[float]) -> str:
+def verdict(explained_variance: float, losses: Sequence[float], *, patches: int) -> str:
     """One sentence for whoever trained the model, or "" where it explains enough.
 
     Args:
       explained_variance: of held-out normals, 1 − Σ(x − x̂)² / Σ(x − mean of its patch)².
       losses: held-out losses in the order of training, evenly spaced.
+      patches: that the model was trained on.
     """
     if explained_variance >= LEARNED:
         return ""
     share = f"explains {explained_variance:.1%} of the variance of held-out normal patches"
-    if len(losses) < 4:
+    if fall(losses) >= LEVEL:
         return (
-            f"The model {share}, and the held-out loss was measured {len(losses)} times only: "
-            "train for longer before you judge it (config.train.steps)."
+            f"The model {share}, but its loss is still falling: it was not trained long enough. "
+            "Raise config.train.steps."
         )
-    if fall(losses) < LEVEL:
+    if fall(losses) <= -LEVEL:
         return (
-            f"The model learned only the mean: it {share} and its loss has levelled off. "
-            "The data may lack the regularity that reconstruction needs."
+            f"The model {share}, and its held-out loss is rising: lower config.optim.learning_rate."
+        )
+    if patches < ENOUGH or len(losses) < 4:
+        return (
+            f"The model {share} after {patches} patches and {len(losses)} held-out evaluations, "
+            "too few to tell why: raise config.train.steps."
         )
     return (
-        f"The model {share}, but its loss is still falling: it was not trained long enough. "
-        "Raise config.train.steps."
+        f"The model learned only the mean: it {share} and its loss has levelled off. "
+        "The data may lack the regularity that reconstruction needs."
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from absl import flags
+from ml_collections import ConfigDict
 
 from recon_ad import cli
 from recon_ad.baselines import NoModel
@@ -21,7 +22,7 @@ from recon_ad.data.build import build_source
 from recon_ad.data.pipeline import to_unit
 from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
-from recon_ad.judging import Clock, judge, truth_of, without_broken
+from recon_ad.judging import Clock, judge, truth_of
 from recon_ad.metrics import (
     levels,
     merge,
@@ -121,7 +122,7 @@ def protocol(detector: Detector, source: Source) -> dict[str, Any]:
         "aupro_fpr_limit": 0.3,
         "pixel_metrics": "raw scores, streamed histogram; see bounds",
         "checkpoint": f"{config.train.select} (by held-out loss where best), never by test",
-        "training_images": len(source.train),
+        "good_images_not_for_testing": len(source.train),
         "test_images": len(source.test),
         "seed": config.seed,
         "bootstrap": f"{config.evaluation.bootstrap} resamples over images, stratified",
@@ -135,13 +136,14 @@ def protocol(detector: Detector, source: Source) -> dict[str, Any]:
 
 
 def evaluate(
-    detector: Detector, source: Source, *, log: Sequence[dict[str, Any]] = ()
+    detector: Detector, source: Source, *, name: str, log: Sequence[dict[str, Any]] = ()
 ) -> tuple[dict[str, Any], Report]:
     """The content of metrics.json, and the report.
 
     Args:
       detector: calibrated.
       source: its test images; without any, figures are None and the report shows training images.
+      name: of the data, for headings.
       log: of the training run, for its curve.
     """
     clock = Clock()
@@ -174,7 +176,7 @@ def evaluate(
         if key not in metrics:
             metrics[key] = None
             missing[key] = "there are no test images"
-    messages = [training.get("message", ""), *source.notes]
+    messages = [training["message"], detector.record["calibration"]["message"], *source.notes]
     ordered = {key: metrics.pop(key) for key in FIGURES}
     metrics = (
         ordered
@@ -182,11 +184,11 @@ def evaluate(
         | {
             "no_model": no_model,
             "missing": missing,
-            "protocol": protocol(detector, source),
+            "protocol": {"evaluated_on": name} | protocol(detector, source),
         }
     )
     report = Report(
-        title=f"{detector.config.method.name} on {described(detector)}",
+        title=f"{detector.config.method.name} on {name}",
         metrics=metrics,
         threshold=detector.thresholds.image,
         messages=[m for m in messages if m],
@@ -198,12 +200,12 @@ def evaluate(
     return metrics, report
 
 
-def described(detector: Detector) -> str:
+def described(config: ConfigDict) -> str:
     """The data's name, for headings."""
-    data = detector.config.data
+    data = config.data
     if data.source == "synthetic":
         return data.name
-    return data.category or Path(data.path).name
+    return " ".join(filter(None, (Path(data.path).name, data.category)))
 
 
 def draw_curves(
@@ -269,10 +271,9 @@ def evaluate_workdir(workdir: Path, *, data: str = "") -> dict[str, Any]:
     if data:
         config.data.source, config.data.path, config.data.category = "folder", data, ""
         config.data.channels = detector.channels
-    source = build_source(config)
-    if config.data.on_error == "skip":
-        source = without_broken(source)
-    metrics, report = evaluate(detector, source, log=read_log(workdir / "log.jsonl"))
+    metrics, report = evaluate(
+        detector, build_source(config), name=described(config), log=read_log(workdir / "log.jsonl")
+    )
     files.write_text(workdir / "scores.csv", scores_csv(report))
     write_report(workdir / "report.html", report)
     # Last: a run with metrics.json has the other files too.

@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from recon_ad.baselines import NoModel
-from recon_ad.data import GOOD, Record, Source
+from recon_ad.data import GOOD, Record
 from recon_ad.detector import Detector, Prediction, map_bucket
-from recon_ad.errors import UserError
 from recon_ad.metrics import PixelHistogram, compact, empty_histogram, image_histogram, merge
 from recon_ad.metrics.summary import Judged, Pooled, mask_overlap
 
@@ -19,19 +18,6 @@ def truth_of(record: Record, shape: tuple[int, int]) -> np.ndarray | None:
     if record.load_mask is not None:
         return record.load_mask()
     return None if record.anomalous else np.zeros(shape, bool)
-
-
-def without_broken(source: Source) -> Source:
-    """The source without test images that cannot be decoded, each with its note."""
-    usable, notes = [], []
-    for record in source.test:
-        try:
-            record.load()
-        except UserError as error:
-            notes.append(f"Left out of the test: {error}")
-        else:
-            usable.append(record)
-    return source._replace(test=tuple(usable), notes=(*source.notes, *notes))
 
 
 class Clock:

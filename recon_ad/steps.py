@@ -59,12 +59,15 @@ def heldout_batches(
 
 
 def summed(metrics: list[dict[str, tuple[Any, Any]]]) -> dict[str, float]:
-    """(sum, count) pairs of several batches to one figure each."""
+    """(sum, count) pairs of several batches to one figure each; without those that count nothing.
+
+    Images without any variance, say, have no share of it that is unexplained.
+    """
     totals = {
         name: np.sum([np.asarray(m[name], np.float64) for m in metrics], axis=0)
         for name in metrics[0]
     }
-    return {name: float(total / count) for name, (total, count) in totals.items()}
+    return {name: float(total / count) for name, (total, count) in totals.items() if count}
 
 
 def check_finite(step: int, metrics: dict[str, tuple[Any, Any]]) -> None:
@@ -72,8 +75,8 @@ def check_finite(step: int, metrics: dict[str, tuple[Any, Any]]) -> None:
     for name, (total, _) in metrics.items():
         if not np.isfinite(total):
             raise FloatingPointError(
-                f"{name} is {total} at step {step}: lower config.optim.learning_rate, or look at "
-                "the training images of that batch; the last checkpoint is from before."
+                f"{name} is {total} at step {step}: lower config.optim.learning_rate. The last "
+                "checkpoint is from before."
             )
 
 

@@ -25,6 +25,7 @@ from recon_ad.data import Record, Source, split_holdout
 from recon_ad.data.augment import check_names
 from recon_ad.data.build import build_source
 from recon_ad.data.pipeline import Images, grid_patches, patch_batches
+from recon_ad.data.source import fingerprint
 from recon_ad.detector import Detector, load
 from recon_ad.diagnosis import verdict
 from recon_ad.errors import UserError
@@ -38,6 +39,7 @@ from recon_ad.runtime.checkpoints import Checkpoints
 from recon_ad.runtime.writer import Writer, read_log
 from recon_ad.steps import (
     Meter,
+    check_finite,
     eval_step,
     heldout_batches,
     named_key,
@@ -47,21 +49,28 @@ from recon_ad.steps import (
 
 logger = logging.getLogger("recon_ad")
 
-PROFILED_STEPS = range(10, 15)  # after compilation and warm-up
+WARM_UP, PROFILED = 10, 5  # steps before the profiler starts, and that it looks at
 SAMPLES = 8  # patches whose reconstruction is drawn at each held-out evaluation
 
 
-def check_same_run(workdir: Path, config: ConfigDict) -> None:
-    """Writes config.json, or checks that the run in the workdir has this very config."""
-    path = workdir / "config.json"
-    described = json.loads(config.to_json())
+def check_same_run(workdir: Path, name: str, content: dict[str, Any]) -> None:
+    """Writes workdir/name, or checks that the run in the workdir began with the same.
+
+    Raises:
+      UserError: it began with another; says in what they differ.
+    """
+    path = workdir / name
     if not path.is_file():
-        files.write_json(path, described)
+        files.write_json(path, content)
         return
-    changed = differences(json.loads(path.read_text()), described)
+    try:
+        before = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged ({error}): choose another --workdir.") from None
+    changed = differences(before, content)
     if changed:
         raise UserError(
-            f"{workdir} holds a run with another config ({'; '.join(changed[:5])}): "
+            f"{workdir} holds a run with another {path.stem} ({'; '.join(changed[:5])}): "
             "choose another --workdir, or delete this one to start anew."
         )
 
@@ -133,6 +142,10 @@ def fit_state(
     # At a checkpoint the order is: fetch what is pending, evaluate, save; then the next batch.
     # A checkpoint at step s thus has everything up to s and nothing of the batch after it.
     meter = Meter(book, batch_size=c.batch_size)
+    first = start + WARM_UP
+    profiled = range(first, min(first + PROFILED, c.steps)) if profile else range(0)
+    if profile and not profiled:
+        logger.warning("fewer than %d steps are left, too few to profile", WARM_UP + 1)
     draw = jax.jit(method.reconstruct) if method.reconstruct else None
     key = jax.device_put(root, everywhere)
     with (
@@ -141,7 +154,7 @@ def fit_state(
         jax.transfer_guard("disallow"),
     ):
         for step in range(start, c.steps):
-            if profile and step == start + PROFILED_STEPS.start:
+            if profiled and step == profiled.start:
                 jax.profiler.start_trace(str(workdir / "profile"))
             batch = meshes.put_batch(mesh, next(batches))
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
@@ -149,7 +162,7 @@ def fit_state(
             done = step + 1
             meter.add(done, metrics)
             writer.step_done()
-            if profile and done == start + PROFILED_STEPS.stop:
+            if profiled and done == profiled.stop:
                 meter.fetch()
                 jax.profiler.stop_trace()
             logs, evals = done % c.log_every == 0, done % c.eval_every == 0 or done == c.steps
@@ -161,7 +174,10 @@ def fit_state(
                 writer.scalars(done, {f"train_{k}": v for k, v in meter.means().items()})
             if evals:
                 meter.stop_clock()  # neither evaluation nor saving is training time
-                measured = summed([jax.device_get(eval_fn(state, frozen, b)) for b in held])
+                measured = [jax.device_get(eval_fn(state, frozen, b)) for b in held]
+                for part in measured:
+                    check_finite(done, part)  # before anything of it is kept
+                measured = summed(measured)
                 writer.scalars(done, {f"heldout_{k}": v for k, v in measured.items()})
                 if draw:
                     variables = method.finish(frozen, state, ())
@@ -193,10 +209,15 @@ def fit_state(
         ),
     }
     entry = next(e for e in log if e["step"] == chosen)
+    story |= {"explained_variance": None, "message": ""}
     if "heldout_unexplained_variance" in entry:
         story["explained_variance"] = 1 - entry["heldout_unexplained_variance"]
-        story["message"] = verdict(story["explained_variance"], [e["heldout_loss"] for e in log])
-    if story.get("message"):
+        story["message"] = verdict(
+            story["explained_variance"],
+            [e["heldout_loss"] for e in log],
+            patches=chosen * c.batch_size,
+        )
+    if story["message"]:
         logger.warning("%s", story["message"])
     return state, story
 
@@ -223,28 +244,34 @@ def train(
     workdir = Path(workdir)
     check_config(config)
     check_names(config.data.augment)
-    workdir.mkdir(parents=True, exist_ok=True)
-    check_same_run(workdir, config)
-    if (workdir / "detector" / "detector.json").is_file():
-        logger.info("training in %s is complete", workdir)
-        return load(workdir / "detector")
-
     source = source or build_source(config)
     for note in source.notes:
         logger.warning("%s", note)
+    resized = any(config.data.resize)
+    if resized and len(source.train) == 1:
+        raise UserError(
+            "there is 1 good image, and a region of it, held out for calibration, cannot be "
+            "resized as the whole is: give more images, or leave out config.data.resize."
+        )
     holdout = split_holdout(
         source.train,
         fraction=config.holdout.fraction,
         group=config.holdout.group,
-        # A region of an image cannot be resized as the whole image is.
-        few=0 if any(config.data.resize) else config.holdout.few,
+        few=0 if resized else config.holdout.few,
         gap=config.data.patch_size,
         min_side=config.data.patch_size,
     )
+    check_same_run(workdir, "config.json", json.loads(config.to_json()))
+    data = {"good_images": len(source.train), "fingerprint": fingerprint(source.train)}
+    check_same_run(workdir, "data.json", data)
+    if (workdir / "detector" / "detector.json").is_file():
+        logger.info("training in %s is complete", workdir)
+        return load(workdir / "detector")
+
     logger.info("held out for calibration: %s", holdout.how)
     images = Images(
         holdout.train,
-        size=tuple(config.data.resize) if any(config.data.resize) else None,
+        size=tuple(config.data.resize) if resized else None,
         patch_size=config.data.patch_size,
         cache_mib=config.data.cache_mib,
     )
@@ -258,7 +285,13 @@ def train(
         variables=jax.device_get(method.finish({}, state, ())),
         record={"training": story, "notes": list(source.notes)},
     )
-    detector = calibrate(detector, holdout.heldout, fpr=config.calibration.fpr, how=holdout.how)
+    detector = calibrate(
+        detector,
+        holdout.heldout,
+        fpr=config.calibration.fpr,
+        how=holdout.how,
+        regions_per_image=holdout.regions_per_image,
+    )
     detector.save(workdir / "detector")
     return detector
 
@@ -279,6 +312,7 @@ def main() -> int | None:
 
 if __name__ == "__main__":
     _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+    flags.mark_flag_as_required("config")
     _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
     _PROFILE = flags.DEFINE_bool("profile", False, "Profile a few steps to WORKDIR/profile.")
     _STOP_AFTER = flags.DEFINE_enum(

@@ -23,6 +23,18 @@ def test_takes_the_score_of_the_conformal_rank(n, fpr, rank, supported):
     assert conformal_threshold(scores, fpr=fpr) == (rank, pytest.approx(supported))
 
 
+def test_regions_are_asked_for_a_rate_that_makes_up_an_images():
+    scores = np.arange(1.0, 400.0)
+    assert conformal_threshold(scores, fpr=0.04, regions_per_image=4)[0] == 396  # as 0.01
+    few, supported = conformal_threshold(scores[:4], fpr=0.04, regions_per_image=4)
+    assert (few, supported) == (4, 0.5)
+    # The chance that one of a new image's 4 regions exceeds the largest of 4 others.
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(20_000, 8))
+    exceeded = draws[:, 4:].max(axis=1) > draws[:, :4].max(axis=1)
+    assert abs(exceeded.mean() - supported) < 0.015
+
+
 def test_keeps_the_false_positive_rate_on_average():
     rng = np.random.default_rng(0)
     rates = []

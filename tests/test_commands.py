@@ -135,9 +135,8 @@ def test_a_broken_test_image_stops_by_name_or_is_left_out_with_a_note(folder, tm
     (tmp_path / "data" / "test" / "good" / "broken.png").write_bytes(b"no image")
     config = small_config("configs/folder.py:smoke", **{"data.source": "folder"})
     config.data.path = str(tmp_path / "data")
-    trainer.train(config, tmp_path / "raise")
     with pytest.raises(UserError, match=r"broken\.png"):
-        evaluate.evaluate_workdir(tmp_path / "raise")
+        trainer.train(config, tmp_path / "raise")
     config.data.on_error = "skip"
     trainer.train(config, tmp_path / "skip")
     metrics = evaluate.evaluate_workdir(tmp_path / "skip")

@@ -165,12 +165,16 @@ def damaged(path, kind):
     elif kind == "no thresholds":
         del text["thresholds"]
         described.write_text(json.dumps(text))
+    elif kind == "no tensors named":
+        described.write_text(json.dumps(text | {"tensors": None}))
+    elif kind == "empty config":
+        described.write_text(json.dumps(text | {"config": {}}))
 
 
 @pytest.mark.parametrize(
     "kind",
     ["no tensors", "cut tensors", "not json", "another tensor's shape", "another format",
-     "no thresholds"],
+     "no tensors named", "empty config", "no thresholds"],
 )  # fmt: skip
 def test_damaged_detectors_are_refused_by_name(detector, tmp_path, kind):
     detector.save(tmp_path / "d")

@@ -2,28 +2,31 @@
 
 import pytest
 
-from recon_ad.diagnosis import fall, verdict
+from recon_ad.diagnosis import ENOUGH, fall, verdict
 
 FLAT = [1.0, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4]
 FALLING = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
 
 
 def test_a_model_that_learned_gets_no_message():
-    assert verdict(0.1, FLAT) == ""
-    assert verdict(0.9, FALLING) == ""
+    assert verdict(0.1, FLAT, patches=ENOUGH) == ""
+    assert verdict(0.9, FALLING, patches=10) == ""
 
 
 @pytest.mark.parametrize(
-    ("share", "losses", "says"),
+    ("share", "losses", "patches", "says"),
     [
-        (0.05, FLAT, "learned only the mean"),
-        (-0.3, FLAT, "learned only the mean"),
-        (0.05, FALLING, "not trained long enough"),
-        (0.05, [1.0, 0.9], "measured 2 times"),
+        (0.05, FLAT, ENOUGH, "learned only the mean"),
+        (-0.01, FLAT, ENOUGH, "learned only the mean"),
+        (0.05, FALLING, ENOUGH, "not trained long enough"),
+        (0.05, FALLING, 10, "not trained long enough"),
+        (0.05, FLAT, ENOUGH - 1, "too few to tell"),
+        (0.05, [1.0, 0.9], ENOUGH, "too few to tell"),
+        (-3.0, FALLING[::-1], ENOUGH, "rising"),
     ],
 )
-def test_a_model_that_did_not_is_told_why(share, losses, says):
-    assert says in verdict(share, losses)
+def test_a_model_that_did_not_is_told_why(share, losses, patches, says):
+    assert says in verdict(share, losses, patches=patches)
 
 
 def test_fall_compares_the_last_two_quarters():

@@ -94,6 +94,15 @@ def test_grid_patches_are_spread_over_the_records_and_limited():
     patches = grid_patches(records(4, height=64, width=96), size=None, patch_size=32, limit=8)
     assert patches.shape == (8, 32, 32, 3)
     assert set(np.round(patches[:, 0, 0, 0] * 255)) == {0, 1, 2, 3}
+    again = grid_patches(records(4, height=64, width=96), size=None, patch_size=32, limit=8)
+    np.testing.assert_array_equal(patches, again)
+
+
+def test_grid_patches_of_many_records_are_not_all_of_one_corner():
+    many = grid_patches(records(40, height=96, width=96), size=None, patch_size=32, limit=40)
+    assert {tuple(p) for p in np.round(many[:, 0, 0, 1:] * 255).astype(int)} == {
+        (r, c) for r in (0, 32, 64) for c in (0, 32, 64)
+    }
 
 
 def test_uint8_and_float_images_mean_the_same():

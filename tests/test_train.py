@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from runs import losses, only_devices, outcome, small_config
 
-from recon_ad import evaluate
+from recon_ad import diagnosis, evaluate
 from recon_ad import train as trainer
 from recon_ad.data import memory_source
 from recon_ad.detector import core, load
 from recon_ad.errors import UserError
 from recon_ad.methods import build_method
+from recon_ad.runtime.checkpoints import Checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def finished(tmp_path_factory):
 
 def test_writes_all_that_the_contract_names(finished):
     for name in (
-        "config.json", "log.jsonl", "checkpoints", "detector/detector.json",
+        "config.json", "data.json", "log.jsonl", "checkpoints", "detector/detector.json",
         "detector/variables.safetensors", "metrics.json", "report.html", "scores.csv",
     ):  # fmt: skip
         assert (finished / name).exists(), name
@@ -103,19 +104,71 @@ def test_another_config_in_the_same_workdir_is_refused_with_the_difference(finis
         trainer.train(small_config(**{"optim.learning_rate": 0.002}), finished)
 
 
+def test_other_images_in_the_same_workdir_are_refused(tmp_path):
+    images = list(np.random.default_rng(0).integers(0, 256, (3, 128, 96), np.uint8))
+    config = small_config(**{"train.steps": 2})
+    trainer.train(config, tmp_path, source=memory_source(images))
+    trainer.train(config, tmp_path, source=memory_source(images))
+    with pytest.raises(UserError, match="another data"):
+        trainer.train(config, tmp_path, source=memory_source([*images[:2], images[2] // 2]))
+
+
+def test_train_seconds_add_up_over_a_resumption(tmp_path, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    def stopping(mesh, batch):
+        stopping.calls += "index" in batch
+        if stopping.calls == 4:
+            raise Stopped
+        return put_batch(mesh, batch)
+
+    put_batch, stopping.calls = trainer.meshes.put_batch, 0
+    monkeypatch.setattr(trainer.meshes, "put_batch", stopping)
+    with pytest.raises(Stopped):
+        trainer.train(small_config(), tmp_path)
+    (book,) = [
+        json.loads(p.read_text()) for p in (tmp_path / "checkpoints/2/book").glob("metadata")
+    ]
+    monkeypatch.setattr(trainer.meshes, "put_batch", put_batch)
+    story = trainer.train(small_config(), tmp_path).record["training"]
+    assert story["train_seconds"] > book["train_seconds"] > 0
+
+
+def test_images_without_any_variance_are_trained_and_evaluated(tmp_path):
+    flat = memory_source(list(np.full((4, 128, 96), 7, np.uint8)))
+    detector = trainer.train(small_config(), tmp_path, source=flat)
+    assert detector.record["training"]["explained_variance"] is None
+    json.loads((tmp_path / "detector" / "detector.json").read_text())
+
+
+def test_one_image_cannot_be_resized_and_cut(tmp_path):
+    one = memory_source([np.zeros((256, 256), np.uint8)])
+    with pytest.raises(UserError, match=r"config\.data\.resize"):
+        trainer.train(small_config(**{"data.resize": (64, 64)}), tmp_path / "w", source=one)
+    assert not (tmp_path / "w").exists()
+
+
 def test_a_nan_stops_the_run_and_names_the_step(tmp_path):
     config = small_config(**{"optim.learning_rate": float("1e38")})
     with pytest.raises(FloatingPointError, match=r"loss is (nan|inf) at step \d+"):
         trainer.train(config, tmp_path)
 
 
-def test_the_best_checkpoint_is_used_when_asked_for(tmp_path):
-    # So high a rate makes the loss jump about; the lowest held-out loss is the one to find.
-    config = small_config(**{"train.select": "best", "optim.learning_rate": 0.01})
+def test_the_best_checkpoint_is_kept_and_used_when_asked_for(tmp_path, monkeypatch):
+    save, states = Checkpoints.save, {}
+
+    def ranked(self, step, state, book, *, loss):
+        states[step] = jax.device_get(state.params)
+        save(self, step, state, book, loss=0.1 if step == 4 else 0.2)
+
+    monkeypatch.setattr(Checkpoints, "save", ranked)
+    config = small_config(**{"train.select": "best", "train.steps": 12})
     detector = trainer.train(config, tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    held = {e["step"]: e["heldout_loss"] for e in lines if "heldout_loss" in e}
-    assert detector.record["training"]["selected_step"] == min(held, key=held.get)
+    assert detector.record["training"]["selected_step"] == 4
+    jax.tree.map(np.testing.assert_array_equal, detector.variables["params"], states[4])
+    kept = {int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()}
+    assert kept == {4, 10, 12}
 
 
 def test_eight_devices_learn_as_one_does(tmp_path, monkeypatch):
@@ -141,7 +194,8 @@ def test_pmap_of_the_core_agrees_with_jit(finished):
     np.testing.assert_allclose(by_device[1].reshape(16, 32, 32, 1), reconstruction, atol=1e-6)
 
 
-def test_a_model_that_learned_only_the_mean_is_told_so(tmp_path, caplog):
+def test_a_model_that_learned_only_the_mean_is_told_so(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(diagnosis, "ENOUGH", 300)  # of these small patches
     rng = np.random.default_rng(0)
     noise = memory_source(list(rng.integers(0, 256, (12, 32, 32), np.uint8)))
     config = small_config(**{"train.steps": 40, "train.eval_every": 2, "optim.learning_rate": 1e-4})
@@ -219,11 +273,16 @@ def test_the_command_profiles_resumes_and_says_that_it_is_complete(tmp_path):
         (["--config", "configs/demo.py:method=gan"], "gan"),
         (["--config", "configs/demo.py:colour=red"], "no argument 'colour'"),
         (["--config", "configs/demo.py", "extra"], "'extra' is not a flag"),
+        (["--config", "configs/demo.py", "--config.train.stepz=3"], "stepz"),
+        (["--config", "configs/demo.py", "--config.train.steps=abc"], "abc"),
+        (["--config", "configs/nothing.py"], "nothing.py"),
+        ([], "--config"),
+        (["--config", "configs/demo.py:smoke", "--workdir", "README.md"], "README.md"),
     ],
 )
 def test_mistakes_end_in_one_sentence_without_a_traceback(tmp_path, arguments, says):
     result = subprocess.run(
-        [sys.executable, "-m", "recon_ad.train", *arguments, "--workdir", str(tmp_path / "w")],
+        [sys.executable, "-m", "recon_ad.train", "--workdir", str(tmp_path / "w"), *arguments],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 2

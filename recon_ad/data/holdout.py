@@ -20,11 +20,20 @@ _BLOCKS = 4  # more blocks cut more series in two, fewer show less of what varie
 
 
 class HoldOut(NamedTuple):
-    """Training images, held-out normal images, and one sentence on how they were divided."""
+    """Good images divided.
+
+    Attributes:
+      train: images, or parts of them, to learn from.
+      heldout: normal images, or regions of them, to calibrate with.
+      how: one sentence on how they were divided.
+      regions_per_image: how many held-out regions make up a whole image, 1 where images are held
+        out whole. An image's score is a maximum, so it is likelier to be high than a region's.
+    """
 
     train: tuple[Record, ...]
     heldout: tuple[Record, ...]
     how: str
+    regions_per_image: float = 1.0
 
 
 def split_holdout(
@@ -133,6 +142,7 @@ def _by_region(records: list[Record], fraction: float, *, gap: int, min_side: in
     train: list[Record] = []
     heldout: list[Record] = []
     cuts: list[tuple[str, int]] = []
+    ratios: list[float] = []
     for record in records:
         height, width = record.load().shape[:2]
         axis, length = ("columns", width) if width >= height else ("rows", height)
@@ -143,6 +153,7 @@ def _by_region(records: list[Record], fraction: float, *, gap: int, min_side: in
         train.append(_part(record, axis, 0, length - gap - held))
         heldout.append(_part(record, axis, length - held, length))
         cuts.append((axis, held))
+        ratios.append(length / held)
     if not cuts:
         raise UserError(
             f"{_counted(records)}, too few to hold some out, and none is large enough to be cut "
@@ -159,7 +170,7 @@ def _by_region(records: list[Record], fraction: float, *, gap: int, min_side: in
         sizes = [held for _, held in cuts]
         part = f"last {min(sizes)} to {max(sizes)} px of the longer side"
     how = f"{which} {part}, {gap} px apart from the training part{rest}"
-    return HoldOut(tuple(train), tuple(heldout), how)
+    return HoldOut(tuple(train), tuple(heldout), how, sum(ratios) / len(ratios))
 
 
 def _counted(records: list[Record]) -> str:

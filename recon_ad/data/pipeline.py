@@ -67,9 +67,15 @@ class Images:
         self._patch = (patch_size, patch_size)
         first = self._read(0)
         self.channels = first.shape[2]
-        self._cache: list[np.ndarray] | None = None
-        if first.nbytes * len(records) <= cache_mib * 2**20:
-            self._cache = [first, *(self._read(i) for i in range(1, len(records)))]
+        self._cache: list[np.ndarray] | None = []
+        left = cache_mib * 2**20
+        for i in range(len(records)):
+            image = first if i == 0 else self._read(i)
+            left -= image.nbytes
+            if left < 0:
+                self._cache = None
+                break
+            self._cache.append(image)
 
     def _read(self, i: int) -> np.ndarray:
         image = resize(self._records[i].load(), self._size)
@@ -141,14 +147,18 @@ def patch_batches(
 def grid_patches(
     records: Sequence[Record], *, size: tuple[int, int] | None, patch_size: int, limit: int
 ) -> Float[np.ndarray, "n p p c"]:
-    """Up to `limit` patches on a regular grid without overlap, evenly spread over the records."""
+    """Up to `limit` patches of a grid without overlap, about as many from each record.
+
+    Which cells of the grid is drawn, the same each time: a regular choice would take the corners.
+    """
     patches: list[np.ndarray] = []
     per_image = -(-limit // len(records))
-    for record in records:
+    for i, record in enumerate(records):
         tile = (patch_size, patch_size)
         image = tiles.pad_to_tile(resize(record.load(), size), tile=tile)
         corners = tiles.tile_corners(image.shape[:2], tile=tile, stride=tile)
-        chosen = np.unique(np.linspace(0, len(corners) - 1, per_image).astype(int))
-        patches.extend(tiles.cut(to_unit(image), [corners[i] for i in chosen], tile=tile))
+        rng = np.random.default_rng(i)
+        chosen = rng.choice(len(corners), min(per_image, len(corners)), replace=False)
+        patches.extend(tiles.cut(to_unit(image), [corners[j] for j in chosen], tile=tile))
     chosen = np.unique(np.linspace(0, len(patches) - 1, limit).astype(int))
     return np.stack([patches[i] for i in chosen])

@@ -4,7 +4,9 @@ Images are NumPy [h, w, c], uint8 as decoded or float32 in [0, 1]; truth masks a
 True where defective. Loading is lazy: a source of a thousand images holds a thousand names.
 """
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,6 +53,39 @@ class Source(NamedTuple):
     train: tuple[Record, ...]
     test: tuple[Record, ...]
     notes: tuple[str, ...] = ()
+
+
+def readable(source: Source, *, on_error: str) -> Source:
+    """The source with every test image decoded once, so that none stops an evaluation halfway.
+
+    Args:
+      source: any.
+      on_error: "raise" stops at the first broken test image, "skip" leaves it out with a note.
+
+    Raises:
+      UserError: a test image is broken.
+    """
+    usable, notes = [], []
+    for record in source.test:
+        try:
+            record.load()
+        except UserError as error:
+            if on_error == "raise":
+                raise
+            notes.append(f"Left out of the test: {error}")
+        else:
+            usable.append(record)
+    return source._replace(test=tuple(usable), notes=(*source.notes, *notes))
+
+
+def fingerprint(records: Sequence[Record]) -> str:
+    """A digest of all names and of the pixels of up to 16 images spread over them."""
+    digest = hashlib.sha256(json.dumps([record.name for record in records]).encode())
+    step = max(1, len(records) // 16)
+    for record in records[::step]:
+        image = record.load()
+        digest.update(f"{image.shape} {image.dtype}".encode() + image.tobytes())
+    return digest.hexdigest()
 
 
 def as_image(image: Any, *, name: str) -> Shaped[np.ndarray, "h w c"]:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from recon_ad.errors import UserError
 
+ROUNDING = 1e-6  # of a float32 mean of values in [0, 1]
 Variables = Mapping[str, PyTree]  # what inference needs, nothing of the optimiser
 Batch = PyTree
 Metrics = dict[str, tuple[Array, Array]]
@@ -94,6 +95,8 @@ def unexplained_variance(
     explains nothing.
     """
     spread = images - jnp.mean(images, axis=(1, 2), keepdims=True)
+    # A constant patch differs from its mean by rounding only; that is no variance to explain.
+    spread = jnp.where(jnp.abs(spread) < ROUNDING, 0.0, spread)
     residual, _ = masked_mean(jnp.sum((images - reconstructions) ** 2, axis=(1, 2, 3)), mask)
     total, _ = masked_mean(jnp.sum(spread**2, axis=(1, 2, 3)), mask)
     return residual, total

@@ -88,6 +88,8 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
             f"config.data.patch_size is {size}, but the CAE needs a multiple of {DOWNSCALING}: "
             "choose 64, 128 or 256, for example."
         )
+    if config.method.n_z < 1:
+        raise UserError(f"config.method.n_z is {config.method.n_z}; a code has 1 number or more.")
     if variant not in ENCODERS:
         raise UserError(
             f"config.method.variant is {variant!r}; choose one of {', '.join(ENCODERS)}."

@@ -324,7 +324,8 @@ def upper_quantile(histogram: PixelHistogram, share: float) -> float:
     count = histogram.normal + histogram.anomalous
     if not count.sum():
         raise UndefinedMetric("no pixels")
-    place = int(np.searchsorted(np.cumsum(count), share * count.sum()))
+    # 99.9 / 100 is 0.9990000000000001 in binary: without this, one pixel too far.
+    place = int(np.searchsorted(np.cumsum(count), share * count.sum() * (1 - 1e-12)))
     key = histogram.key[min(place, len(count) - 1)]
     # The bin's largest pattern: its leading bits, followed by ones.
     shift = np.uint32(32 - histogram.bits)

@@ -23,6 +23,7 @@ from recon_ad.metrics.segmentation import (
     PixelHistogram,
     aupro,
     aupro_bound,
+    coarsen,
     empty_histogram,
     iou_max,
     iou_max_bound,
@@ -150,18 +151,27 @@ def _bounds(pixels: PixelHistogram) -> dict[str, float]:
 
 
 def _intervals(
-    judged: Sequence[Judged], *, seed: int, resamples: int
+    judged: Sequence[Judged], everything: PixelHistogram, *, seed: int, resamples: int
 ) -> dict[str, tuple[float, float]]:
     """95 % bootstrap intervals of what has one."""
-    found: dict[str, tuple[float, float]] = {}
     scores = np.array([j.score for j in judged], np.float64)
     truth = np.array([j.anomalous for j in judged], bool)
     histograms = [j.pixels for j in judged if j.pixels is not None]
-    for intervals in (
-        lambda: bootstrap.image_intervals(scores, truth, seed=seed, resamples=resamples),
-        lambda: bootstrap.pixel_intervals(histograms, seed=seed, resamples=resamples),
-    ):
-        found |= _given({}, "", intervals) or {}
+    images = _given(
+        {}, "", lambda: bootstrap.image_intervals(scores, truth, seed=seed, resamples=resamples)
+    )
+    pixels = _given(
+        {}, "", lambda: bootstrap.pixel_intervals(histograms, seed=seed, resamples=resamples)
+    )
+    found = dict(images or {})
+    if pixels:
+        bits = min(h.bits for h in histograms)
+        coarse = merge(*(coarsen(h, bits=bits) for h in histograms))
+        for name, (low, high) in pixels.items():
+            # The resamples are of coarse histograms, whose own figure is a little off.
+            figure = bootstrap.PIXEL_FIGURES[name]
+            shift = figure(everything) - figure(coarse)
+            found[name] = (max(0.0, low + shift), min(1.0, high + shift))
     return found
 
 
@@ -200,7 +210,7 @@ def summarize(
         **images,
         **pixels,
         **iou,
-        "intervals": _intervals(judged, seed=seed, resamples=resamples),
+        "intervals": _intervals(judged, everything, seed=seed, resamples=resamples),
         "bounds": _bounds(everything),
         "per_defect": _per_defect(judged, pooled),
         "truths": {name: pixel_figures(h)[0] for name, h in pooled.other.items()},

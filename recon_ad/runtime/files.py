@@ -41,7 +41,10 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextmanager
 def fresh_directory(path: Path) -> Iterator[Path]:
-    """A temporary directory that replaces `path` when the block ends without an exception."""
+    """A temporary directory that replaces `path` when the block ends without an exception.
+
+    Nobody sees it half written. The old one is renamed, not deleted, until the new one stands.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:

@@ -12,15 +12,22 @@ from jaxtyping import Array, PyTree
 
 from recon_ad.errors import UserError
 
-# JAX finds the coordinator by itself under these launchers; on a lone machine there is none.
-_CLUSTERS = ("JAX_COORDINATOR_ADDRESS", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+# Under these launchers JAX finds the coordinator by itself; the values are numbers of processes.
+_LAUNCHERS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+_PROCESS = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def initialize_distributed() -> None:
     """Joins the other hosts, if a launcher says that there are any; before any device use."""
-    if "JAX_COORDINATOR_ADDRESS" in os.environ or any(
-        int(os.environ.get(name, "1")) > 1 for name in _CLUSTERS[1:]
-    ):
+    env = os.environ
+    if "JAX_COORDINATOR_ADDRESS" in env:
+        absent = [name for name in _PROCESS if name not in env]
+        if absent:
+            raise UserError(f"JAX_COORDINATOR_ADDRESS is set, but {' and '.join(absent)} is not.")
+        jax.distributed.initialize(
+            env["JAX_COORDINATOR_ADDRESS"], *(int(env[name]) for name in _PROCESS)
+        )
+    elif any(int(env.get(name, "1")) > 1 for name in _LAUNCHERS):
         jax.distributed.initialize()
 
 

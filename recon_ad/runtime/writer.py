@@ -51,7 +51,7 @@ class Writer:
         kept = read_log(path, until=start)
         files.write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
         self._file = path.open("a")
-        self._board = SummaryWriter(str(workdir), purge_step=start, flush_secs=30)
+        self._board = SummaryWriter(str(workdir), purge_step=start + 1, flush_secs=30)
         # A bar only where somebody looks; a log file gets lines.
         self._bar = tqdm(total=total, initial=start, disable=not sys.stderr.isatty(), unit="step")
 
