@@ -1,8 +1,10 @@
 """The demo: a CAE that learns a chess board and finds where it was bent.
 
-make demo
-python -m recon_ad.train --config configs/demo.py --workdir runs/demo
-python -m recon_ad.train --config configs/demo.py:dataset=noise --workdir runs/noise
+    make demo
+    python -m recon_ad.train --config configs/demo.py --workdir runs/demo
+    python -m recon_ad.train --config configs/demo.py:dataset=noise --workdir runs/noise
+
+Time and score, with hardware: results/demo.json.
 """
 
 from configs import default
@@ -18,9 +20,14 @@ def get_config(arg=""):
     c.data.source = "synthetic"
     c.data.name = args.dataset
     c.data.channels = 1
-    # The paper thresholds the residual map as it is.
-    c.inference.sigma = 0.0
-    c.train.steps = 400
+    # Some four minutes on two cores.
+    c.train.steps = 700
+    c.train.batch_size = 16
     c.train.eval_every = 100
     c.train.log_every = 20
+    c.optim.schedule = "cosine"
+    # Every pixel is seen by sixteen tiles, and single misplaced pixels are smoothed away; the paper
+    # thresholds the map as it is (configs/schneider2022.py).
+    c.inference.stride = 32
+    c.inference.sigma = 1.0
     return default.finish(c, smoke=args.smoke)
