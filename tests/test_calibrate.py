@@ -25,8 +25,8 @@ def test_takes_the_score_of_the_conformal_rank(n, fpr, rank, supported):
 
 def test_regions_are_asked_for_a_rate_that_makes_up_an_images():
     scores = np.arange(1.0, 400.0)
-    assert conformal_threshold(scores, fpr=0.04, regions_per_image=4)[0] == 396  # as 0.01
-    few, supported = conformal_threshold(scores[:4], fpr=0.04, regions_per_image=4)
+    assert conformal_threshold(scores, fpr=0.04, regions_per_image=4.0)[0] == 396  # as 0.01
+    few, supported = conformal_threshold(scores[:4], fpr=0.04, regions_per_image=4.0)
     assert (few, supported) == (4, 0.5)
     # The chance that one of a new image's 4 regions exceeds the largest of 4 others.
     rng = np.random.default_rng(0)
