@@ -4,7 +4,7 @@
     python -m recon_ad.train --config configs/demo.py --workdir runs/demo
     python -m recon_ad.train --config configs/demo.py:dataset=noise --workdir runs/noise
 
-Time and score, with hardware: results/demo.json.
+Time and score, with hardware: results/runs.json.
 """
 
 from configs import default

@@ -216,11 +216,7 @@ def shown(metrics: Mapping[str, Any], key: str, value: Any) -> str:
 
 
 def no_model_warnings(metrics: Mapping[str, Any]) -> list[str]:
-    """One sentence for each figure at which no model at all does about as well as the model.
-
-    Mean brightness counts in either direction: where defective images are darker throughout, its
-    AUROC is near 0, and the set is as confounded as one with an AUROC near 1.
-    """
+    """One sentence for each figure at which no model at all does about as well as the model."""
     sentences = []
     for name, label in NO_MODEL.items():
         for key in ("image_auroc", "pixel_auroc"):
@@ -228,19 +224,19 @@ def no_model_warnings(metrics: Mapping[str, Any]) -> list[str]:
             base = metrics.get("no_model", {}).get(name, {}).get(key)
             if not is_number(model) or not is_number(base):
                 continue
-            turned = name == "mean_brightness" and base < 0.5
-            strength = 1 - base if turned else base
-            if strength < model - CONFOUNDED_MARGIN:
+            if base < model - CONFOUNDED_MARGIN:
                 continue
-            means = (
-                "The test set is confounded or too easy: this figure is no evidence that the "
-                "model finds the defects."
-                if strength >= EASY
-                else "On this test set the model adds next to nothing to it."
-            )
-            way = " (darker images being the defective ones)" if turned else ""
+            if base >= EASY:
+                means = (
+                    "The test set is confounded or too easy: this figure is no evidence that the "
+                    "model finds the defects."
+                )
+            elif base > model + CONFOUNDED_MARGIN:
+                means = "On this test set the model does worse than that."
+            else:
+                means = "On this test set the model adds next to nothing to it."
             sentences.append(
                 f"With no model at all, {label} reaches {FIGURES[key].label} "
-                f"{ratio(strength)}{way}; the model reaches {ratio(model)}. {means}"
+                f"{ratio(base)}; the model reaches {ratio(model)}. {means}"
             )
     return sentences
