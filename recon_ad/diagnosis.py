@@ -31,7 +31,9 @@ def verdict(explained_variance: float, losses: Sequence[float], *, patches: int)
     """
     if explained_variance >= LEARNED:
         return ""
-    share = f"explains {explained_variance:.1%} of the variance of held-out normal patches"
+    # Rounded first: a hair below zero would be written as -0.0 %.
+    rounded = round(explained_variance, 3) + 0.0
+    share = f"explains {rounded:.1%} of the variance of held-out normal patches"
     if fall(losses) >= LEVEL:
         return (
             f"The model {share}, but its loss is still falling: it was not trained long enough. "

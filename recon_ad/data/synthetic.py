@@ -23,7 +23,8 @@ from scipy import ndimage
 from recon_ad.data.source import GOOD, Record, Source
 from recon_ad.errors import UserError
 
-# Fixed before the first training on these sets, and never tuned to a score.
+# Chosen by the look of the pictures, before a model was trained on them beyond a smoke test; never
+# tuned to a score, and not to be changed any more.
 SIZE = 512  # px, height and width
 IMAGES = 4  # in each of: train, test good, test anomalous
 SQUARE = 16  # px, side of a chess square
@@ -59,7 +60,7 @@ def synthetic_source(kind: str, *, seed: int = 0, truth: str = "B") -> Source:
     The paper has no normal test images; they are here so that image-level metrics exist.
 
     Args:
-      kind: "chess", squares displaced elastically (Simard et al. 2003, ICDAR, section 2) in three
+      kind: "chess", squares displaced elastically (Simard et al. 2003, ICDAR, section 2) in six
         windows; or "noise", Gaussian noise with two noisy straight lines drawn on top.
       seed: any non-negative number; another seed gives other images of the same kind.
       truth: "A" or "B" (module docstring): which one `load_mask` gives; the other one is in
