@@ -89,7 +89,6 @@ def fit_state(
 
     # ---- Devices -------------------------------------------------------------------------------
     mesh = meshes.data_mesh()
-    meshes.check_batch_size(c.batch_size, mesh)
     everywhere = meshes.replicated(mesh)
     root = jax.random.key(config.seed)
 
@@ -261,6 +260,15 @@ def train(
         gap=config.data.patch_size,
         min_side=config.data.patch_size,
     )
+    images = Images(
+        holdout.train,
+        size=tuple(config.data.resize) if resized else None,
+        patch_size=config.data.patch_size,
+        cache_mib=config.data.cache_mib,
+    )
+    method = build_method(config, channels=images.channels)
+    meshes.check_batch_size(config.train.batch_size, meshes.data_mesh())
+    # Only now, when all of it is known to fit: a mistake that was put right is no other config.
     check_same_run(workdir, "config.json", json.loads(config.to_json()))
     data = {"good_images": len(source.train), "fingerprint": fingerprint(source.train)}
     check_same_run(workdir, "data.json", data)
@@ -269,13 +277,6 @@ def train(
         return load(workdir / "detector")
 
     logger.info("held out for calibration: %s", holdout.how)
-    images = Images(
-        holdout.train,
-        size=tuple(config.data.resize) if resized else None,
-        patch_size=config.data.patch_size,
-        cache_mib=config.data.cache_mib,
-    )
-    method = build_method(config, channels=images.channels)
     state, story = fit_state(
         config, workdir, images, holdout.heldout, method=method, profile=profile
     )
@@ -300,6 +301,10 @@ def main() -> int | None:
     """The command."""
     meshes.initialize_distributed()
     workdir = Path(_WORKDIR.value)
+    # ml_collections reports a missing file only when a field is first asked for.
+    path, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    if not Path(path).is_file():
+        raise UserError(f"there is no config file {path}; see the folder configs/.")
     train(_CONFIG.value, workdir, profile=_PROFILE.value)
     if _STOP_AFTER.value == "train":
         return None

@@ -142,6 +142,16 @@ def test_images_without_any_variance_are_trained_and_evaluated(tmp_path):
     json.loads((tmp_path / "detector" / "detector.json").read_text())
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{"data.patch_size": 40}, {"train.batch_size": 12}, {"method.variant": "x"}, {"method.n_z": 0}],
+)
+def test_a_mistake_that_was_put_right_is_no_other_config(tmp_path, fields):
+    with pytest.raises(UserError):
+        trainer.train(small_config(**fields), tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
 def test_one_image_cannot_be_resized_and_cut(tmp_path):
     one = memory_source([np.zeros((256, 256), np.uint8)])
     with pytest.raises(UserError, match=r"config\.data\.resize"):
