@@ -64,6 +64,22 @@ def default_config() -> ConfigDict:
     return c
 
 
+def synthetic_config(args) -> ConfigDict:
+    """The CAE variant and the data of Schneider et al. 2022, section 3.1, as `args` say.
+
+    The map is thresholded as it is, as in the paper.
+    """
+    c = default_config()
+    c.seed = args.seed
+    c.method.name = args.method
+    c.method.variant = "synthetic"
+    c.data.source = "synthetic"
+    c.data.name = args.dataset
+    c.data.channels = 1
+    c.inference.sigma = 0.0
+    return c
+
+
 def finish(config: ConfigDict, *, smoke: bool) -> ConfigDict:
     """The finished config; with `smoke`, shrunk to seconds and without need of any file."""
     if smoke:

@@ -13,13 +13,7 @@ from recon_ad.config import parse_arg
 
 def get_config(arg=""):
     args = parse_arg(arg, method="cae", dataset="chess", seed=0, smoke=False)
-    c = default.default_config()
-    c.seed = args.seed
-    c.method.name = args.method
-    c.method.variant = "synthetic"
-    c.data.source = "synthetic"
-    c.data.name = args.dataset
-    c.data.channels = 1
+    c = default.synthetic_config(args)
     # Some four minutes on two cores.
     c.train.steps = 700
     c.train.batch_size = 16

@@ -11,12 +11,5 @@ from recon_ad.config import parse_arg
 
 def get_config(arg=""):
     args = parse_arg(arg, method="cae", dataset="chess", seed=0, smoke=False)
-    c = default.default_config()
-    c.seed = args.seed
-    c.method.name = args.method
-    c.method.variant = "synthetic"
-    c.data.source = "synthetic"
-    c.data.name = args.dataset
-    c.data.channels = 1
-    c.inference.sigma = 0.0  # the paper thresholds the residual map as it is
+    c = default.synthetic_config(args)
     return default.finish(c, smoke=args.smoke)

@@ -104,6 +104,12 @@ def parse_arg(arg: str, **defaults: Any) -> SimpleNamespace:
     return SimpleNamespace(**values)
 
 
+def check_file(path: str) -> None:
+    """Raises UserError where there is no such config file."""
+    if not Path(path).is_file():
+        raise UserError(f"there is no config file {path}; see the folder configs/.")
+
+
 def load_config(spec: str) -> ConfigDict:
     """The config of `path/to/file.py:arguments`, as the commands' `--config` takes it.
 
@@ -111,8 +117,7 @@ def load_config(spec: str) -> ConfigDict:
       UserError: no such file, or an argument it does not have.
     """
     path, _, arg = spec.partition(":")
-    if not Path(path).is_file():
-        raise UserError(f"there is no config file {path}; see the folder configs/.")
+    check_file(path)
     module_spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     assert module_spec is not None and module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)

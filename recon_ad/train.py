@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 
 from recon_ad import cli, evaluate
 from recon_ad.calibrate import calibrate
-from recon_ad.config import check_config, differences
+from recon_ad.config import check_config, check_file, differences
 from recon_ad.data import Record, Source, split_holdout
 from recon_ad.data.augment import check_names
 from recon_ad.data.build import build_source
@@ -303,8 +303,7 @@ def main() -> int | None:
     workdir = Path(_WORKDIR.value)
     # ml_collections reports a missing file only when a field is first asked for.
     path, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    if not Path(path).is_file():
-        raise UserError(f"there is no config file {path}; see the folder configs/.")
+    check_file(path)
     train(_CONFIG.value, workdir, profile=_PROFILE.value)
     if _STOP_AFTER.value == "train":
         return None

@@ -102,7 +102,7 @@ def unexplained_variance(
     return residual, total
 
 
-def sgd_update(
+def apply_gradients(
     tx: optax.GradientTransformation, state: TrainState, grads: PyTree, batch_stats: PyTree
 ) -> TrainState:
     """The state after one optimiser step."""

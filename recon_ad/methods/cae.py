@@ -51,7 +51,7 @@ def train_step(
     grad_fn = jax.value_and_grad(_loss, has_aux=True)
     (loss, _), grads = grad_fn(state.params, images, model=model)
     count = jnp.float32(images.shape[0])
-    return base.sgd_update(tx, state, grads, {}), {"loss": (loss * count, count)}
+    return base.apply_gradients(tx, state, grads, {}), {"loss": (loss * count, count)}
 
 
 def eval_step(
