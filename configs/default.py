@@ -22,12 +22,17 @@ def default_config() -> ConfigDict:
     c.data.category = ""  # folder: subfolder of path that holds train/ and test/
     c.data.name = "chess"  # synthetic: or "noise"
     c.data.truth = "B"  # synthetic: A displaced or overdrawn, B value changed
-    c.data.channels = 0  # 1 gray, 3 RGB, 0 as the training images are
+    c.data.channels = 0  # 1 gray, 3 RGB, n as all files have, 0 as the training images are
+    # Values in the files that mean black and white, such as (0, 4095) for 12 bits kept in 16;
+    # (0, 0) goes by their type: 0 to 255, 0 to 65535, floats 0 to 1.
+    c.data.input_range = (0.0, 0.0)
     c.data.on_error = "raise"  # a broken training image: "raise" stops, "skip" leaves it out
     c.data.resize = (0, 0)  # height and width in px that images are resized to; (0, 0) native
     c.data.patch_size = 128  # px, side of the square training patches and of the tiles
     c.data.augment = ()  # names from recon_ad.data.augment.AUGMENTATIONS, applied in order
-    c.data.cache_mib = 2048  # MiB of decoded training images kept in memory; above it, none is
+    # Decoded training images are kept in memory, else in a temporary file, else decoded each time.
+    c.data.cache_mib = 1024  # MiB, the most that is kept in memory
+    c.data.disk_cache_mib = 32_768  # MiB, the most that is kept in the file
 
     c.holdout = ConfigDict()  # normal images kept from training, for calibration
     c.holdout.fraction = 0.2  # share of the training images (or of each image's length)

@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from recon_ad.data import memory_source
+from recon_ad.data.arrays import given_range
 from recon_ad.detector import Detector
 from recon_ad.train import train
 
@@ -23,7 +24,7 @@ def fit(
 
     Args:
       images_or_path: a folder as `configs/folder.py:path=` takes it, or good images, [h, w] or
-        [h, w, c], uint8 or float in [0, 1], in a list or in one array [n, h, w, c].
+        [h, w, c], uint8, uint16 or float in [0, 1], in a list or in one array [n, h, w, c].
       config: from `recon_ad.load_config("configs/folder.py")`, say; not changed.
       workdir: where checkpoints and logs are kept; a temporary directory by default.
 
@@ -35,7 +36,7 @@ def fit(
     if isinstance(images_or_path, (str, os.PathLike)):
         config.data.source, config.data.path = "folder", os.fspath(images_or_path)
     else:
-        source = memory_source(images_or_path)
+        source = memory_source(images_or_path, input_range=given_range(config.data.input_range))
         config.data.source = "memory"
     if workdir is not None:
         return train(config, Path(workdir), source=source)

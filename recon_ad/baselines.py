@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from recon_ad.data import Record
-from recon_ad.data.pipeline import to_unit
+from recon_ad.data.arrays import to_unit
 from recon_ad.metrics import (
     PixelHistogram,
     UndefinedMetric,

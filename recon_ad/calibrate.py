@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from recon_ad import cli
 from recon_ad.data import Record, folder_source
+from recon_ad.data.arrays import given_range
 from recon_ad.detector import Detector, Thresholds, load
 from recon_ad.errors import UserError
 from recon_ad.metrics import empty_histogram, image_histogram, merge, upper_quantile
@@ -74,10 +75,11 @@ def calibrate(
     pixels = empty_histogram()
     scores = []
     for record in heldout:
-        prediction = detector.predict(record.load(), reconstruct=False)
+        roi = record.load_roi() if record.load_roi else None
+        prediction = detector.predict(record.load(), roi=roi, reconstruct=False)
         scores.append(float(prediction.score))
         nothing = np.zeros(prediction.anomaly_map.shape, bool)
-        pixels = merge(pixels, image_histogram(prediction.anomaly_map, nothing))
+        pixels = merge(pixels, image_histogram(prediction.anomaly_map, nothing, valid=roi))
     image_threshold, supported = conformal_threshold(
         np.array(scores), fpr=fpr, regions_per_image=regions_per_image
     )
@@ -96,6 +98,7 @@ def calibrate(
             "heldout": how,
             "images": len(scores),
             "regions_per_image": regions_per_image,
+            "regions_of_interest": any(record.load_roi for record in heldout),
             "pixels": int(pixels.normal.sum()),
             "fpr_wanted": fpr,
             "fpr_supported": supported,
@@ -113,8 +116,11 @@ def calibrate(
 def main() -> None:
     """The command."""
     detector = load(_DETECTOR.value)
-    channels = detector.channels if detector.channels in (1, 3) else None
-    source = folder_source(_NORMALS.value, channels=channels)
+    source = folder_source(
+        _NORMALS.value,
+        channels=detector.channels,
+        input_range=given_range(detector.config.data.input_range),
+    )
     fpr = detector.config.calibration.fpr if _FPR.value is None else _FPR.value
     how = f"{len(source.train)} images of {_NORMALS.value}"
     calibrate(detector, source.train, fpr=fpr, how=how).save(_DETECTOR.value)

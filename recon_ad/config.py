@@ -35,7 +35,12 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         ),
         "(height, width) in px, or (0, 0) for the images' own size",
     ),
+    "data.input_range": (
+        lambda value: len(value) == 2 and (value[0] < value[1] or not any(value)),
+        "(black, white) with black below white, or (0, 0) to go by the files' type",
+    ),
     "data.cache_mib": _AMOUNT,
+    "data.disk_cache_mib": _AMOUNT,
     "holdout.fraction": _SHARE,
     "holdout.few": _AMOUNT,
     "train.steps": _COUNT,

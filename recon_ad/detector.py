@@ -1,6 +1,6 @@
 """The single inference path, and the detector directory.
 
-    core    traced: tiles, uint8 or float in [0, 1] → residual maps, reconstructions
+    core    traced: tiles, integers or float in [0, 1] → residual maps, reconstructions
     stitch  NumPy: weighted average of the tiles' maps
     tail    traced, any height and width: smoothing, score, label, mask; thresholds are inputs
 
@@ -27,8 +27,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 from ml_collections import ConfigDict
 from scipy import ndimage
 
-from recon_ad.data.pipeline import resize
-from recon_ad.data.source import as_image
+from recon_ad.data.arrays import as_image, given_range, resize
 from recon_ad.errors import UserError
 from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, Variables
@@ -37,7 +36,7 @@ from recon_ad.ops.scores import SCORES
 from recon_ad.ops.smoothing import smooth
 from recon_ad.runtime import files
 
-FORMAT = 1  # of detector.json
+FORMAT = 2  # of detector.json
 # Maps are padded to multiples of this before the tail, so that images of many sizes share few
 # compiled programs; the normalised smoothing makes the padding invisible.
 MAP_MULTIPLE = 64
@@ -75,9 +74,9 @@ class Prediction(NamedTuple):
 def core(
     variables: Variables, images: Shaped[Array, "b h w c"], *, method: Method
 ) -> tuple[Float[Array, "b h w"], Float[Array, "b h w c"] | None]:
-    """Tiles to residual maps and reconstructions; uint8 tiles are scaled to [0, 1] inside."""
-    if images.dtype == jnp.uint8:
-        images = images.astype(jnp.float32) / 255
+    """Tiles to residual maps and reconstructions; integers are scaled to [0, 1] inside."""
+    if jnp.issubdtype(images.dtype, jnp.integer):
+        images = images.astype(jnp.float32) / jnp.iinfo(images.dtype).max
     reconstruction = method.reconstruct(variables, images) if method.reconstruct else None
     return method.anomaly_map(variables, images), reconstruction
 
@@ -221,30 +220,53 @@ class Detector:
             yield from results[: len(part)]
 
     def decide(
-        self, residual_map: Float[np.ndarray, "h w"]
+        self,
+        residual_map: Float[np.ndarray, "h w"],
+        *,
+        roi: Bool[np.ndarray, "h w"] | None = None,
     ) -> tuple[float, bool, Float[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
-        """Tail: score, label, smoothed map and mask of a stitched residual map."""
+        """Tail: score, label, smoothed map and mask of a stitched residual map.
+
+        Args:
+          residual_map: from `residual_map`.
+          roi: pixels that count; others neither score nor weigh in the smoothing. None: all do.
+
+        Raises:
+          UserError: the region is of another size, or empty.
+        """
         h, w = residual_map.shape
         padded, valid = tiles.pad_map(residual_map, multiple=MAP_MULTIPLE)
+        if roi is not None:
+            if roi.shape != (h, w) or not roi.any():
+                raise UserError(
+                    f"the region of interest has shape {list(roi.shape)} and "
+                    f"{np.count_nonzero(roi)} pixels that count, for an image of {h} × {w}: give "
+                    "bool [height, width] of the image's size."
+                )
+            valid[:h, :w] = roi
         thresholds = Thresholds(*(np.float32(t) for t in self.thresholds))
         score, label, smoothed, mask = jax.device_get(self.tail(padded, valid, thresholds))
         mask = drop_small_regions(mask[:h, :w], min_area=self.config.inference.min_area)
         return float(score), bool(label), smoothed[:h, :w], mask
 
     def predict(
-        self, image: Shaped[np.ndarray, "h w c"], *, reconstruct: bool = True
+        self,
+        image: Shaped[np.ndarray, "h w c"],
+        *,
+        roi: Bool[np.ndarray, "h w"] | None = None,
+        reconstruct: bool = True,
     ) -> Prediction:
-        """One image [h, w, c], uint8 or float in [0, 1]."""
+        """One image [h, w, c] as `as_image` gives it, and which of its pixels count (`decide`)."""
         residual, reconstruction = self.residual_map(image, reconstruct=reconstruct)
-        score, label, anomaly_map, mask = self.decide(residual)
+        score, label, anomaly_map, mask = self.decide(residual, roi=roi)
         return Prediction(np.float32(score), np.bool_(label), anomaly_map, mask, reconstruction)
 
     def __call__(self, images: Any) -> Prediction:
         """Judges one image or several of one size.
 
         Args:
-          images: [h, w], [h, w, c], [b, h, w, c], or a list of images of one size; uint8, or float
-            in [0, 1].
+          images: [h, w], [h, w, c], [b, h, w, c], or a list of images of one size; uint8, uint16,
+            or float in [0, 1], or in the config's `input_range`.
 
         Returns:
           A prediction; for several images each field has a leading axis.
@@ -252,9 +274,10 @@ class Detector:
         Raises:
           UserError: not such an array, values outside [0, 1], or the wrong number of channels.
         """
+        scaled = given_range(self.config.data.input_range)
         if not _is_batch(images):
-            return self.predict(as_image(images, name="the image"))
-        arrays = [as_image(x, name=f"image {i}") for i, x in enumerate(images)]
+            return self.predict(as_image(images, name="the image", input_range=scaled))
+        arrays = [as_image(x, name=f"image {i}", input_range=scaled) for i, x in enumerate(images)]
         if not arrays:
             raise UserError("there is no image in what the detector was given.")
         predictions = [self.predict(x) for x in arrays]

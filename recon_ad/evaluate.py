@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 from recon_ad import cli
 from recon_ad.baselines import NoModel
 from recon_ad.data import Record, Source
+from recon_ad.data.arrays import to_unit
 from recon_ad.data.build import build_source
-from recon_ad.data.pipeline import to_unit
 from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
 from recon_ad.judging import Clock, judge, truth_of
@@ -60,7 +60,7 @@ logger = logging.getLogger("recon_ad")
 def panel(detector: Detector, record: Record) -> Panel:
     """Everything about one image, computed anew, for the report."""
     image = record.load()
-    prediction = detector.predict(image)
+    prediction = detector.predict(image, roi=record.load_roi() if record.load_roi else None)
     return Panel(
         name=record.name,
         defect=record.defect,

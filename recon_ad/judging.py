@@ -48,23 +48,26 @@ def judge(
     by_truth: dict[str, PixelHistogram] = {name: empty_histogram() for name in further(test)}
     for record in test:
         image = record.load()
+        roi = record.load_roi() if record.load_roi else None
         prediction = clock.timed(
             map_bucket(image.shape[:2]),
-            functools.partial(detector.predict, image, reconstruct=False),
+            functools.partial(detector.predict, image, roi=roi, reconstruct=False),
         )
         truth = truth_of(record, image.shape[:2])
         baseline.add(image, anomalous=record.anomalous, truth=truth)
         pixels, overlap = None, (0, 0)
         if truth is not None:
-            pixels = image_histogram(prediction.anomaly_map, truth)
-            overlap = mask_overlap(prediction.mask, truth)
+            pixels = image_histogram(prediction.anomaly_map, truth, valid=roi)
+            overlap = mask_overlap(prediction.mask, truth if roi is None else truth & roi)
             before = by_defect.get(record.defect, empty_histogram())
             by_defect[record.defect] = merge(before, pixels)
         for name, before in by_truth.items():
             load_mask = record.other_masks.get(name)
             if load_mask is not None or not record.anomalous:
                 mask = load_mask() if load_mask else np.zeros(image.shape[:2], bool)
-                by_truth[name] = merge(before, image_histogram(prediction.anomaly_map, mask))
+                by_truth[name] = merge(
+                    before, image_histogram(prediction.anomaly_map, mask, valid=roi)
+                )
         judged.append(
             Judged(
                 record.name,

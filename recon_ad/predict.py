@@ -1,24 +1,25 @@
 """Judges images: a file or a folder in, a table and overlays out.
 
-    python -m recon_ad.predict --detector D/detector --input FILE-or-FOLDER --output O
+    python -m recon_ad.predict --detector D/detector --input FILE-or-FOLDER --output O [--roi PATH]
 
 writes O/predictions.csv, O/predictions.jsonl and O/overlays/. A file that cannot be read is a row
-with its error, and the exit status is then 3.
+with its error, and the exit status is then 3. With `--roi`, one image or a folder laid out as the
+input is, only pixels that are white in it count.
 """
 
 import csv
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from recon_ad import cli
-from recon_ad.data.decode import decode_image
-from recon_ad.data.folder import list_images
-from recon_ad.data.pipeline import to_unit
+from recon_ad.data.arrays import given_range, to_unit
+from recon_ad.data.decode import SUFFIXES, decode_image
+from recon_ad.data.listing import files_below
+from recon_ad.data.truth import Regions
 from recon_ad.detector import Detector, count_regions, load
 from recon_ad.errors import UserError
 from recon_ad.report.pictures import encode, outlined, rgb
@@ -28,28 +29,34 @@ FIELDS = ("path", "score", "threshold", "anomalous", "regions", "error")
 BROKEN = 3  # exit status when some file could not be judged
 
 
-def inputs(path: Path) -> Iterator[tuple[str, Path]]:
-    """(name, file) of one image, or of all images in a folder and below it, sorted."""
-    if not path.exists():
-        raise UserError(f"there is no file or folder {path}.")
-    if path.is_file():
-        yield path.name, path
-        return
-    found = list_images(path)
-    if not found:
-        raise UserError(f"{path} holds no images.")
-    for file in found:
-        yield file.relative_to(path).as_posix(), file
+def inputs(path: Path) -> list[Path]:
+    """One image, or all images in a folder and below it, sorted; tells of other files."""
+    if not path.is_dir():
+        return [path]
+    found = files_below(path)
+    images = [file for file in found if file.suffix.lower() in SUFFIXES]
+    if not images:
+        raise UserError(f"{path} holds no images ({', '.join(sorted(SUFFIXES))}).")
+    if len(images) < len(found):
+        print(f"{len(found) - len(images)} other files in {path} left out for their suffix")
+    return images
 
 
-def judge(detector: Detector, name: str, file: Path, *, overlays: Path) -> dict[str, Any]:
+def judge(
+    detector: Detector, name: str, file: Path, *, regions: Regions, overlays: Path
+) -> dict[str, Any]:
     """One row; the overlay is written beside."""
     row: dict[str, Any] = dict.fromkeys(FIELDS)
     row["path"] = name
     try:
-        channels = detector.channels if detector.channels in (1, 3) else None
-        image = decode_image(file, channels=channels)
-        prediction = detector.predict(image, reconstruct=False)
+        image = decode_image(
+            file,
+            channels=detector.channels,
+            input_range=given_range(detector.config.data.input_range),
+        )
+        load_roi = regions.of(file)
+        roi = load_roi() if load_roi else None
+        prediction = detector.predict(image, roi=roi, reconstruct=False)
     except UserError as error:
         row["error"] = str(error)
         return row
@@ -68,9 +75,21 @@ def main() -> int:
     """The command."""
     detector = load(_DETECTOR.value)
     output = Path(_OUTPUT.value)
+    given = Path(_INPUT.value)
+    if not given.exists() and not given.is_symlink():
+        raise UserError(f"there is no file or folder {given}.")
+    root = given if given.is_dir() else given.parent
+    regions = Regions(root, Path(_ROI.value) if _ROI.value else None)
     rows = [
-        judge(detector, name, file, overlays=output / "overlays")
-        for name, file in inputs(Path(_INPUT.value))
+        judge(
+            detector,
+            file.relative_to(root).as_posix(),
+            file,
+            regions=regions,
+            overlays=output / "overlays",
+        )
+        for file in inputs(given)
+        if not regions.is_region(file)
     ]
     table = io.StringIO()
     writer = csv.DictWriter(table, FIELDS, lineterminator="\n")
@@ -90,5 +109,6 @@ def main() -> int:
 if __name__ == "__main__":
     _DETECTOR = flags.DEFINE_string("detector", None, "Detector directory.", required=True)
     _INPUT = flags.DEFINE_string("input", None, "Image, or folder of images.", required=True)
+    _ROI = flags.DEFINE_string("roi", "", "Region of interest: an image, or a folder of them.")
     _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)
     cli.run(main)

@@ -264,7 +264,8 @@ def train(
         holdout.train,
         size=tuple(config.data.resize) if resized else None,
         patch_size=config.data.patch_size,
-        cache_mib=config.data.cache_mib,
+        memory_mib=config.data.cache_mib,
+        disk_mib=config.data.disk_cache_mib,
     )
     method = build_method(config, channels=images.channels)
     meshes.check_batch_size(config.train.batch_size, meshes.data_mesh())

@@ -1,16 +1,19 @@
 """Decoding: exact arrays for every format, and one clear sentence for whatever cannot be read."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from recon_ad.data.arrays import to_unit
 from recon_ad.data.decode import MAX_PIXELS, decode_image, decode_mask, image_size
 from recon_ad.errors import UserError
 
@@ -198,8 +201,17 @@ def test_missing_file_and_folder_are_named(tmp_path):
     with pytest.raises(UserError, match=r"gone\.png: there is no such file"):
         decode_image(tmp_path / "gone.png")
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(UserError, match=r"folder\.png: cannot be read \(Is a directory\)"):
+    with pytest.raises(UserError, match=r"folder\.png: is a folder with the name of an image"):
         image_size(tmp_path / "folder.png")
+
+
+def test_a_dangling_link_and_a_pipe_are_named(tmp_path):
+    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(UserError, match=r"link\.png: is a link to .*gone\.png, which does not"):
+        decode_image(tmp_path / "link.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match=r"pipe\.png: is not a regular file"):
+        decode_image(tmp_path / "pipe.png")
 
 
 def colour(mode: str) -> Image.Image:
@@ -207,15 +219,9 @@ def colour(mode: str) -> Image.Image:
 
 
 UNSUPPORTED = {
-    "palette.png": (colour("P"), "a palette image"),
-    "palette.bmp": (colour("P"), "a palette image"),
-    "rgba.png": (colour("RGBA"), "RGB with transparency"),
-    "rgba.tif": (colour("RGBA"), "RGB with transparency"),
-    "la.png": (colour("LA"), "gray with transparency"),
     "cmyk.jpg": (colour("CMYK"), "a CMYK image"),
-    "deep.png": (Image.fromarray(GRAY.astype(np.uint16) * 256), "more than 8 bits"),
-    "deep.tif": (Image.fromarray(GRAY.astype(np.uint16) * 256), "more than 8 bits"),
-    "float.tif": (Image.fromarray(GRAY.astype(np.float32)), "floating-point"),
+    "lab.tif": (colour("LAB"), "a CIELAB image"),
+    "wide.tif": (Image.fromarray(GRAY.astype(np.int32)), "an image of 32-bit integers"),
 }
 
 
@@ -227,35 +233,199 @@ def test_unsupported_pixels_are_named_and_not_converted(tmp_path, name):
         with pytest.raises(UserError) as caught:
             decode_image(file, channels=channels)
         assert str(file) in str(caught.value) and what in str(caught.value)
-        assert "convert" in str(caught.value)
+        assert "save it as" in str(caught.value)
 
 
-def test_sixteen_bit_rgb_is_refused_although_pillow_would_halve_it(tmp_path):
-    file = tmp_path / "deep.png"
-    file.write_bytes(png(2, 1, 16, 2, b"\0" + bytes(range(12))))
-    with Image.open(file) as image:
-        assert image.mode == "RGB"
-    with pytest.raises(UserError, match=r"deep\.png: has 16 bits per channel"):
+DEEP = RNG.integers(0, 65536, (13, 17), dtype=np.uint16)
+DEEP_RGB = RNG.integers(0, 65536, (13, 17, 3), dtype=np.uint16)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sixteen_bit_gray_keeps_all_bits(tmp_path, name):
+    file = save(tmp_path / name, DEEP)
+    got = decode_image(file)
+    assert got.dtype == np.uint16
+    np.testing.assert_array_equal(got[..., 0], DEEP)
+    np.testing.assert_array_equal(decode_image(file, channels=3), np.stack([DEEP] * 3, -1))
+
+
+def test_sixteen_bit_gray_of_the_other_byte_order_is_native(tmp_path):
+    swapped = DEEP.astype(">u2").tobytes()
+    file = save(tmp_path / "a.tif", Image.frombytes("I;16B", (17, 13), swapped))
+    got = decode_image(file)
+    assert got.dtype == np.uint16 and got.dtype.isnative
+    np.testing.assert_array_equal(got[..., 0], DEEP)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.filterwarnings("ignore")  # decode's own filter, which pytest replaces
+def test_sixteen_bit_colour_keeps_all_bits_although_pillow_would_halve_them(tmp_path, suffix):
+    file = tmp_path / f"a{suffix}"
+    file.write_bytes(cv2.imencode(suffix, DEEP_RGB[..., ::-1])[1].tobytes())
+    got = decode_image(file)
+    assert got.dtype == np.uint16
+    np.testing.assert_array_equal(got, DEEP_RGB)
+    luma = DEEP_RGB @ np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(decode_image(file, channels=1)[..., 0], luma, atol=0.51)
+    assert image_size(file) == (13, 17)
+    file.write_bytes(file.read_bytes()[:-300])
+    with pytest.raises(UserError, match=r"truncated|be decoded"):
         decode_image(file)
 
 
-def test_several_pages_are_refused(tmp_path):
+def test_sixteen_bit_png_by_hand(tmp_path):
+    file = tmp_path / "deep.png"
+    file.write_bytes(png(2, 1, 16, 2, b"\0" + bytes(range(12))))
+    np.testing.assert_array_equal(
+        decode_image(file), np.arange(12, dtype=np.uint8).view(">u2").reshape(1, 2, 3)
+    )
+
+
+def test_sixteen_bit_transparency_is_laid_over_black(tmp_path):
+    alpha = np.full((13, 17, 1), 65535, np.uint16)
+    alpha[:5] = 32768
+    file = tmp_path / "a.png"
+    blue_first = np.concatenate([DEEP_RGB[..., ::-1], alpha], axis=-1)
+    file.write_bytes(cv2.imencode(".png", blue_first)[1].tobytes())
+    np.testing.assert_allclose(decode_image(file), DEEP_RGB * (alpha / 65535), atol=0.51)
+
+
+FLOATS = RNG.random((13, 17, 3)).astype(np.float32)
+
+
+@pytest.mark.filterwarnings("ignore")  # as above
+def test_floating_point_tiff_is_read_as_it_is(tmp_path):
+    gray = save(tmp_path / "gray.tif", FLOATS[..., 0])
+    np.testing.assert_array_equal(decode_image(gray)[..., 0], FLOATS[..., 0])
+    colour = tmp_path / "colour.tif"
+    colour.write_bytes(cv2.imencode(".tif", FLOATS[..., ::-1])[1].tobytes())
+    np.testing.assert_array_equal(decode_image(colour), FLOATS)
+    assert image_size(colour) == (13, 17)
+    colour.write_bytes(colour.read_bytes()[:-200])
+    with pytest.raises(UserError, match="not an image that can be decoded"):
+        decode_image(colour)
+
+
+@pytest.mark.parametrize("value, reason", [(np.nan, "NaN or infinite"), (1.5, "outside the range")])
+def test_floats_that_are_no_intensities_are_named(tmp_path, value, reason):
+    wrong = FLOATS[..., 0].copy()
+    wrong[3, 4] = value
+    for name in ("a.tif", "a.npy"):
+        file = tmp_path / name
+        np.save(file, wrong) if name == "a.npy" else save(file, wrong)
+        with pytest.raises(UserError, match=reason) as caught:
+            decode_image(file)
+        assert str(caught.value).startswith(str(file))
+
+
+def test_an_input_range_says_what_black_and_white_are(tmp_path):
+    twelve = RNG.integers(0, 4096, (13, 17), dtype=np.uint16)
+    file = save(tmp_path / "a.png", twelve)
+    got = decode_image(file, input_range=(0, 4095))
+    assert got.dtype == np.uint16
+    np.testing.assert_allclose(to_unit(got)[..., 0], twelve / 4095, atol=0.51 / 65535)
+    with pytest.raises(UserError, match="outside the range from 0 to 255"):
+        decode_image(file, input_range=(0, 255))
+    scaled = save(tmp_path / "a.tif", FLOATS[..., 0] * 20 - 10)
+    got = decode_image(scaled, input_range=(-10, 10))
+    np.testing.assert_allclose(got[..., 0], FLOATS[..., 0], atol=1e-6)
+    np.save(tmp_path / "wide.npy", twelve.astype(np.int32))
+    with pytest.raises(UserError, match="says nothing of black and white"):
+        decode_image(tmp_path / "wide.npy")
+    got = decode_image(tmp_path / "wide.npy", input_range=(0, 4095))
+    np.testing.assert_array_equal(got, decode_image(file, input_range=(0, 4095)))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_transparency_is_laid_over_black(tmp_path, name):
+    alpha = RNG.integers(0, 256, (13, 17), dtype=np.uint8)
+    rgba = save(tmp_path / name, np.dstack([RGB, alpha]))
+    np.testing.assert_allclose(decode_image(rgba), RGB * (alpha[..., None] / 255), atol=0.51)
+    opaque = save(tmp_path / f"o{name}", np.dstack([RGB, np.full_like(alpha, 255)]))
+    np.testing.assert_array_equal(decode_image(opaque), RGB)
+    gray = save(tmp_path / "la.png", Image.fromarray(np.dstack([GRAY, alpha])))
+    np.testing.assert_allclose(decode_image(gray)[..., 0], GRAY * (alpha / 255), atol=0.51)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif"])
+def test_a_palette_becomes_its_colours(tmp_path, name):
+    picture = colour("P")
+    file = save(tmp_path / name, picture)
+    np.testing.assert_array_equal(decode_image(file), np.asarray(picture.convert("RGB")))
+
+
+def test_a_gray_palette_is_gray_and_transparency_in_it_counts(tmp_path):
+    picture = Image.fromarray(GRAY // 2, "P")
+    picture.putpalette([2 * level for level in range(128) for _ in range(3)])
+    file = save(tmp_path / "a.png", picture)
+    np.testing.assert_array_equal(decode_image(file)[..., 0], GRAY // 2 * 2)
+    assert decode_image(file).shape[2] == 1
+    file = save(tmp_path / "b.png", picture, transparency=0)
+    np.testing.assert_array_equal(decode_image(file)[..., 0], GRAY // 2 * 2)
+
+
+def test_a_gray_page_for_each_channel(tmp_path):
+    floats = RNG.random((5, 13, 17)).astype(np.float32)
+    for pages in (floats, RNG.integers(0, 9, (2, 13, 17), np.uint8)):
+        first, *others = [Image.fromarray(page) for page in pages]
+        first.save(tmp_path / "a.tif", save_all=True, append_images=others)
+        np.testing.assert_array_equal(decode_image(tmp_path / "a.tif"), pages.transpose(1, 2, 0))
+        np.save(tmp_path / "a.npy", pages.transpose(1, 2, 0))
+        np.testing.assert_array_equal(decode_image(tmp_path / "a.npy"), pages.transpose(1, 2, 0))
+        assert image_size(tmp_path / "a.tif") == image_size(tmp_path / "a.npy") == (13, 17)
+        with pytest.raises(UserError, match=f"has {len(pages)} channels and not 3"):
+            decode_image(tmp_path / "a.tif", channels=3)
+
+
+def test_pages_that_are_no_channels_are_refused(tmp_path):
     pages = [Image.fromarray(GRAY), Image.fromarray(GRAY[::-1])]
-    for name in ("pages.tif", "pages.png"):
-        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
-        with pytest.raises(UserError, match=f"{name}: holds several pages"):
+    pages[0].save(tmp_path / "pages.png", save_all=True, append_images=pages[1:])
+    Image.fromarray(RGB).save(tmp_path / "rgb.tif", save_all=True, append_images=[colour("RGB")])
+    for name in ("pages.png", "rgb.tif"):
+        with pytest.raises(UserError, match=f"{name}: holds 2 pages"):
             decode_image(tmp_path / name)
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=[Image.fromarray(GRAY[:5])])
+    with pytest.raises(UserError, match=r"a\.tif: its pages differ in size or kind"):
+        decode_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    "array, reason",
+    [
+        (np.zeros((3, 4, 5, 6), np.uint8), "holds an array"),
+        (np.zeros((0, 4), np.uint8), "holds an array"),
+        (np.zeros((4, 5), complex), "holds an array"),
+        (np.zeros((3, 100, 200), np.uint8), "channels last"),
+    ],
+)
+def test_arrays_that_are_no_images_are_named(tmp_path, array, reason):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(UserError, match=rf"a\.npy: .*{reason}"):
+        decode_image(tmp_path / "a.npy")
+
+
+def test_an_array_with_pickled_objects_is_not_opened(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([{}], object), allow_pickle=True)
+    with pytest.raises(UserError, match=r"a\.npy: cannot be decoded .*Python objects"):
+        decode_image(tmp_path / "a.npy")
+    np.save(tmp_path / "b.npy", GRAY)
+    (tmp_path / "b.npy").write_bytes((tmp_path / "b.npy").read_bytes()[:-5])
+    with pytest.raises(UserError, match=r"b\.npy: cannot be decoded"):
+        decode_image(tmp_path / "b.npy")
 
 
 def test_a_format_that_is_not_supported_is_named(tmp_path):
     file = save(tmp_path / "a.gif", GRAY)
-    with pytest.raises(UserError, match=r"a\.gif: .*PNG, JPEG, TIFF or BMP"):
+    with pytest.raises(UserError, match=r"a\.gif: .*PNG, JPEG, TIFF, BMP or \.npy"):
         decode_image(file)
 
 
 def test_wrong_channels_are_refused(tmp_path):
-    with pytest.raises(UserError, match="channels is 4"):
-        decode_image(save(tmp_path / "a.png", GRAY), channels=4)
+    file = save(tmp_path / "a.png", GRAY)
+    with pytest.raises(UserError, match=r"a\.png: has 1 channels and not 4"):
+        decode_image(file, channels=4)
+    with pytest.raises(UserError, match="channels is 0"):
+        decode_image(file, channels=0)
 
 
 MASK = np.zeros((16, 16), bool)
@@ -270,15 +440,23 @@ MASK[4:12, 8:] = True
         (MASK * np.uint8(200) + np.uint8(20), MASK),  # noise on the ground
         (np.where(MASK, np.uint8(3), np.uint8(0)) - MASK.T * MASK * np.uint8(2), MASK),  # 2 labels
         (np.stack([MASK * np.uint8(255), MASK * np.uint8(0), MASK * np.uint8(0)], -1), MASK),
+        (np.stack([MASK & MASK.T, MASK & False, MASK & ~MASK.T], -1) * np.uint8(128), MASK),
+        (MASK * np.uint16(65535), MASK),
         (np.zeros((16, 16), np.uint8), np.zeros((16, 16), bool)),
         (np.full((16, 16), 255, np.uint8), np.ones((16, 16), bool)),
     ],
-    ids=["0-255", "0-1", "noisy", "labels", "red", "empty", "full"],
+    ids=["0-255", "0-1", "noisy", "labels", "red", "colours", "16 bits", "empty", "full"],
 )
 def test_masks_are_binary_whatever_their_levels(tmp_path, levels, expected):
     got = decode_mask(save(tmp_path / "a.png", levels))
     assert got.dtype == bool
     np.testing.assert_array_equal(got, expected)
+
+
+def test_in_a_palette_mask_whatever_is_not_black_is_marked(tmp_path):
+    picture = Image.fromarray((MASK * np.uint8(1)) + MASK.T * MASK * np.uint8(1), "P")
+    picture.putpalette([0, 0, 0, 0, 0, 60, 250, 250, 250])
+    np.testing.assert_array_equal(decode_mask(save(tmp_path / "a.png", picture)), MASK)
 
 
 def test_a_one_bit_mask_is_read(tmp_path):

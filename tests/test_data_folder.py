@@ -1,5 +1,6 @@
 """Folders in the MVTec layout, plain folders and arrays in memory become sources."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -162,10 +163,16 @@ def test_a_truncated_training_image_stops_with_its_name_or_is_counted(dataset):
         folder_source(dataset)
     source = folder_source(dataset, on_error="skip")
     assert [r.name for r in source.train] == ["train/good/001.Jpg", "train/good/002.png"]
-    (note,) = source.notes
-    assert note == (
-        "2 of 4 training images skipped as broken: train/good/000.PNG, train/good/005.png."
-    )
+    truncated_note, text_note = source.notes
+    assert truncated_note.startswith(f"Training image left out: {first}: ")
+    assert "005.png: is not an image" in text_note
+
+
+def test_of_many_broken_training_images_some_are_told_one_by_one(dataset):
+    for i in range(30):
+        (dataset / f"train/good/x{i}.png").write_text("no image")
+    notes = folder_source(dataset, on_error="skip").notes
+    assert len(notes) == 21 and notes[-1] == "10 more training images left out as broken."
 
 
 def test_if_every_training_image_is_broken_the_first_reason_is_given(tmp_path):
@@ -186,8 +193,109 @@ def test_what_lies_beside_the_training_images_is_noted(tmp_path):
     image(tmp_path / "a.png")
     (tmp_path / "b.webp").write_bytes(b"x")
     image(tmp_path / "more/c.png")
-    suffix, folders = folder_source(tmp_path).notes
-    assert "b.webp" in suffix and "1 subfolder" in folders and "more" in folders
+    (tmp_path / "more/d.txt").write_bytes(b"x")
+    source = folder_source(tmp_path)
+    assert [r.name for r in source.train] == ["a.png", "more/c.png"]
+    (note,) = source.notes
+    assert note.startswith("2 files") and "b.webp" in note and "more/d.txt" in note
+
+
+def test_a_plain_folder_with_a_subfolder_of_bad_images_is_refused(tmp_path):
+    image(tmp_path / "a.png")
+    image(tmp_path / "NG/b.png")
+    with pytest.raises(UserError, match=r"has images in NG and no train/good"):
+        folder_source(tmp_path)
+
+
+def test_subfolders_are_searched_and_keep_their_masks(dataset):
+    image(dataset / "train/good/day2/0.png")
+    image(dataset / "test/crack/day2/b.png")
+    mask(dataset / "ground_truth/crack/day2/b_mask.png", (20, 30))
+    source = folder_source(dataset)
+    assert "train/good/day2/0.png" in [r.name for r in source.train]
+    record = {r.name: r for r in source.test}["test/crack/day2/b.png"]
+    assert record.defect == "crack" and record.load_mask().any()
+
+
+def test_several_masks_of_an_image_are_united(dataset):
+    image(dataset / "test/logical/a.png")
+    for i in range(2):
+        array = np.zeros((20, 30), np.uint8)
+        array[i] = 255
+        (dataset / "ground_truth/logical/a").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(dataset / f"ground_truth/logical/a/{i:03d}.png")
+    record = {r.name: r for r in folder_source(dataset).test}["test/logical/a.png"]
+    np.testing.assert_array_equal(record.load_mask().any(axis=1), np.arange(20) < 2)
+
+
+def test_a_folder_that_holds_itself_is_named(tmp_path):
+    image(tmp_path / "a.png")
+    (tmp_path / "again").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="again: is a link to a folder that holds it"):
+        folder_source(tmp_path)
+
+
+@pytest.mark.parametrize("make_odd", [Path.mkdir, lambda p: p.symlink_to("gone.png"), os.mkfifo])
+def test_what_only_looks_like_an_image_is_not_passed_over(dataset, make_odd):
+    make_odd(dataset / "train/good/x.png")
+    with pytest.raises(UserError, match=r"x\.png: is "):
+        folder_source(dataset)
+
+
+def roi(path, rows):
+    array = np.zeros((20, 30), np.uint8)
+    array[:rows] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def test_regions_of_interest_belong_to_the_images_of_the_same_path(dataset):
+    roi(dataset / "roi/train/good/002.png", 5)
+    roi(dataset / "roi/test/crack/b.png", 7)
+    source = folder_source(dataset)
+    regions = {r.name: r.load_roi for r in source.train + source.test if r.load_roi}
+    assert {name: int(load().sum()) for name, load in regions.items()} == {
+        "train/good/002.png": 150,
+        "test/crack/b.png": 210,
+    }
+    assert "without a region of interest" in source.notes[-1]
+
+
+def test_one_region_of_interest_serves_all_images(dataset, tmp_path):
+    roi(dataset / "roi.png", 5)
+    source = folder_source(dataset)
+    assert all(r.load_roi().sum() == 150 for r in source.train) and source.notes == ()
+    plain = tmp_path / "plain"
+    image(plain / "a.png")
+    roi(plain / "roi.png", 5)
+    assert [r.name for r in folder_source(plain).train] == ["a.png"]
+
+
+def test_a_region_of_interest_that_does_not_fit_is_named(dataset):
+    roi(dataset / "roi.png", 0)
+    with pytest.raises(UserError, match=r"roi\.png: the region of interest marks no pixel"):
+        folder_source(dataset).train[0].load_roi()
+    image(dataset / "roi.png", size=(9, 9))
+    with pytest.raises(UserError, match=r"roi\.png: the mask has 9 × 9 pixels"):
+        folder_source(dataset).train[0].load_roi()
+
+
+def test_sixteen_bits_that_are_not_all_used_are_noted(tmp_path):
+    Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(tmp_path / "a.png")
+    (note,) = folder_source(tmp_path).notes
+    assert "above 4000" in note and "input_range=(0, 4095)" in note
+    assert folder_source(tmp_path, input_range=(0, 4095)).notes == ()
+
+
+def test_training_images_with_other_channels_are_named(tmp_path):
+    image(tmp_path / "a.png")
+    for name in ("b.npy", "c.npy"):
+        np.save(tmp_path / name, np.zeros((8, 9, 5), np.uint8))
+    with pytest.raises(UserError, match=r"\[1, 5\]; a\.png has 1"):
+        folder_source(tmp_path)
+    with pytest.raises(UserError, match=r"a\.png: has 1 channels and not 5"):
+        folder_source(tmp_path, channels=5)
+    assert len(folder_source(tmp_path, channels=5, on_error="skip").train) == 2
 
 
 def test_images_without_a_defect_type_are_noted(dataset):
@@ -231,7 +339,7 @@ def make(tmp_path: Path, *files: str) -> Path:
         ((), {"path": "gone"}, "gone: there is no such folder"),
         (("a.png",), {"path": "a.png"}, r"a\.png: is a file"),
         ((), {}, "holds neither images .* nor a folder train/good"),
-        (("x/a.png",), {}, "holds neither images"),
+        (("x/test/a.png",), {}, "has images in x/test and no train/good"),
         (("train/a.png",), {}, "no train/good"),
         (("tile/train/good/a.png", "nut/train/good/a.png"), {}, "there are nut, tile$"),
         (
@@ -241,7 +349,7 @@ def make(tmp_path: Path, *files: str) -> Path:
         ),
         (("a.png",), {"category": "bolt"}, 'no category "bolt": there are none'),
         (("train/good/.a.png",), {}, "train/good: holds no images"),
-        (("a.png",), {"channels": 4}, "channels is 4"),
+        (("a.png",), {"channels": 0}, "channels is 0"),
         (("a.png",), {"on_error": "ignore"}, 'on_error is "ignore"'),
     ],
 )
@@ -287,7 +395,7 @@ def test_images_in_memory_become_training_records(shape, dtype, loaded, as_list)
         ([np.zeros((8, 8), np.int64)], "image 0 has type int64"),
         ([np.full((8, 8), 1.5)], "image 0 has values from 1.5 to 1.5"),
         ([np.full((8, 8), -0.1)], "image 0 has values"),
-        ([np.full((8, 8), np.nan)], "image 0 has values from nan"),
+        ([np.full((8, 8), np.nan)], "image 0 holds 64 values that are NaN"),
         ([np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.uint8)], "image 1 has 3 channels"),
     ],
 )

@@ -95,8 +95,8 @@ def test_batches_lists_and_plain_arrays(detector):
     [
         (np.zeros((5, 5, 3), np.uint8), "takes .height, width, 1"),
         (np.zeros((5, 5, 1), np.int64), "int64"),
-        (np.full((5, 5), 255.0), "scale floats to .0, 1."),
-        (np.full((5, 5), np.nan), "nan"),
+        (np.full((5, 5), 255.0), "outside the range from 0 to 1: scale it"),
+        (np.full((5, 5), np.nan), "NaN or infinite"),
         (np.zeros((0, 5), np.uint8), r"\[0, 5\]"),
         (np.zeros(5, np.uint8), r"\[5\]"),
         ([np.zeros((5, 5), np.uint8), np.zeros((6, 5), np.uint8)], "differ in size"),

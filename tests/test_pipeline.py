@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recon_ad.data.pipeline import Images, grid_patches, patch_batches, resize, to_unit
+from recon_ad.data.arrays import resize, to_unit
+from recon_ad.data.pipeline import Images, grid_patches, patch_batches, read_whole
 from recon_ad.data.source import Record
 from recon_ad.errors import UserError
 
@@ -27,9 +28,18 @@ def batches(images, count, **options):
     return [next(source) for _ in range(count)]
 
 
-@pytest.fixture(params=[100, 0], ids=["cached", "decoded at each access"])
+KEPT = {"in memory": (100, 0), "in a file": (0, 100), "decoded at each access": (0, 0)}
+
+
+@pytest.fixture(params=KEPT)
 def images(request):
-    return Images(records(5), size=None, patch_size=32, cache_mib=request.param)
+    return Images(
+        records(5),
+        size=None,
+        patch_size=32,
+        memory_mib=KEPT[request.param][0],
+        disk_mib=KEPT[request.param][1],
+    )
 
 
 def test_batches_are_the_same_again_and_differ_with_the_seed(images):
@@ -79,14 +89,14 @@ def test_every_image_is_seen_equally_often_in_changing_order(images):
 
 
 def test_images_smaller_than_a_patch_are_mirrored_up_to_one():
-    small = Images(records(2, height=10), size=None, patch_size=32, cache_mib=10)
+    small = Images(records(2, height=10), size=None, patch_size=32, memory_mib=10, disk_mib=0)
     assert batches(small, 1)[0]["image"].shape == (4, 32, 32, 3)
 
 
 def test_differing_channels_are_refused_by_name():
     odd = Record("gray.png", functools.partial(np.zeros, (40, 50, 1), np.uint8))
     with pytest.raises(UserError, match=r"gray\.png"):
-        images = Images([*records(1), odd], size=None, patch_size=32, cache_mib=10)
+        images = Images([*records(1), odd], size=None, patch_size=32, memory_mib=10, disk_mib=0)
         images[1]
 
 
@@ -122,3 +132,54 @@ def test_resize_agrees_with_pillow_on_8_bits_and_keeps_constants():
     constant = np.full((33, 57, 2), 0.3, np.float32)
     np.testing.assert_allclose(resize(constant, (64, 64)), 0.3, rtol=1e-6)
     assert resize(image, None) is image
+
+
+def test_a_set_larger_than_either_cache_is_not_decoded_in_vain(monkeypatch):
+    decoded = []
+
+    def load(i):
+        decoded.append(i)
+        return np.zeros((512, 1024, 2), np.uint8)  # 1 MiB
+
+    many = [Record(str(i), functools.partial(load, i)) for i in range(100)]
+    Images(many, size=None, patch_size=32, memory_mib=2, disk_mib=50)
+    assert len(decoded) < 10  # one of the hundred for the channels, three that filled the memory
+    decoded.clear()
+    images = Images(many, size=None, patch_size=32, memory_mib=2, disk_mib=200)
+    assert images[7].image.base is not None and len(decoded) == 104
+    images[7].image[0, 0]
+    assert len(decoded) == 104
+
+
+def with_roi(roi):
+    image = np.where(roi, 200, 100).astype(np.uint8)[..., None]
+    return Record("a.png", lambda: image, load_roi=lambda: roi)
+
+
+def test_patches_lie_in_the_region_of_interest_by_half_or_more(tmp_path):
+    roi = np.zeros((256, 256), bool)
+    roi[64:192, 96:224] = True
+    images = Images([with_roi(roi)], size=None, patch_size=64, memory_mib=10, disk_mib=0)
+    for batch in batches(images, 20):
+        assert ((batch["image"] > 0.5).mean(axis=(1, 2, 3)) >= 0.5).all()
+    grid = grid_patches([with_roi(roi)], size=None, patch_size=64, limit=16)
+    assert len(grid) == 6 and ((grid > 0.5).mean(axis=(1, 2, 3)) >= 0.5).all()
+    everywhere = grid_patches(
+        [with_roi(roi)._replace(load_roi=None)], size=None, patch_size=64, limit=16
+    )
+    assert len(everywhere) == 16
+
+
+def test_a_region_too_small_for_any_patch_is_named():
+    roi = np.zeros((256, 256), bool)
+    roi[60:70, 60:70] = True
+    with pytest.raises(UserError, match="no patch of the held-out images lies in its region"):
+        grid_patches([with_roi(roi)], size=None, patch_size=64, limit=4)
+
+
+def test_a_region_is_resized_with_its_image():
+    roi = np.zeros((128, 128), bool)
+    roi[:, :64] = True
+    whole = read_whole(with_roi(roi), size=(64, 32), patch_size=64)
+    assert whole.image.shape == (64, 64, 1) and whole.roi.shape == (64, 64)
+    np.testing.assert_array_equal(whole.roi[0, :32], np.arange(32) < 16)

@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from recon_ad.data.arrays import given_range
 from recon_ad.data.folder import folder_source
 from recon_ad.data.source import Source, readable
 from recon_ad.data.synthetic import synthetic_source
@@ -31,6 +32,7 @@ def build_source(config: ConfigDict) -> Source:
         data.path,
         category=data.category,
         channels=data.channels or None,
+        input_range=given_range(data.input_range),
         on_error=data.on_error,
     )
     return readable(source, on_error=data.on_error)

@@ -1,35 +1,45 @@
-"""Image files to arrays: images [h, w, c] uint8, truth masks [h, w] bool, sizes in px.
+"""Image files to images (`recon_ad.data.arrays`), truth masks and regions to bool [h, w].
 
-PNG, JPEG, TIFF and BMP with 8 bits per channel, gray or RGB. An EXIF orientation is applied, so
-that an array's rows are what a viewer shows as rows. Whatever cannot be decoded faithfully is
-refused by name rather than converted silently.
+PNG, JPEG, TIFF and BMP, gray or colour, and NumPy's .npy: 8 and 16 bits, floating point (TIFF and
+.npy), palettes, transparency, any number of channels (a TIFF with a gray page for each channel, or
+.npy). An EXIF orientation is applied, so that an array's rows are what a viewer shows as rows.
+Whatever cannot be decoded faithfully is refused by name rather than converted silently.
 """
 
 import os
+import stat
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import cv2
 import numpy as np
-from jaxtyping import Bool, UInt8
-from PIL import Image, UnidentifiedImageError
+from jaxtyping import Bool, Shaped
+from PIL import Image, ImageSequence, UnidentifiedImageError
 
+from recon_ad.data.arrays import InputRange, as_image
 from recon_ad.errors import UserError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy"})
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+_WANTED = "a PNG, JPEG, TIFF, BMP or .npy file"
 # Pillow's JPEG reader says MPO of a camera's JPEG that has a preview appended.
 _JPEG = ("JPEG", "MPO")
+_NPY, _TIFF = b"\x93NUMPY", (b"II*\0", b"MM\0*")
 
 # Pillow warns from 89 million pixels on and refuses twice that, which a line-scan camera exceeds.
 # One gigapixel (1 to 3 GB decoded) is the limit here; a header that promises more is refused.
 MAX_PIXELS = 2**30
+# More would be an image with the channels first, or no image.
+MAX_CHANNELS = 64
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 # Pillow's remarks on files that it decodes all the same (odd EXIF fields, say). One filter for the
 # process: warnings.catch_warnings is not safe in threads, and threads are where images are decoded.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+# OpenCV prints to the terminal why it returns no image.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 # What Pillow's readers raise on damaged files, beside OSError.
 _BROKEN = (
@@ -43,18 +53,14 @@ _BROKEN = (
     Image.DecompressionBombError,
 )
 
-# Pillow mode of the file -> mode whose bytes are handed out.
-_MODES = {"1": "L", "L": "L", "RGB": "RGB"}
+_GRAY = ("1", "L", "I;16", "I;16L", "I;16B", "I;16N", "F")
+# Pillow mode of the file -> mode that holds all of it, 8 bits per channel.
+_COLOUR = {"RGB": "RGB", "RGBA": "RGBA", "LA": "LA", "P": "RGB", "PA": "RGBA"}
 _REFUSED = {
-    "P": "a palette image",
-    "PA": "a palette image with transparency",
-    "LA": "gray with transparency",
-    "RGBA": "RGB with transparency",
     "CMYK": "a CMYK image",
     "YCbCr": "a YCbCr image",
     "LAB": "a CIELAB image",
-    "F": "a floating-point image",
-    "I": "an image with more than 8 bits per channel",
+    "I": "an image of 32-bit integers",
 }
 
 _TRANSPOSE = {
@@ -69,45 +75,55 @@ _TRANSPOSE = {
 
 
 def decode_image(
-    path: str | os.PathLike[str], *, channels: int | None = None
-) -> UInt8[np.ndarray, "h w c"]:
-    """Decodes an image file to [h, w, c] uint8, c = 1 (gray) or 3 (RGB).
+    path: str | os.PathLike[str],
+    *,
+    channels: int | None = None,
+    input_range: InputRange | None = None,
+) -> Shaped[np.ndarray, "h w c"]:
+    """Decodes an image file to [h, w, c]: uint8, uint16, or float32 in [0, 1].
+
+    Transparency is laid over black; a palette becomes the colours that it stands for, gray where
+    all of them are.
 
     Args:
-      path: a PNG, JPEG, TIFF or BMP file; the content decides, not the suffix.
-      channels: 1 or 3 converts: RGB to gray by Pillow's luma (ITU-R 601: 0.299 R + 0.587 G +
-        0.114 B), gray to RGB by repetition. None keeps what the file has.
+      path: a file as in the module's docstring; the content decides, not the suffix.
+      channels: that the image is to have. 1 turns RGB to gray by luma (ITU-R 601: 0.299 R +
+        0.587 G + 0.114 B), 3 repeats gray; other numbers the file has to have. None keeps what the
+        file has.
+      input_range: the values in the file that mean black and white, see `as_image`.
 
     Raises:
-      UserError: the file is missing, broken or truncated, or its pixels are not 8-bit gray or RGB.
+      UserError: the file is missing, broken or truncated, of a kind that is not supported, or its
+        values or channels are not those asked for.
     """
     check_channels(channels)
-    with _opened(path) as image:
-        return _pixels(image, channels)
+    name = os.fspath(path)
+    pixels, _ = _decoded(name)
+    return as_image(_with_channels(pixels, channels, name), name=name, input_range=input_range)
 
 
 def decode_mask(path: str | os.PathLike[str]) -> Bool[np.ndarray, "h w"]:
-    """Decodes a truth mask to bool [h, w], True where defective.
+    """Decodes a truth mask or a region of interest to bool [h, w], True where marked.
 
-    Colours are turned to gray first. A file whose largest value is below 32 holds labels (0 and 1,
-    or one number for each defect class): everything above 0 is defective. Other files are cut at
-    half their largest value, which is 127.5 for the usual 0 and 255. JPEG is cut at 127 whatever it
-    holds: its compression leaves some gray levels of noise, also in an empty mask.
+    Of colours the largest channel counts. A file whose largest value is below
+    32 holds labels (0 and 1, or one number for each defect class): everything above 0 is marked.
+    Other files are cut at half their largest value, which is 127.5 for the usual 0 and 255. JPEG
+    is cut at 127 whatever it holds: its compression leaves some gray levels of noise, also in an
+    empty mask. In a palette whatever is not black is marked.
 
     Raises:
       UserError: as `decode_image`.
     """
-    with _opened(path) as image:
-        lossy = image.format in _JPEG
-        levels = _pixels(image, 1)[..., 0]
-    largest = int(levels.max())
-    if lossy:
-        cut = 127.0
-    elif largest < 32:
-        cut = 0.0
-    else:
-        cut = largest / 2
-    return levels > cut
+    name = os.fspath(path)
+    pixels, kind = _decoded(name)
+    levels = pixels.max(axis=2)
+    if not np.isfinite(levels).all():
+        raise UserError(f"{name}: the mask holds NaN or infinite values: draw it anew")
+    if kind in _JPEG:
+        return levels > 127
+    if kind == "P" or levels.max() < 32:
+        return levels > 0
+    return levels > levels.max() / 2
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -116,35 +132,155 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
       UserError: the file is missing or its header is not that of a supported image.
     """
-    with _opened(path) as image:
-        width, height = image.size
-        return (width, height) if _orientation(image) >= 5 else (height, width)
+    name = os.fspath(path)
+    if _magic(name).startswith(_NPY):
+        height, width = _npy(name).shape[:2]
+        return height, width
+    try:
+        with _opened(name) as image:
+            width, height = image.size
+            return (width, height) if _orientation(image) >= 5 else (height, width)
+    except _OpenCVOnly:
+        height, width = _by_opencv(name).shape[:2]
+        return height, width
 
 
 def check_channels(channels: int | None) -> None:
-    """Raises `UserError` unless `channels` is 1, 3 or None."""
-    if channels not in (None, 1, 3):
-        raise UserError(f"channels is {channels}: give 1 (gray), 3 (RGB) or None (as in the files)")
+    """Raises `UserError` for a number of channels that no image has."""
+    if channels is not None and not 1 <= channels <= MAX_CHANNELS:
+        raise UserError(
+            f"channels is {channels}: give 1 (gray), 3 (RGB), the number that all files have (up "
+            f"to {MAX_CHANNELS}), or none to go by the files"
+        )
+
+
+def _decoded(name: str) -> tuple[Shaped[np.ndarray, "h w c"], str]:
+    """The file's own values, all channels, and its kind: "P" with a palette, else its format."""
+    if _magic(name).startswith(_NPY):
+        return np.array(_npy(name)), "NPY"
+    try:
+        with _opened(name) as image:
+            return _pixels(image, name), "P" if image.mode == "P" else str(image.format)
+    except _OpenCVOnly:
+        return _by_opencv(name), "TIFF"
+
+
+def _with_channels(
+    pixels: Shaped[np.ndarray, "h w c"], channels: int | None, name: str
+) -> Shaped[np.ndarray, "h w k"]:
+    have = pixels.shape[2]
+    if channels in (None, have):
+        return pixels
+    if (have, channels) == (1, 3):
+        return np.repeat(pixels, 3, axis=2)
+    if (have, channels) != (3, 1):
+        raise UserError(f"{name}: has {have} channels and not {channels}: give images of one kind")
+    if pixels.dtype == np.uint8:
+        return np.array(Image.fromarray(pixels).convert("L"))[..., None]
+    luma = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
+    if pixels.dtype == np.uint16:
+        luma = np.rint(luma).astype(np.uint16)
+    return luma[..., None]
+
+
+def _magic(name: str) -> bytes:
+    """The first bytes of a regular file that can be read."""
+    try:
+        # Opening a pipe would wait for whoever writes to it.
+        if not stat.S_ISREG(os.stat(name).st_mode) and not os.path.isdir(name):
+            raise UserError(f"{name}: is not a regular file: give an image file")
+        with open(name, "rb") as file:
+            return file.read(8)
+    except FileNotFoundError as error:
+        if os.path.islink(name):
+            raise UserError(
+                f"{name}: is a link to {os.readlink(name)}, which does not exist: mend or remove it"
+            ) from error
+        raise UserError(f"{name}: there is no such file") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{name}: is a folder with the name of an image: rename it") from error
+    except OSError as error:
+        raise UserError(
+            f"{name}: cannot be read ({error.strerror}): give a file that you may read"
+        ) from error
+
+
+class _OpenCVOnly(Exception):
+    """The file holds what Pillow cannot: 16 bits or floats in several channels."""
+
+
+def _npy(name: str) -> np.ndarray:
+    """The array in a .npy file as [h, w, c], mapped and not yet read."""
+    try:
+        array = np.load(name, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError, SyntaxError) as error:
+        raise UserError(
+            f"{name}: cannot be decoded ({error}): the file is broken or truncated, replace or "
+            "remove it"
+        ) from error
+    if array.ndim not in (2, 3) or 0 in array.shape or array.dtype.kind not in "uif":
+        raise UserError(
+            f"{name}: holds an array {list(array.shape)} of {array.dtype}: save [height, width] or "
+            "[height, width, channels] of integers or floats"
+        )
+    if array.ndim == 3 and array.shape[2] > MAX_CHANNELS:
+        raise UserError(
+            f"{name}: has shape {list(array.shape)}, that is {array.shape[2]} channels: save the "
+            f"channels last, at most {MAX_CHANNELS}"
+        )
+    return array[..., None] if array.ndim == 2 else array
+
+
+def _by_opencv(name: str) -> Shaped[np.ndarray, "h w c"]:
+    """Several channels of 16 bits or floats, transparency laid over black."""
+    with open(name, "rb") as file:
+        data = np.frombuffer(file.read(), np.uint8)
+    try:
+        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise UserError(f"{name}: cannot be decoded ({error.err}): replace or remove it") from error
+    if pixels is None:
+        raise UserError(
+            f"{name}: is not an image that can be decoded: replace it by {_WANTED}, or remove it"
+        )
+    if pixels.ndim == 2:
+        return pixels[..., None]
+    if pixels.shape[2] not in (3, 4):
+        raise UserError(
+            f"{name}: has {pixels.shape[2]} channels in one page: save a page for each, or .npy"
+        )
+    # OpenCV has blue first.
+    colour = np.ascontiguousarray(pixels[..., 2::-1])
+    return _over_black(colour, pixels[..., 3]) if pixels.shape[2] == 4 else colour
+
+
+def _over_black(
+    colour: Shaped[np.ndarray, "h w c"], alpha: Shaped[np.ndarray, "h w"]
+) -> Shaped[np.ndarray, "h w c"]:
+    if not np.issubdtype(alpha.dtype, np.integer):
+        return colour * alpha[..., None]
+    opaque = np.iinfo(alpha.dtype).max
+    if alpha.min() == opaque:
+        return colour
+    share = alpha[..., None].astype(np.float32) / np.float32(opaque)
+    return np.rint(colour * share).astype(colour.dtype)
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+def _opened(name: str) -> Iterator[Image.Image]:
     """Opens a supported image; what Pillow raises inside becomes a `UserError` with the path."""
-    name = os.fspath(path)
     try:
         # Not by path: Pillow would map an uncompressed gray TIFF into memory, height and width
         # exchanged where its orientation is a quarter turn, and the pixels come out scrambled.
         with open(name, "rb") as file, Image.open(file, formats=_FORMATS) as image:
             _check_supported(image, name)
             yield image
-    except FileNotFoundError as error:
-        raise UserError(f"{name}: there is no such file") from error
     except UnidentifiedImageError as error:
-        empty = os.path.getsize(name) == 0
-        what = "an empty file (0 bytes)" if empty else "not an image that can be decoded"
-        raise UserError(
-            f"{name}: is {what}: replace it by a PNG, JPEG, TIFF or BMP file, or remove it"
-        ) from error
+        magic = _magic(name)
+        if magic.startswith(_TIFF):  # Pillow does not know of floats in several channels
+            raise _OpenCVOnly from error
+        what = "not an image that can be decoded" if magic else "an empty file (0 bytes)"
+        raise UserError(f"{name}: is {what}: replace it by {_WANTED}, or remove it") from error
     except _BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:  # the system's, not Pillow's
             raise UserError(
@@ -157,30 +293,45 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
 
 
 def _check_supported(image: Image.Image, name: str) -> None:
-    supported = "8-bit gray and RGB are supported, convert the file"
     if image.width * image.height > MAX_PIXELS:
         raise UserError(
             f"{name}: has {image.width} × {image.height} pixels, more than the {MAX_PIXELS} that "
             "are decoded: cut it into smaller files"
         )
-    # An animated PNG or a TIFF of several pages; an MPO's further pages are previews.
-    if image.format not in _JPEG and getattr(image, "is_animated", False):
-        raise UserError(f"{name}: holds several pages: save each as a file of its own")
-    if image.mode not in _MODES:
+    if image.mode not in (*_GRAY, *_COLOUR):
         family = image.mode.split(";")[0]
         what = _REFUSED.get(family, "an image of another kind")
-        raise UserError(f"{name}: is {what} ({image.format}, mode {image.mode}): {supported}")
-    if _bits(image) > 8:
-        raise UserError(f"{name}: has {_bits(image)} bits per channel: {supported}")
+        raise UserError(
+            f"{name}: is {what} ({image.format}, mode {image.mode}): save it as gray or RGB of 8 "
+            "or 16 bits, or as floats"
+        )
+    pages = _pages(image)
+    if pages > 1 and (image.format != "TIFF" or image.mode not in _GRAY):
+        raise UserError(
+            f"{name}: holds {pages} pages, which is supported for gray TIFF (a page for each "
+            "channel): save each as a file of its own"
+        )
+    if pages > MAX_CHANNELS:
+        raise UserError(f"{name}: holds {pages} pages, more than the {MAX_CHANNELS} supported")
 
 
-def _bits(image: Image.Image) -> int:
-    """Bits per channel in the file, where Pillow would drop the lower half without a word (RGB)."""
+def _pages(image: Image.Image) -> int:
+    """Pages of a TIFF or of an animated PNG; an MPO's further pages are previews."""
+    if image.format in _JPEG:
+        return 1
+    try:
+        return getattr(image, "n_frames", 1)
+    except (TypeError, KeyError) as error:  # Pillow, where a later page lacks a field
+        raise OSError(f"a page without {error}") from error
+
+
+def _has_16_bit_colour(image: Image.Image) -> bool:
+    """Whether Pillow would drop the lower half of the bits without a word."""
+    if image.mode not in _COLOUR:
+        return False
     if image.format == "TIFF":
-        return max(image.tag_v2.get(258, (1,)))
-    if image.format == "PNG":
-        return 16 if any(tile[3] == "RGB;16B" for tile in image.tile) else 8
-    return 8
+        return max(image.tag_v2.get(258, (1,))) > 8
+    return image.format == "PNG" and any(str(tile[3]).endswith(";16B") for tile in image.tile)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -193,16 +344,39 @@ def _orientation(image: Image.Image) -> int:
     return image.getexif().get(0x0112, 1)
 
 
-def _pixels(image: Image.Image, channels: int | None) -> UInt8[np.ndarray, "h w c"]:
+def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "h w c"]:
     orientation = _orientation(image)  # before loading, so that image_size agrees in every case
+    if _has_16_bit_colour(image):
+        if image.getexif().get(0x0112, 1) > 1:
+            raise UserError(
+                f"{name}: is turned by its EXIF orientation, which is not supported for colour of "
+                "16 bits: save it upright"
+            )
+        image.load()  # which tells of a truncated file, as OpenCV need not
+        raise _OpenCVOnly
+    if _pages(image) == 1:
+        return _page(image, orientation)
+    pages = [_page(page, 1) for page in ImageSequence.Iterator(image)]
+    if len({(page.shape, page.dtype) for page in pages}) > 1:
+        raise UserError(f"{name}: its pages differ in size or kind: save each as its own file")
+    return np.concatenate(pages, axis=2)
+
+
+def _page(image: Image.Image, orientation: int) -> Shaped[np.ndarray, "h w c"]:
+    """One page, upright, transparency laid over black, a gray palette as gray."""
     image.load()
     picture: Image.Image = image
     if orientation in _TRANSPOSE:
         picture = picture.transpose(_TRANSPOSE[orientation])
-    mode = "L" if channels == 1 else _MODES[image.mode]
-    if picture.mode != mode:
-        picture = picture.convert(mode)
-    pixels = np.array(picture)  # a copy: asarray's would be read-only
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    return np.repeat(pixels, 3, axis=2) if channels == 3 and pixels.shape[2] == 1 else pixels
+    if image.mode in _GRAY:
+        values = np.array(picture.convert("L") if image.mode == "1" else picture)
+        return values.astype(values.dtype.newbyteorder("="), copy=False)[..., None]
+    mode = _COLOUR[image.mode]
+    if image.mode == "P" and "transparency" in image.info:
+        mode = "RGBA"
+    pixels = np.array(picture.convert(mode) if picture.mode != mode else picture)
+    if mode in ("RGBA", "LA"):
+        pixels = _over_black(pixels[..., :-1], pixels[..., -1])
+    if image.mode in ("P", "PA") and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., :1]
+    return np.ascontiguousarray(pixels)

@@ -2,9 +2,10 @@
 
 A folder is either laid out as MVTec AD is (Bergmann et al. 2019, CVPR, section 3):
 `train/good/*`, `test/<defect>/*`, `ground_truth/<defect>/<stem>_mask.png`, where `test` and
-`ground_truth` may be missing, or it is simply a folder of good images. Suffixes count in any case;
-names that begin with a dot are ignored. Training images are decoded once when the source is made,
-since a truncated file shows only then; test images are only listed, and decoded by who needs them.
+`ground_truth` may be missing, or it is simply a folder of good images. Either may hold subfolders,
+and regions of interest (`recon_ad.data.truth`). Training images are decoded once when the source
+is made, since a truncated file shows only then; test images are only listed, and decoded by who
+needs them.
 """
 
 import os
@@ -13,12 +14,25 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from recon_ad.data.decode import SUFFIXES, check_channels, decode_image, decode_mask, image_size
-from recon_ad.data.source import GOOD, Record, Source, as_image
+from recon_ad.data import truth
+from recon_ad.data.arrays import InputRange, as_image
+from recon_ad.data.decode import SUFFIXES, check_channels, decode_image
+from recon_ad.data.listing import files_below, images_below, images_in, subfolders
+from recon_ad.data.source import GOOD, Record, Source
 from recon_ad.errors import UserError
+
+# In a folder without train/good every image is taken for a good one; these names say otherwise.
+_NOT_GOOD = frozenset(
+    {"anomalies", "anomalous", "anomaly", "bad", "broken", "defect", "defective", "defects", "fail"}
+    | {"ground_truth", "label", "labels", "mask", "masks", "ng", "nok", "reject", "rejects"}
+    | {"test", "train", "validation"}
+)
+_NAMED = 20  # broken files that are told one by one
+_THREADS = 4  # more would hold as many decoded images at a time
 
 
 def folder_source(
@@ -26,14 +40,17 @@ def folder_source(
     *,
     category: str = "",
     channels: int | None = None,
+    input_range: InputRange | None = None,
     on_error: str = "raise",
 ) -> Source:
-    """Lists a folder of images; records load [h, w, c] uint8 and are named relative to the folder.
+    """Lists a folder of images; records load images and are named relative to the folder.
 
     Args:
       path: a folder in the MVTec layout, a folder of such folders, or a folder of good images.
       category: the folder below `path` to use, for a folder of such folders.
-      channels: 1 (gray) or 3 (RGB) for all images. None: 3 if any training image is RGB, else 1.
+      channels: that all images are to have, see `decode_image`. None: 3 if any training image is
+        RGB and the others are gray; else what all have.
+      input_range: the values in the files that mean black and white, see `as_image`.
       on_error: "raise" stops at the first broken training image or unusable mask; "skip" leaves the
         image or the mask out and says so in the notes.
 
@@ -42,9 +59,9 @@ def folder_source(
       its truth is unknown. The notes name such images.
 
     Raises:
-      UserError: there is no such folder, no training image, several categories and none chosen, or,
-        unless skipped, a broken training image, a broken mask, or a mask of another size than its
-        image.
+      UserError: there is no such folder, no training image, several categories and none chosen,
+        training images with different numbers of channels, or, unless skipped, a broken training
+        image, a broken mask, or a mask of another size than its image.
     """
     check_channels(channels)
     if on_error not in ("raise", "skip"):
@@ -52,32 +69,47 @@ def folder_source(
     root = _root(Path(path), category)
     good = root / "train" / GOOD
     train_folder = good if good.is_dir() else root
-    files = _images(train_folder)
+    regions = truth.Regions(root)
+    files = [file for file in images_below(train_folder) if not regions.is_region(file)]
     if not files:
         raise UserError(
-            f"{train_folder}: holds no images: put good images there "
-            f"({', '.join(sorted(SUFFIXES))}; subfolders are not searched)"
+            f"{train_folder}: holds no images ({', '.join(sorted(SUFFIXES))}): put good ones there"
         )
-    notes = _left_out(train_folder, root, mvtec=train_folder != root)
-    files, train_channels, train_notes = _verified(files, root, channels, on_error)
-    load = partial(decode_image, channels=train_channels)
-    train = tuple(Record(_name(file, root), partial(load, file)) for file in files)
+    if train_folder == root:
+        _check_all_good(files, root)
+    notes = _left_out(train_folder, root)
+    decode = partial(decode_image, input_range=input_range)
+    files, channels, train_notes = _verified(files, root, decode, channels, on_error)
+    load = partial(decode, channels=channels)
+    train = tuple(
+        Record(_name(file, root), partial(load, file), load_roi=regions.of(file)) for file in files
+    )
     test: tuple[Record, ...] = ()
     test_notes: list[str] = []
     if train_folder != root:
-        test, test_notes = _test_split(root, load, on_error)
+        test, test_notes = _test_split(root, load, regions, on_error)
+    if regions:
+        without = [r.name for r in (*train, *test) if r.load_roi is None]
+        if without:
+            test_notes.append(
+                f"{_count(len(without), 'image')} without a region of interest, of which all "
+                f"pixels count: {_some(without)}."
+            )
     return Source(train, test, tuple([*notes, *train_notes, *test_notes]))
 
 
-def memory_source(images: Sequence[np.ndarray] | np.ndarray) -> Source:
+def memory_source(
+    images: Sequence[np.ndarray] | np.ndarray, *, input_range: InputRange | None = None
+) -> Source:
     """Makes a source of good images that are in memory already; it has no test split.
 
     Args:
       images: a list of images, or an array whose first axis counts them. Each is [h, w] or
-        [h, w, c] with c = 1 or 3, the same c for all; uint8, or floating point in [0, 1].
+        [h, w, c] with the same c for all; see `as_image`.
+      input_range: the values that mean black and white, see `as_image`.
 
     Returns:
-      Records named "0000", "0001", ... that load [h, w, c], uint8 as given or float32.
+      Records named "0000", "0001", ... that load [h, w, c].
 
     Raises:
       UserError: no image, or one of another shape, type or range; the message says which.
@@ -88,7 +120,8 @@ def memory_source(images: Sequence[np.ndarray] | np.ndarray) -> Source:
             "list of images"
         )
     arrays = [
-        _read_only(as_image(image, name=f"image {index}")) for index, image in enumerate(images)
+        _read_only(as_image(image, name=f"image {index}", input_range=input_range))
+        for index, image in enumerate(images)
     ]
     if not arrays:
         raise UserError("the list of images is empty: give at least one good image")
@@ -119,11 +152,11 @@ def _root(path: Path, category: str) -> Path:
     if not path.is_dir():
         raise UserError(f"{path}: is a file: give the folder that holds the images")
     root = path / category
-    categories = [d.name for d in _subfolders(path) if (d / "train" / GOOD).is_dir()]
+    categories = [d.name for d in subfolders(path) if (d / "train" / GOOD).is_dir()]
     if not root.is_dir():
         there = f"there are {', '.join(categories)}" if categories else "there are none"
         raise UserError(f'{path}: has no category "{category}": {there}')
-    if (root / "train" / GOOD).is_dir() or _images(root):
+    if (root / "train" / GOOD).is_dir() or images_in(root):
         return root
     if categories and not category:
         raise UserError(
@@ -132,30 +165,22 @@ def _root(path: Path, category: str) -> Path:
         )
     if (root / "train").is_dir():
         raise UserError(f"{root}: has a folder train but no train/{GOOD}: put good images there")
+    if images_below(root):
+        return root
     raise UserError(
         f"{root}: holds neither images ({', '.join(sorted(SUFFIXES))}) nor a folder train/{GOOD}: "
-        "give a folder of good images or one in the MVTec layout; subfolders are not searched"
+        "give a folder of good images or one in the MVTec layout"
     )
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Images in a folder and in all folders below it, sorted; dotfiles and dot-folders left out."""
-    found = _images(folder)
-    for below in _subfolders(folder):
-        found += list_images(below)
-    return found
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: p.name)
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return [p for p in _visible(folder) if p.is_dir()]
-
-
-def _images(folder: Path) -> list[Path]:
-    return [p for p in _visible(folder) if p.suffix.lower() in SUFFIXES and p.is_file()]
+def _check_all_good(files: Iterable[Path], root: Path) -> None:
+    """Raises UserError where a plain folder has a subfolder not named like good images."""
+    for folder in dict.fromkeys(file.parent.relative_to(root) for file in files):
+        if any(part.lower() in _NOT_GOOD for part in folder.parts):
+            raise UserError(
+                f"{root}: has images in {folder} and no train/{GOOD}, so that they would count as "
+                f"good: put the good images into train/{GOOD}, or give a folder of good images only"
+            )
 
 
 def _name(file: Path, root: Path) -> str:
@@ -172,99 +197,131 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _left_out(folder: Path, root: Path, *, mvtec: bool) -> list[str]:
-    """Notes on what lies beside the training images and is not used."""
-    notes = []
-    others = [p for p in _visible(folder) if p.is_file() and p.suffix.lower() not in SUFFIXES]
-    if others:
-        notes.append(
-            f"{_count(len(others), 'file')} beside the training images left out for the suffix: "
-            f"{_some(_name(p, root) for p in others)}."
-        )
-    folders = _subfolders(folder)
-    if folders:
-        hint = "" if mvtec else " (without train/good, the images here are taken for good ones)"
-        notes.append(
-            f"{_count(len(folders), 'subfolder')} of the training images not searched{hint}: "
-            f"{_some(_name(p, root) for p in folders)}."
-        )
-    return notes
+def _left_out(folder: Path, root: Path) -> list[str]:
+    """A note on files among the training images that are no images by their suffix."""
+    others = [p for p in files_below(folder) if p.suffix.lower() not in SUFFIXES]
+    if not others:
+        return []
+    return [
+        f"{_count(len(others), 'file')} among the training images left out for the suffix: "
+        f"{_some(_name(p, root) for p in others)}."
+    ]
 
 
-def _verify(file: Path, *, on_error: str) -> int | UserError:
-    """The channels of an image that decodes, or with on_error="skip" why it does not."""
+class _Seen(NamedTuple):
+    """What a training image is like."""
+
+    channels: int
+    dtype: str
+    largest: float
+
+
+def _verify(
+    file: Path, *, decode: Callable[[Path], np.ndarray], on_error: str
+) -> _Seen | UserError:
+    """What an image that decodes is like, or with on_error="skip" why it does not."""
     try:
-        return decode_image(file).shape[2]
+        image = decode(file)
     except UserError as error:
         if on_error == "raise":
             raise
         return error
+    return _Seen(image.shape[2], str(image.dtype), float(image.max()))
 
 
 def _verified(
-    files: list[Path], root: Path, channels: int | None, on_error: str
+    files: list[Path],
+    root: Path,
+    decode: Callable[..., np.ndarray],
+    channels: int | None,
+    on_error: str,
 ) -> tuple[list[Path], int, list[str]]:
     """Decodes every training image: the usable files, the channels to read all with, notes."""
-    kept: list[Path] = []
-    found: Counter[int] = Counter()
-    broken: list[tuple[Path, UserError]] = []
-    with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
-        results = pool.map(partial(_verify, on_error=on_error), files)
-        for file, result in zip(files, results, strict=True):
+    kept: dict[Path, _Seen] = {}
+    broken: list[UserError] = []
+    with ThreadPoolExecutor(_THREADS) as pool:  # Pillow decodes outside Python's lock
+        verify = partial(_verify, decode=partial(decode, channels=channels), on_error=on_error)
+        for file, result in zip(files, pool.map(verify, files), strict=True):
             if isinstance(result, UserError):
-                broken.append((file, result))
+                broken.append(result)
             else:
-                kept.append(file)
-                found[result] += 1
+                kept[file] = result
     if not kept:
-        raise UserError(f"none of the {len(files)} training images can be used: {broken[0][1]}")
-    notes = []
-    if broken:
-        notes.append(
-            f"{len(broken)} of {_count(len(files), 'training image')} skipped as broken: "
-            f"{_some(_name(file, root) for file, _ in broken)}."
+        raise UserError(f"none of the {len(files)} training images can be used: {broken[0]}")
+    notes = [f"Training image left out: {error}." for error in broken[:_NAMED]]
+    if broken[_NAMED:]:
+        notes.append(f"{len(broken) - _NAMED} more training images left out as broken.")
+    found = Counter(seen.channels for seen in kept.values())
+    if len(found) > 1 and set(found) != {1, 3}:
+        few = min(found, key=found.__getitem__)
+        odd = next(_name(file, root) for file, seen in kept.items() if seen.channels == few)
+        raise UserError(
+            f"{root}: training images differ in their number of channels ({sorted(found)}; {odd} "
+            f"has {few}): give images of one kind, or set config.data.channels"
         )
-    if channels is None:
-        channels = 3 if found[3] else 1
-        if len(found) > 1:
-            notes.append(
-                f"{found[3]} of {len(kept)} training images are RGB and the others gray: all are "
-                "read as RGB."
-            )
-    return kept, channels, notes
+    if len(found) > 1:
+        notes.append(
+            f"{found[3]} of {len(kept)} training images are RGB and the others gray: all are read "
+            "as RGB."
+        )
+    return list(kept), max(found), notes + _about_depth(list(kept.values()))
+
+
+def _about_depth(seen: list[_Seen]) -> list[str]:
+    """Notes on bits that do not look as they were meant."""
+    notes = []
+    types = Counter(s.dtype for s in seen)
+    if len(types) > 1:
+        counts = ", ".join(f"{number} {kind}" for kind, number in sorted(types.items()))
+        notes.append(f"Training images differ in type ({counts}); each counts by its own range.")
+    largest = max(s.largest for s in seen if s.dtype == max(types))
+    if types.keys() == {"uint16"} and 255 < largest < 2**15:
+        bits = int(largest).bit_length()
+        notes.append(
+            f"No value of the 16-bit training images is above {largest:.0f}: if the camera gives "
+            f"{bits} bits, set config.data.input_range=(0, {2**bits - 1}), else they count as dark."
+        )
+    return notes
 
 
 def _test_split(
-    root: Path, load: Callable[[Path], np.ndarray], on_error: str
+    root: Path, load: Callable[[Path], np.ndarray], regions: truth.Regions, on_error: str
 ) -> tuple[tuple[Record, ...], list[str]]:
     """The records under `test/` with their masks, and notes."""
     if not (root / "test").is_dir():
         return (), []
-    truth = root / "ground_truth"
-    has_truth = truth.is_dir()
+    truths = root / "ground_truth"
     records: list[Record] = []
     trouble: dict[str, list[str]] = {"missing": [], "empty": [], "unusable": []}
-    for folder in _subfolders(root / "test"):
-        masks = _masks(truth / folder.name) if folder.name != GOOD else {}
-        files = _images(folder)
-        found = [masks.get(f"{f.stem}_mask") or masks.get(f.stem) for f in files]
-        with ThreadPoolExecutor() as pool:
+    folders = [f for f in subfolders(root / "test") if f.suffix.lower() not in SUFFIXES]
+    for folder in folders:
+        masks = truth.stems(truths / folder.name) if folder.name != GOOD else {}
+        files = images_below(folder)
+        found = [truth.masks_of(file, folder, masks) for file in files]
+        with ThreadPoolExecutor(_THREADS) as pool:
             # Lazy: with on_error="raise" the first unusable mask ends the listing.
-            states = pool.map(partial(_mask_state, on_error=on_error), files, found)
-            for file, mask, state in zip(files, found, states, strict=True):
+            states = pool.map(partial(truth.mask_state, on_error=on_error), files, found)
+            for file, own, state in zip(files, found, states, strict=True):
                 name = _name(file, root)
                 if folder.name != GOOD and state != "usable":
                     trouble[state].append(name)
-                usable = mask is not None and state == "usable"
-                load_mask = partial(decode_mask, mask) if usable else None
-                records.append(Record(name, partial(load, file), folder.name, load_mask))
+                load_mask = partial(truth.united_mask, own) if state == "usable" else None
+                records.append(
+                    Record(
+                        name,
+                        partial(load, file),
+                        folder.name,
+                        load_mask,
+                        load_roi=regions.of(file),
+                    )
+                )
     notes = []
-    if loose := _images(root / "test"):
+    if loose := images_in(root / "test"):
         notes.append(
             f"{_count(len(loose), 'image')} directly under test left out, for lack of a defect "
             f"type: {_some(_name(f, root) for f in loose)}."
         )
-    if trouble["missing"] and not has_truth:
+    if trouble["missing"] and not truths.is_dir():
         notes.append("There is no folder ground_truth, so no defective test image has a mask.")
     elif trouble["missing"]:
         notes.append(_about(trouble["missing"], "without a mask"))
@@ -277,35 +334,3 @@ def _test_split(
 
 def _about(names: list[str], what: str) -> str:
     return f"{_count(len(names), 'defective test image')} {what}: {_some(names)}."
-
-
-def _masks(folder: Path) -> dict[str, Path]:
-    return {file.stem: file for file in _images(folder)} if folder.is_dir() else {}
-
-
-def _mask_state(image: Path, mask: Path | None, *, on_error: str) -> str:
-    """Whether an image's mask is "usable", "missing", "empty" or, on_error="skip", "unusable"."""
-    if mask is None:
-        return "missing"
-    try:
-        truth = decode_mask(mask)
-        size = _size_or_none(image)
-        if size is not None and truth.shape != size:
-            raise UserError(
-                f"{mask}: the mask has {truth.shape[0]} × {truth.shape[1]} pixels (height × width) "
-                f"and its image {image} has {size[0]} × {size[1]}: draw the mask on the image's "
-                "own pixels"
-            )
-    except UserError:
-        if on_error == "raise":
-            raise
-        return "unusable"
-    return "usable" if truth.any() else "empty"
-
-
-def _size_or_none(image: Path) -> tuple[int, int] | None:
-    """The size of a test image, None where it is broken: who decodes it later says so."""
-    try:
-        return image_size(image)
-    except UserError:
-        return None

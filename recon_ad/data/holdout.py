@@ -181,7 +181,11 @@ def _counted(records: list[Record]) -> str:
 
 def _part(record: Record, axis: str, start: int, stop: int) -> Record:
     name = f"{record.name}[{axis} {start}:{stop}]"
-    return record._replace(name=name, load=partial(_crop, record.load, axis, start, stop))
+    load, load_roi = (
+        None if whole is None else partial(_crop, whole, axis, start, stop)
+        for whole in (record.load, record.load_roi)
+    )
+    return record._replace(name=name, load=load, load_roi=load_roi)
 
 
 def _crop(load: Callable[[], np.ndarray], axis: str, start: int, stop: int) -> np.ndarray:

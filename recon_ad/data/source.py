@@ -1,16 +1,16 @@
 """What a data source is: named images and, for test images, a defect type and a truth mask.
 
-Images are NumPy [h, w, c], uint8 as decoded or float32 in [0, 1]; truth masks are bool [h, w],
-True where defective. Loading is lazy: a source of a thousand images holds a thousand names.
+Images are as in `recon_ad.data.arrays`, [h, w, c]; truth masks are bool [h, w], True where
+defective; regions of interest are bool [h, w], True where pixels count. Loading is lazy: a source
+of a thousand images holds a thousand names.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
 
 from recon_ad.errors import UserError
 
@@ -27,6 +27,7 @@ class Record(NamedTuple):
       load_mask: decodes the truth mask, bool [h, w]. None where there is no usable one; a good
         image needs none, its truth is all False.
       other_masks: further truths by name (the synthetic sets have two), same form.
+      load_roi: decodes the region of interest, bool [h, w]. None where every pixel counts.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Record(NamedTuple):
     defect: str = GOOD
     load_mask: Callable[[], np.ndarray] | None = None
     other_masks: Mapping[str, Callable[[], np.ndarray]] = {}
+    load_roi: Callable[[], np.ndarray] | None = None
 
     @property
     def anomalous(self) -> bool:
@@ -86,31 +88,3 @@ def fingerprint(records: Sequence[Record]) -> str:
         image = record.load()
         digest.update(f"{image.shape} {image.dtype}".encode() + image.tobytes())
     return digest.hexdigest()
-
-
-def as_image(image: Any, *, name: str) -> Shaped[np.ndarray, "h w c"]:
-    """A [h, w] or [h, w, c] array as [h, w, c], uint8, or float32 with values in [0, 1].
-
-    Args:
-      image: any array.
-      name: what messages call it.
-
-    Raises:
-      UserError: another shape or type, or values outside the range.
-    """
-    array = np.asarray(image)
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or 0 in array.shape:
-        raise UserError(
-            f"{name} has shape {list(np.shape(image))}: give [height, width] or [height, width, "
-            "channels]."
-        )
-    if array.dtype == np.uint8:
-        return array
-    if not np.issubdtype(array.dtype, np.floating):
-        raise UserError(f"{name} has type {array.dtype}: give uint8, or float in [0, 1].")
-    low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 1):  # false for NaN too
-        raise UserError(f"{name} has values from {low} to {high}: scale floats to [0, 1].")
-    return array.astype(np.float32, copy=False)

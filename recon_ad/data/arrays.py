@@ -1,0 +1,103 @@
+"""Images as arrays: what counts as one, its scale, its size.
+
+An image is [h, w, c] with any number of channels: uint8 (0 to 255), uint16 (0 to 65535) or float32
+in [0, 1]. The three mean the same; integers stay integers until they are computed with, since they
+take a quarter or half of the memory.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from PIL import Image
+
+from recon_ad.errors import UserError
+
+# The values in the files that mean 0 (black) and 1 (white).
+InputRange = tuple[float | int, float | int]
+
+
+def as_image(
+    image: Any, *, name: str, input_range: InputRange | None = None
+) -> Shaped[np.ndarray, "h w c"]:
+    """A [h, w] or [h, w, c] array as an image.
+
+    Args:
+      image: uint8, uint16 or floating point; with an `input_range` also wider or signed integers.
+      name: what messages call it.
+      input_range: the values that become 0 and 1, such as (0, 4095) for 12 bits kept in 16. None
+        goes by the type: 0 to 255, 0 to 65535, or floats in [0, 1].
+
+    Returns:
+      uint8 as given; uint16 from other integers, rounded to 1/65535; float32 from floats.
+
+    Raises:
+      UserError: another shape or type, values that are not finite, or outside the range.
+    """
+    array = np.asarray(image)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or 0 in array.shape:
+        raise UserError(
+            f"{name} has shape {list(np.shape(image))}: give [height, width] or [height, width, "
+            "channels]."
+        )
+    whole = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(array.dtype)
+    if whole is not None and input_range in (None, (0, whole)):
+        return array
+    integer = np.issubdtype(array.dtype, np.integer)
+    if not integer and not np.issubdtype(array.dtype, np.floating):
+        raise UserError(f"{name} has type {array.dtype}: give uint8, uint16, or float in [0, 1].")
+    if integer and input_range is None:
+        raise UserError(
+            f"{name} has type {array.dtype}, which says nothing of black and white: give uint8 or "
+            "uint16, or set config.data.input_range to the values that mean them."
+        )
+    black, white = input_range or (0.0, 1.0)
+    low, high = array.min(), array.max()
+    if not (low >= black and high <= white):  # false for NaN too
+        if not (np.isfinite(low) and np.isfinite(high)):
+            bad = np.count_nonzero(~np.isfinite(array))
+            raise UserError(
+                f"{name} holds {bad} values that are NaN or infinite: mend or remove the image."
+            )
+        raise UserError(
+            f"{name} has values from {low} to {high}, outside the range from {black:g} to "
+            f"{white:g}: scale it, or set config.data.input_range to what black and white are."
+        )
+    if integer:
+        steps = (array.astype(np.float32) - np.float32(black)) * np.float32(65535 / (white - black))
+        return np.rint(steps).astype(np.uint16)
+    if (black, white) != (0, 1):
+        array = (array - black) / (white - black)
+    return array.astype(np.float32, copy=False)
+
+
+def given_range(pair: Sequence[float]) -> InputRange | None:
+    """`config.data.input_range`, in which (0, 0) stands for none."""
+    black, white = pair
+    return (black, white) if (black, white) != (0, 0) else None
+
+
+def to_unit(image: Shaped[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w c"]:
+    """Integers to float32 in [0, 1]; floats pass."""
+    if np.issubdtype(image.dtype, np.integer):
+        return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+    return image.astype(np.float32, copy=False)
+
+
+def resize(
+    image: Shaped[np.ndarray, "h w c"], size: tuple[int, int] | None
+) -> Shaped[np.ndarray, "H W c"]:
+    """Bilinear with antialiasing, float32 in [0, 1]; unchanged where no size is asked for."""
+    if size is None or image.shape[:2] == size:
+        return image
+    unit = to_unit(image)
+    planes = [
+        np.asarray(
+            Image.fromarray(unit[..., i]).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        )
+        for i in range(unit.shape[2])
+    ]
+    return np.stack(planes, axis=-1)

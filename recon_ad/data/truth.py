@@ -1,0 +1,147 @@
+"""Truth masks and regions of interest that lie beside images: finding, checking, reading.
+
+All are bool [h, w] of their image's size. A mask belongs to the image of the same name, with or
+without `_mask` at its end; or it is a folder of that name with several masks, which are united
+(MVTec LOCO AD). A region of interest lies under `roi/` at the image's own relative path, or is one
+file `roi.png` (any image suffix) for all images.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from recon_ad.data.decode import SUFFIXES, decode_mask, image_size
+from recon_ad.data.listing import images_below, images_in
+from recon_ad.errors import UserError
+
+ROI = "roi"
+
+
+def united_mask(paths: Sequence[Path]) -> Bool[np.ndarray, "h w"]:
+    """The union of masks of one size.
+
+    Raises:
+      UserError: as `decode_mask`, or they differ in size.
+    """
+    union = decode_mask(paths[0])
+    for path in paths[1:]:
+        mask = decode_mask(path)
+        _check_size(mask.shape, path, union.shape, paths[0])
+        union |= mask
+    return union
+
+
+def stems(folder: Path) -> dict[str, Path]:
+    """The images below a folder by relative path without suffix; {} where there is no folder."""
+    if not folder.is_dir():
+        return {}
+    return {_stem(file, folder): file for file in images_below(folder)}
+
+
+def masks_of(image: Path, folder: Path, masks: dict[str, Path]) -> list[Path]:
+    """The masks of an image.
+
+    Args:
+      image: a file below `folder`.
+      folder: of one defect type's images.
+      masks: of that defect type, from `stems`.
+    """
+    stem = _stem(image, folder)
+    for name in (f"{stem}_mask", stem):
+        if name in masks:
+            return [masks[name]]
+    return [mask for name, mask in masks.items() if name.startswith(f"{stem}/")]
+
+
+def mask_state(image: Path, masks: Sequence[Path], *, on_error: str) -> str:
+    """Whether an image's truth is "usable", "missing", "empty" or, on_error="skip", "unusable"."""
+    if not masks:
+        return "missing"
+    try:
+        truth = united_mask(masks)
+        size = _size_or_none(image)
+        if size is not None:
+            _check_size(truth.shape, masks[0], size, image)
+    except UserError:
+        if on_error == "raise":
+            raise
+        return "unusable"
+    return "usable" if truth.any() else "empty"
+
+
+class Regions:
+    """The regions of interest of a folder of images, or of one that lies elsewhere.
+
+    Args:
+      root: the folder that images are named relative to.
+      given: a folder laid out as `root` is, or one image for all; None looks for `roi` in `root`.
+
+    Raises:
+      UserError: what is given does not exist.
+    """
+
+    def __init__(self, root: Path, given: Path | None = None):
+        self._root = root
+        if given is None:
+            given = root / ROI
+            if not given.is_dir():
+                single = [file for file in images_in(root) if file.stem == ROI]
+                given = single[0] if single else None
+        elif not given.exists():
+            raise UserError(f"{given}: there is no such region of interest: check the path")
+        self._single = given if given is not None and given.is_file() else None
+        self._by_stem = stems(given) if given is not None and given.is_dir() else {}
+
+    def __bool__(self) -> bool:
+        return self._single is not None or bool(self._by_stem)
+
+    def of(self, image: Path) -> Callable[[], Bool[np.ndarray, "h w"]] | None:
+        """Loads the region of an image below the root; None where all of its pixels count."""
+        file = self._single or self._by_stem.get(_stem(image, self._root))
+        return None if file is None else partial(load_region, file, image)
+
+    def is_region(self, image: Path) -> bool:
+        """Whether the file is itself a region, and no image to judge."""
+        return image == self._single or image in self._by_stem.values()
+
+
+def load_region(file: Path, image: Path) -> Bool[np.ndarray, "h w"]:
+    """The region of interest of one image.
+
+    Raises:
+      UserError: it cannot be decoded, has another size than its image, or marks no pixel.
+    """
+    roi = decode_mask(file)
+    _check_size(roi.shape, file, image_size(image), image)
+    if not roi.any():
+        raise UserError(
+            f"{file}: the region of interest marks no pixel, so nothing in {image} would count: "
+            "draw what counts in white"
+        )
+    return roi
+
+
+def _check_size(size: tuple[int, ...], file: Path, wanted: tuple[int, ...], image: Path) -> None:
+    if size != wanted:
+        raise UserError(
+            f"{file}: the mask has {size[0]} × {size[1]} pixels (height × width) and its image "
+            f"{image} has {wanted[0]} × {wanted[1]}: draw the mask on the image's own pixels"
+        )
+
+
+def _stem(file: Path, folder: Path) -> str:
+    relative = file.relative_to(folder).as_posix()
+    stem, suffix = os.path.splitext(relative)
+    return stem if suffix.lower() in SUFFIXES else relative
+
+
+def _size_or_none(image: Path) -> tuple[int, int] | None:
+    """The size of a test image, None where it is broken: who decodes it later says so."""
+    try:
+        return image_size(image)
+    except UserError:
+        return None
