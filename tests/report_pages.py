@@ -7,17 +7,15 @@ from html.parser import HTMLParser
 
 import numpy as np
 from matplotlib.image import imread
+from scipy import ndimage
 
-from recon_ad.report import (
-    Panel,
-    Report,
-    Score,
-)
+from recon_ad.report import Panel, Report, Scale, Score, SmallPanel, pixel_scale, shrink_panel
 
 KEYS = (
     "image_auroc",
     "image_ap",
     "image_f1_max",
+    "patch_auroc",
     "pixel_auroc",
     "pixel_ap",
     "aupro_30",
@@ -137,4 +135,88 @@ def full_report() -> Report:
         scores=scores(40),
         training=[{"step": 10, "train_loss": 0.5, "heldout_loss": None}],
         panels={"Worst misses": [panel()], "Worst false alarms": "none: no good image is above"},
+        patches={"normal": line + 0.1, "defective": line + 0.5},
+    )
+
+
+MIN_AREA = 12
+
+
+def without_specks(mask: np.ndarray, *, min_area: int = MIN_AREA) -> np.ndarray:
+    """A detector's rule for masks: regions of `min_area` pixels and more."""
+    labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    return np.isin(labels, 1 + np.flatnonzero(np.bincount(labels.ravel())[1:] >= min_area))
+
+
+def inspected(index: int, *, defect: str, size: tuple[int, int], threshold: float) -> Panel:
+    """A woven texture, a scratch or dent in it, and a residual as a decent model leaves it."""
+    rng = np.random.default_rng(index)
+    y, x = np.indices(size)
+    weave = 0.5 + 0.12 * np.sin(x / 3 + y / 40) * np.cos(y / 4) + 0.04 * rng.standard_normal(size)
+    along = y + (0.4 * x if index % 2 else -0.3 * x)
+    strip = np.abs(along - np.median(along)) < max(2, size[0] / 60)
+    truth = strip & (np.abs(x - size[1] * rng.uniform(0.3, 0.7)) < size[1] / 8)
+    if defect == "good":
+        truth[:] = False
+    strength = rng.uniform(0.3, 1.3)
+    image = np.clip(weave + 0.35 * strength * truth, 0, 1)[..., None].astype(np.float32)
+    noise = ndimage.gaussian_filter(np.abs(rng.standard_normal(size)), 1.5)
+    residual = 0.02 * noise**3 + 0.12 * strength * ndimage.gaussian_filter(truth.astype(float), 2)
+    residual = residual.astype(np.float32)
+    return Panel(
+        name=f"{defect}/{index:03d}.png",
+        defect=defect,
+        score=float(residual.max()),
+        threshold=0.0,
+        image=image,
+        reconstruction=ndimage.gaussian_filter(weave, 2)[..., None].astype(np.float32),
+        residual=residual,
+        truth=truth,
+        mask=without_specks(residual > threshold),
+    )
+
+
+def shrunk(panel: Panel, scale: Scale) -> SmallPanel:
+    """The panel with all that the slider needs."""
+    return shrink_panel(panel, scale=scale, mask_at=lambda t: without_specks(panel.residual > t))
+
+
+def realistic_report(*, rows: int = 60, size: tuple[int, int] = (300, 420)) -> Report:
+    """A run as it comes out: most defects found, some mistakes, masks with a minimum area."""
+    kinds = ["good", "good", "good", "scratch", "dent"]
+    made = [inspected(i, defect=kinds[i % 5], size=size, threshold=0.03) for i in range(rows)]
+    pixels = np.concatenate([p.residual.ravel()[::7] for p in made])
+    scale = pixel_scale(0.03, lambda share: float(np.quantile(pixels, share)))
+    good = sorted(p.score for p in made if p.defect == "good")
+    threshold = good[-2]
+    made = [p._replace(threshold=threshold) for p in made]
+    scores = [Score(p.name, p.defect, p.score, p.score > threshold) for p in made]
+    ranked = sorted(made, key=lambda p: p.score)
+    bad = [p for p in ranked if p.defect != "good"]
+    report = full_report()
+    return report._replace(
+        title="cae on woven cloth",
+        metrics=report.metrics
+        | {
+            "image_tpr_calibrated": np.mean([p.score > threshold for p in bad]),
+            "image_fpr_calibrated": 1 / len(good),
+        },
+        threshold=threshold,
+        messages=["The image threshold rests on 40 held-out normal images."],
+        scores=scores,
+        patches={
+            "normal": 0.004 * np.random.default_rng(0).gamma(9, 1, 4000),
+            "defective": 0.008 * np.random.default_rng(1).gamma(7, 1, 300),
+        },
+        panels={
+            "Worst false alarms": [
+                shrunk(p, scale) for p in ranked[::-1] if p.defect == "good" and p.score > threshold
+            ],
+            "Worst misses": [shrunk(p, scale) for p in bad if p.score <= threshold][:3],
+            "Typical cases (median score of each type)": [
+                shrunk(bad[len(bad) // 2], scale),
+                shrunk(bad[len(bad) // 3], scale),
+                shrunk(ranked[rows // 6], scale),
+            ],
+        },
     )

@@ -1,8 +1,10 @@
 """The report: complete, escaped, self-contained, honest about what is missing."""
 
 import base64
+import hashlib
 import os
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from report_pages import (
     figures,
     full_report,
     panel,
+    realistic_report,
 )
 
 from recon_ad.report import (
@@ -28,22 +31,49 @@ from recon_ad.report import (
 def test_page_is_balanced_self_contained_and_accessible():
     page = Page(render_report(full_report()))
     assert {"html", "head", "title", "main", "nav", "footer"} <= set(page.tags)
-    assert "script" not in page.tags and "link" not in page.tags
+    assert page.tags.count("script") == 1 and "link" not in page.tags
     for link in page.links:
         assert link.startswith(("data:image/", "#")), link[:80]
     assert {link[1:] for link in page.links if link[0] == "#"} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
     assert "url(" not in page.style and "@import" not in page.style
-    assert len(page.images) == 4 + 1 + 4  # three curves, scores, training: five; four of the panel
+    assert len(page.images) == 6 + 4  # three curves, scores, patches, training; four of the panel
     assert all(image["alt"] for image in page.images)
     assert page.tags.count("table") == page.tags.count("caption") == 5
     assert "prefers-color-scheme: dark" in page.style
 
 
+def test_the_policy_lets_nothing_run_but_the_pages_own_script():
+    source = render_report(full_report())
+    script = re.search("<script>(.*)</script>", source, re.S)[1]
+    assert "=>" in script and "</script" not in script
+    policy = re.search('Content-Security-Policy" content="([^"]*)"', source)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.split("; ") == [
+        "default-src 'none'",
+        "img-src data:",
+        "style-src 'unsafe-inline'",
+        f"script-src 'sha256-{digest}'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    assert not re.search(r" on\w+=", source)
+
+
+def test_what_needs_the_script_is_hidden_until_it_runs():
+    source = render_report(realistic_report(rows=10, size=(40, 60)))
+    for opened in re.findall(r"<(?:div|p)[^>]*(?:slider|filters|counts)[^>]*>", source):
+        assert "hidden" in opened or "counts" in opened
+    assert source.count('class="slider"') == 2 and source.count('id="filters"') == 1
+    # The counts stand inside the slider's box.
+    assert re.search(r'class="slider"[^>]*hidden[^>]*>(?:(?!</section>).)*class="counts"', source)
+    assert "hidden" not in source[source.index("<table") : source.index("</table>")]
+
+
 def test_curves_reach_out_to_nothing_and_follow_the_colour_scheme():
     page = Page(render_report(full_report()))
     drawn = [i["src"].split(",")[1] for i in page.images if i["src"].startswith("data:image/svg")]
-    assert len(drawn) == 5
+    assert len(drawn) == 6
     for data in drawn:
         svg = base64.b64decode(data).decode()
         assert not re.search(r'href="(?!#)', svg)
@@ -130,8 +160,7 @@ def test_names_are_escaped_everywhere(tmp_path):
     write_report(path, report)
     source = path.read_text(encoding="utf-8")
     page = Page(source)
-    assert "script" not in page.tags
-    assert "<script" not in source
+    assert page.tags.count("script") == source.count("<script") == source.count("</script") == 1
     assert page.text.count("<script>alert(1)</script>") >= 12
     assert "\\udcff" in source and "\x00" not in source
 
@@ -176,6 +205,58 @@ def test_decisions_are_the_detectors_and_mistakes_are_marked():
     assert "c dent 0.200 good missed" in table
     assert table.index(" d dent 12,345") < table.index(" b good") < table.index(" c dent")
     assert "1 of 2 defective images are found and 1 of 2 good images" in page.text
+
+
+def test_what_rounds_to_the_threshold_gets_the_digits_that_tell_the_two_apart():
+    rows = [("a", "good", 0.25036, False), ("b", "good", 0.25041, True), ("c", "dent", 9.0, True)]
+    one = panel(score=0.25036, threshold=0.2503871)
+    groups = {"g": [one, one._replace(score=0.2503871)]}
+    page = Page(render_report(Report("t", {}, threshold=0.2503871, scores=rows, panels=groups)))
+    assert "At the threshold 0.25039," in page.text
+    assert "a good 0.25036 good" in page.text and "b good 0.25041 defective" in page.text
+    assert "c dent 9.00 defective" in page.text
+    assert "score 0.25036, not above the threshold 0.25039" in page.text
+    # Equal is not above.
+    assert "score 0.250, not above the threshold 0.250" in page.text
+
+
+def test_panels_are_taken_once_and_one_at_a_time():
+    alive = []
+
+    def made():
+        for index in range(4):
+            assert not any(reference() is not None for reference in alive)
+            one = panel(f"{index}.png", residual=np.full((40, 60), 0.5, np.float32))
+            alive.append(weakref.ref(one.residual))
+            yield one
+            del one
+
+    page = Page(render_report(Report("t", {}, panels={"g": made()})))
+    assert len(page.images) == 16 and len(alive) == 4
+
+
+def test_patches_are_shown_with_their_auroc_or_why_there_is_none():
+    patches = {"normal": np.array([0.1, 0.2, np.nan]), "defective": np.array([0.4])}
+    page = Page(render_report(Report("t", {"patch_auroc": 0.8765}, patches=patches)))
+    words = "2 normal (1 more without a finite residual are left out) and 1 defective patches"
+    assert f"{words} of the test images: AUROC 0.876." in page.text
+    metrics = {"patch_auroc": None, "missing": {"patch_auroc": "no <truth>"}}
+    page = Page(render_report(Report("t", metrics, patches=patches)))
+    assert "AUROC not available, no <truth>." in page.text
+    assert "patches" not in Page(render_report(Report("t", metrics))).ids
+
+
+def test_ten_thousand_images_make_a_page_of_few_megabytes():
+    rng = np.random.default_rng(0)
+    kinds = ["good", "scratch", "dent"]
+    rows = [
+        Score(f"folder/{i:05d}.png", kinds[i % 3], float(v), bool(v > 5))
+        for i, v in enumerate(rng.gamma(3, 1, 10_000))
+    ]
+    source = render_report(Report("t", {}, threshold=5.0, scores=rows))
+    assert len(source) < 4e6
+    steps = re.search(r'id="image-threshold"[^>]*data-steps="([^"]*)"', source)[1].split()
+    assert len(steps) == 10_001 and len(set(steps)) == 10_001
 
 
 def test_a_score_that_is_no_number_is_said_to_be_none():

@@ -4,24 +4,32 @@ import io
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from PIL import Image
 from report_pages import (
     EVIL,
     Page,
     decoded,
+    inspected,
     panel,
     scores,
+    shrunk,
+    without_specks,
 )
+from scipy import ndimage
 
 from recon_ad.data.source import GOOD as SOURCE_GOOD
 from recon_ad.report import (
     Report,
+    Scale,
     content,
     panel_sheet,
+    patch_histogram,
     pictures,
     pro_curve,
     reconstruction_sheet,
@@ -33,6 +41,7 @@ from recon_ad.report import (
     write_report,
 )
 from recon_ad.report.gallery import LADDER, encode_panels
+from recon_ad.report.pictures import shrink_panel
 
 
 def test_thirty_large_panels_stay_below_ten_megabytes(tmp_path):
@@ -52,7 +61,7 @@ def test_thirty_large_panels_stay_below_ten_megabytes(tmp_path):
 
 
 def test_pictures_get_smaller_until_they_fit():
-    panels = [panel(height=300, width=600)]
+    panels = [shrink_panel(panel(height=300, width=600))]
     sizes = []
     for limit in (10**8, 400_000, 150_000, 60_000, 10):
         encoded, encoding = encode_panels(panels, top=1.0, limit=limit)
@@ -98,6 +107,66 @@ def test_shrinking_takes_block_means_and_maxima_at_any_ratio():
             np.testing.assert_allclose(mean[i, j], image[block].mean((0, 1)), rtol=1e-12)
 
 
+def test_shrinking_a_panel_takes_little_memory_beside_it():
+    rng = np.random.default_rng(0)
+    image = rng.random((1400, 2000, 3), dtype=np.float32)
+    mask = np.zeros((1400, 2000), bool)
+    mask[700:720] = True
+    one = panel(image=image, reconstruction=image, residual=image[..., 0], truth=mask, mask=mask)
+    tracemalloc.start()
+    small = shrink_panel(one)
+    # The least is the first half of the shrinking: all rows joined, no column yet.
+    assert tracemalloc.get_traced_memory()[1] < image.nbytes
+    tracemalloc.stop()
+    assert small.size == (1400, 2000) and small.marked == small.defective == 40_000
+    held = [x for x in small if isinstance(x, np.ndarray)]
+    assert len(held) == 5 and all(x.shape[:2] == (358, 512) and x.base is None for x in held)
+
+
+def test_marks_are_the_detectors_at_every_threshold():
+    one = inspected(3, defect="dent", size=(300, 1100), threshold=0.03)
+    scale = Scale((0.02, 0.025, 0.03, 0.05, 9.0), 2)
+    small = shrunk(one, scale)
+    for place, threshold in enumerate(scale.values):
+        mask = without_specks(one.residual > threshold)
+        marked = small.marks.level > place
+        np.testing.assert_array_equal(marked, pictures.shrink_max(mask, (140, 512)))
+        assert small.marks.pixels[place] == mask.sum()
+        assert small.marks.regions[place] == ndimage.label(mask, np.ones((3, 3)))[1]
+    assert small.marks.regions[0] > small.marks.regions[2] > small.marks.regions[4] == 0
+    plain = shrink_panel(one._replace(mask=one.residual > 0.03), scale=scale)
+    assert plain.marks.pixels[1] == (one.residual > 0.025).sum() > small.marks.pixels[1]
+    assert (small.marked, small.regions) == (small.marks.pixels[2], small.marks.regions[2])
+
+
+def test_marks_that_contradict_the_panels_mask_are_refused():
+    one = inspected(3, defect="dent", size=(60, 90), threshold=0.03)
+    with pytest.raises(
+        ValueError, match=r"'dent/003\.png': its mask and those at other thresholds"
+    ):
+        shrink_panel(one, scale=Scale((0.02, 0.03, 0.031), 0))
+    with pytest.raises(ValueError, match="127 steps at most, not 128"):
+        shrink_panel(one, scale=Scale(tuple(range(128)), 0))
+    scales = [Scale((0.02, 0.03), 1), Scale((0.03, 0.04), 0)]
+    with pytest.raises(ValueError, match="2 different pixel scales"):
+        render_report(Report("t", {}, panels={"g": [shrunk(one, scale) for scale in scales]}))
+
+
+@pytest.mark.parametrize("long_side", [512, 300, 128])
+def test_the_embedded_map_holds_levels_and_truth(long_side):
+    one = inspected(3, defect="dent", size=(300, 1100), threshold=0.03)
+    small = shrunk(one, Scale((0.02, 0.03, 0.05), 1))
+    small = pictures.shrink_further(small, long_side=long_side)
+    (made,), _ = encode_panels([small], top=1.0)
+    data, shape = made["levels"]
+    stored = np.asarray(Image.open(io.BytesIO(data)))
+    assert stored.dtype == np.uint8 and stored.shape == shape and max(shape) == long_side
+    np.testing.assert_array_equal(stored & 127, small.marks.level)
+    np.testing.assert_array_equal(stored >> 7, small.truth)
+    np.testing.assert_array_equal(small.marks.level > 1, small.mask)
+    assert small.truth.any() and small.mask.any()
+
+
 def test_outlines_of_equal_masks_lie_side_by_side():
     mask = np.zeros((60, 80), bool)
     mask[20:40, 20:50] = True
@@ -126,11 +195,12 @@ def test_pixels_that_are_no_numbers_stand_out():
 
 
 def test_one_glaring_panel_does_not_set_the_colour_scale():
-    quiet = [panel(residual=np.full((40, 60), 0.5, np.float32))] * 5
-    loud = panel(residual=np.full((40, 60), 100.0, np.float32))
-    assert pictures.heat_top([*quiet, loud]) == 0.5
-    assert pictures.heat_top([panel(residual=np.zeros((40, 60), np.float32))]) == 1.0
-    assert pictures.heat_top([panel(residual=np.full((40, 60), np.inf, np.float32))]) == 1.0
+    def flat(value):
+        return shrink_panel(panel(residual=np.full((40, 60), value, np.float32)))
+
+    assert pictures.heat_top([*[flat(0.5)] * 5, flat(100.0)]) == 0.5
+    assert pictures.heat_top([flat(0.0)]) == 1.0
+    assert pictures.heat_top([flat(np.inf)]) == 1.0
     assert pictures.heat_top([]) == 1.0
 
 
@@ -194,6 +264,19 @@ def test_score_histogram_pools_rare_defect_types_and_widens_for_outliers():
     assert float(height.search(many)[1]) == float(height.search(few)[1])
     assert "logarithmic" in score_histogram(np.array([0.1, 0.2, 0.15, 90.0]), ["good"] * 4)
     assert "logarithmic" not in few
+
+
+@pytest.mark.parametrize("counts", [(5000, 40), (0, 3), (3, 0), (0, 0)])
+def test_patch_histogram_draws_each_class_as_shares_of_its_own(counts):
+    rng = np.random.default_rng(0)
+    normal, defective = (rng.gamma(5, 1, n) * f for n, f in zip(counts, (1, 2), strict=True))
+    svg = patch_histogram({"normal": np.append(normal, np.nan), "defective": defective})
+    fills = re.findall(r"fill: (#2f7fc1|#d9701e); opacity: 0.35", svg)
+    assert len(fills) == sum(n > 0 for n in counts)
+    skewed = np.append(normal, 1e4) + 0.1
+    log = patch_histogram({"normal": skewed, "defective": defective + 0.1})
+    assert ("logarithmic" in log) == (counts[0] > 0 or counts[1] > 0)
+    assert "logarithmic" not in svg
 
 
 def test_curves_keep_corners_and_drop_what_nobody_sees():
@@ -283,6 +366,8 @@ def test_good_means_the_same_as_in_the_data():
         (wording.significant, 123.4, "123"),
         (wording.significant, 1234567.0, "1,234,567"),
         (wording.significant, 0.0, "0.00"),
+        (wording.significant, 999.9, "1,000"),
+        (wording.significant, 2.5e9, "2.50e+09"),
         (wording.score, float("nan"), "not a number"),
         (wording.duration, 3.21, "3.21 s"),
         (wording.duration, 754.2, "12 min 34 s"),

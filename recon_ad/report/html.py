@@ -1,5 +1,12 @@
-"""The report: one HTML file that needs no network, no script and no other file."""
+"""The report: one HTML file that needs no network and no other file.
 
+Its one script adds sliders for the thresholds and makes the table of images sortable. The policy in
+the page's head names the script by its hash, so that nothing else runs, whatever a file is called;
+without scripts the page reads as it is written here.
+"""
+
+import base64
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -11,14 +18,14 @@ import numpy as np
 
 from recon_ad.report import markup, wording
 from recon_ad.report.content import GOOD, Report, Score
+from recon_ad.report.distribution import distribution, threshold_text
 from recon_ad.report.gallery import gallery
 from recon_ad.report.markup import curve, paragraph, section, table, text
-from recon_ad.report.plots import pro_curve, roc_curve, score_histogram, training_curve
+from recon_ad.report.plots import patch_histogram, pro_curve, roc_curve, training_curve
 from recon_ad.runtime.files import write_text
 
 # Keys of metrics.json that are not single figures and have their own place on the page.
 STRUCTURED = ("missing", "intervals", "bounds", "per_defect", "no_model", "truths", "protocol")
-PIXEL_KEYS = ("pixel_auroc", "pixel_ap", "aupro_30", "iou_max_oracle", "iou_calibrated")
 
 
 def write_report(path: str | os.PathLike, report: Report) -> None:
@@ -43,21 +50,28 @@ def render_report(report: Report) -> str:
         ("baseline", "Model against no model", _baseline(report.metrics)),
         ("defects", "By defect type", _per_defect(report.metrics)),
         ("curves", "Curves", _curves(report)),
-        ("distribution", "Scores and threshold", _distribution(report, scores)),
+        ("distribution", "Scores and threshold", distribution(scores, report.threshold)),
+        ("patches", "Residual of patches", _patches(report)),
         ("images", "Single images", gallery(report.panels)),
         ("training", "Training", _training(report)),
         ("protocol", "Protocol and versions", _protocol(report.metrics)),
     ]
     present = [entry for entry in sections if entry[2]]
-    files = resources.files("recon_ad.report")
-    return Template(files.joinpath("report.html").read_text(encoding="utf-8")).substitute(
+    page, style, script = map(_file, ("report.html", "report.css", "report.js"))
+    return Template(page).substitute(
         title=text(report.title),
-        style=files.joinpath("report.css").read_text(encoding="utf-8"),
+        style=style,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         lead=_lead(report, scores),
         messages=_messages([*report.messages, *wording.no_model_warnings(report.metrics)]),
         contents="".join(f'<li><a href="#{a}">{text(t)}</a></li>' for a, t, _ in present),
         sections="\n".join(section(*entry) for entry in present),
     )
+
+
+def _file(name: str) -> str:
+    return resources.files("recon_ad.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _lead(report: Report, scores: list[Score]) -> str:
@@ -66,7 +80,9 @@ def _lead(report: Report, scores: list[Score]) -> str:
         return "There are no test images, so nothing below tells how well defects are found."
     good = [row for row in scores if row.defect == GOOD]
     bad = [row for row in scores if row.defect != GOOD]
-    at = "" if report.threshold is None else f" At the threshold {wording.score(report.threshold)}"
+    at = ""
+    if report.threshold is not None:
+        at = f" At the threshold {threshold_text(scores, report.threshold)}"
     parts = []
     if bad:
         found = sum(row.anomalous for row in bad)
@@ -250,36 +266,23 @@ def _curves(report: Report) -> str:
     return f'<div class="plots">{"".join(parts)}</div>' if parts else ""
 
 
-def _decision(row: Score) -> str:
-    called = "defective" if row.anomalous else "good"
-    if row.anomalous and row.defect == GOOD:
-        return f'{called} <strong class="wrong">false alarm</strong>'
-    if not row.anomalous and row.defect != GOOD:
-        return f'{called} <strong class="wrong">missed</strong>'
-    return called
-
-
-def _distribution(report: Report, scores: list[Score]) -> str:
-    if not scores:
+def _patches(report: Report) -> str:
+    if report.patches is None:
         return ""
-    values = np.array([row.score for row in scores], float)
-    svg = score_histogram(values, [row.defect for row in scores], threshold=report.threshold)
-    left_out = int((~np.isfinite(values)).sum())
-    caption = "Counts above; below, every test image as a dot."
-    if left_out:
-        caption += f" {left_out:,} without a finite score are left out."
-    at = "none" if report.threshold is None else wording.score(report.threshold)
-    alt = f"Histogram of {len(scores):,} image scores by defect type, threshold {at}."
-    # Scores that are no number come first: they want looking at.
-    ordered = sorted(scores, key=lambda row: -row.score if np.isfinite(row.score) else -np.inf)
-    rows = [
-        [markup.name(row.name), markup.name(row.defect), wording.score(row.score), _decision(row)]
-        for row in ordered
-    ]
-    heads = ["image", "truth", "score", "called"]
-    return curve(svg, alt=alt, caption=caption, wide=True) + table(
-        f"All {len(rows):,} test images, the highest score first", heads, rows, kind="tall"
-    )
+    parts = []
+    for name in ("normal", "defective"):
+        values = report.patches[name]
+        left_out = int((~np.isfinite(values)).sum())
+        beside = f" ({left_out:,} more without a finite residual are left out)" * bool(left_out)
+        parts.append(f"{values.size - left_out:,} {name}{beside}")
+    metrics, key = report.metrics, "patch_auroc"
+    worth = wording.shown(metrics, key, metrics.get(key))
+    if not wording.is_number(metrics.get(key)):
+        worth += f", {wording.reason(metrics, key)}"
+    caption = f"{' and '.join(parts)} patches of the test images: AUROC {worth}."
+    intro = paragraph(text(wording.PATCHES), kind="note")
+    svg = patch_histogram(report.patches)
+    return intro + curve(svg, alt=f"Two histograms. {caption}", caption=caption, wide=True)
 
 
 def _training(report: Report) -> str:

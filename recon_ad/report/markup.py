@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from recon_ad.report.plots import INK, RULE
 
@@ -36,7 +36,19 @@ def section(anchor: str, title: str, body: str) -> str:
     )
 
 
-def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, kind="") -> str:
+def data(values: Mapping[str, object]) -> str:
+    """Data attributes for the script, each after a space."""
+    return "".join(f' data-{key}="{text(value)}"' for key, value in values.items())
+
+
+def table(
+    caption: str,
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    kind: str = "",
+    row_data: Sequence[Mapping[str, object]] = (),
+) -> str:
     """A table in a box that scrolls by itself, so that the page never gets wider than a phone.
 
     Args:
@@ -44,11 +56,13 @@ def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, 
       heads: plain text of the column headers.
       rows: markup of the cells; the first of each row is the row's header.
       kind: class of the box; "tall" limits its height.
+      row_data: for each row its data attributes, or none at all.
     """
     head = "".join(f'<th scope="col">{text(h)}</th>' for h in heads)
     body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
-        for row in rows
+        f'<tr{data(given)}><th scope="row">{row[0]}</th>'
+        f"{''.join(f'<td>{cell}</td>' for cell in row[1:])}</tr>"
+        for row, given in zip(rows, row_data or [{}] * len(rows), strict=True)
     )
     # The box takes the focus, because only then can it be scrolled with the keyboard.
     return (

@@ -1,19 +1,21 @@
-"""Panels as pixels: colour, shrinking, outlines and encoding, all in NumPy uint8 [h, w, 3].
+"""Panels as pixels: shrinking, colour, outlines and encoding, all in NumPy uint8 [h, w, 3].
 
 Images are shrunk by the mean, residuals and masks by the maximum, so that a defect thinner than
-a displayed pixel stays visible.
+a displayed pixel stays visible. A panel of full size is shrunk once, by `shrink_panel`, and can
+then be forgotten.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
+from scipy import ndimage
 
-from recon_ad.report.content import Panel
+from recon_ad.report.content import Marks, Panel, Scale, SmallPanel
 
 HEAT = "inferno"  # perceptually uniform, and monotonous in brightness when printed in grey
 TRUTH_COLOUR = (0, 200, 255)
@@ -22,6 +24,9 @@ MASK_COLOUR = (255, 120, 0)
 NOT_FINITE_IMAGE = (255, 0, 255)  # a diverged reconstruction must not pass for a black one
 NOT_FINITE_RESIDUAL = (128, 128, 128)
 PAPER = 255
+LONG_SIDE = 512  # pixels of the longer side of a picture on the page, at most
+MAX_LEVELS = 127  # seven bits: the eighth of the embedded map is the truth
+EIGHT_CONNECTED = np.ones((3, 3), bool)
 
 
 class Pictures(NamedTuple):
@@ -93,7 +98,7 @@ def heat(residual: Float[np.ndarray, "h w"], *, top: float) -> UInt8[np.ndarray,
     return pixels
 
 
-def heat_top(panels: Sequence[Panel]) -> float:
+def heat_top(panels: Sequence[SmallPanel]) -> float:
     """The upper end of the colour scale that all of `panels` share, in units of the residual.
 
     It is the upper quartile of the panels' maxima: one glaring image may not turn all others
@@ -136,13 +141,16 @@ def shrink_mean(
     if image.shape[:2] == shape:
         return image
     total = _pool(image, shape, np.add)
-    count = _pool(np.ones((*image.shape[:2], 1), image.dtype), shape, np.add)
-    return total / count
+    rows, columns = (
+        np.diff(np.arange(new + 1) * old // new).astype(image.dtype)
+        for old, new in zip(image.shape[:2], shape, strict=True)
+    )
+    return total / np.outer(rows, columns)[..., None]
 
 
 def shrink_max(
-    values: Float[np.ndarray, "h w"] | Bool[np.ndarray, "h w"], shape: tuple[int, int]
-) -> Float[np.ndarray, "p q"] | Bool[np.ndarray, "p q"]:
+    values: Shaped[np.ndarray, "h w"], shape: tuple[int, int]
+) -> Shaped[np.ndarray, "p q"]:
     """Shrinks a map or mask to `shape`, each new pixel the maximum of a block, NaN left out."""
     return _pool(values, shape, np.fmax)
 
@@ -159,6 +167,11 @@ def _grow(mask: Bool[np.ndarray, "h w"], radius: int, *, outside: bool) -> np.nd
     return mask
 
 
+def line_width(shape: tuple[int, int]) -> int:
+    """Of an outline, in pixels: pictures are shown at about the same size whatever they hold."""
+    return max(1, round(max(shape) / 200))
+
+
 def outlined(
     pixels: UInt8[np.ndarray, "h w 3"],
     *,
@@ -168,9 +181,9 @@ def outlined(
     """The picture with the mask's edge as a solid line and the truth's as a dashed one around it.
 
     The two lines lie beside each other, so neither hides the other where mask and truth agree.
-    Their width grows with the picture, which is shown at about the same size whatever it holds.
+    The page's script draws the same, pixel for pixel, where its slider is moved.
     """
-    width = max(1, round(max(mask.shape) / 200))
+    width = line_width(mask.shape)
     half = (width + 1) // 2
     drawn = pixels.copy()
     inside = ~_grow(~mask, half, outside=True)
@@ -184,31 +197,123 @@ def outlined(
     return drawn
 
 
-def panel_pictures(panel: Panel, *, long_side: int, top: float) -> Pictures:
-    """Shrinks and colours one panel.
+def count_regions(mask: Bool[np.ndarray, "h w"]) -> int:
+    """How many 8-connected regions a mask has."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    if not rows.size:
+        return 0
+    inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return int(ndimage.label(inner, structure=EIGHT_CONNECTED)[1])
+
+
+def shrink_panel(
+    panel: Panel,
+    *,
+    scale: Scale | None = None,
+    mask_at: Callable[[float], Bool[np.ndarray, "h w"]] | None = None,
+    long_side: int = LONG_SIDE,
+) -> SmallPanel:
+    """What the page needs of a panel, at the size at which it is shown.
 
     Args:
-      panel: what to show.
+      panel: of any size; nothing of it is kept.
+      scale: the pixel thresholds that the page's slider will offer; None for no slider. Its
+        calibrated threshold must be the one that made the panel's mask.
+      mask_at: the detector's mask, bool [h, w], at another pixel threshold, by the same rule that
+        made the panel's mask: minimum area, region of interest. A higher threshold may not mark
+        what a lower one does not. None for a rule without either: residual above threshold.
       long_side: pixels on the longer side at most.
-      top: the residual at which the colour scale ends, see `heat_top`.
 
     Raises:
-      ValueError: the panel's arrays do not fit each other.
+      ValueError: the panel's arrays do not fit each other, or its mask does not fit the masks at
+        the thresholds around its own.
     """
     check_panel(panel)
     shape = display_shape(*panel.image.shape[:2], long_side=long_side)
     # Shrunk before it is coloured: that is the smaller part of the work on a large image.
-    image = rgb(shrink_mean(shown_channels(panel.image), shape))
-    made = panel.reconstruction
-    return Pictures(
-        image=image,
+    made, truth = panel.reconstruction, panel.truth
+    mask = shrink_max(panel.mask, shape)
+    marks = None
+    if scale is not None:
+        marks = _marks(panel, scale, mask_at or (lambda t: panel.residual > t), shown=mask)
+    return SmallPanel(
+        name=panel.name,
+        defect=panel.defect,
+        score=panel.score,
+        threshold=panel.threshold,
+        image=rgb(shrink_mean(shown_channels(panel.image), shape)),
         reconstruction=None if made is None else rgb(shrink_mean(shown_channels(made), shape)),
-        residual=heat(shrink_max(panel.residual, shape), top=top),
-        outlines=outlined(
-            image,
-            truth=None if panel.truth is None else shrink_max(panel.truth, shape),
-            mask=shrink_max(panel.mask, shape),
-        ),
+        residual=shrink_max(panel.residual, shape),
+        truth=None if truth is None else shrink_max(truth, shape),
+        mask=mask,
+        size=panel.image.shape[:2],
+        channels=panel.image.shape[2],
+        defective=None if truth is None else int(np.count_nonzero(truth)),
+        marked=int(np.count_nonzero(panel.mask)),
+        regions=count_regions(panel.mask),
+        marks=marks,
+    )
+
+
+def _marks(
+    panel: Panel,
+    scale: Scale,
+    mask_at: Callable[[float], Bool[np.ndarray, "h w"]],
+    *,
+    shown: Bool[np.ndarray, "p q"],
+) -> Marks:
+    """Asks for the mask at each threshold in turn; `shown` is the panel's own mask, shrunk."""
+    if len(scale.values) > MAX_LEVELS:
+        raise ValueError(
+            f"a slider for masks has {MAX_LEVELS} steps at most, not {len(scale.values)}"
+        )
+    level = np.zeros(shown.shape, np.uint8)
+    pixels, regions = [], []
+    for place, threshold in enumerate(scale.values):
+        mask = panel.mask if place == scale.start else mask_at(threshold)
+        # Ascending, so that the last one that marks a pixel stays.
+        level[shown if place == scale.start else shrink_max(mask, shown.shape)] = place + 1
+        pixels.append(int(np.count_nonzero(mask)))
+        regions.append(count_regions(mask))
+    if not np.array_equal(level > scale.start, shown):
+        raise ValueError(
+            f"panel {panel.name!r}: its mask and those at other thresholds do not lie within each "
+            "other; `mask_at` must be the rule that made the mask, at any threshold, and the "
+            "scale must start at the threshold that made it"
+        )
+    return Marks(scale, level, tuple(pixels), tuple(regions))
+
+
+def shrink_further(panel: SmallPanel, *, long_side: int) -> SmallPanel:
+    """The same panel at a smaller size, where a page would otherwise grow too large."""
+    shape = display_shape(*panel.mask.shape, long_side=long_side)
+    if shape == panel.mask.shape:
+        return panel
+
+    def pixels(image: np.ndarray | None) -> np.ndarray | None:
+        if image is None:
+            return None
+        resized = Image.fromarray(image).resize(shape[::-1], Image.Resampling.BOX)
+        return np.asarray(resized)
+
+    marks = panel.marks
+    return panel._replace(
+        image=pixels(panel.image),
+        reconstruction=pixels(panel.reconstruction),
+        residual=shrink_max(panel.residual, shape),
+        truth=None if panel.truth is None else shrink_max(panel.truth, shape),
+        mask=shrink_max(panel.mask, shape),
+        marks=None if marks is None else marks._replace(level=shrink_max(marks.level, shape)),
+    )
+
+
+def panel_pictures(panel: SmallPanel, *, top: float) -> Pictures:
+    """Colours one panel; `top` is the residual at which the colour scale ends, see `heat_top`."""
+    return Pictures(
+        image=panel.image,
+        reconstruction=panel.reconstruction,
+        residual=heat(panel.residual, top=top),
+        outlines=outlined(panel.image, truth=panel.truth, mask=panel.mask),
     )
 
 
@@ -223,42 +328,3 @@ def encode(pixels: UInt8[np.ndarray, "h w 3"], *, quality: int | None) -> bytes:
         # `optimize`: Pillow then needs a buffer for the whole picture, and noise overflows it.
         picture.save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()
-
-
-def reconstruction_sheet(
-    inputs: Float[np.ndarray, "n h w c"],
-    reconstructions: Float[np.ndarray, "n h w c"],
-    *,
-    pairs_per_row: int = 4,
-    gap: int = 2,
-) -> UInt8[np.ndarray, "p q 3"]:
-    """Patches beside their reconstructions, pair by pair: what training learns, seen as it goes.
-
-    Args:
-      inputs: patches in [0, 1], clipped for display; non-finite pixels turn magenta.
-      reconstructions: what the network made of them.
-      pairs_per_row: how many pairs stand side by side.
-      gap: white pixels between input and reconstruction; pairs stand three gaps apart.
-
-    Returns:
-      One picture, row by row in the order of the patches.
-
-    Raises:
-      ValueError: there is no patch, or a setting is out of range.
-    """
-    count, height, width, _ = inputs.shape
-    if count == 0 or pairs_per_row < 1 or gap < 0:
-        raise ValueError(
-            "a reconstruction sheet needs one patch, one pair per row and a gap of 0 at least, "
-            f"got {count}, {pairs_per_row} and {gap}"
-        )
-    columns = min(pairs_per_row, count)
-    rows = -(-count // columns)
-    step_y, step_x = height + 3 * gap, 2 * width + 4 * gap
-    sheet = np.full((rows * step_y - 3 * gap, columns * step_x - 3 * gap, 3), PAPER, np.uint8)
-    for index, (patch, made) in enumerate(zip(inputs, reconstructions, strict=True)):
-        y, x = index // columns * step_y, index % columns * step_x
-        sheet[y : y + height, x : x + width] = rgb(patch)
-        x += width + gap
-        sheet[y : y + height, x : x + width] = rgb(made)
-    return sheet

@@ -1,4 +1,4 @@
-"""Figures, one function each: SVG text for curves, PNG bytes for sheets of pictures.
+"""Curves and histograms, one function each, as SVG text.
 
 Drawn on matplotlib's `Figure` objects without pyplot, so they work in threads and notebooks and
 leave no figure open. Curves have no background and use the four colours below; whoever embeds
@@ -16,16 +16,13 @@ from jaxtyping import Float
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from recon_ad.report.content import GOOD, Panel
-from recon_ad.report.pictures import HEAT, PAPER, heat_top, panel_pictures
+from recon_ad.report.content import GOOD
 
 INK = "#1c2127"
 RULE = "#c9ced4"
@@ -44,7 +41,7 @@ def _glyphs() -> frozenset[int]:
     return frozenset(font_manager.get_font(font_manager.findfont(FONT)).get_charmap())
 
 
-def _label(name: str, *, limit: int = 24) -> str:
+def short_label(name: str, *, limit: int = 24) -> str:
     """A name that the font can show, cut to `limit` characters.
 
     Matplotlib warns of each missing glyph and draws boxes; names come from file names.
@@ -57,7 +54,8 @@ def _label(name: str, *, limit: int = 24) -> str:
     return f"{shown[: limit - 1 - tail]}…{shown[-tail:]}"
 
 
-def _style(text: Text, *, size: int = SIZE) -> None:
+def style_text(text: Text, *, size: int = SIZE) -> None:
+    """Font and colour of all that is written in a figure."""
     # parse_math: a dollar sign in a name is no formula.
     text.set(color=INK, fontfamily=FONT, fontsize=size, parse_math=False)
 
@@ -65,9 +63,9 @@ def _style(text: Text, *, size: int = SIZE) -> None:
 def _dress(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
     axes.set(xlabel=x, ylabel=y, title=title, facecolor="none", axisbelow=True)
     for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
-        _style(text)
+        style_text(text)
     for axis in (axes.xaxis, axes.yaxis):
-        _style(axis.get_offset_text(), size=SIZE - 1)
+        style_text(axis.get_offset_text(), size=SIZE - 1)
     look = {"colors": INK, "labelsize": SIZE - 1, "labelfontfamily": FONT, "width": 0.6}
     axes.tick_params(length=3, **look)
     axes.tick_params(which="minor", length=1.5, **look)
@@ -88,7 +86,7 @@ def _legend(owner: Axes | Figure, handles: Mapping[str, Line2D | Patch], **place
         return
     legend = owner.legend(handles.values(), handles.keys(), frameon=False, **place)
     for text in legend.get_texts():
-        _style(text, size=SIZE - 1)
+        style_text(text, size=SIZE - 1)
 
 
 def _svg(figure: Figure) -> str:
@@ -196,7 +194,7 @@ def _rows(defects: Sequence[str]) -> dict[str, np.ndarray]:
     names = np.array(defects, dtype=object)
     kinds = [kind for kind, _ in Counter(d for d in defects if d != GOOD).most_common()]
     shown = kinds if len(kinds) <= MAX_KINDS else kinds[: MAX_KINDS - 1]
-    members = [(GOOD, names == GOOD)] + [(_label(kind), names == kind) for kind in shown]
+    members = [(GOOD, names == GOOD)] + [(short_label(kind), names == kind) for kind in shown]
     if len(shown) < len(kinds):
         rest = np.isin(names, np.array(kinds[len(shown) :], dtype=object))
         members.append((f"{len(kinds) - len(shown)} other types", rest))
@@ -291,12 +289,51 @@ def score_histogram(
     bottom.set(xlim=(edges[0], edges[-1]), ylim=(len(rows) - 0.4, -0.6))
     bottom.set_yticks(range(len(rows)), list(rows))
     for text in bottom.get_yticklabels():
-        _style(text, size=SIZE - 1)
+        style_text(text, size=SIZE - 1)
     bottom.grid(False, axis="y")
     top.set_ylim(bottom=0)
     top.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     top.tick_params(labelbottom=False)
     _legend(figure, handles, loc="outside upper left", ncols=3, columnspacing=1.4)
+    return _svg(figure)
+
+
+def patch_histogram(patches: Mapping[str, Float[np.ndarray, " _"]], *, title: str = "") -> str:
+    """Mean residual of normal and of defective patches, each class as shares of its own patches.
+
+    After Schneider et al. 2022, Fig. 6. The axis is logarithmic where a linear one would squeeze
+    half of the patches into its first few per cent.
+
+    Args:
+      patches: under `normal` and `defective` the mean residual of each patch; those that are not
+        finite are left out, and a class without any is not drawn.
+      title: above the figure.
+
+    Returns:
+      SVG text.
+    """
+    classes = {name: values[np.isfinite(values)] for name, values in patches.items()}
+    edges, log = _edges(np.concatenate([classes["normal"], classes["defective"]]))
+    figure = Figure(figsize=(4.5, 2.5), layout="constrained")
+    axes = figure.add_subplot()
+    x = "mean residual of a patch" + (" (logarithmic)" if log else "")
+    _dress(axes, x=x, y="share of the class", title=title)
+    handles: dict[str, Line2D | Patch] = {}
+    for name, colour in (("normal", BLUE), ("defective", ORANGE)):
+        values = classes[name]
+        if values.size:
+            shares = np.histogram(values, edges)[0] / values.size
+            axes.stairs(shares, edges, fill=True, color=colour, alpha=0.35)
+            axes.stairs(shares, edges, color=colour, linewidth=1.2)
+            handles[f"{name} ({values.size:,})"] = Patch(facecolor=colour, alpha=0.7)
+    if log:
+        axes.set_xscale("log")
+        _plain_powers(axes.xaxis)
+    axes.set(xlim=(edges[0], edges[-1]))
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    _legend(figure, handles, loc="outside upper left", ncols=2, columnspacing=1.4)
     return _svg(figure)
 
 
@@ -338,53 +375,3 @@ def training_curve(rows: Sequence[Mapping[str, Real | None]], *, title: str = ""
     axes.xaxis.set_major_formatter("{x:,.0f}")
     _legend(axes, handles, loc="upper right")
     return _svg(figure)
-
-
-def panel_sheet(panels: Sequence[Panel], *, long_side: int = 512) -> bytes:
-    """Rows of input, reconstruction, residual and outlines, with one colour scale for all.
-
-    Args:
-      panels: one row each.
-      long_side: pixels on the longer side of a picture at most; images are shrunk by the mean,
-        residuals and masks by the maximum.
-
-    Returns:
-      PNG bytes on a white ground.
-
-    Raises:
-      ValueError: there is no panel, or a panel's arrays do not fit each other.
-    """
-    if not panels:
-        raise ValueError("a panel sheet needs at least one panel")
-    top = heat_top(panels)
-    drawn = [panel_pictures(panel, long_side=long_side, top=top) for panel in panels]
-    heights = [2.3 * p.image.shape[0] / p.image.shape[1] + 0.6 for p in drawn]
-    size = (10.2, sum(heights) + 0.3)
-    figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    # The first row's name stands above what the layout knows of.
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.3 / size[1]))
-    grid = figure.subplots(len(panels), 4, squeeze=False, gridspec_kw={"height_ratios": heights})
-    heads = ("input", "reconstruction", "residual", "truth dashed, mask solid")
-    for row, panel, pictures in zip(grid, panels, drawn, strict=True):
-        for axes, pixels, head in zip(row, pictures, heads, strict=True):
-            axes.set_axis_off()
-            blank = pixels is None  # still drawn, so that the row keeps its height
-            small = max(pictures.image.shape) < 128  # smoothing would hide what the network made
-            axes.imshow(
-                np.full_like(pictures.image, PAPER) if blank else pixels,
-                interpolation="nearest" if small else "auto",
-            )
-            _style(axes.set_title("no reconstruction" if blank else head), size=SIZE - 1)
-        name = f"{_label(panel.name, limit=60)} · {_label(panel.defect)} · {panel.score:.3g}"
-        place = {"xycoords": "axes fraction", "textcoords": "offset points"}
-        title = row[0].annotate(name, (0, 1), xytext=(0, 20), **place)
-        # A long name reaches over the neighbours; the layout must not make room for it.
-        title.set_in_layout(False)
-        _style(title)
-    scale = ScalarMappable(Normalize(0, top), HEAT)
-    bar = figure.colorbar(scale, ax=grid, extend="max", shrink=min(1.0, 3 / size[1]), aspect=30)
-    bar.ax.tick_params(labelsize=SIZE - 1, labelfontfamily=FONT)
-    _style(bar.ax.yaxis.label)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()

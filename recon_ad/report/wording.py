@@ -27,16 +27,43 @@ def percent(value: Real) -> str:
     return f"{100 * value:.1f}\u00a0%"
 
 
-def significant(value: Real) -> str:
-    """Three significant digits; thousands apart."""
-    if abs(value) >= 1000:
-        return f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.2e}"
-    return f"{value:#.3g}".rstrip(".")
+def significant(value: Real, digits: int = 3) -> str:
+    """So many significant digits at least; thousands apart."""
+    rounded = abs(float(f"{value:.{digits}g}"))
+    if 1000 <= rounded < 1e9:
+        return f"{value:,.{max(0, digits - len(f'{rounded:.0f}'))}f}"
+    if rounded >= 1e9:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:#.{digits}g}".rstrip(".")
 
 
-def score(value: Real) -> str:
-    """A raw score or threshold: three significant digits, or words where it is not finite."""
-    return significant(value) if is_number(value) else "not a number"
+def score(value: Real, digits: int = 3) -> str:
+    """A raw score or threshold as `significant`, or words where it is not finite."""
+    return significant(value, digits) if is_number(value) else "not a number"
+
+
+def digits_apart(value: Real, *others: Real) -> int:
+    """How many digits, three or more, tell `value` from each of the others that is not equal."""
+    differing = [x for x in others if x != value and is_number(x)] if is_number(value) else []
+    digits = 3
+    # 17 digits tell any two 64-bit floats apart.
+    while digits < 17 and any(
+        significant(x, digits) == significant(value, digits) for x in differing
+    ):
+        digits += 1
+    return digits
+
+
+def exact_digits(value: Real) -> int:
+    """How many digits, three or more, write `value` without rounding it."""
+    return next((d for d in range(3, 17) if float(f"{value:.{d}g}") == value), 17)
+
+
+def between(low: float, high: float) -> float:
+    """A number with few digits that is at or above `low` and below `high`."""
+    middle = low + (high - low) / 2
+    candidates = (float(f"{middle:.{digits}g}") for digits in range(1, 18))
+    return next((x for x in candidates if low <= x < high), low)
 
 
 def duration(value: Real) -> str:
@@ -121,6 +148,12 @@ GROUPS = (
                 "falls. Guessing gives the share of defective images in the test set.",
             ),
             Figure(
+                "patch_auroc",
+                "Patch AUROC",
+                "Chance that a patch with defective pixels has a higher mean residual than a patch "
+                "without.",
+            ),
+            Figure(
                 "pixel_auroc",
                 "Pixel AUROC",
                 "Chance that a defective pixel gets a higher residual than a good one. "
@@ -187,6 +220,12 @@ GROUPS = (
 )
 
 FIGURES = {figure.key: figure for group in GROUPS for figure in group.figures}
+
+PATCHES = (
+    "Each patch of the test images by the mean of its residual: how far the two hills stand apart "
+    "is what the model's residual has to offer before thresholds, smoothing or masks. Each class "
+    "is drawn as shares of its own patches, since defective ones are few."
+)
 
 NO_MODEL = {
     "mean_brightness": "mean brightness",

@@ -1,0 +1,106 @@
+"""Sheets of pictures to be looked at on their own, outside the report's page."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from recon_ad.report.content import Panel
+from recon_ad.report.pictures import HEAT, PAPER, heat_top, panel_pictures, rgb, shrink_panel
+from recon_ad.report.plots import FONT, SIZE, short_label, style_text
+
+
+def reconstruction_sheet(
+    inputs: Float[np.ndarray, "n h w c"],
+    reconstructions: Float[np.ndarray, "n h w c"],
+    *,
+    pairs_per_row: int = 4,
+    gap: int = 2,
+) -> UInt8[np.ndarray, "p q 3"]:
+    """Patches beside their reconstructions, pair by pair: what training learns, seen as it goes.
+
+    Args:
+      inputs: patches in [0, 1], clipped for display; non-finite pixels turn magenta.
+      reconstructions: what the network made of them.
+      pairs_per_row: how many pairs stand side by side.
+      gap: white pixels between input and reconstruction; pairs stand three gaps apart.
+
+    Returns:
+      One picture, row by row in the order of the patches.
+
+    Raises:
+      ValueError: there is no patch, or a setting is out of range.
+    """
+    count, height, width, _ = inputs.shape
+    if count == 0 or pairs_per_row < 1 or gap < 0:
+        raise ValueError(
+            "a reconstruction sheet needs one patch, one pair per row and a gap of 0 at least, "
+            f"got {count}, {pairs_per_row} and {gap}"
+        )
+    columns = min(pairs_per_row, count)
+    rows = -(-count // columns)
+    step_y, step_x = height + 3 * gap, 2 * width + 4 * gap
+    sheet = np.full((rows * step_y - 3 * gap, columns * step_x - 3 * gap, 3), PAPER, np.uint8)
+    for index, (patch, made) in enumerate(zip(inputs, reconstructions, strict=True)):
+        y, x = index // columns * step_y, index % columns * step_x
+        sheet[y : y + height, x : x + width] = rgb(patch)
+        x += width + gap
+        sheet[y : y + height, x : x + width] = rgb(made)
+    return sheet
+
+
+def panel_sheet(panels: Sequence[Panel], *, long_side: int = 512) -> bytes:
+    """Rows of input, reconstruction, residual and outlines, with one colour scale for all.
+
+    Args:
+      panels: one row each.
+      long_side: pixels on the longer side of a picture at most; images are shrunk by the mean,
+        residuals and masks by the maximum.
+
+    Returns:
+      PNG bytes on a white ground.
+
+    Raises:
+      ValueError: there is no panel, or a panel's arrays do not fit each other.
+    """
+    if not panels:
+        raise ValueError("a panel sheet needs at least one panel")
+    small = [shrink_panel(panel, long_side=long_side) for panel in panels]
+    top = heat_top(small)
+    drawn = [panel_pictures(panel, top=top) for panel in small]
+    heights = [2.3 * p.image.shape[0] / p.image.shape[1] + 0.6 for p in drawn]
+    size = (10.2, sum(heights) + 0.3)
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    # The first row's name stands above what the layout knows of.
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.3 / size[1]))
+    grid = figure.subplots(len(panels), 4, squeeze=False, gridspec_kw={"height_ratios": heights})
+    heads = ("input", "reconstruction", "residual", "truth dashed, mask solid")
+    for row, panel, pictures in zip(grid, panels, drawn, strict=True):
+        for axes, pixels, head in zip(row, pictures, heads, strict=True):
+            axes.set_axis_off()
+            blank = pixels is None  # still drawn, so that the row keeps its height
+            small = max(pictures.image.shape) < 128  # smoothing would hide what the network made
+            axes.imshow(
+                np.full_like(pictures.image, PAPER) if blank else pixels,
+                interpolation="nearest" if small else "auto",
+            )
+            style_text(axes.set_title("no reconstruction" if blank else head), size=SIZE - 1)
+        name = (
+            f"{short_label(panel.name, limit=60)} · {short_label(panel.defect)} · {panel.score:.3g}"
+        )
+        place = {"xycoords": "axes fraction", "textcoords": "offset points"}
+        title = row[0].annotate(name, (0, 1), xytext=(0, 20), **place)
+        # A long name reaches over the neighbours; the layout must not make room for it.
+        title.set_in_layout(False)
+        style_text(title)
+    scale = ScalarMappable(Normalize(0, top), HEAT)
+    bar = figure.colorbar(scale, ax=grid, extend="max", shrink=min(1.0, 3 / size[1]), aspect=30)
+    bar.ax.tick_params(labelsize=SIZE - 1, labelfontfamily=FONT)
+    style_text(bar.ax.yaxis.label)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()

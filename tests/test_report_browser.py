@@ -1,0 +1,327 @@
+"""The report's script in a real browser: sliders, sorting, filters, narrow screens, no network."""
+
+import numpy as np
+import pytest
+from browser import Browser, chromium
+from report_pages import EVIL, decoded, panel, realistic_report
+
+from recon_ad.report import Report, Scale, Score, pictures, sliders, write_report
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(chromium() is None, reason="no chromium on this machine"),
+]
+
+ROWS = (
+    "[...document.querySelectorAll('.images tbody tr')]"
+    ".map(row => [...row.cells].map(cell => cell.innerText))"
+)
+FRAME = "new Promise(done => setTimeout(done, {}))"
+WRONG = {(True, "good"): " false alarm", (False, "defective"): " missed"}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    made = Browser(tmp_path_factory.mktemp("profile"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def report():
+    return realistic_report(rows=30, size=(150, 230))
+
+
+@pytest.fixture
+def page(browser, report, tmp_path):
+    write_report(tmp_path / "report.html", report)
+    browser.open(tmp_path / "report.html")
+    yield browser
+    assert faults(browser) == []
+
+
+def faults(browser):
+    """What the console and the network have to complain of, and requests that left the page."""
+    bad = [
+        e for e in browser.events if e["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
+    ]
+    sent = [e for e in browser.events if e["method"] == "Network.requestWillBeSent"]
+    urls = [e["params"]["request"]["url"] for e in sent]
+    return bad + [url for url in urls if not url.startswith(("file:", "data:"))]
+
+
+def focus(browser, selector):
+    browser.run(f"document.querySelector({selector!r}).focus()")
+
+
+def text(browser, selector):
+    return browser.run(f"document.querySelector({selector!r}).innerText").replace("\u00a0", " ")
+
+
+def move(browser, slider, position):
+    """Puts the slider there as a drag does."""
+    browser.run(
+        f"{{ const i = document.getElementById('{slider}-input'); i.value = {position};"
+        "i.dispatchEvent(new Event('input', { bubbles: true })); }"
+    )
+    browser.run(FRAME.format(200))
+
+
+def called(row, threshold):
+    anomalous = row.score > threshold
+    truth = "good" if row.defect == "good" else "defective"
+    return ("defective" if anomalous else "good") + WRONG.get((anomalous, truth), "")
+
+
+def test_the_image_slider_decides_and_counts_anew_at_every_position(page, report):
+    scale = sliders.image_scale([s.score for s in report.scores], report.threshold)
+    texts = sliders.texts(scale)
+    good = [s for s in report.scores if s.defect == "good"]
+    bad = [s for s in report.scores if s.defect != "good"]
+    for position in (0, 7, scale.start - 1, scale.start, scale.start + 1, len(texts) - 1):
+        move(page, "image-threshold", position)
+        threshold = scale.values[position]
+        assert {r[0]: r[3] for r in page.run(ROWS)} == {
+            s.name: called(s, threshold) for s in report.scores
+        }
+        alarms, found = (sum(s.score > threshold for s in kind) for kind in (good, bad))
+        assert text(page, "#count-false-alarms") == f"{alarms} of {len(good)} good images"
+        assert text(page, "#count-true-alarms") == f"{found} of {len(bad)} defective images"
+        misses = f"{len(bad) - found} of {len(bad)} defective images"
+        assert text(page, "#count-misses") == misses
+        assert text(page, "#count-fpr") == f"{100 * alarms / len(good):.1f} %"
+        assert text(page, "#count-tpr") == f"{100 * found / len(bad):.1f} %"
+        # What the row shows tells its score from the threshold.
+        for name, _, score, decision in page.run(ROWS):
+            if position != scale.start:
+                assert (float(score) > threshold) == decision.startswith("defective"), name
+        at = "" if position == scale.start else f" at {texts[position]}"
+        assert text(page, ".images th:nth-child(4)") == f"called{at}"
+
+
+def test_sliders_start_calibrated_obey_the_keyboard_and_go_back(page, report):
+    before = page.run(ROWS)
+    start = sliders.image_scale([s.score for s in report.scores], report.threshold).start
+    now, calibrated = "#image-threshold .now", text(page, "#image-threshold .now")
+    assert calibrated == f"{report.threshold:.3g}, the calibrated value"
+    assert page.run("document.querySelector('#image-threshold button').disabled")
+    focus(page, "#image-threshold-input")
+    page.press("ArrowRight", times=3)
+    assert page.run("document.activeElement.value") == str(start + 3)
+    assert "above the calibrated" in text(page, now) and "fewer images" in text(page, now)
+    assert page.run("document.activeElement.ariaValueText") == text(page, now)
+    page.press("Home")
+    assert "below the calibrated" in text(page, now) and "more images" in text(page, now)
+    focus(page, "#image-threshold button")
+    page.press("Enter")
+    assert text(page, now) == calibrated and page.run(ROWS) == before
+    assert page.run("document.activeElement.id") == "image-threshold-input"
+
+
+def test_at_the_calibrated_threshold_the_detectors_own_decisions_stand(browser, tmp_path):
+    # A detector may decide in another precision than the page; its word counts.
+    rows = [
+        Score("a", "good", 0.5, True),
+        Score("b", "dent", 0.7, False),
+        Score("c", "good", 0.1, False),
+    ]
+    write_report(tmp_path / "r.html", Report("t", {}, threshold=0.6, scores=rows))
+    browser.open(tmp_path / "r.html")
+    shown = [["b", "dent", "0.700", "good missed"], ["a", "good", "0.500", "defective false alarm"]]
+    assert browser.run(ROWS)[:2] == shown
+    assert text(browser, "#count-false-alarms") == "1 of 2 good images"
+    move(browser, "image-threshold", 1)
+    assert browser.run(ROWS)[0][3] == "defective"
+
+
+def test_columns_sort_by_click_and_key_numbers_as_numbers(browser, tmp_path):
+    rows = [("10.png", "good", 9.0), ("9.png", "dent", 10.0), ("a.png", "dent", 1200.0)]
+    rows += [("b.png", "good", float("nan")), ("c.png", "dent", 2e-6)]
+    scores = [Score(*row, row[2] > 5) for row in rows]
+    write_report(tmp_path / "r.html", Report("t", {}, threshold=5.0, scores=scores))
+    browser.open(tmp_path / "r.html")
+
+    def state():
+        heads = "[...document.querySelectorAll('.images thead th')].map(h => h.ariaSort)"
+        return [row[0][0] for row in browser.run(ROWS)], browser.run(heads)
+
+    assert state() == (list("ba91c"), [None, None, "descending", None])
+    focus(browser, ".images th:nth-child(3) button")
+    browser.press("Enter")
+    assert state() == (list("c19ab"), [None, None, "ascending", None])
+    browser.run("document.querySelector('.images th:nth-child(1) button').click()")
+    assert state() == (list("91abc"), ["ascending", None, None, None])
+    browser.press("Enter")  # the focus stayed on the score
+    assert state() == (list("ba91c"), [None, None, "descending", None])
+    browser.run("document.querySelector('.images th:nth-child(4) button').click()")
+    assert [row[3] for row in browser.run(ROWS)] == [
+        "defective",
+        "defective",
+        "defective false alarm",
+        "good",
+        "good missed",
+    ]
+
+
+def test_filters_leave_the_images_that_fit(page, report):
+    def choose(control, value):
+        page.run(
+            f"{{ const c = document.getElementById('{control}'); c.value = '{value}';"
+            "c.dispatchEvent(new Event('input')); }"
+        )
+        return {row[0] for row in page.run(ROWS)}
+
+    everything = {s.name for s in report.scores}
+    options = page.run("[...document.getElementById('filter-truth').options].map(o => o.value)")
+    assert options == ["", "dent", "good", "scratch"]
+    dents = {s.name for s in report.scores if s.defect == "dent"}
+    assert choose("filter-truth", "dent") == dents
+    missed = {s.name for s in report.scores if s.defect == "dent" and not s.anomalous}
+    assert choose("filter-called", "missed") == missed
+    assert text(page, "#filter-count") == f"{len(missed)} of {len(everything)} images"
+    # The filter follows the slider: at the lowest threshold nothing is missed.
+    move(page, "image-threshold", 0)
+    assert page.run(ROWS) == []
+    assert choose("filter-called", "") == dents
+    choose("filter-truth", "")
+    assert choose("filter-name", "SCRATCH/") == {
+        s.name for s in report.scores if s.defect == "scratch"
+    }
+    assert choose("filter-name", "") == everything
+
+
+def test_the_pixel_slider_redraws_the_outlines_as_the_page_draws_them(page, report):
+    panels = [p for group in report.panels.values() for p in group]
+    scale = panels[0].marks.scale
+    read = (
+        "[...document.querySelectorAll('.panel')].map(p => [p.querySelector('.outlines canvas')]"
+        ".map(c => [c.hidden, c.toDataURL(), p.querySelector('.outlines img').hidden,"
+        "p.querySelector('.outlines figcaption').innerText, c.ariaLabel])[0])"
+    )
+    captions = [shown[3] for shown in page.run(read)]
+    for position in (0, scale.start - 2, scale.start + 1, len(scale.values) - 1):
+        move(page, "pixel-threshold", position)
+        for shown, one in zip(page.run(read), panels, strict=True):
+            hidden, url, still_hidden, caption, label = shown
+            mask = one.marks.level > position
+            drawn = pictures.outlined(one.image, truth=one.truth, mask=mask)
+            np.testing.assert_array_equal(decoded(url), drawn)
+            assert still_hidden and not hidden
+            count, regions = one.marks.pixels[position], one.marks.regions[position]
+            words = f"mask (solid) {count:,} pixels in {regions:,} region" + "s" * (regions != 1)
+            words = words if count else "nothing is marked"
+            assert caption.endswith(f"at {sliders.texts(scale)[position]}, {words}")
+            assert label.endswith(words)
+    assert any(one.marks.regions[scale.start + 1] == 1 for one in panels)
+    page.run("document.querySelector('#pixel-threshold button').click()")
+    page.run(FRAME.format(200))
+    for shown, caption in zip(page.run(read), captions, strict=True):
+        assert shown[0] and not shown[2] and shown[3] == caption
+
+
+def test_a_slider_that_moves_on_while_pictures_load_ends_where_it_stands(page, report):
+    scale = next(iter(report.panels.values()))[0].marks.scale
+    page.run(
+        "{ const i = document.getElementById('pixel-threshold-input');"
+        f"for (const v of [0, 3, {scale.start}]) {{"
+        "i.value = v; i.dispatchEvent(new Event('input')); } }"
+    )
+    page.run(FRAME.format(400))
+    assert page.run("[...document.querySelectorAll('canvas')].every(c => c.hidden)")
+    move(page, "pixel-threshold", 0)
+    assert page.run("[...document.querySelectorAll('canvas')].every(c => !c.hidden)")
+
+
+def test_ten_thousand_rows_stay_quick(browser, tmp_path):
+    values = np.random.default_rng(0).gamma(3, 1, 10_000)
+    rows = [
+        Score(f"{i}.png", "dent" if i % 4 == 0 else "good", float(v), bool(v > 5))
+        for i, v in enumerate(values)
+    ]
+    write_report(tmp_path / "r.html", Report("t", {}, threshold=5.0, scores=rows))
+    browser.open(tmp_path / "r.html")
+    assert len(browser.run(ROWS)) == 500
+    assert text(browser, "#filter-count") == "10,000 of 10,000 images, 1 of 20 pages of 500"
+
+    def milliseconds(code):
+        # The frame's layout is part of the wait.
+        return browser.run(
+            f"(() => {{ const t = performance.now(); {code}; document.body.offsetHeight;"
+            "return performance.now() - t; })()"
+        )
+
+    head = "document.querySelector('.images th:nth-child({}) button').click()"
+    input_ = "document.getElementById('image-threshold-input')"
+    times = [milliseconds(head.format(i)) for i in (1, 2, 3, 4)]
+    times.append(milliseconds(f"{input_}.value = 77; {input_}.dispatchEvent(new Event('input'))"))
+    print("milliseconds for sorting by each column, then a step:", [round(t) for t in times])
+    assert max(times) < 2000
+    browser.run("document.getElementById('page-on').click()")
+    assert "2 of 20 pages" in text(browser, "#filter-count")
+    browser.run("document.querySelector('.images th:nth-child(3) button').click()")
+    shown = browser.run(ROWS)
+    assert [row[0] for row in shown[:3]] == [rows[i].name for i in np.argsort(-values)[:3]]
+    assert faults(browser) == []
+
+
+def test_evil_names_stay_text_and_foreign_scripts_do_not_run(browser, tmp_path):
+    one = panel(EVIL, defect=EVIL)
+    one = one._replace(mask=one.residual > 0.9)
+    scale = Scale((0.5, 0.9, 0.95), 1)
+    rows = [Score(EVIL, EVIL, 1.0, True), Score("b", "good", 0.1, False)]
+    panels = {"g": [pictures.shrink_panel(one, scale=scale)]}
+    report = Report(EVIL, {}, threshold=0.5, scores=rows, panels=panels, messages=[EVIL])
+    write_report(tmp_path / "r.html", report)
+    source = (tmp_path / "r.html").read_text(encoding="utf-8")
+    foreign = "<script>window.foreign = 1</script><p onclick='foreign = 2'>x</p></main>"
+    source = source.replace("</main>", foreign)
+    (tmp_path / "r.html").write_text(source, encoding="utf-8")
+    browser.open(tmp_path / "r.html")
+    move(browser, "image-threshold", 0)
+    move(browser, "pixel-threshold", 2)
+    browser.run("document.querySelector('main > p').click()")
+    assert browser.run("typeof foreign") == "undefined"
+    assert browser.run(ROWS)[0][0].startswith('"><script>alert(1)</script>')
+    option = browser.run("document.getElementById('filter-truth').options[1].text")
+    assert option.startswith('"><script>alert(1)</script>')
+    assert not browser.run("document.querySelector('canvas').hidden")
+
+
+@pytest.mark.parametrize("width", [360, 700, 1280])
+def test_the_page_never_scrolls_sideways(browser, report, tmp_path, width):
+    long = Score("folder/" + "x" * 90 + ".png", "good", 0.01, False)
+    wide = report._replace(scores=[*report.scores, long], title="t" * 80)
+    write_report(tmp_path / "r.html", wide)
+    browser.open(tmp_path / "r.html", width=width, height=800)
+    move(browser, "image-threshold", 3)
+    move(browser, "pixel-threshold", 3)
+    root = "document.documentElement"
+    assert browser.run(f"{root}.scrollWidth") == browser.run(f"{root}.clientWidth") <= width
+
+
+def test_dark_and_printed_pages_show_what_they_should(page, report):
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.run(background)
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    page.send("Emulation.setEmulatedMedia", **dark)
+    assert page.run(background) != light
+    page.send("Emulation.setEmulatedMedia", media="print", features=[])
+    move(page, "image-threshold", 2)
+    seen = "document.querySelector('{}').checkVisibility()"
+    for control in ("#image-threshold-input", "#pixel-threshold button", "#filters"):
+        assert not page.run(seen.format(control))
+    # A printed table says at which threshold it was decided.
+    assert page.run(seen.format("#image-threshold .now"))
+    assert "called at" in text(page, ".images thead")
+    page.send("Emulation.setEmulatedMedia", media="", features=[])
+
+
+def test_a_page_without_thresholds_has_no_sliders_and_no_faults(browser, tmp_path):
+    scores = [Score("a", "good", 1.0, False), Score("b", "dent", 2.0, False)]
+    report = Report("t", {}, scores=scores, panels={"g": [panel()]})
+    for made in (report, report._replace(scores=[]), report._replace(threshold=float("inf"))):
+        write_report(tmp_path / "r.html", made)
+        browser.open(tmp_path / "r.html")
+        assert browser.run("document.querySelectorAll('.slider').length") == 0
+        assert len(browser.run(ROWS)) == len(made.scores)
+        assert faults(browser) == []
