@@ -19,6 +19,7 @@ from recon_ad.data.arrays import given_range
 from recon_ad.detector import Detector, Thresholds, load
 from recon_ad.errors import UserError
 from recon_ad.metrics import empty_histogram, image_histogram, merge, upper_quantile
+from recon_ad.runtime.compilation import keep_compiled
 
 logger = logging.getLogger("recon_ad")
 
@@ -115,6 +116,7 @@ def calibrate(
 
 def main() -> None:
     """The command."""
+    keep_compiled()
     detector = load(_DETECTOR.value)
     source = folder_source(
         _NORMALS.value,

@@ -223,7 +223,7 @@ class Detector:
         self,
         residual_map: Float[np.ndarray, "h w"],
         *,
-        roi: Bool[np.ndarray, "h w"] | None = None,
+        roi: Bool[np.ndarray, "p q"] | None = None,
     ) -> tuple[float, bool, Float[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
         """Tail: score, label, smoothed map and mask of a stitched residual map.
 
@@ -253,7 +253,7 @@ class Detector:
         self,
         image: Shaped[np.ndarray, "h w c"],
         *,
-        roi: Bool[np.ndarray, "h w"] | None = None,
+        roi: Bool[np.ndarray, "p q"] | None = None,
         reconstruct: bool = True,
     ) -> Prediction:
         """One image [h, w, c] as `as_image` gives it, and which of its pixels count (`decide`)."""

@@ -33,6 +33,7 @@ from recon_ad.metrics.ranking import UndefinedMetric
 from recon_ad.metrics.summary import Judged, Pooled, summarize
 from recon_ad.report import Panel, Report, Score, write_report
 from recon_ad.runtime import files, provenance
+from recon_ad.runtime.compilation import keep_compiled
 from recon_ad.runtime.writer import read_log
 
 # In this order in metrics.json.
@@ -287,6 +288,7 @@ def evaluate_workdir(workdir: Path, *, data: str = "") -> dict[str, Any]:
 
 def main() -> None:
     """The command."""
+    keep_compiled()
     evaluate_workdir(Path(_WORKDIR.value), data=_DATA.value)
 
 

@@ -10,6 +10,7 @@ from recon_ad.baselines import NoModel
 from recon_ad.data import GOOD, Record
 from recon_ad.detector import Detector, Prediction, map_bucket
 from recon_ad.metrics import PixelHistogram, compact, empty_histogram, image_histogram, merge
+from recon_ad.metrics.patches import PatchMeans, joined, patch_means
 from recon_ad.metrics.summary import Judged, Pooled, mask_overlap
 
 
@@ -46,6 +47,7 @@ def judge(
     # Pixels by defect type (GOOD among them), and by further truth.
     by_defect: dict[str, PixelHistogram] = {}
     by_truth: dict[str, PixelHistogram] = {name: empty_histogram() for name in further(test)}
+    patches: list[PatchMeans] = []
     for record in test:
         image = record.load()
         roi = record.load_roi() if record.load_roi else None
@@ -61,6 +63,8 @@ def judge(
             overlap = mask_overlap(prediction.mask, truth if roi is None else truth & roi)
             before = by_defect.get(record.defect, empty_histogram())
             by_defect[record.defect] = merge(before, pixels)
+            side = detector.config.data.patch_size
+            patches.append(patch_means(prediction.anomaly_map, truth, side=side, valid=roi))
         for name, before in by_truth.items():
             load_mask = record.other_masks.get(name)
             if load_mask is not None or not record.anomalous:
@@ -80,7 +84,7 @@ def judge(
             )
         )
     good = by_defect.pop(GOOD, empty_histogram())
-    return judged, Pooled(good, by_defect, by_truth)
+    return judged, Pooled(good, by_defect, by_truth, joined(patches))
 
 
 def further(test: Sequence[Record]) -> list[str]:

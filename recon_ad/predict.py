@@ -24,6 +24,7 @@ from recon_ad.detector import Detector, count_regions, load
 from recon_ad.errors import UserError
 from recon_ad.report.pictures import encode, outlined, rgb
 from recon_ad.runtime import files
+from recon_ad.runtime.compilation import keep_compiled
 
 FIELDS = ("path", "score", "threshold", "anomalous", "regions", "error")
 BROKEN = 3  # exit status when some file could not be judged
@@ -73,6 +74,7 @@ def judge(
 
 def main() -> int:
     """The command."""
+    keep_compiled()
     detector = load(_DETECTOR.value)
     output = Path(_OUTPUT.value)
     given = Path(_INPUT.value)

@@ -36,6 +36,7 @@ from recon_ad.report.pictures import encode
 from recon_ad.runtime import files
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime.checkpoints import Checkpoints
+from recon_ad.runtime.compilation import keep_compiled
 from recon_ad.runtime.writer import Writer, read_log
 from recon_ad.steps import (
     Meter,
@@ -300,6 +301,7 @@ def train(
 
 def main() -> int | None:
     """The command."""
+    keep_compiled()
     meshes.initialize_distributed()
     workdir = Path(_WORKDIR.value)
     # ml_collections reports a missing file only when a field is first asked for.

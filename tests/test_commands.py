@@ -234,3 +234,41 @@ def test_unknown_names_of_the_package_are_attribute_errors():
         recon_ad.nothing  # noqa: B018
     with pytest.raises(UserError):
         recon_ad.load("/no/such/detector")
+
+
+def test_regions_of_interest_hold_from_training_to_prediction(tmp_path, folder):
+    """Whatever is outside the region has no part in thresholds, metrics or predictions."""
+    data = tmp_path / "data"
+    shutil.copytree(folder, data)
+    roi = np.zeros((512, 512), np.uint8)
+    roi[:256] = 255
+    Image.fromarray(roi).save(data / "roi.png")
+    config = small_config(
+        "configs/folder.py:smoke", **{"data.source": "folder", "data.path": str(data)}
+    )
+    detector = trainer.train(config, tmp_path / "run")
+    assert detector.record["calibration"]["regions_of_interest"]
+    evaluate.evaluate_workdir(tmp_path / "run")
+    inside = json.loads((tmp_path / "run/metrics.json").read_text())
+    for file in data.glob("test/*/*.png"):
+        pixels = np.asarray(Image.open(file)).copy()
+        pixels[320:] = 255 - pixels[320:]  # beyond the reach of a tile that touches the region
+        Image.fromarray(pixels).save(file)
+    evaluate.evaluate_workdir(tmp_path / "run")
+    again = json.loads((tmp_path / "run/metrics.json").read_text())
+    for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_calibrated", "patch_auroc"):
+        assert again[key] == inside[key]
+    done = command(
+        "predict", "--detector", tmp_path / "run/detector", "--input", data / "test/elastic",
+        "--output", tmp_path / "out", "--roi", data / "roi.png",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = {r["path"]: float(r["score"]) for r in table(tmp_path / "out/predictions.csv")}
+    for row in table(tmp_path / "run/scores.csv"):
+        if row["defect"] == "elastic":
+            assert rows[row["path"].split("/")[-1]] == pytest.approx(float(row["score"]), rel=1e-6)
+    done = command(
+        "predict", "--detector", tmp_path / "run/detector", "--input", data / "test/elastic",
+        "--output", tmp_path / "out", "--roi", data / "gone.png",
+    )  # fmt: skip
+    assert done.returncode == 2 and "no such region of interest" in done.stderr

@@ -108,6 +108,43 @@ def test_unusable_input_is_refused_with_what_to_give(detector, images, says):
         detector(images)
 
 
+def test_sixteen_bits_and_the_configs_input_range_are_the_same_image(detector):
+    eight = image()
+    expected = detector(eight).anomaly_map
+    deep = eight.astype(np.uint16) * 257
+    np.testing.assert_allclose(detector(deep).anomaly_map, expected, atol=1e-6)
+    ranged = make_detector(**{"data.input_range": (100.0, 355.0)})
+    np.testing.assert_allclose(
+        ranged(eight.astype(np.int32) + 100).anomaly_map, expected, atol=1e-6
+    )
+    with pytest.raises(UserError, match="outside the range from 100 to 355"):
+        ranged(eight)
+
+
+def test_outside_the_region_of_interest_nothing_scores_or_counts(detector):
+    picture = image()
+    roi = np.zeros((50, 70), bool)
+    roi[10:40, 20:60] = True
+    whole, inside = detector.predict(picture), detector.predict(picture, roi=roi)
+    residual, _ = detector.residual_map(picture)
+    assert not inside.mask[~roi].any() and not inside.anomaly_map[~roi].any()
+    assert inside.score == inside.anomaly_map[roi].max()
+    # The tail looks at nothing outside; the core's tiles do see it.
+    spoiled = np.where(roi, residual, 1e6).astype(np.float32)
+    for a, b in zip(
+        detector.decide(residual, roi=roi), detector.decide(spoiled, roi=roi), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    everything = detector.predict(picture, roi=np.ones((50, 70), bool))
+    np.testing.assert_array_equal(everything.anomaly_map, whole.anomaly_map)
+
+
+@pytest.mark.parametrize("roi", [np.ones((5, 5), bool), np.zeros((50, 70), bool)])
+def test_a_region_of_interest_that_does_not_fit_is_named(detector, roi):
+    with pytest.raises(UserError, match="region of interest has shape"):
+        detector.predict(image(), roi=roi)
+
+
 def test_resized_detectors_give_maps_of_the_images_own_size():
     detector = make_detector(**{"data.resize": (32, 64)})
     picture = image(100, 90)

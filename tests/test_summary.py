@@ -16,6 +16,7 @@ from recon_ad.metrics import (
     merge,
     upper_quantile,
 )
+from recon_ad.metrics.patches import PatchMeans
 from recon_ad.metrics.summary import Judged, Pooled, mask_overlap, summarize
 
 
@@ -41,6 +42,7 @@ def square(row, size=5):
 
 
 NOTHING = np.zeros((20, 20), bool)
+PATCHES = PatchMeans(np.array([0.1, 0.2, 0.3]), np.array([0.25, 0.4]))
 
 
 def summary(rows):
@@ -49,7 +51,7 @@ def summary(rows):
         if pixels is not None:
             pooled[row.defect] = merge(pooled.get(row.defect, empty_histogram()), pixels)
     good = pooled.pop(GOOD, empty_histogram())
-    return summarize([r for r, _ in rows], Pooled(good, pooled, {}), seed=0, resamples=50)
+    return summarize([r for r, _ in rows], Pooled(good, pooled, {}, PATCHES), seed=0, resamples=50)
 
 
 GOODS = [judged(f"g{i}", GOOD, 0.1 * i, truth=NOTHING, seed=i) for i in range(7)]
@@ -163,3 +165,17 @@ def test_images_of_different_sizes_have_no_mean_image():
     row, missing = no_model([(90,), (110, (9, 9))], [(100, False, CLEAN), (100, True, TRUTH)])
     assert row["distance_to_mean_image"] == {"image_auroc": None, "pixel_auroc": None}
     assert "differ in size" in missing["no_model.distance_to_mean_image.image_auroc"]
+
+
+def test_the_patch_figure_ranks_mean_residuals():
+    assert summary(GOODS + HOLES)["patch_auroc"] == pytest.approx(5 / 6)
+
+
+def test_a_defect_outside_the_region_of_interest_does_not_divide_by_nothing():
+    row, pixels = HOLES[0]
+    outside = row._replace(intersection=0, union=0)
+    figures = summary([*GOODS, (outside, pixels), HOLES[1]])
+    expected = HOLES[1][0].intersection / HOLES[1][0].union
+    assert figures["iou_mean_calibrated"] == pytest.approx(expected)
+    alone = summary([*GOODS, (outside, pixels)])
+    assert alone["iou_mean_calibrated"] is None and "iou_mean_calibrated" in alone["missing"]

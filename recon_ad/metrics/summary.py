@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from recon_ad.metrics import bootstrap
+from recon_ad.metrics.patches import PatchMeans
 from recon_ad.metrics.ranking import (
     UndefinedMetric,
     auroc,
@@ -62,11 +63,13 @@ class Pooled(NamedTuple):
       good: of good images.
       defects: of defective ones, by defect type.
       other: of all images, by the name of a further truth.
+      patches: mean residuals of patches of all images.
     """
 
     good: PixelHistogram
     defects: Mapping[str, PixelHistogram]
     other: Mapping[str, PixelHistogram]
+    patches: PatchMeans
 
 
 def _given(missing: dict[str, str], key: str, figure: Callable[[], Any]) -> Any:
@@ -122,19 +125,29 @@ def _calibrated_iou(judged: Sequence[Judged]) -> tuple[dict[str, Any], dict[str,
     defective = [j for j in known if j.anomalous]
 
     def pooled() -> float:
-        if not defective:
+        if not any(j.union for j in defective):
             raise UndefinedMetric("no defective test image with a truth mask")
         return sum(j.intersection for j in known) / sum(j.union for j in known)
 
     def mean() -> float:
-        if not defective:
+        if not any(j.union for j in defective):
             raise UndefinedMetric("no defective test image with a truth mask")
-        return float(np.mean([j.intersection / j.union for j in defective]))
+        # Nothing to find and nothing found, where the defect is outside the region of interest.
+        return float(np.mean([j.intersection / j.union for j in defective if j.union]))
 
     return {
         "iou_calibrated": _given(missing, "iou_calibrated", pooled),
         "iou_mean_calibrated": _given(missing, "iou_mean_calibrated", mean),
     }, missing
+
+
+def patch_figure(patches: PatchMeans) -> tuple[dict[str, Any], dict[str, str]]:
+    """How well the mean residual ranks patches (Schneider et al. 2022, Fig. 6)."""
+    missing: dict[str, str] = {}
+    scores = np.concatenate(patches)
+    truth = np.arange(len(scores)) >= len(patches.normal)
+    figure = _given(missing, "patch_auroc", lambda: auroc(levels(scores, truth)))
+    return {"patch_auroc": figure}, missing
 
 
 def _bounds(pixels: PixelHistogram) -> dict[str, float]:
@@ -206,15 +219,17 @@ def summarize(
     images, no_image = image_figures(judged)
     pixels, no_pixel = pixel_figures(everything)
     iou, no_iou = _calibrated_iou(judged)
+    patch, no_patch = patch_figure(pooled.patches)
     return {
         **images,
         **pixels,
         **iou,
+        **patch,
         "intervals": _intervals(judged, everything, seed=seed, resamples=resamples),
         "bounds": _bounds(everything),
         "per_defect": _per_defect(judged, pooled),
         "truths": {name: pixel_figures(h)[0] for name, h in pooled.other.items()},
-        "missing": no_image | no_pixel | no_iou,
+        "missing": no_image | no_pixel | no_iou | no_patch,
     }
 
 
