@@ -17,11 +17,14 @@ def default_config() -> ConfigDict:
     c.method.n_z = 100  # length of the code
 
     c.data = ConfigDict()
-    c.data.source = "folder"  # or "synthetic"
-    c.data.path = ""  # folder: MVTec layout, or just good images
-    c.data.category = ""  # folder: subfolder of path that holds train/ and test/
-    c.data.name = "chess"  # synthetic: or "noise"
-    c.data.truth = "B"  # synthetic: A displaced or overdrawn, B value changed
+    c.data.source = "folder"  # or "synthetic", "tfds", "csv"
+    # folder: MVTec layout, or just good images; tfds: the download; csv: the CSV files
+    c.data.path = ""
+    c.data.category = ""  # folder: subfolder of path that holds train/ and test/; tfds: category
+    c.data.name = "chess"  # synthetic: in recon_ad.data.build.GENERATED; tfds: the set
+    c.data.prepared = "~/tensorflow_datasets"  # tfds: where prepared sets are kept
+    c.data.images = ""  # csv: folder of the images, "" where they are beside the CSV files
+    c.data.truth = "B"  # chess and noise: A displaced or overdrawn, B value changed
     c.data.channels = 0  # 1 gray, 3 RGB, n as all files have, 0 as the training images are
     # Values in the files that mean black and white, such as (0, 4095) for 12 bits kept in 16;
     # (0, 0) goes by their type: 0 to 255, 0 to 65535, floats 0 to 1.
@@ -88,7 +91,8 @@ def synthetic_config(args) -> ConfigDict:
 def finish(config: ConfigDict, *, smoke: bool) -> ConfigDict:
     """The finished config; with `smoke`, shrunk to seconds and without need of any file."""
     if smoke:
-        config.data.source = "synthetic"
+        if config.data.source != "synthetic" or config.data.name not in ("chess", "noise"):
+            config.data.source, config.data.name = "synthetic", "chess"
         config.data.channels = 1
         config.data.resize = (0, 0)
         config.data.patch_size = 32

@@ -25,7 +25,7 @@ _SHARE = (lambda value: 0 < value < 1, "between 0 and 1")
 # What a method or a data source checks itself (names of methods, patch sizes) is not here.
 RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "seed": _AMOUNT,
-    "data.source": _one_of("folder", "synthetic", "memory"),
+    "data.source": _one_of("folder", "synthetic", "tfds", "csv", "memory"),
     "data.channels": _AMOUNT,
     "data.on_error": _one_of("raise", "skip"),
     "data.patch_size": _COUNT,

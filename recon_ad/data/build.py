@@ -1,12 +1,28 @@
 """The data source that a config names."""
 
+from collections.abc import Callable
+from functools import partial
+
 from ml_collections import ConfigDict
 
 from recon_ad.data.arrays import given_range
+from recon_ad.data.csv_source import csv_source
 from recon_ad.data.folder import folder_source
+from recon_ad.data.granular import granular_source
+from recon_ad.data.riblet import riblet_source
 from recon_ad.data.source import Source, readable
 from recon_ad.data.synthetic import synthetic_source
 from recon_ad.errors import UserError
+
+# The generated sets of Schneider et al. 2022, by config.data.name: 3.1, then 3.2.
+GENERATED: dict[str, Callable[..., Source]] = {
+    "chess": partial(synthetic_source, "chess"),
+    "noise": partial(synthetic_source, "noise"),
+    "riblet_albedo": partial(riblet_source, "albedo"),
+    "riblet_normals": partial(riblet_source, "normals"),
+    "granular_gradient": partial(granular_source, "gradient"),
+    "granular_curvature": partial(granular_source, "curvature"),
+}
 
 
 def build_source(config: ConfigDict) -> Source:
@@ -17,7 +33,12 @@ def build_source(config: ConfigDict) -> Source:
     """
     data = config.data
     if data.source == "synthetic":
-        return synthetic_source(data.name, seed=config.seed, truth=data.truth)
+        if data.name not in GENERATED:
+            raise UserError(
+                f'there is no generated set "{data.name}": there are {", ".join(GENERATED)}.'
+            )
+        two_truths = {"truth": data.truth} if data.name in ("chess", "noise") else {}
+        return GENERATED[data.name](seed=config.seed, **two_truths)
     if data.source == "memory":
         raise UserError(
             "the run was trained on images in memory, which are gone: name a folder to evaluate "
@@ -28,11 +49,26 @@ def build_source(config: ConfigDict) -> Source:
             "config.data.path is empty: give your folder of images, --config "
             "configs/folder.py:path=DIR or --config.data.path=DIR."
         )
-    source = folder_source(
-        data.path,
-        category=data.category,
-        channels=data.channels or None,
-        input_range=given_range(data.input_range),
-        on_error=data.on_error,
-    )
+    channels = data.channels or None
+    if data.source == "tfds":
+        # Not above: it takes a second to import, and a plant's machine has no need of it.
+        from recon_ad.data.tfds_source import tfds_source
+
+        return tfds_source(
+            data.name,
+            config=data.category,
+            data_dir=data.prepared,
+            manual_dir=data.path,
+            channels=channels,
+        )
+    if data.source == "csv":
+        source = csv_source(data.path, images=data.images or data.path, channels=channels)
+    else:
+        source = folder_source(
+            data.path,
+            category=data.category,
+            channels=channels,
+            input_range=given_range(data.input_range),
+            on_error=data.on_error,
+        )
     return readable(source, on_error=data.on_error)

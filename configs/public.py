@@ -1,0 +1,26 @@
+"""Public data sets that you downloaded: prepared once, as ArrayRecord files, then read from there.
+
+    python -m recon_ad.train --workdir runs/candle \
+        --config configs/public.py:dataset=visa,category=candle,path=DOWNLOADS
+
+`dataset=` is mvtec_ad, mvtec_loco, visa, nanotwice, woven_fabrics or kolektor_sdd with `path=` the
+folder that holds the archive or what is in it; or sewer_ml with `path=` the folder of its CSV files
+and `--config.data.images=` the folder of its images, where that is another one.
+"""
+
+from configs import default
+from recon_ad.config import parse_arg
+
+
+def get_config(arg=""):
+    args = parse_arg(
+        arg, method="cae", dataset="mvtec_ad", category="", path="", seed=0, smoke=False
+    )
+    c = default.default_config()
+    c.seed = args.seed
+    c.method.name = args.method
+    c.data.source = "csv" if args.dataset == "sewer_ml" else "tfds"
+    c.data.name = args.dataset
+    c.data.category = args.category
+    c.data.path = args.path
+    return default.finish(c, smoke=args.smoke)
