@@ -1,0 +1,25 @@
+"""TFDS builders of public inspection data sets, written as ArrayRecord without TensorFlow.
+
+Here: one builder for each data set, which knows the layout of its download. Not here: reading what
+was prepared (`recon_ad.data.tfds_source`). Nothing is downloaded: most of these sets ask for their
+licence to be accepted first, so the user puts the archive, or what was in it, into `manual_dir`.
+
+Importing this package registers the builders, so that TFDS's own `tfds.builder("mvtec_ad/grid")`
+finds them as well.
+"""
+
+from collections.abc import Mapping
+
+from recon_ad.data.tfds_builders.base import DefectBuilder
+from recon_ad.data.tfds_builders.kolektor import KolektorSdd
+from recon_ad.data.tfds_builders.mvtec import MvtecAd, MvtecLoco
+from recon_ad.data.tfds_builders.nanotwice import Nanotwice
+from recon_ad.data.tfds_builders.visa import Visa
+from recon_ad.data.tfds_builders.woven_fabrics import WovenFabrics
+
+BUILDERS: Mapping[str, type[DefectBuilder]] = {
+    builder.name: builder
+    for builder in (MvtecAd, MvtecLoco, Visa, Nanotwice, WovenFabrics, KolektorSdd)
+}
+
+__all__ = ["BUILDERS", "DefectBuilder"]
