@@ -21,6 +21,7 @@ from report_pages import (
 from recon_ad.report import (
     Report,
     Score,
+    markup,
     pictures,
     render_report,
     wording,
@@ -163,6 +164,8 @@ def test_names_are_escaped_everywhere(tmp_path):
     assert page.tags.count("script") == source.count("<script") == source.count("</script") == 1
     assert page.text.count("<script>alert(1)</script>") >= 12
     assert "\\udcff" in source and "\x00" not in source
+    # No name stands in the script's data, but whatever does is escaped as well.
+    assert markup.data({"a": "\"><script>'&"}) == ' data-a="&quot;&gt;&lt;script&gt;&#x27;&amp;"'
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,11 @@ ROWS = (
     "[...document.querySelectorAll('.images tbody tr')]"
     ".map(row => [...row.cells].map(cell => cell.innerText))"
 )
-FRAME = "new Promise(done => setTimeout(done, {}))"
+# Done when no picture is left to be redrawn.
+SETTLED = (
+    "new Promise(done => { const look = () => document.querySelector('#pixel-threshold')?.ariaBusy "
+    "=== 'true' ? setTimeout(look, 10) : done(true); look(); })"
+)
 WRONG = {(True, "good"): " false alarm", (False, "defective"): " missed"}
 
 
@@ -64,7 +68,7 @@ def move(browser, slider, position):
         f"{{ const i = document.getElementById('{slider}-input'); i.value = {position};"
         "i.dispatchEvent(new Event('input', { bubbles: true })); }"
     )
-    browser.run(FRAME.format(200))
+    browser.run(SETTLED)
 
 
 def called(row, threshold):
@@ -163,6 +167,27 @@ def test_columns_sort_by_click_and_key_numbers_as_numbers(browser, tmp_path):
     ]
 
 
+def test_the_order_by_decision_follows_the_slider(page, report):
+    page.run("document.querySelector('.images th:nth-child(4) button').click()")
+    move(page, "image-threshold", 4)
+    decisions = [row[3] for row in page.run(ROWS)]
+    assert decisions == sorted(decisions) and len(set(decisions)) > 2
+
+
+def test_scores_that_round_alike_are_told_apart_at_every_step(browser, tmp_path):
+    values = [0.25036, 0.25041, 0.250413, 0.9, 12_345.2, 12_345.7, 98_765.0]
+    scores = [Score(f"{v}", "good", v, v > 0.9) for v in values]
+    write_report(tmp_path / "r.html", Report("t", {}, threshold=0.9, scores=scores))
+    browser.open(tmp_path / "r.html")
+    for position in range(len(values) + 1):
+        move(browser, "image-threshold", position)
+        threshold = float(text(browser, "#image-threshold .now").split(", ")[0].replace(",", ""))
+        for name, _, score, decision in browser.run(ROWS):
+            shown = float(score.replace(",", ""))
+            assert (float(name) > threshold) == decision.startswith("defective")
+            assert (shown > threshold) == decision.startswith("defective"), (score, threshold)
+
+
 def test_filters_leave_the_images_that_fit(page, report):
     def choose(control, value):
         page.run(
@@ -214,7 +239,7 @@ def test_the_pixel_slider_redraws_the_outlines_as_the_page_draws_them(page, repo
             assert label.endswith(words)
     assert any(one.marks.regions[scale.start + 1] == 1 for one in panels)
     page.run("document.querySelector('#pixel-threshold button').click()")
-    page.run(FRAME.format(200))
+    page.run(SETTLED)
     for shown, caption in zip(page.run(read), captions, strict=True):
         assert shown[0] and not shown[2] and shown[3] == caption
 
@@ -226,7 +251,7 @@ def test_a_slider_that_moves_on_while_pictures_load_ends_where_it_stands(page, r
         f"for (const v of [0, 3, {scale.start}]) {{"
         "i.value = v; i.dispatchEvent(new Event('input')); } }"
     )
-    page.run(FRAME.format(400))
+    page.run(SETTLED)
     assert page.run("[...document.querySelectorAll('canvas')].every(c => c.hidden)")
     move(page, "pixel-threshold", 0)
     assert page.run("[...document.querySelectorAll('canvas')].every(c => !c.hidden)")

@@ -273,6 +273,12 @@ def test_patch_histogram_draws_each_class_as_shares_of_its_own(counts):
     svg = patch_histogram({"normal": np.append(normal, np.nan), "defective": defective})
     fills = re.findall(r"fill: (#2f7fc1|#d9701e); opacity: 0.35", svg)
     assert len(fills) == sum(n > 0 for n in counts)
+    # Ten times as many alike patches are the same shares.
+    svg_alike = patch_histogram({"normal": np.tile(defective, 10), "defective": defective})
+    outlines = re.findall(r'd="([^"]*)"[^>]*stroke: (?:#2f7fc1|#d9701e)', svg_alike)
+    assert len(outlines) == 2 * (counts[1] > 0) and len(set(outlines)) <= 1
+    heights = set(re.findall(r"[\d.]+ ([\d.]+) \n", "".join(outlines)))
+    assert len(heights) >= 3 * (counts[1] > 3)
     skewed = np.append(normal, 1e4) + 0.1
     log = patch_histogram({"normal": skewed, "defective": defective + 0.1})
     assert ("logarithmic" in log) == (counts[0] > 0 or counts[1] > 0)

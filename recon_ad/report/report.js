@@ -227,7 +227,7 @@
     return along(along(mask, height, width, width, 1), width, height, 1, width);
   }
 
-  /* The pixels of an embedded picture; `load` waits until it is decoded. */
+  /* The pixels of an embedded picture. */
   async function pixels(source, width, height) {
     const picture = new Image();
     picture.src = source;
@@ -326,17 +326,29 @@
     const numbers = box.dataset.colours.split(" ").map(Number);
     const colours = [0, 3, 6].map((i) => numbers.slice(i, i + 3));
     const panels = [...document.querySelectorAll(".panel[data-levels]")];
-    const redraw = panels.map((article) => outlines(article, colours));
+    const redraw = new Map(panels.map((article) => [article, outlines(article, colours)]));
     let latest = null;
-    let due = false;
+    let queue = [];
+
+    /* A few pictures in each frame, so that the slider never waits for all of them. */
+    async function work() {
+      box.ariaBusy = "true";
+      while (queue.length) {
+        await new Promise(requestAnimationFrame);
+        const until = performance.now() + 12;
+        do await redraw.get(queue.shift())(...latest);
+        while (queue.length && performance.now() < until);
+      }
+      box.ariaBusy = "false";
+    }
+
+    const distance = (article) =>
+      Math.abs(article.getBoundingClientRect().top - window.innerHeight / 2);
     slide(box, (position, step) => {
       latest = [position, step];
-      if (due) return; // while the slider is dragged, once for each frame is enough
-      due = true;
-      requestAnimationFrame(() => {
-        due = false;
-        for (const panel of redraw) panel(...latest);
-      });
+      const places = new Map(panels.map((article) => [article, distance(article)]));
+      queue = [...panels].sort((a, b) => places.get(a) - places.get(b));
+      if (box.ariaBusy !== "true") work();
     });
   }
 
