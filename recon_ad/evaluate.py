@@ -4,6 +4,7 @@ python -m recon_ad.evaluate --workdir D [--data PATH]
 """
 
 import csv
+import functools
 import io
 import json
 import logging
@@ -20,7 +21,7 @@ from recon_ad.baselines import NoModel
 from recon_ad.data import Record, Source
 from recon_ad.data.arrays import to_unit
 from recon_ad.data.build import build_source
-from recon_ad.detector import Detector, load
+from recon_ad.detector import Detector, drop_small_regions, load
 from recon_ad.errors import UserError
 from recon_ad.judging import Clock, judge, truth_of
 from recon_ad.metrics import (
@@ -28,10 +29,20 @@ from recon_ad.metrics import (
     merge,
     pro_curve,
     roc_curve,
+    upper_quantile,
 )
 from recon_ad.metrics.ranking import UndefinedMetric
 from recon_ad.metrics.summary import Judged, Pooled, summarize
-from recon_ad.report import Panel, Report, Score, write_report
+from recon_ad.report import (
+    Panel,
+    Report,
+    Scale,
+    Score,
+    SmallPanel,
+    pixel_scale,
+    shrink_panel,
+    write_report,
+)
 from recon_ad.runtime import files, provenance
 from recon_ad.runtime.compilation import keep_compiled
 from recon_ad.runtime.writer import read_log
@@ -50,34 +61,60 @@ FIGURES = (
     "iou_mean_calibrated",
     "image_fpr_calibrated",
     "image_tpr_calibrated",
+    "patch_auroc",
     "train_seconds",
     "patches_per_second",
     "images_per_second",
 )
 
+# Training images that are scored for the report, spread evenly over all of them.
+LOOKED_AT = 100
+
 logger = logging.getLogger("recon_ad")
 
 
-def panel(detector: Detector, record: Record) -> Panel:
-    """Everything about one image, computed anew, for the report."""
+def panel(detector: Detector, record: Record, *, scale: Scale | None) -> SmallPanel:
+    """Everything about one image, computed anew, for the report; `scale` is its slider's."""
     image = record.load()
-    prediction = detector.predict(image, roi=record.load_roi() if record.load_roi else None)
-    return Panel(
+    roi = record.load_roi() if record.load_roi else None
+    prediction = detector.predict(image, roi=roi)
+    anomaly_map = prediction.anomaly_map
+
+    def mask_at(threshold: float) -> np.ndarray:
+        above = anomaly_map > np.float32(threshold)
+        inside = above if roi is None else above & roi
+        return drop_small_regions(inside, min_area=detector.config.inference.min_area)
+
+    whole = Panel(
         name=record.name,
         defect=record.defect,
         score=float(prediction.score),
         threshold=detector.thresholds.image,
         image=to_unit(image),
         reconstruction=prediction.reconstruction,
-        residual=prediction.anomaly_map,
+        residual=anomaly_map,
         truth=truth_of(record, image.shape[:2]),
         mask=prediction.mask,
     )
+    return shrink_panel(whole, scale=scale, mask_at=mask_at)
+
+
+def slider_scale(detector: Detector, pooled: Pooled) -> Scale | None:
+    """The pixel thresholds that the report offers; None where no truth is known."""
+    pixels = merge(pooled.good, *pooled.defects.values())
+    if not len(pixels.key):
+        return None
+    return pixel_scale(detector.thresholds.pixel, functools.partial(upper_quantile, pixels))
 
 
 def choose_panels(
-    detector: Detector, source: Source, judged: Sequence[Judged], *, limit: int
-) -> dict[str, Sequence[Panel] | str]:
+    detector: Detector,
+    source: Source,
+    judged: Sequence[Judged],
+    *,
+    limit: int,
+    scale: Scale | None,
+) -> dict[str, Sequence[SmallPanel] | str]:
     """Which images the report shows: the worst mistakes, typical cases, odd training images."""
     ranked = sorted(
         zip(source.test, judged, strict=True), key=lambda pair: pair[1].score, reverse=True
@@ -88,14 +125,17 @@ def choose_panels(
     for defect in dict.fromkeys(r.defect for r in source.test):
         of_type = [r for r, _ in ranked if r.defect == defect]
         typical.append(of_type[len(of_type) // 2])
-    scored = [
-        (float(detector.predict(r.load(), reconstruct=False).score), i)
-        for i, r in enumerate(source.train)
-    ]
-    odd = [source.train[i] for _, i in sorted(scored, reverse=True)[: max(1, limit // 2)]]
+    looked_at = source.train[:: -(-len(source.train) // LOOKED_AT)]
+    scored = []
+    for i, record in enumerate(looked_at):
+        roi = record.load_roi() if record.load_roi else None
+        score = detector.predict(record.load(), roi=roi, reconstruct=False).score
+        scored.append((float(score), i))
+    odd = [looked_at[i] for _, i in sorted(scored, reverse=True)[: max(1, limit // 2)]]
+    of = "" if len(looked_at) == len(source.train) else f" of {len(looked_at)} spread over all"
 
-    def drawn(records: Sequence[Record], otherwise: str) -> Sequence[Panel] | str:
-        return [panel(detector, r) for r in records] or otherwise
+    def drawn(records: Sequence[Record], otherwise: str) -> Sequence[SmallPanel] | str:
+        return [panel(detector, r, scale=scale) for r in records] or otherwise
 
     return {
         "Worst false alarms": drawn(alarms, "None: no good test image scores above the threshold."),
@@ -103,7 +143,7 @@ def choose_panels(
         "Typical cases (median score of each type)": drawn(
             typical[:limit], "None: there are no test images."
         ),
-        "Most anomalous training images": drawn(odd, ""),
+        f"Most anomalous training images{of}": drawn(odd, ""),
     }
 
 
@@ -153,6 +193,8 @@ def evaluate(
     judged: list[Judged] = []
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     no_model: dict[str, Any] = {}
+    patches: dict[str, np.ndarray] | None = None
+    scale: Scale | None = None
     if source.test:
         baseline = NoModel(source.train)
         judged, pooled = judge(detector, source.test, baseline=baseline, clock=clock)
@@ -165,6 +207,8 @@ def evaluate(
         no_model, no_model_missing = baseline.figures()
         missing |= metrics.pop("missing") | no_model_missing
         curves = draw_curves(judged, pooled)
+        patches = pooled.patches._asdict()
+        scale = slider_scale(detector, pooled)
     training = detector.record["training"]
     metrics["train_seconds"] = training["train_seconds"]
     metrics["patches_per_second"] = training["patches_per_second"]
@@ -196,7 +240,10 @@ def evaluate(
         curves=curves,
         scores=[Score(j.name, j.defect, j.score, j.label) for j in judged],
         training=training_rows(log),
-        panels=choose_panels(detector, source, judged, limit=detector.config.evaluation.panels),
+        panels=choose_panels(
+            detector, source, judged, limit=detector.config.evaluation.panels, scale=scale
+        ),
+        patches=patches,
     )
     return metrics, report
 

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 from recon_ad import cli
@@ -67,7 +68,8 @@ def judge(
         "anomalous": bool(prediction.label),
         "regions": count_regions(prediction.mask),
     }
-    drawn = outlined(rgb(to_unit(image)), truth=None, mask=prediction.mask)
+    shown = image if image.dtype == np.uint8 else to_unit(image)
+    drawn = outlined(rgb(shown), truth=None, mask=prediction.mask)
     files.write_bytes(overlays / f"{name}.png", encode(drawn, quality=None))
     return row
 

@@ -1,7 +1,11 @@
+import subprocess
+import sys
+
 import jaxtyping
 import metrics_reference as reference
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from recon_ad import metrics
@@ -374,3 +378,45 @@ def test_coarsened_is_binned_coarsely():
         strict=True,
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-14)
+
+
+BILLION = """
+import numpy as np
+from recon_ad.metrics import aupro, auroc, empty_histogram, image_histogram, merge
+
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+rng = np.random.default_rng(0)
+shape = (3672, 5496)
+residual = (rng.standard_normal(shape, np.float32) ** 2 * 1e-3)
+truth = np.zeros(shape, bool)
+truth[1000:1400, 2000:2900] = True
+residual[truth] *= 3
+total, pixels, peaks = empty_histogram(), 0, []
+while pixels < 1_000_000_000:
+    factor = np.float32(1 + 0.2 * np.sin(pixels))
+    total = merge(total, image_histogram(residual * factor, truth))
+    pixels += residual.size
+    peaks.append(peak())
+assert (total.normal + total.anomalous).sum() == pixels
+print(peaks[1], peaks[-1], aupro(total), auroc(total.levels()))
+"""
+
+
+@pytest.mark.slow
+def test_a_billion_pixels_take_no_more_memory_than_two_images():
+    done = subprocess.run(
+        [sys.executable, "-c", BILLION], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    early, late, pro, roc = map(float, done.stdout.split())
+    assert late < early + 50  # MiB: the histogram's bins, not the pixels
+    assert late < 1200
+    # chi² with one degree of freedom against three times that; the factors blur it a little. One
+    # region in each image, so that PRO is the true-positive rate.
+    assert roc == pytest.approx(2 / np.pi * np.arctan(3**0.5), abs=0.01)
+    fpr = np.linspace(1e-9, 0.3, 2000)
+    tpr = stats.chi2.sf(stats.chi2.isf(fpr, 1) / 3, 1)
+    assert pro == pytest.approx(np.trapezoid(tpr, fpr) / 0.3, abs=0.01)

@@ -72,17 +72,19 @@ def check_panel(panel: Panel) -> None:
         )
 
 
-def shown_channels(image: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w k"]:
+def shown_channels(image: Shaped[np.ndarray, "h w c"]) -> Shaped[np.ndarray, "h w k"]:
     """The channels that can be shown: all of three, otherwise the first one."""
     return image if image.shape[2] == 3 else image[..., :1]
 
 
-def rgb(image: Float[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
-    """An image in [0, 1] as bytes: three channels as RGB, otherwise the first one as grey.
+def rgb(image: Shaped[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
+    """An image in [0, 1], or in bytes, as bytes: three channels as RGB, else the first as grey.
 
     Values outside are clipped; pixels that are not finite turn magenta.
     """
     shown = shown_channels(image)
+    if shown.dtype == np.uint8:
+        return np.repeat(shown, 3 // shown.shape[2], axis=2)
     finite = np.isfinite(shown)
     pixels = np.rint(np.clip(np.where(finite, shown, 0), 0, 1) * 255).astype(np.uint8)
     pixels = np.repeat(pixels, 3 // shown.shape[2], axis=2)
@@ -157,14 +159,12 @@ def shrink_max(
 
 def _grow(mask: Bool[np.ndarray, "h w"], radius: int, *, outside: bool) -> np.ndarray:
     """Dilation by a square of side 2 radius + 1; beyond the border all is `outside`."""
+    grown = mask.view(np.uint8)
     for axis in (0, 1):
-        size = mask.shape[axis]
-        pad = [(0, 0), (0, 0)]
-        pad[axis] = (radius, radius)
-        wide = np.pad(mask, pad, constant_values=outside)
-        shifts = [np.take(wide, np.arange(s, s + size), axis) for s in range(2 * radius + 1)]
-        mask = np.logical_or.reduce(shifts)
-    return mask
+        grown = ndimage.maximum_filter1d(
+            grown, 2 * radius + 1, axis, mode="constant", cval=float(outside)
+        )
+    return grown.view(bool)
 
 
 def line_width(shape: tuple[int, int]) -> int:
