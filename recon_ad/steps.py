@@ -6,7 +6,8 @@ and `mask` [b] in evaluation.
 
 import time
 import zlib
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -16,6 +17,8 @@ from jaxtyping import Array, Float, Key, PyTree
 from recon_ad.data.augment import augment
 from recon_ad.methods.base import Method, Metrics, TrainState
 from recon_ad.runtime import mesh as meshes
+
+_Batch = TypeVar("_Batch")
 
 
 def named_key(root: Key[Array, ""], name: str) -> Key[Array, ""]:
@@ -80,22 +83,40 @@ def check_finite(step: int, metrics: dict[str, tuple[Any, Any]]) -> None:
             )
 
 
+def new_book() -> dict[str, Any]:
+    """`train_seconds` of all steps; seconds, patches and waiting of those that did not compile.
+
+    `steady_waited` are the seconds in which the loop waited for its next batch. The devices may
+    still have been at the step before, so they idled for that long at most.
+    """
+    return dict.fromkeys(
+        ("train_seconds", "steady_seconds", "steady_patches", "steady_waited"), 0.0
+    )
+
+
 class Meter:
     """Fetches metrics one step late, so that the devices never wait for the host; keeps the time.
 
     Args:
-      book: the run's bookkeeping, whose seconds and patches are added to: `train_seconds` of all
-        steps, `steady_seconds` and `steady_patches` of those that did not compile.
+      book: the run's bookkeeping, `new_book` or a restored one, which is added to.
       batch_size: patches per step.
     """
 
     def __init__(self, book: dict[str, Any], *, batch_size: int):
         self._book = book
+        self._waited = 0.0
         self._batch_size = batch_size
         self._pending: tuple[int, Metrics] | None = None
         self._window: list[dict[str, tuple[Any, Any]]] = []
         self._steps = 0
         self._start = time.perf_counter()
+
+    def waiting(self, batches: Iterator[_Batch]) -> _Batch:
+        """The next batch; the time that it takes is booked."""
+        start = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - start
+        return batch
 
     def add(self, step: int, metrics: Metrics) -> None:
         """Takes a step's metrics and fetches those of the step before."""
@@ -121,7 +142,7 @@ class Meter:
 
     def start_clock(self) -> None:
         """From here on time is training time again."""
-        self._start, self._steps = time.perf_counter(), 0
+        self._start, self._steps, self._waited = time.perf_counter(), 0, 0.0
 
     def stop_clock(self, *, steady: bool = True) -> None:
         """Books the time since `start_clock`; `steady` unless a step in it was compiled."""
@@ -131,3 +152,4 @@ class Meter:
         if steady:
             self._book["steady_seconds"] += seconds
             self._book["steady_patches"] += self._steps * self._batch_size
+            self._book["steady_waited"] += self._waited

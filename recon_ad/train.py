@@ -44,6 +44,7 @@ from recon_ad.steps import (
     eval_step,
     heldout_batches,
     named_key,
+    new_book,
     summed,
     train_step,
 )
@@ -112,7 +113,7 @@ def fit_state(
 
     # ---- Restore -------------------------------------------------------------------------------
     checkpoints = Checkpoints(workdir / "checkpoints")
-    book: dict[str, Any] = {"train_seconds": 0.0, "steady_seconds": 0.0, "steady_patches": 0}
+    book = new_book()
     start = checkpoints.latest() or 0
     if start:
         state, book = checkpoints.restore(start, state)
@@ -156,7 +157,7 @@ def fit_state(
         for step in range(start, c.steps):
             if profiled and step == profiled.start:
                 jax.profiler.start_trace(str(workdir / "profile"))
-            batch = meshes.put_batch(mesh, next(batches))
+            batch = meshes.put_batch(mesh, meter.waiting(batches))
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 state, metrics = step_fn(state, frozen, batch, key)
             done = step + 1
@@ -206,6 +207,9 @@ def fit_state(
         "train_seconds": book["train_seconds"],
         "patches_per_second": (
             book["steady_patches"] / book["steady_seconds"] if book["steady_seconds"] else None
+        ),
+        "waited_for_data": (
+            book["steady_waited"] / book["steady_seconds"] if book["steady_seconds"] else None
         ),
     }
     entry = next(e for e in log if e["step"] == chosen)
