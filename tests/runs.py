@@ -10,7 +10,7 @@ import safetensors.numpy
 from recon_ad.config import load_config
 
 # What a clock decides, or where the run is kept: everything else in metrics.json is exact.
-TIMINGS = ("train_seconds", "patches_per_second", "images_per_second")
+TIMINGS = ("train_seconds", "patches_per_second", "images_per_second", "waited_for_data")
 
 
 def small_config(spec="configs/demo.py:smoke", **fields):
