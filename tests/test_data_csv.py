@@ -240,5 +240,5 @@ def test_a_long_list_is_read_in_little_time_and_memory(root, monkeypatch):
     assert time.process_time() - start < 15  # 1 s, with memory traced
     kept = len(source.train)
     assert kept == count // 2 + sum(1 for i in range(100, 100 + count) if i % 2 and i % 18 == 0)
-    assert size / kept < 350  # bytes for each record, its name and its loader: 240
+    assert size / kept < 280  # bytes for each record, its name and its loader: 232
     assert len(asked) < 300

@@ -27,30 +27,26 @@ def source(tmp_path, manual):
     return partial(tfds_source, data_dir=tmp_path / "prepared", manual_dir=manual)
 
 
+MVTEC_TEST = {
+    "test/blob/000.png": ("blob", None),
+    "test/crack/000.png": ("crack", (2,)),
+    "test/crack/001.png": ("crack", (7,)),
+    "test/good/000.png": (GOOD, None),
+    "test/good/001.png": (GOOD, None),
+}
+# The writer, the config, the training names, and by test name the type and the mask's corners.
 SETS = {
     "mvtec_ad": (
         layouts.mvtec_ad,
         "bottle",
         [f"train/good/{i:03d}.png" for i in range(3)],
-        {
-            "test/blob/000.png": ("blob", None),
-            "test/crack/000.png": ("crack", (2,)),
-            "test/crack/001.png": ("crack", (7,)),
-            "test/good/000.png": (GOOD, None),
-            "test/good/001.png": (GOOD, None),
-        },
+        MVTEC_TEST,
     ),
     "mvtec_ad of one's own": (
         partial(layouts.mvtec_ad, category="my-part_2.b", rgb=False),
         "my-part_2.b",
         [f"train/good/{i:03d}.png" for i in range(3)],
-        {
-            "test/blob/000.png": ("blob", None),
-            "test/crack/000.png": ("crack", (2,)),
-            "test/crack/001.png": ("crack", (7,)),
-            "test/good/000.png": (GOOD, None),
-            "test/good/001.png": (GOOD, None),
-        },
+        MVTEC_TEST,
     ),
     "mvtec_loco": (
         layouts.mvtec_loco,
@@ -151,58 +147,6 @@ def test_nanotwice_is_read_in_the_mvtec_layout_too(source, manual):
     assert len(source("nanotwice", config="").test) == 5
 
 
-@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz", ".tar.xz"])
-@pytest.mark.parametrize(
-    "name, config, write, archive, top",
-    [
-        ("mvtec_ad", "bottle", layouts.mvtec_ad, "mvtec_anomaly_detection", ""),
-        ("mvtec_ad", "bottle", layouts.mvtec_ad, "bottle", "bottle"),
-        ("visa", "candle", layouts.visa, "VisA_20220922", ""),
-        ("kolektor_sdd", "", layouts.kolektor_sdd, "KolektorSDD", ""),
-        ("nanotwice", "", layouts.nanotwice, "dfg05er_Data", ""),
-    ],
-)
-def test_archives_give_what_their_folders_give(
-    tmp_path, manual, name, config, write, archive, top, suffix
-):
-    folder = write(tmp_path / "unpacked")
-    layouts.packed(folder / top, manual / f"{archive}{suffix}")
-    read = partial(tfds_source, name, config=config)
-    packed = read(data_dir=tmp_path / "a", manual_dir=manual)
-    plain = read(data_dir=tmp_path / "b", manual_dir=folder)
-    for mine, theirs in zip(packed.train + packed.test, plain.train + plain.test, strict=True):
-        assert (mine.name, mine.defect) == (theirs.name, theirs.defect)
-        np.testing.assert_array_equal(mine.load(), theirs.load())
-    assert sorted(p.name for p in manual.iterdir()) == [f"{archive}{suffix}"]
-    # Neither what was unpacked nor what TFDS had begun is left.
-    left = [p.name for p in (tmp_path / "a" / name).rglob("*") if p.is_dir()]
-    assert sorted(left) == sorted([base.VERSION, *([".config", config] if config else [])])
-
-
-def test_of_an_archive_only_the_category_is_unpacked(tmp_path, manual, source, monkeypatch):
-    folder = layouts.mvtec_ad(layouts.mvtec_ad(tmp_path / "a" / "set", "bottle"), "cable")
-    layouts.packed(folder.parent, manual / "mvtec_anomaly_detection.tar.xz")
-    unpacked = []
-    layout = BUILDERS["mvtec_ad"].LAYOUT
-
-    def splits(root, category):
-        unpacked.extend(root.parent.iterdir())
-        return layout.splits(root, category)
-
-    monkeypatch.setattr(BUILDERS["mvtec_ad"], "LAYOUT", layout._replace(splits=splits))
-    assert len(source("mvtec_ad", config="bottle").train) == 3
-    assert [path.name for path in unpacked] == ["bottle"]
-
-
-def test_members_that_lead_out_of_the_folder_are_not_unpacked(tmp_path, manual, source):
-    folder = layouts.kolektor_sdd(tmp_path / "a")
-    members = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")}
-    manual.mkdir()
-    layouts.zip_of(manual / "KolektorSDD.zip", members | {"../../evil.jpg": b"", "/evil.jpg": b""})
-    assert len(source("kolektor_sdd", config="").train) == 5
-    assert not list(tmp_path.rglob("evil.jpg")) and not Path("/evil.jpg").exists()
-
-
 def test_files_are_kept_as_they_are_and_tfds_reads_them_too(source, manual, tmp_path):
     layouts.mvtec_ad(manual, rgb=False)
     source("mvtec_ad", config="bottle")
@@ -267,24 +211,16 @@ def test_a_folder_with_something_else_says_what_is_to_be_there(
         source(name, config=config)
 
 
-@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz", ".tar.xz"])
-@pytest.mark.parametrize("damage", ["half", "a page", "another set"])
-def test_a_wrong_archive_is_named(source, manual, tmp_path, suffix, damage):
-    write = layouts.mvtec_ad if damage == "another set" else layouts.kolektor_sdd
-    file = layouts.packed(write(tmp_path / "a"), manual / f"KolektorSDD{suffix}")
-    if damage == "half":
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2 + 100])
-    elif damage == "a page":
-        file.write_text("<html>Log in to download</html>" * 100)
-    expected = "has no folders kos01" if damage == "another set" else "cannot be unpacked"
-    with pytest.raises(UserError, match=f"^{file}: {expected}"):
-        source("kolektor_sdd", config="")
-    assert not list((tmp_path / "prepared").rglob("*.array_record*"))
+def cut(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2 + 100])
 
 
-def broken(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
+def test_a_mask_of_a_good_image_is_not_used(source, manual):
+    layouts.mvtec_ad(manual)
+    layouts.mask(manual / "bottle/ground_truth/good/000_mask.png", 2)
+    good = [r for r in source("mvtec_ad", config="bottle").test if not r.anomalous]
+    assert [r.load_mask for r in good] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -293,7 +229,7 @@ def broken(path: Path) -> None:
         (
             "mvtec_ad",
             "bottle",
-            lambda m: broken(m / "bottle/test/good/001.png"),
+            lambda m: cut(m / "bottle/test/good/001.png"),
             "001.png: .*trunc",
         ),
         (

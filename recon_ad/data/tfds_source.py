@@ -10,7 +10,7 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -61,9 +61,8 @@ def tfds_source(
     """
     check_channels(channels)
     folder = _prepared(name, config, Path(data_dir).expanduser(), manual_dir)
-    splits = {
-        split: _Split(folder, split) for split in tfds.builder_from_directory(folder).info.splits
-    }
+    builder = tfds.builder_from_directory(folder)
+    splits = {split: _Split(builder, split) for split in builder.info.splits}
     train, test = (
         [splits[split].describe(i) for i in range(len(splits[split]))] if split in splits else []
         for split in ("train", "test")
@@ -153,36 +152,23 @@ def _names_a_folder(name: str, config: str) -> bool:
 
 
 class _Split:
-    """The examples of one split, opened when first read; a copy in another process opens anew."""
+    """The examples of one split of a prepared set, their images and masks as they are stored."""
 
-    def __init__(self, folder: Path, split: str):
-        self._folder = folder
-        self._split = split
-        self._source: Sequence | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_source": None}
-
-    def _opened(self) -> Sequence:
-        if self._source is None:
-            # Images and masks stay as they are stored: TFDS would decode both for either.
-            skip = tfds.decode.SkipDecoding()
-            self._source = tfds.builder_from_directory(self._folder).as_data_source(
-                self._split, decoders={"image": skip, "mask": skip}
-            )
-        return self._source
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
+        self._place = f"{builder.data_dir}: example {{}} of {split}"
+        skip = tfds.decode.SkipDecoding()  # else TFDS would decode both for either
+        self._source = builder.as_data_source(split, decoders={"image": skip, "mask": skip})
 
     def __len__(self) -> int:
-        return len(self._opened())
+        return len(self._source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One example, its image and mask encoded."""
         try:
-            return self._opened()[index]
+            return self._source[index]
         except (RuntimeError, ValueError, IndexError, OSError) as error:
             raise UserError(
-                f"{self._folder}: example {index} of {self._split} cannot be read ({error}): "
-                "remove the folder, so that the set is prepared anew"
+                f"{self._place.format(index)} cannot be read ({error}): remove the folder, so that "
+                "the set is prepared anew"
             ) from error
 
     def describe(self, index: int) -> dict[str, Any]:

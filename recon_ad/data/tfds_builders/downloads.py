@@ -4,6 +4,7 @@ Archives are .zip and .tar, also compressed. Only the members that are asked for
 a folder of the caller's, so that one category of a large archive takes the room of one category.
 """
 
+import errno
 import lzma
 import shutil
 import tarfile
@@ -17,7 +18,7 @@ from recon_ad.data.listing import subfolders
 from recon_ad.errors import UserError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
-# What the readers of archives raise on damaged ones, RuntimeError where a password is asked for.
+# What the readers of archives raise on damaged ones, RuntimeError on what they do not support.
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -26,7 +27,6 @@ _BROKEN = (
     EOFError,
     OSError,
     RuntimeError,
-    NotImplementedError,
 )
 
 
@@ -99,10 +99,12 @@ def _unpack(
             with open(path, "wb") as copy:
                 shutil.copyfileobj(file, copy)
     except _BROKEN as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk, not the archive
+        # The disk's, not the archive's; EINVAL is of a place in it that cannot be.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
+        reason = str(error).partition("\n")[0].rstrip(":")  # tarfile's says more in further lines
         raise UserError(
-            f"{archive}: cannot be unpacked ({error}): the download is damaged or not complete, "
+            f"{archive}: cannot be unpacked ({reason}): the download is damaged or not complete, "
             "fetch it again"
         ) from error
 
@@ -128,6 +130,20 @@ def _tar_files(
                 file = opened.extractfile(member)
                 assert file is not None  # it is one of regular files only
                 yield name, file
+        _check_end(opened)
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raises as for a damaged archive, where `tarfile` takes the damage for the end."""
+    assert archive.fileobj is not None  # it is open
+    rest = 0
+    # To the end also because compressed files have their checksum there.
+    while block := archive.fileobj.read(2**20):
+        if any(block):
+            raise tarfile.ReadError("a file's header is damaged")
+        rest += len(block)
+    if not rest:
+        raise tarfile.ReadError("it stops before its end")
 
 
 def _is_inside(name: PurePosixPath) -> bool:
