@@ -251,8 +251,10 @@ def evaluate(
 def described(config: ConfigDict) -> str:
     """The data's name, for headings."""
     data = config.data
-    if data.source == "synthetic":
+    if data.source in ("synthetic", "csv"):
         return data.name
+    if data.source == "tfds":
+        return " ".join(filter(None, (data.name, data.category)))
     return " ".join(filter(None, (Path(data.path).name, data.category)))
 
 
