@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -83,3 +85,26 @@ def test_a_batch_is_cut_along_its_first_axis():
 def test_provenance_names_versions_and_cores():
     assert provenance.versions()["jax"] == jax.__version__
     assert "cores" in provenance.hardware()
+
+
+COMPILES = """
+import jax, jax.numpy as jnp
+from recon_ad.runtime.compilation import keep_compiled
+keep_compiled()
+jax.jit(lambda x: jnp.linalg.eigh(x @ x.T)[1])(jnp.eye(7))
+print(jax.config.jax_compilation_cache_dir)
+"""
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["the user's cache", "a folder that is set"])
+def test_compiled_programs_are_kept(tmp_path, own):
+    env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    env["XDG_CACHE_HOME"] = str(tmp_path)
+    kept = tmp_path / "recon_ad" / "jax"
+    if own:
+        env["JAX_COMPILATION_CACHE_DIR"] = str(kept := tmp_path / "own")
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILES], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(kept)
+    assert any(kept.iterdir())
