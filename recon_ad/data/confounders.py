@@ -1,0 +1,137 @@
+"""What tells good test images from defective ones without a look at any defect.
+
+A data set whose defective images were taken on another day gives a model a high image AUROC for
+the light of that day. Here plain numbers of each image are ranked as a model's scores would be.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recon_ad.baselines import NoModel
+from recon_ad.data.findings import Finding
+from recon_ad.data.look import ImageLook
+from recon_ad.data.source import GOOD, Record
+from recon_ad.metrics import auroc, levels
+
+# A figure without a model that is reported: so high, and not by chance. The bound alone would tell
+# of weak effects in large sets, the figure alone of five images that happen to be in order.
+_TELLS_APART = 0.8
+_AT_LEAST = 0.65
+_Z = 2.326  # one-sided 99 %, as half a dozen figures are looked at both ways
+
+
+class Figure(NamedTuple):
+    """How well one plain number of each test image tells good from defective.
+
+    Attributes:
+      name: of the number.
+      auroc: image AUROC, in [0.5, 1]: of the direction that does better.
+      at_least: what it is at least with 99 % confidence.
+      how: which way defective images differ.
+    """
+
+    name: str
+    auroc: float
+    at_least: float
+    how: str
+
+    @property
+    def high(self) -> bool:
+        """Whether it would be reported, were it not by chance."""
+        return self.auroc >= _TELLS_APART
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether it is high, and not by chance."""
+        return self.high and self.at_least >= _AT_LEAST
+
+
+def figures(looks: Sequence[ImageLook], load: Callable[[ImageLook], np.ndarray]) -> list[Figure]:
+    """How well test images are told apart without a model.
+
+    Mean brightness and distance to the mean training image are those of the report's no-model row
+    (`NoModel`), each in the direction that does better; the distance is left out where images
+    differ in size.
+
+    Args:
+      looks: at training images and at test images, of which at least one is good and one not.
+      load: decodes an image, all with the same number of channels; large ones may come reduced.
+    """
+    test = [look for look in looks if not look.training]
+    defective = np.array([look.defect != GOOD for look in test])
+    good, bad = int(np.sum(~defective)), int(np.sum(defective))
+
+    def figure(name: str, value: float, more: str, less: str) -> Figure:
+        either = max(value, 1 - value)
+        how = "no difference" if value == 0.5 else more if value > 0.5 else less
+        return Figure(name, either, least_auroc(either, good, bad), how)
+
+    def ranked(values: Iterable[float]) -> float:
+        return auroc(levels(np.array([*values], float), defective))
+
+    row = _no_model(looks, load)
+    light = row["mean_brightness"]["image_auroc"]
+    if ranked(look.brightness for look in test) < 0.5:  # NoModel does not tell the direction
+        light = 1 - light
+    found = [figure("mean brightness", light, "brighter", "darker")]
+    distance = row["distance_to_mean_image"]["image_auroc"]
+    if distance is not None:
+        found.append(figure("distance to mean train image", distance, "further", "closer"))
+    return [
+        *found,
+        figure("contrast", ranked(x.contrast for x in test), "higher", "lower"),
+        figure("sharpness", ranked(x.sharpness for x in test), "sharper", "less sharp"),
+        figure("image size", ranked(math.prod(x.size) for x in test), "larger", "smaller"),
+        figure("file size", ranked(x.stored for x in test), "larger", "smaller"),
+        figure("kind of file", ranked(map(_is_jpeg, test)), "more are JPEG", "fewer are JPEG"),
+    ]
+
+
+def _no_model(
+    looks: Sequence[ImageLook], load: Callable[[ImageLook], np.ndarray]
+) -> dict[str, Any]:
+    row = NoModel([Record(x.name, partial(load, x)) for x in looks if x.training])
+    for look in looks:
+        if not look.training:
+            row.add(load(look), anomalous=look.defect != GOOD, truth=None)
+    return row.figures()[0]
+
+
+def least_auroc(value: float, good: int, defective: int) -> float:
+    """Lower end of a one-sided 99 % confidence interval of an AUROC in [0.5, 1].
+
+    The θ for which value − θ is z standard errors at θ, which stays meaningful for few images and
+    for an AUROC of 1 (Newcombe 2006, Statistics in Medicine 25, p. 559, method 5).
+    """
+    extra = (good + defective) / 2 - 1
+    low, high = 0.0, value
+    for _ in range(50):
+        theta = (low + high) / 2
+        tied = 1 + extra * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+        error = math.sqrt(theta * (1 - theta) * tied / (good * defective))
+        low, high = (theta, high) if value - theta > _Z * error else (low, theta)
+    return low
+
+
+def about_figures(found: Sequence[Figure]) -> list[Finding]:
+    """What tells good from defective without a look at the defect."""
+    apart = [figure for figure in found if figure.tells_apart]
+    if not apart:
+        return []
+    return [
+        Finding(
+            "Defective test images can be told from good ones without any model, by what is below. "
+            "They may have been taken at other times, in other light or stored otherwise; unless "
+            "the defects themselves cause it, a model's image figures say little: quote pixel "
+            "figures, or take good and defective images by turns.",
+            tuple(f"{f.name}: image AUROC {f.auroc:.2f} ({f.how})" for f in apart),
+        )
+    ]
+
+
+def _is_jpeg(look: ImageLook) -> float:
+    return float(look.file.suffix.lower() in (".jpg", ".jpeg"))
