@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped, UInt16
 
 from recon_ad.data import Record
 from recon_ad.data.arrays import to_unit
@@ -22,27 +22,42 @@ from recon_ad.metrics import (
     merge,
 )
 
+AVERAGED = 1000  # training images, spread evenly
+WHITE = 65535
+_BAND = 256  # rows at a time: what is computed with takes up to four times an image's memory
+
+
+def _bands(image: Shaped[np.ndarray, "h w c"]) -> list[slice]:
+    return [slice(row, row + _BAND) for row in range(0, len(image), _BAND)]
+
 
 class NoModel:
     """Collects, image by image, the mean brightness and the distance to the mean training image.
 
     Args:
-      train: good images; the second figure needs all of them of one size.
+      train: good images, of which up to `AVERAGED` are looked at; the second figure needs all of
+        them of one size.
     """
 
     def __init__(self, train: Sequence[Record]):
-        self._mean: Float[np.ndarray, "h w c"] | None = None
+        self._mean: UInt16[np.ndarray, "h w c"] | None = None
         self._reason = ""
-        total, shape = np.zeros(()), None
-        for record in train:
-            image = to_unit(record.load()).astype(np.float64)
-            if shape is not None and image.shape != shape:
+        total: Float[np.ndarray, "h w c"] | None = None
+        averaged = train[:: -(-len(train) // AVERAGED)]
+        for record in averaged:
+            image = record.load()
+            if total is None:
+                total = np.zeros(image.shape, np.float32)
+            if image.shape != total.shape:
                 self._reason = "the images differ in size"
                 break
-            shape = image.shape
-            total = total + image
+            for rows in _bands(image):
+                total[rows] += to_unit(image[rows])
         else:
-            self._mean = (total / len(train)).astype(np.float32)
+            assert total is not None, "a source has at least one training image"
+            # In 16 bits, since it stays for as long as test images are looked at.
+            total *= np.float32(WHITE / len(averaged))
+            self._mean = np.rint(total, out=total).astype(np.uint16)
         self._labels: list[bool] = []
         self._brightness: list[float] = []
         self._distance: list[float] = []
@@ -50,13 +65,17 @@ class NoModel:
 
     def add(self, image: np.ndarray, *, anomalous: bool, truth: np.ndarray | None) -> None:
         """Looks at one test image [h, w, c]; `truth` [h, w] is None where it is unknown."""
-        unit = to_unit(image)
         self._labels.append(anomalous)
-        self._brightness.append(float(unit.mean(dtype=np.float64)))
-        if self._mean is not None and unit.shape != self._mean.shape:
+        bands = _bands(image)
+        means = [to_unit(image[rows]).mean(axis=(1, 2), dtype=np.float64) for rows in bands]
+        self._brightness.append(float(np.concatenate(means).mean()))
+        if self._mean is not None and image.shape != self._mean.shape:
             self._mean, self._reason = None, "the images differ in size"
         if self._mean is not None:
-            distance = np.mean((unit - self._mean) ** 2, axis=-1)
+            distance = np.empty(image.shape[:2], np.float32)
+            for rows in bands:
+                away = to_unit(image[rows]) - to_unit(self._mean[rows])
+                distance[rows] = np.mean(away**2, axis=-1)
             self._distance.append(float(distance.mean(dtype=np.float64)))
             if truth is not None:
                 self._pixels = merge(self._pixels, image_histogram(distance, truth))

@@ -10,8 +10,11 @@ from absl import logging as absl_logging
 from recon_ad.errors import UserError
 
 
-def run(main: Callable[[], int | None]) -> None:
+def run(main: Callable[..., int | None], *, words: bool = False) -> None:
     """Parses the flags and runs `main`; its return value is the exit status.
+
+    With `words`, `main` is given what stands on the command line beside the flags; else there may
+    be nothing.
 
     A `UserError` is printed without a traceback, with exit status 2.
     """
@@ -30,6 +33,8 @@ def run(main: Callable[[], int | None]) -> None:
         absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
         logging.getLogger("recon_ad").setLevel(logging.INFO)
         try:
+            if words:
+                return main(argv[1:])
             if len(argv) > 1:
                 raise UserError(
                     f"{argv[1]!r} is not a flag; options are written --name=value (see --help)."

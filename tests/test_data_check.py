@@ -11,10 +11,10 @@ from PIL import Image
 from scipy import ndimage
 
 from recon_ad.data import folder_source, split_holdout
-from recon_ad.data.check import as_text, check_folder
-from recon_ad.data.confounders import Figure, least_auroc
-from recon_ad.data.look import ImageLook
-from recon_ad.data.similar import _nearest, series
+from recon_ad.data.checking.check import as_text, check_folder
+from recon_ad.data.checking.confounders import Figure, least_auroc
+from recon_ad.data.checking.look import ImageLook
+from recon_ad.data.checking.similar import _nearest, series
 from recon_ad.errors import UserError
 from recon_ad.metrics import auroc, levels
 
@@ -467,7 +467,7 @@ def test_names_that_tell_nothing_of_the_look_are_no_series(folder):
 
 
 def test_the_nearest_vector_is_that_of_the_plain_computation(monkeypatch):
-    monkeypatch.setattr("recon_ad.data.similar._BLOCK", 7)
+    monkeypatch.setattr("recon_ad.data.checking.similar._BLOCK", 7)
     rng = np.random.default_rng(0)
     vectors = rng.normal(100, 3, (25, 40)).astype(np.float32)
     among = np.arange(4, 20)

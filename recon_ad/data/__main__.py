@@ -15,12 +15,11 @@ under two labels); 2 for a mistake in the command.
 import os
 import sys
 from collections.abc import Sequence
-from functools import partial
 
 from absl import flags
 
 from recon_ad import cli
-from recon_ad.data.check import as_text, check_folder
+from recon_ad.data.checking.check import as_text, check_folder
 from recon_ad.errors import UserError
 
 MEND = 3  # exit status when something has to be mended
@@ -43,21 +42,6 @@ def main(words: Sequence[str]) -> int:
     return MEND if report.mend else 0
 
 
-def _take_words(arguments: list[str]) -> list[str]:
-    """Takes what is neither a flag nor a flag's value out of the arguments."""
-    words = [
-        word
-        for before, word in zip(["", *arguments], arguments, strict=False)
-        if not word.startswith("-") and before not in ("--category", "-category")
-    ]
-    for word in words:
-        arguments.remove(word)
-    return words
-
-
 if __name__ == "__main__":
     _CATEGORY = flags.DEFINE_string("category", "", "Folder below PATH that is checked.")
-    arguments = sys.argv[1:]
-    words = _take_words(arguments)
-    sys.argv[1:] = arguments
-    cli.run(partial(main, words))
+    cli.run(main, words=True)

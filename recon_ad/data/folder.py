@@ -66,7 +66,7 @@ def folder_source(
     check_channels(channels)
     if on_error not in ("raise", "skip"):
         raise UserError(f'on_error is "{on_error}": give "raise" or "skip"')
-    root = _root(Path(path), category)
+    root = dataset_root(Path(path), category)
     good = root / "train" / GOOD
     train_folder = good if good.is_dir() else root
     regions = truth.Regions(root)
@@ -76,7 +76,7 @@ def folder_source(
             f"{train_folder}: holds no images ({', '.join(sorted(SUFFIXES))}): put good ones there"
         )
     if train_folder == root:
-        _check_all_good(files, root)
+        check_all_good(files, root)
     notes = _left_out(train_folder, root)
     decode = partial(decode_image, input_range=input_range)
     files, channels, train_notes = _verified(files, root, decode, channels, on_error)
@@ -145,8 +145,12 @@ def _read_only(image: np.ndarray) -> np.ndarray:
     return view
 
 
-def _root(path: Path, category: str) -> Path:
-    """The folder that holds `train/good` or the images; `UserError` says what is there instead."""
+def dataset_root(path: Path, category: str) -> Path:
+    """The folder that holds `train/good` or the images.
+
+    Raises:
+      UserError: there is none; says what is there instead.
+    """
     if not path.exists():
         raise UserError(f"{path}: there is no such folder: check the path")
     if not path.is_dir():
@@ -173,7 +177,7 @@ def _root(path: Path, category: str) -> Path:
     )
 
 
-def _check_all_good(files: Iterable[Path], root: Path) -> None:
+def check_all_good(files: Iterable[Path], root: Path) -> None:
     """Raises UserError where a plain folder has a subfolder not named like good images."""
     for folder in dict.fromkeys(file.parent.relative_to(root) for file in files):
         if any(part.lower() in _NOT_GOOD for part in folder.parts):

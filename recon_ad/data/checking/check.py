@@ -17,9 +17,8 @@ from jaxtyping import Shaped
 
 from recon_ad.data import truth
 from recon_ad.data.arrays import resize
-from recon_ad.data.confounders import Figure, about_figures, figures
-from recon_ad.data.decode import SUFFIXES, decode_image
-from recon_ad.data.findings import (
+from recon_ad.data.checking.confounders import Figure, about_figures, figures
+from recon_ad.data.checking.findings import (
     Finding,
     Truth,
     about_channels,
@@ -33,9 +32,7 @@ from recon_ad.data.findings import (
     kind,
     readable_as,
 )
-from recon_ad.data.folder import _check_all_good, _root
-from recon_ad.data.listing import files_below, images_below, subfolders
-from recon_ad.data.look import (
+from recon_ad.data.checking.look import (
     ImageLook,
     MaskLook,
     look_at_image,
@@ -43,13 +40,16 @@ from recon_ad.data.look import (
     look_at_region,
     side_by_side,
 )
+from recon_ad.data.decode import SUFFIXES, decode_image
+from recon_ad.data.folder import check_all_good, dataset_root
+from recon_ad.data.listing import files_below, images_below, subfolders
 from recon_ad.data.source import GOOD
 from recon_ad.errors import UserError
 
 _SHOWN = 20  # files that a finding names
 _FEW = 3  # sizes that are told one by one
 _WIDTH = 96
-_LONGEST = 2048  # px; the mean image is of double precision, which larger ones make too large
+_LONGEST = 2048  # px; the images are looked at once more for the figures without a model
 _BITS = {"uint8": "8 bits", "uint16": "16 bits", "float32": "floats"}
 
 
@@ -160,7 +160,7 @@ def as_text(report: Report) -> str:
 
 
 def _listed(path: Path, category: str) -> _Folder:
-    root = _root(path, category)
+    root = dataset_root(path, category)
     good = root / "train" / GOOD
     regions = truth.Regions(root)
     below = good if good.is_dir() else root
@@ -170,7 +170,7 @@ def _listed(path: Path, category: str) -> _Folder:
             f"{below}: holds no images ({', '.join(sorted(SUFFIXES))}): put good ones there"
         )
     if below == root:
-        _check_all_good(train, root)
+        check_all_good(train, root)
         return _Folder(root, train, {}, {}, regions)
     test = {f.name: images_below(f) for f in _types(root / "test")}
     masks = {f.name: truth.stems(f) for f in _types(root / "ground_truth")}

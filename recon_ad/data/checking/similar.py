@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
+from recon_ad.data.checking.look import ImageLook, gray, side_by_side
 from recon_ad.data.decode import decode_image
-from recon_ad.data.look import ImageLook, gray, side_by_side
 
 # Measured on four sets: a picture encoded anew as JPEG of quality 50 stays below 0.85 gray levels
 # between thumbnails (1.9 if halved in size too), below 0.4 between blurred pictures, and its fine

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recon_ad.baselines import NoModel
-from recon_ad.data.findings import Finding
-from recon_ad.data.look import ImageLook
+from recon_ad.data.checking.findings import Finding
+from recon_ad.data.checking.look import ImageLook
 from recon_ad.data.source import GOOD, Record
 from recon_ad.metrics import auroc, levels
 
