@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
   done)
 VENV := .venv
 RUN := $(VENV)/bin/python
+BENCH := .venv-bench
 # Compiled programs are kept from run to run, and shared by all tests.
 export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
 
@@ -23,15 +24,17 @@ lint: $(VENV)/dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-bench: $(VENV)/dev  ## figures for results/
-	$(RUN) -m benchmarks.cae_step
+bench: $(BENCH)/peers  ## figures for results/, beside PyTorch's and anomalib's
+	$(BENCH)/bin/python -m benchmarks.cae_step
+	$(BENCH)/bin/python -m benchmarks.aupro
+	$(BENCH)/bin/python -m benchmarks.start
 
 clean:
-	rm -rf $(VENV) .cache build *.egg-info
+	rm -rf $(VENV) $(BENCH) .cache build *.egg-info
 
-$(VENV)/bin/python:
+$(VENV)/bin/python $(BENCH)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; install one, or call make PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@D)/..
 
 $(VENV)/base: pyproject.toml | $(VENV)/bin/python
 	$(RUN) -m pip install -q -e .
@@ -40,3 +43,9 @@ $(VENV)/base: pyproject.toml | $(VENV)/bin/python
 $(VENV)/dev: pyproject.toml | $(VENV)/bin/python
 	$(RUN) -m pip install -q -e ".[dev]"
 	touch $@ $(VENV)/base
+
+# Apart from .venv: PyTorch and anomalib are only for comparison.
+$(BENCH)/peers: pyproject.toml benchmarks/peers.txt | $(BENCH)/bin/python
+	$(BENCH)/bin/python -m pip install -q -e . torch==2.13.0
+	$(BENCH)/bin/python -m pip install -q --no-deps -r benchmarks/peers.txt
+	touch $@

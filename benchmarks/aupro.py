@@ -1,8 +1,8 @@
 """AUPRO at a false-positive rate of 0.3: ours against anomalib's, on the same maps in one run.
 
-    python -m benchmarks.aupro
+    make bench
 
-Needs what benchmarks/README.md says of anomalib. Each side takes the maps image by image and ends
+Each side takes the maps image by image and ends
 with the figure: ours with a histogram of each image, anomalib's with its metric class on the CPU.
 """
 
@@ -34,7 +34,7 @@ Maps = list[tuple[np.ndarray, np.ndarray]]
 
 
 def maps(count: int, side: int, *, seed: int = 0) -> Maps:
-    """Smooth random maps in [0, 1]; in two of three there are defects that score somewhat higher."""
+    """Smooth random maps in [0, 1]; two of three have defects that score somewhat higher."""
     rng = np.random.default_rng(seed)
     pairs = []
     for i in range(count):
@@ -100,7 +100,7 @@ def main() -> None:
     files.write_json(
         Path("results/aupro.json"),
         {
-            "command": "python -m benchmarks.aupro",
+            "command": "make bench",
             "unit": f"seconds for all maps, best of {REPEATS}, in turns",
             "rows": rows,
             "hardware": provenance.hardware(),

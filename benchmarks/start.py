@@ -1,6 +1,6 @@
 """From the command to the first finished step of the demo, and how long steps wait for their data.
 
-    python -m benchmarks.start
+    make bench
 
 The start is measured twice with a cache of compiled programs of its own, empty and then filled. The
 waiting is the trainer's own account over 60 steps of the demo: the share of the time in which it
@@ -68,7 +68,7 @@ def main() -> None:
     files.write_json(
         Path("results/start.json"),
         {
-            "command": "python -m benchmarks.start",
+            "command": "make bench",
             **row,
             "steps": STEPS,
             "hardware": provenance.hardware(),
