@@ -34,7 +34,7 @@ clean:
 
 $(VENV)/bin/python $(BENCH)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; install one, or call make PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv $(@D)/..
+	$(PYTHON) -m venv $(patsubst %/bin/python,%,$@)
 
 $(VENV)/base: pyproject.toml | $(VENV)/bin/python
 	$(RUN) -m pip install -q -e .
