@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt16
+from jaxtyping import Bool, Float, Shaped, UInt16
 
 from recon_ad.data import Record
 from recon_ad.data.arrays import to_unit
+from recon_ad.data.source import spread
 from recon_ad.metrics import (
     PixelHistogram,
     UndefinedMetric,
@@ -43,7 +44,7 @@ class NoModel:
         self._mean: UInt16[np.ndarray, "h w c"] | None = None
         self._reason = ""
         total: Float[np.ndarray, "h w c"] | None = None
-        averaged = train[:: -(-len(train) // AVERAGED)]
+        averaged = spread(train, AVERAGED)
         for record in averaged:
             image = record.load()
             if total is None:
@@ -63,12 +64,27 @@ class NoModel:
         self._distance: list[float] = []
         self._pixels: PixelHistogram = empty_histogram()
 
-    def add(self, image: np.ndarray, *, anomalous: bool, truth: np.ndarray | None) -> None:
-        """Looks at one test image [h, w, c]; `truth` [h, w] is None where it is unknown."""
+    def add(
+        self,
+        image: Shaped[np.ndarray, "h w c"],
+        *,
+        anomalous: bool,
+        truth: Bool[np.ndarray, "h w"] | None,
+        valid: Bool[np.ndarray, "h w"] | None = None,
+    ) -> None:
+        """Looks at one test image.
+
+        Args:
+          image: as `recon_ad.data.arrays` has it.
+          anomalous: the truth of the image.
+          truth: of its pixels, None where it is not known.
+          valid: pixels that count; None: all do.
+        """
         self._labels.append(anomalous)
         bands = _bands(image)
-        means = [to_unit(image[rows]).mean(axis=(1, 2), dtype=np.float64) for rows in bands]
-        self._brightness.append(float(np.concatenate(means).mean()))
+        weight = np.ones(1, bool) if valid is None else valid
+        light = np.concatenate([to_unit(image[rows]).mean(axis=2) for rows in bands])
+        self._brightness.append(float(light.mean(where=weight, dtype=np.float64)))
         if self._mean is not None and image.shape != self._mean.shape:
             self._mean, self._reason = None, "the images differ in size"
         if self._mean is not None:
@@ -76,9 +92,10 @@ class NoModel:
             for rows in bands:
                 away = to_unit(image[rows]) - to_unit(self._mean[rows])
                 distance[rows] = np.mean(away**2, axis=-1)
-            self._distance.append(float(distance.mean(dtype=np.float64)))
+            self._distance.append(float(distance.mean(where=weight, dtype=np.float64)))
             if truth is not None:
-                self._pixels = merge(self._pixels, image_histogram(distance, truth))
+                pixels = image_histogram(distance, truth, valid=valid)
+                self._pixels = merge(self._pixels, pixels)
 
     def figures(self) -> tuple[dict[str, Any], dict[str, str]]:
         """The row for metrics.json and the reasons for what is missing in it."""

@@ -224,7 +224,7 @@ class Detector:
         residual_map: Float[np.ndarray, "h w"],
         *,
         roi: Bool[np.ndarray, "p q"] | None = None,
-    ) -> tuple[float, bool, Float[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
+    ) -> Prediction:
         """Tail: score, label, smoothed map and mask of a stitched residual map.
 
         Args:
@@ -247,7 +247,7 @@ class Detector:
         thresholds = Thresholds(*(np.float32(t) for t in self.thresholds))
         score, label, smoothed, mask = jax.device_get(self.tail(padded, valid, thresholds))
         mask = drop_small_regions(mask[:h, :w], min_area=self.config.inference.min_area)
-        return float(score), bool(label), smoothed[:h, :w], mask
+        return Prediction(score, label, smoothed[:h, :w], mask, None)
 
     def predict(
         self,
@@ -258,8 +258,7 @@ class Detector:
     ) -> Prediction:
         """One image [h, w, c] as `as_image` gives it, and which of its pixels count (`decide`)."""
         residual, reconstruction = self.residual_map(image, reconstruct=reconstruct)
-        score, label, anomaly_map, mask = self.decide(residual, roi=roi)
-        return Prediction(np.float32(score), np.bool_(label), anomaly_map, mask, reconstruction)
+        return self.decide(residual, roi=roi)._replace(reconstruction=reconstruction)
 
     def __call__(self, images: Any) -> Prediction:
         """Judges one image or several of one size.

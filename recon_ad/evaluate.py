@@ -21,6 +21,7 @@ from recon_ad.baselines import NoModel
 from recon_ad.data import Record, Source
 from recon_ad.data.arrays import to_unit
 from recon_ad.data.build import build_source
+from recon_ad.data.source import spread
 from recon_ad.detector import Detector, drop_small_regions, load
 from recon_ad.errors import UserError
 from recon_ad.judging import Clock, judge, truth_of
@@ -125,7 +126,7 @@ def choose_panels(
     for defect in dict.fromkeys(r.defect for r in source.test):
         of_type = [r for r, _ in ranked if r.defect == defect]
         typical.append(of_type[len(of_type) // 2])
-    looked_at = source.train[:: -(-len(source.train) // LOOKED_AT)]
+    looked_at = spread(source.train, LOOKED_AT)
     scored = []
     for i, record in enumerate(looked_at):
         roi = record.load_roi() if record.load_roi else None

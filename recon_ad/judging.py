@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from recon_ad.detector import Detector, Prediction, map_bucket
 from recon_ad.metrics import PixelHistogram, compact, empty_histogram, image_histogram, merge
 from recon_ad.metrics.patches import PatchMeans, joined, patch_means
 from recon_ad.metrics.summary import Judged, Pooled, mask_overlap
+
+_Result = TypeVar("_Result")
 
 
 def truth_of(record: Record, shape: tuple[int, int]) -> np.ndarray | None:
@@ -28,7 +31,7 @@ class Clock:
         self._seen: set[tuple[int, ...]] = set()
         self.images, self.seconds = 0, 0.0
 
-    def timed(self, shape: tuple[int, ...], call: Callable[[], Prediction]) -> Prediction:
+    def timed(self, shape: tuple[int, ...], call: Callable[[], _Result]) -> _Result:
         """Runs the call; its time counts unless it is the first of its shape."""
         start = time.perf_counter()
         result = call()
@@ -37,6 +40,14 @@ class Clock:
             self.seconds += time.perf_counter() - start
         self._seen.add(shape)
         return result
+
+
+def _decide(
+    detector: Detector, image: np.ndarray, roi: np.ndarray | None
+) -> tuple[np.ndarray, Prediction]:
+    """`detector.predict`, with the residual map before its smoothing."""
+    residual, _ = detector.residual_map(image)
+    return residual, detector.decide(residual, roi=roi)
 
 
 def judge(
@@ -51,12 +62,11 @@ def judge(
     for record in test:
         image = record.load()
         roi = record.load_roi() if record.load_roi else None
-        prediction = clock.timed(
-            map_bucket(image.shape[:2]),
-            functools.partial(detector.predict, image, roi=roi, reconstruct=False),
+        residual, prediction = clock.timed(
+            map_bucket(image.shape[:2]), functools.partial(_decide, detector, image, roi)
         )
         truth = truth_of(record, image.shape[:2])
-        baseline.add(image, anomalous=record.anomalous, truth=truth)
+        baseline.add(image, anomalous=record.anomalous, truth=truth, valid=roi)
         pixels, overlap = None, (0, 0)
         if truth is not None:
             pixels = image_histogram(prediction.anomaly_map, truth, valid=roi)
@@ -64,7 +74,7 @@ def judge(
             before = by_defect.get(record.defect, empty_histogram())
             by_defect[record.defect] = merge(before, pixels)
             side = detector.config.data.patch_size
-            patches.append(patch_means(prediction.anomaly_map, truth, side=side, valid=roi))
+            patches.append(patch_means(residual, truth, side=side, valid=roi))
         for name, before in by_truth.items():
             load_mask = record.other_masks.get(name)
             if load_mask is not None or not record.anomalous:

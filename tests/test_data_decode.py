@@ -478,3 +478,41 @@ def test_real_images_decode(real_data):
     for name, shape in sizes.items():
         assert decode_image(real_data / name).shape == shape
         assert image_size(real_data / name) == shape[:2]
+
+
+def test_white_stays_white_in_every_type(tmp_path):
+    for white, input_range in (
+        (1.0, None),
+        (np.float32(4095), (0, 4095)),
+        (np.int32(4095), (0, 4095)),
+    ):
+        np.save(tmp_path / "a.npy", np.full((64, 65, 3), white))
+        got = decode_image(tmp_path / "a.npy", channels=1, input_range=input_range)
+        assert to_unit(got).min() == 1 and got.shape == (64, 65, 1)
+
+
+def test_sixteen_bit_gray_with_transparency_stays_gray(tmp_path):
+    rows = b"".join(
+        b"\0" + np.stack([r, np.full_like(r, 65535)], -1).astype(">u2").tobytes() for r in DEEP
+    )
+    file = tmp_path / "a.png"
+    file.write_bytes(png(17, 13, 16, 4, rows))
+    np.testing.assert_array_equal(decode_image(file)[..., 0], DEEP)
+    assert decode_image(file).shape[2] == 1
+
+
+def test_arrays_of_other_byte_orders_and_widths_keep_their_values(tmp_path):
+    def decoded(array, input_range=None):
+        np.save(tmp_path / "a.npy", array)
+        return decode_image(tmp_path / "a.npy", input_range=input_range)[..., 0]
+
+    np.testing.assert_array_equal(decoded(DEEP.astype(">u2")), DEEP)
+    half = np.array([[0, 1000, 60000]], np.float16)
+    expected = half.astype(float) / 70000
+    np.testing.assert_allclose(decoded(half, (0, 70000)), expected, atol=1e-6)
+    wide = np.array([[0, 25, 50, 75, 100]], np.int32) + 2**30
+    steps = decoded(wide, (2**30, 2**30 + 100))
+    np.testing.assert_array_equal(steps, [[0, 16384, 32768, 49151, 65535]])
+    third = np.linspace(-0.1, 0.2, 1000).reshape(10, 100)
+    scaled = decoded(third, (-0.1, 0.2))
+    assert scaled.min() >= 0 and scaled.max() <= 1

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from recon_ad.data.folder import folder_source, memory_source
-from recon_ad.data.source import GOOD
+from recon_ad.data.source import GOOD, readable
 from recon_ad.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -452,3 +452,13 @@ def test_real_data_sets_are_listed_in_full(real_data, folder, category, train, t
         assert without == [] and source.notes == ()
     record = next(r for r in source.test if r.load_mask is not None)
     assert record.load_mask().shape == record.load().shape[:2]
+
+
+def test_a_defect_outside_the_region_of_interest_leaves_the_test(dataset):
+    inside = np.zeros((20, 30), np.uint8)
+    inside[10:] = 255  # the masks mark rows 2 to 4
+    Image.fromarray(inside).save(dataset / "roi.png")
+    source = readable(folder_source(dataset), on_error="raise")
+    assert {r.defect for r in source.test} == {"good"}
+    told = [note for note in source.notes if "no defective pixel in its region" in note]
+    assert len(told) == 4

@@ -211,3 +211,38 @@ def test_nanofibres_are_held_out_by_region(real_data):
     whole = records[0].load()
     np.testing.assert_array_equal(got.heldout[0].load(), whole[:, -205:])
     np.testing.assert_array_equal(got.train[0].load(), whole[:, :691])
+
+
+def with_roi(first, last, height=256, width=1024):
+    roi = np.zeros((height, width), bool)
+    roi[:, first:last] = True
+    image = np.zeros((height, width, 1), np.uint8)
+    return Record("a.png", lambda: image, load_roi=lambda: roi)
+
+
+def test_regions_are_cut_from_the_region_of_interest():
+    record = with_roi(100, 700)
+    division = split_holdout([record], fraction=0.2, few=10, gap=64, min_side=64)
+    (train,), (held,) = division.train, division.heldout
+    assert train.load().shape[1] == 700 - 120 - 64 and held.load().shape[1] == 120
+    assert held.load_roi().all() and train.load_roi().sum() == 256 * (516 - 100)
+    # Five of the held-out strips make up the region, not the image.
+    assert division.regions_per_image == pytest.approx(5)
+    assert "of the region of interest" in division.how
+
+
+def test_an_image_whose_region_cannot_be_cut_is_trained_on_whole():
+    whole, cut = with_roi(500, 620), with_roi(0, 1024)._replace(name="b.png")
+    division = split_holdout([whole, cut], fraction=0.2, few=10, gap=64, min_side=64)
+    assert len(division.train) == 2 and len(division.heldout) == 1
+    with pytest.raises(UserError, match="also in its region of interest"):
+        split_holdout([whole], fraction=0.2, few=10, gap=64, min_side=64)
+
+
+def test_a_sparse_region_counts_by_its_pixels():
+    roi = np.zeros((256, 1024), bool)
+    roi[:, :600] = True
+    roi[:64, 600:] = True
+    record = with_roi(0, 1024)._replace(load_roi=lambda: roi)
+    division = split_holdout([record], fraction=0.2, few=10, gap=64, min_side=64)
+    assert division.regions_per_image == pytest.approx(roi.sum() / roi[:, -205:].sum())

@@ -183,3 +183,31 @@ def test_a_region_is_resized_with_its_image():
     whole = read_whole(with_roi(roi), size=(64, 32), patch_size=64)
     assert whole.image.shape == (64, 64, 1) and whole.roi.shape == (64, 64)
     np.testing.assert_array_equal(whole.roi[0, :32], np.arange(32) < 16)
+
+
+@pytest.mark.parametrize("side", [20, 64, 128, 200, 400])
+def test_patches_are_found_in_a_region_of_any_size(side):
+    """Uniform draws over the image would miss a small one most of the time."""
+    roi = np.zeros((1024, 1024), bool)
+    roi[300 : 300 + side, 700 : 700 + side] = True
+    images = Images([with_roi(roi)], size=None, patch_size=128, memory_mib=10, disk_mib=0)
+    shares = np.array([(b["image"] > 0.5).mean(axis=(1, 2, 3)) for b in batches(images, 10)])
+    assert shares.min() > 0
+    if side >= 128:
+        assert (shares >= 0.5).mean() > 0.98
+    else:
+        assert shares.min() > 0.5 * side**2 / 128**2
+
+
+def test_a_region_of_two_far_corners_is_drawn_from_evenly():
+    roi = np.zeros((1024, 1024), bool)
+    roi[:8, :8] = roi[-8:, -8:] = True
+    images = Images([with_roi(roi)], size=None, patch_size=32, memory_mib=10, disk_mib=0)
+    assert all((b["image"] > 0.5).any(axis=(1, 2, 3)).all() for b in batches(images, 5))
+
+
+def test_a_region_that_is_lost_in_resizing_is_named():
+    roi = np.zeros((512, 512), bool)
+    roi[3, 3] = True
+    with pytest.raises(UserError, match=r"a\.png: nothing is left of its region of interest"):
+        read_whole(with_roi(roi), size=(64, 64), patch_size=32)

@@ -179,3 +179,36 @@ def test_a_defect_outside_the_region_of_interest_does_not_divide_by_nothing():
     assert figures["iou_mean_calibrated"] == pytest.approx(expected)
     alone = summary([*GOODS, (outside, pixels)])
     assert alone["iou_mean_calibrated"] is None and "iou_mean_calibrated" in alone["missing"]
+
+
+def test_the_no_model_row_looks_at_the_region_of_interest_only():
+    rng = np.random.default_rng(0)
+    roi = np.zeros((64, 64), bool)
+    roi[16:48, 16:48] = True
+    inside = rng.integers(0, 256, (64, 64, 1), dtype=np.uint8)
+
+    def image(background):
+        return np.where(roi[..., None], inside, np.uint8(background))
+
+    model = NoModel([Record("a", lambda: image(100))])
+    for background in (100, 140):
+        for _ in range(3):
+            truth = np.zeros((64, 64), bool)
+            truth[:20] = background == 140
+            model.add(image(background), anomalous=background == 140, truth=truth, valid=roi)
+    figures, _ = model.figures()
+    assert figures["mean_brightness"]["image_auroc"] == 0.5
+    assert figures["distance_to_mean_image"]["image_auroc"] == 0.5
+    assert figures["distance_to_mean_image"]["pixel_auroc"] == 0.5
+
+
+def test_the_no_model_row_is_that_of_double_precision():
+    rng = np.random.default_rng(1)
+    train = rng.integers(0, 256, (7, 600, 40, 3), dtype=np.uint8)
+    test = rng.integers(0, 256, (6, 600, 40, 3), dtype=np.uint8)
+    model = NoModel([Record(str(i), functools.partial(train.__getitem__, i)) for i in range(7)])
+    for i, picture in enumerate(test):
+        model.add(picture, anomalous=i % 2 == 0, truth=None)
+    distances = (((test - train.mean(axis=0)) / 255) ** 2).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(model._distance, distances, rtol=1e-5)  # 16 bits of the mean image
+    np.testing.assert_allclose(model._brightness, test.mean(axis=(1, 2, 3)) / 255, rtol=1e-7)

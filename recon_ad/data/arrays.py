@@ -54,6 +54,8 @@ def as_image(
             f"{name} has type {array.dtype}, which says nothing of black and white: give uint8 or "
             "uint16, or set config.data.input_range to the values that mean them."
         )
+    if array.dtype == np.float16:  # too coarse and too short to compute in
+        array = array.astype(np.float32)
     black, white = input_range or (0.0, 1.0)
     low, high = array.min(), array.max()
     if not (low >= black and high <= white):  # false for NaN too
@@ -67,11 +69,13 @@ def as_image(
             f"{white:g}: scale it, or set config.data.input_range to what black and white are."
         )
     if integer:
-        steps = (array.astype(np.float32) - np.float32(black)) * np.float32(65535 / (white - black))
+        # float32 holds every difference of 16-bit numbers, and no more.
+        wide = np.float32 if array.dtype.itemsize <= 2 else np.float64
+        steps = (array.astype(wide) - wide(black)) * wide(65535 / (white - black))
         return np.rint(steps).astype(np.uint16)
-    if (black, white) != (0, 1):
-        array = (array - black) / (white - black)
-    return array.astype(np.float32, copy=False)
+    if (black, white) == (0, 1):
+        return array.astype(np.float32, copy=False)
+    return np.clip((array - black) / (white - black), 0, 1).astype(np.float32)  # rounding
 
 
 def given_range(pair: Sequence[float]) -> InputRange | None:

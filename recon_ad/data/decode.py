@@ -83,7 +83,7 @@ def decode_image(
     """Decodes an image file to [h, w, c]: uint8, uint16, or float32 in [0, 1].
 
     Transparency is laid over black; a palette becomes the colours that it stands for, gray where
-    all of them are.
+    all that occur are.
 
     Args:
       path: a file as in the module's docstring; the content decides, not the suffix.
@@ -161,8 +161,9 @@ def _decoded(name: str) -> tuple[Shaped[np.ndarray, "h w c"], str]:
     try:
         with _opened(name) as image:
             return _pixels(image, name), "P" if image.mode == "P" else str(image.format)
-    except _OpenCVOnly:
-        return _by_opencv(name), "TIFF"
+    except _OpenCVOnly as kind:
+        pixels = _by_opencv(name)
+        return pixels[..., :1] if kind.gray else pixels, "TIFF"
 
 
 def _with_channels(
@@ -177,10 +178,12 @@ def _with_channels(
         raise UserError(f"{name}: has {have} channels and not {channels}: give images of one kind")
     if pixels.dtype == np.uint8:
         return np.array(Image.fromarray(pixels).convert("L"))[..., None]
-    luma = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
-    if pixels.dtype == np.uint16:
-        luma = np.rint(luma).astype(np.uint16)
-    return luma[..., None]
+    luma = pixels @ np.array([0.299, 0.587, 0.114])
+    # The weights add up to a little more than 1 in binary, and white must not become whiter.
+    luma = np.clip(luma, pixels.min(axis=2), pixels.max(axis=2))
+    if np.issubdtype(pixels.dtype, np.integer):
+        luma = np.rint(luma)
+    return luma.astype(pixels.dtype)[..., None]
 
 
 def _magic(name: str) -> bytes:
@@ -206,7 +209,15 @@ def _magic(name: str) -> bytes:
 
 
 class _OpenCVOnly(Exception):
-    """The file holds what Pillow cannot: 16 bits or floats in several channels."""
+    """The file holds what Pillow cannot: 16 bits or floats in several channels.
+
+    Attributes:
+      gray: whether it is gray with transparency, which OpenCV makes colour of.
+    """
+
+    def __init__(self, *, gray: bool = False):
+        super().__init__()
+        self.gray = gray
 
 
 def _npy(name: str) -> np.ndarray:
@@ -228,6 +239,7 @@ def _npy(name: str) -> np.ndarray:
             f"{name}: has shape {list(array.shape)}, that is {array.shape[2]} channels: save the "
             f"channels last, at most {MAX_CHANNELS}"
         )
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     return array[..., None] if array.ndim == 2 else array
 
 
@@ -278,7 +290,7 @@ def _opened(name: str) -> Iterator[Image.Image]:
     except UnidentifiedImageError as error:
         magic = _magic(name)
         if magic.startswith(_TIFF):  # Pillow does not know of floats in several channels
-            raise _OpenCVOnly from error
+            raise _OpenCVOnly() from error
         what = "not an image that can be decoded" if magic else "an empty file (0 bytes)"
         raise UserError(f"{name}: is {what}: replace it by {_WANTED}, or remove it") from error
     except _BROKEN as error:
@@ -352,8 +364,9 @@ def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "h w c"]:
                 f"{name}: is turned by its EXIF orientation, which is not supported for colour of "
                 "16 bits: save it upright"
             )
+        gray = str(image.tile[0][3]) == "LA;16B"  # gone after loading
         image.load()  # which tells of a truncated file, as OpenCV need not
-        raise _OpenCVOnly
+        raise _OpenCVOnly(gray=gray)
     if _pages(image) == 1:
         return _page(image, orientation)
     pages = [_page(page, 1) for page in ImageSequence.Iterator(image)]

@@ -12,7 +12,8 @@ is drawn when it is loaded.
 The paper has one good and one damaged pair. It tests on no good image; so that image-level metrics
 exist, there is a second good surface as a test here.
 
-Truth is where the grains were pressed or rubbed flat, or the surface was bent in.
+Truth is where the grains were pressed or rubbed flat, or the surface was bent in. Images show
+slopes and bends, which change up to a pixel beyond: that rim is not in the truth.
 """
 
 from functools import partial

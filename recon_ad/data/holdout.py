@@ -26,8 +26,9 @@ class HoldOut(NamedTuple):
       train: images, or parts of them, to learn from.
       heldout: normal images, or regions of them, to calibrate with.
       how: one sentence on how they were divided.
-      regions_per_image: how many held-out regions make up a whole image, 1 where images are held
-        out whole. An image's score is a maximum, so it is likelier to be high than a region's.
+      regions_per_image: how many held-out regions make up a whole image, by the pixels that count;
+        1 where images are held out whole. An image's score is a maximum, so it is likelier to be
+        high than a region's.
     """
 
     train: tuple[Record, ...]
@@ -138,39 +139,65 @@ def _divided(records: list[Record], held: set[str], how: str) -> HoldOut:
     )
 
 
+class _Cut(NamedTuple):
+    """Where an image is cut: pixels of its longer side, and how much the held-out part is of it."""
+
+    axis: str
+    train_stop: int
+    start: int
+    stop: int
+    regions: float
+
+
+def _cut(record: Record, fraction: float, *, gap: int, min_side: int) -> _Cut | None:
+    """The cut at the end of the longer side, or of its region of interest; None if too small."""
+    height, width = record.load().shape[:2]
+    axis, length = ("columns", width) if width >= height else ("rows", height)
+    across = min(height, width)
+    inside = np.full(length, across)  # pixels that count at each place along the longer side
+    if record.load_roi is not None:
+        inside = record.load_roi().sum(axis=0 if axis == "columns" else 1)
+    first, last = np.flatnonzero(inside)[[0, -1]]
+    stop, extent = int(last) + 1, int(last) + 1 - int(first)
+    held = min(max(min_side, round(fraction * extent)), extent - gap - min_side)
+    if held < min_side or across < min_side:
+        return None
+    train, heldout = inside[: stop - gap - held].sum(), inside[stop - held : stop].sum()
+    if min(train, heldout) < min_side**2 / 2:  # half a patch, as a training patch has at least
+        return None
+    return _Cut(axis, stop - gap - held, stop - held, stop, float(inside.sum() / heldout))
+
+
 def _by_region(records: list[Record], fraction: float, *, gap: int, min_side: int) -> HoldOut:
     train: list[Record] = []
     heldout: list[Record] = []
-    cuts: list[tuple[str, int]] = []
-    ratios: list[float] = []
+    cuts: list[_Cut] = []
     for record in records:
-        height, width = record.load().shape[:2]
-        axis, length = ("columns", width) if width >= height else ("rows", height)
-        held = min(max(min_side, round(fraction * length)), length - gap - min_side)
-        if held < min_side or min(height, width) < min_side:
+        cut = _cut(record, fraction, gap=gap, min_side=min_side)
+        if cut is None:
             train.append(record)
             continue
-        train.append(_part(record, axis, 0, length - gap - held))
-        heldout.append(_part(record, axis, length - held, length))
-        cuts.append((axis, held))
-        ratios.append(length / held)
+        train.append(_part(record, cut.axis, 0, cut.train_stop))
+        heldout.append(_part(record, cut.axis, cut.start, cut.stop))
+        cuts.append(cut)
     if not cuts:
         raise UserError(
             f"{_counted(records)}, too few to hold some out, and none is large enough to be cut "
-            f"into two parts of {min_side} px with {gap} px between: give more images or a smaller "
-            "patch"
+            f"into two parts of {min_side} px with {gap} px between, also in its region of "
+            "interest: give more images or a smaller patch"
         )
     whole = len(records) - len(cuts)
     which = "every image's" if not whole else f"the other {len(cuts)} images'"
     rest = f"; {whole} too small to cut, in training as a whole" if whole else ""
-    if len(set(cuts)) == 1:
-        axis, held = cuts[0]
-        part = f"last {held} {axis}"
+    if len({(cut.axis, cut.start, cut.stop) for cut in cuts}) == 1:
+        part = f"last {cuts[0].stop - cuts[0].start} {cuts[0].axis}"
     else:
-        sizes = [held for _, held in cuts]
+        sizes = [cut.stop - cut.start for cut in cuts]
         part = f"last {min(sizes)} to {max(sizes)} px of the longer side"
+    if any(record.load_roi for record in records):
+        part += " of the region of interest"
     how = f"{which} {part}, {gap} px apart from the training part{rest}"
-    return HoldOut(tuple(train), tuple(heldout), how, sum(ratios) / len(ratios))
+    return HoldOut(tuple(train), tuple(heldout), how, sum(cut.regions for cut in cuts) / len(cuts))
 
 
 def _counted(records: list[Record]) -> str:

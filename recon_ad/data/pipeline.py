@@ -23,14 +23,21 @@ EXAMPLES = 2**31 - 1  # as many as an int32 index tells apart: without end, for 
 MEBI = 2**20
 # With a region of interest, positions are drawn anew until this share of the patch lies in it.
 INSIDE = 0.5
-DRAWS = 20  # at most; then the best of them is taken
+DRAWS = 20
 
 
 class Whole(NamedTuple):
-    """An image to cut patches from, at least a patch large, and which of its pixels count."""
+    """An image to cut patches from, at least a patch large.
+
+    Attributes:
+      image: the image.
+      roi: which of its pixels count; None where all do.
+      box: first and last row, first and last column of these.
+    """
 
     image: Shaped[np.ndarray, "h w c"]
-    roi: Bool[np.ndarray, "h w"] | None
+    roi: Bool[np.ndarray, "h w"] | None = None
+    box: tuple[int, int, int, int] | None = None
 
 
 def read_whole(record: Record, *, size: tuple[int, int] | None, patch_size: int) -> Whole:
@@ -38,9 +45,16 @@ def read_whole(record: Record, *, size: tuple[int, int] | None, patch_size: int)
     tile = (patch_size, patch_size)
     image = tiles.pad_to_tile(resize(record.load(), size), tile=tile)
     if record.load_roi is None:
-        return Whole(image, None)
+        return Whole(image)
     roi = resize(record.load_roi().astype(np.float32)[..., None], size)
-    return Whole(image, tiles.pad_to_tile(roi, tile=tile)[..., 0] > 0.5)
+    roi = tiles.pad_to_tile(roi, tile=tile)[..., 0] > 0.5
+    if not roi.any():
+        raise UserError(
+            f"{record.name}: nothing is left of its region of interest: draw a larger one, or "
+            "leave out config.data.resize."
+        )
+    rows, columns = (np.flatnonzero(roi.any(axis)) for axis in (1, 0))
+    return Whole(image, roi, (int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])))
 
 
 class Images:
@@ -84,7 +98,7 @@ class Images:
         used = 0
         for i in range(len(self)):
             whole = self._read(i)
-            used += sum(x.nbytes for x in whole if x is not None)
+            used += whole.image.nbytes + (0 if whole.roi is None else whole.roi.nbytes)
             if used > memory:
                 # Guessed from those seen, so that a million images are not decoded in vain.
                 fits = used / (i + 1) * len(self) <= disk
@@ -98,7 +112,8 @@ class Images:
         with tempfile.TemporaryFile() as file:
             for i in range(len(self)):
                 whole = self._read(i)
-                kept.append(Whole(*(None if x is None else _mapped(file, x) for x in whole)))
+                roi = None if whole.roi is None else _mapped(file, whole.roi)
+                kept.append(Whole(_mapped(file, whole.image), roi, whole.box))
                 if file.tell() > disk:
                     return None
         return kept
@@ -128,16 +143,45 @@ def _mapped(file, values: np.ndarray) -> np.ndarray:
 def _crop_at(index: int, whole: Whole, patch_size: int, seed: int) -> dict[str, np.ndarray]:
     # Keyed by the example's own index: Grain's random_map would tie it to the pipeline's shape.
     rng = np.random.default_rng((seed, index))
-    best, most = np.s_[:0, :0], -1.0
-    for _ in range(1 if whole.roi is None else DRAWS):
-        row, column = (int(rng.integers(0, n - patch_size + 1)) for n in whole.image.shape[:2])
-        here = np.s_[row : row + patch_size, column : column + patch_size]
-        inside = 1.0 if whole.roi is None else float(whole.roi[here].mean())
+    row, column = _position(rng, whole, patch_size)
+    patch = whole.image[row : row + patch_size, column : column + patch_size]
+    return {"image": to_unit(patch), "index": np.int32(index)}
+
+
+def _position(rng: np.random.Generator, whole: Whole, patch_size: int) -> tuple[int, int]:
+    """The top left corner of a patch.
+
+    Any corner is as likely as any other. With a region of interest, a patch around a random pixel
+    of it, drawn again until it lies in the region by half: patches deep in the region are likelier
+    than those at its edge, and where it is too small for any, the best of a few is taken.
+    """
+    last = [n - patch_size for n in whole.image.shape[:2]]
+    if whole.roi is None or whole.box is None:
+        return int(rng.integers(0, last[0] + 1)), int(rng.integers(0, last[1] + 1))
+    best, most = (0, 0), -1.0
+    for _ in range(DRAWS):
+        pixel = _pixel(rng, whole.roi, whole.box)
+        offset = rng.integers(0, patch_size, 2)
+        row, column = (int(x) for x in np.clip(np.subtract(pixel, offset), 0, last))
+        inside = float(whole.roi[row : row + patch_size, column : column + patch_size].mean())
         if inside > most:
-            best, most = here, inside
+            best, most = (row, column), inside
         if most >= INSIDE:
             break
-    return {"image": to_unit(whole.image[best]), "index": np.int32(index)}
+    return best
+
+
+def _pixel(
+    rng: np.random.Generator, roi: Bool[np.ndarray, "h w"], box: tuple[int, int, int, int]
+) -> tuple[int, int]:
+    """A random pixel of the region, which lies in the box (first and last row, and column)."""
+    top, bottom, left, right = box
+    for _ in range(100):
+        row, column = int(rng.integers(top, bottom + 1)), int(rng.integers(left, right + 1))
+        if roi[row, column]:
+            return row, column
+    chosen = int(rng.choice(np.flatnonzero(roi)))  # a sparse region: exact, but looks at all of it
+    return divmod(chosen, roi.shape[1])
 
 
 def patch_batches(
@@ -182,7 +226,9 @@ def patch_batches(
 def grid_patches(
     records: Sequence[Record], *, size: tuple[int, int] | None, patch_size: int, limit: int
 ) -> Float[np.ndarray, "n p p c"]:
-    """Up to `limit` patches of a grid without overlap, about as many from each record.
+    """Up to `limit` patches of a grid, about as many from each record.
+
+    The grid's last row and column end with the image, so they may overlap those before.
 
     Which cells of the grid is drawn, the same each time: a regular choice would take the corners.
     With a region of interest, only cells that lie in it by half or more.
@@ -191,7 +237,7 @@ def grid_patches(
     per_image = -(-limit // len(records))
     tile = (patch_size, patch_size)
     for i, record in enumerate(records):
-        image, roi = read_whole(record, size=size, patch_size=patch_size)
+        image, roi, _ = read_whole(record, size=size, patch_size=patch_size)
         corners = tiles.tile_corners(image.shape[:2], tile=tile, stride=tile)
         if roi is not None:
             inside = tiles.cut(roi[..., None], corners, tile=tile).mean(axis=(1, 2, 3))

@@ -19,6 +19,8 @@ no truth mask.
 
 Truth is what the damage changed: the height, and for the albedo also the reflectance. Where
 ridges are broken out or worn, the bottoms of the grooves between are still good in the normals.
+Images show slopes, which change up to a pixel beyond where the height does: that rim is not in
+the truth.
 """
 
 from functools import partial

@@ -60,17 +60,26 @@ class Source(NamedTuple):
 def readable(source: Source, *, on_error: str) -> Source:
     """The source with every test image decoded once, so that none stops an evaluation halfway.
 
+    A defective image without a defective pixel in its region of interest is left out with a note:
+    it is neither good nor is there anything to find.
+
     Args:
       source: any.
       on_error: "raise" stops at the first broken test image, "skip" leaves it out with a note.
 
     Raises:
-      UserError: a test image is broken.
+      UserError: a test image or its region of interest is broken.
     """
     usable, notes = [], []
     for record in source.test:
         try:
             record.load()
+            if not _to_find(record):
+                notes.append(
+                    f"Left out of the test: {record.name} has no defective pixel in its region of "
+                    "interest."
+                )
+                continue
         except UserError as error:
             if on_error == "raise":
                 raise
@@ -78,6 +87,19 @@ def readable(source: Source, *, on_error: str) -> Source:
         else:
             usable.append(record)
     return source._replace(test=tuple(usable), notes=(*source.notes, *notes))
+
+
+def _to_find(record: Record) -> bool:
+    if record.load_roi is None:
+        return True
+    roi = record.load_roi()
+    return record.load_mask is None or bool((record.load_mask() & roi).any())
+
+
+def spread(records: Sequence[Record], limit: int) -> list[Record]:
+    """Up to `limit` of the records, evenly spaced."""
+    chosen = np.linspace(0, len(records) - 1, min(limit, len(records))).astype(int)
+    return [records[i] for i in chosen]
 
 
 def fingerprint(records: Sequence[Record]) -> str:

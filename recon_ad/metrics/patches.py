@@ -1,7 +1,9 @@
 """Mean residual of patches, defective against normal (Schneider et al. 2022, Fig. 6).
 
-Says how well a model's residual tells places of an image apart where pixel-exact truth means
-little. Maps are float [h, w], truths and valid masks bool [h, w].
+Says how well a model's residual, before any smoothing, tells places of an image apart where
+pixel-exact truth means little. The paper draws patches from hand-drawn boxes and around; here they
+are the cells of a grid, and one defective pixel makes a cell defective. Maps are
+float [h, w], truths and valid masks bool [h, w].
 """
 
 from collections.abc import Sequence
@@ -27,7 +29,7 @@ def patch_means(
     side: int,
     valid: Bool[np.ndarray, "h w"] | None = None,
 ) -> PatchMeans:
-    """The means over a grid of whole patches from the top left corner, without overlap.
+    """The means over a grid of whole patches from the top left corner.
 
     Args:
       residual_map: of one image.

@@ -222,9 +222,9 @@ GROUPS = (
 FIGURES = {figure.key: figure for group in GROUPS for figure in group.figures}
 
 PATCHES = (
-    "Each patch of the test images by the mean of its residual: how far the two hills stand apart "
-    "is what the model's residual has to offer before thresholds, smoothing or masks. Each class "
-    "is drawn as shares of its own patches, since defective ones are few."
+    "Each patch of the test images by the mean of its residual, not yet smoothed: how far the two "
+    "hills stand apart is what the residual has to offer. One defective pixel makes a patch "
+    "defective. Each class is drawn as shares of its own patches, since defective ones are few."
 )
 
 NO_MODEL = {

@@ -30,7 +30,7 @@ class Figure(NamedTuple):
     Attributes:
       name: of the number.
       auroc: image AUROC, in [0.5, 1]: of the direction that does better.
-      at_least: what it is at least with 99 % confidence.
+      at_least: what it is at least, with 98 to 99 % confidence.
       how: which way defective images differ.
     """
 
@@ -55,7 +55,7 @@ def figures(looks: Sequence[ImageLook], load: Callable[[ImageLook], np.ndarray])
 
     Mean brightness and distance to the mean training image are those of the report's no-model row
     (`NoModel`), each in the direction that does better; the distance is left out where images
-    differ in size.
+    differ in size. Images count whole, also outside a region of interest.
 
     Args:
       looks: at training images and at test images, of which at least one is good and one not.
