@@ -359,12 +359,12 @@ def _orientation(image: Image.Image) -> int:
 def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "h w c"]:
     orientation = _orientation(image)  # before loading, so that image_size agrees in every case
     if _has_16_bit_colour(image):
+        gray = str(image.tile[0][3]) == "LA;16B"  # gone once Pillow has loaded, as getexif does
         if image.getexif().get(0x0112, 1) > 1:
             raise UserError(
                 f"{name}: is turned by its EXIF orientation, which is not supported for colour of "
                 "16 bits: save it upright"
             )
-        gray = str(image.tile[0][3]) == "LA;16B"  # gone after loading
         image.load()  # which tells of a truncated file, as OpenCV need not
         raise _OpenCVOnly(gray=gray)
     if _pages(image) == 1:
