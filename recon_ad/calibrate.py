@@ -123,6 +123,8 @@ def main() -> None:
         channels=detector.channels,
         input_range=given_range(detector.config.data.input_range),
     )
+    for note in source.notes:
+        logger.warning("%s", note)
     fpr = detector.config.calibration.fpr if _FPR.value is None else _FPR.value
     how = f"{len(source.train)} images of {_NORMALS.value}"
     calibrate(detector, source.train, fpr=fpr, how=how).save(_DETECTOR.value)

@@ -52,5 +52,7 @@ def run(main: Callable[..., int | None], *, words: bool = False) -> None:
 
 def _say(error: Exception) -> int:
     # Libraries add paragraphs to their messages; the first line says what is wrong.
-    print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+    # Not str(): that of a KeyError, which ml_collections passes on, is quoted.
+    text = str(error.args[0]) if isinstance(error, AttributeError) and error.args else str(error)
+    print(f"error: {text.splitlines()[0]}", file=sys.stderr)
     return 2

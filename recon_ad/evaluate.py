@@ -19,7 +19,6 @@ from ml_collections import ConfigDict
 from recon_ad import cli
 from recon_ad.baselines import NoModel
 from recon_ad.data import Record, Source
-from recon_ad.data.arrays import to_unit
 from recon_ad.data.build import build_source
 from recon_ad.data.source import spread
 from recon_ad.detector import Detector, drop_small_regions, load
@@ -91,7 +90,7 @@ def panel(detector: Detector, record: Record, *, scale: Scale | None) -> SmallPa
         defect=record.defect,
         score=float(prediction.score),
         threshold=detector.thresholds.image,
-        image=to_unit(image),
+        image=image,
         reconstruction=prediction.reconstruction,
         residual=anomaly_map,
         truth=truth_of(record, image.shape[:2]),
@@ -206,6 +205,7 @@ def evaluate(
             resamples=detector.config.evaluation.bootstrap,
         )
         no_model, no_model_missing = baseline.figures()
+        del baseline  # the mean image, which may be large
         missing |= metrics.pop("missing") | no_model_missing
         curves = draw_curves(judged, pooled)
         patches = pooled.patches._asdict()
@@ -322,8 +322,16 @@ def evaluate_workdir(workdir: Path, *, data: str = "") -> dict[str, Any]:
     if data:
         config.data.source, config.data.path, config.data.category = "folder", data, ""
         config.data.channels = detector.channels
+    source = build_source(config)
+    if data and not source.test:
+        raise UserError(
+            f"{data} has no test images: give a folder with test/good or test/<defect> beside "
+            "train/good."
+        )
+    for note in source.notes if data else ():  # those of the run's own images were told in training
+        logger.warning("%s", note)
     metrics, report = evaluate(
-        detector, build_source(config), name=described(config), log=read_log(workdir / "log.jsonl")
+        detector, source, name=described(config), log=read_log(workdir / "log.jsonl")
     )
     files.write_text(workdir / "scores.csv", scores_csv(report))
     write_report(workdir / "report.html", report)

@@ -31,11 +31,21 @@ FIELDS = ("path", "score", "threshold", "anomalous", "regions", "error")
 BROKEN = 3  # exit status when some file could not be judged
 
 
-def inputs(path: Path) -> list[Path]:
-    """One image, or all images in a folder and below it, sorted; tells of other files."""
+def inputs(path: Path, *, output: Path) -> list[Path]:
+    """One image, or all images in a folder and below it, sorted; tells of other files.
+
+    The command's own output and the truth masks of a data set are not judged.
+    """
     if not path.is_dir():
         return [path]
-    found = files_below(path)
+    apart = [output.resolve()]
+    if (path / "test").is_dir():
+        apart.append((path / "ground_truth").resolve())
+    found = [
+        file
+        for file in files_below(path)
+        if not any(file.parent.resolve().is_relative_to(folder) for folder in apart)
+    ]
     images = [file for file in found if file.suffix.lower() in SUFFIXES]
     if not images:
         raise UserError(f"{path} holds no images ({', '.join(sorted(SUFFIXES))}).")
@@ -84,6 +94,17 @@ def main() -> int:
         raise UserError(f"there is no file or folder {given}.")
     root = given if given.is_dir() else given.parent
     regions = Regions(root, Path(_ROI.value) if _ROI.value else None)
+    images = [file for file in inputs(given, output=output) if not regions.is_region(file)]
+    without = sum(regions.of(file) is None for file in images)
+    if _ROI.value and without == len(images):
+        raise UserError(
+            f"{_ROI.value} has a region of interest for none of the images: lay it out as "
+            f"{given} is, or give one image for all."
+        )
+    if regions and without:
+        print(f"{without} of {len(images)} images without a region of interest: all pixels count")
+    if not regions and detector.record["calibration"].get("regions_of_interest"):
+        print("the thresholds are of regions of interest, and none is given: see --roi")
     rows = [
         judge(
             detector,
@@ -92,8 +113,7 @@ def main() -> int:
             regions=regions,
             overlays=output / "overlays",
         )
-        for file in inputs(given)
-        if not regions.is_region(file)
+        for file in images
     ]
     table = io.StringIO()
     writer = csv.DictWriter(table, FIELDS, lineterminator="\n")

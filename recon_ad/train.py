@@ -15,13 +15,13 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict, config_flags
 
 from recon_ad import cli, evaluate
 from recon_ad.calibrate import calibrate
 from recon_ad.config import check_config, check_file, differences
-from recon_ad.data import Record, Source, split_holdout
+from recon_ad.data import Source, split_holdout
 from recon_ad.data.augment import check_names
 from recon_ad.data.build import build_source
 from recon_ad.data.pipeline import Images, grid_patches, patch_batches
@@ -81,7 +81,7 @@ def fit_state(
     config: ConfigDict,
     workdir: Path,
     images: Images,
-    heldout: tuple[Record, ...],
+    patches: Float[np.ndarray, "n p p c"],
     *,
     method: Method,
     profile: bool,
@@ -129,12 +129,6 @@ def fit_state(
         start=start,
         host=jax.process_index(),
         hosts=jax.process_count(),
-    )
-    patches = grid_patches(
-        heldout,
-        size=method.geometry.resize,
-        patch_size=size,
-        limit=c.heldout_patches,
     )
     held = heldout_batches(patches, batch_size=c.batch_size, mesh=mesh)
     samples = patches[:: max(1, len(patches) // SAMPLES)][:SAMPLES]
@@ -272,6 +266,12 @@ def train(
         memory_mib=config.data.cache_mib,
         disk_mib=config.data.disk_cache_mib,
     )
+    patches = grid_patches(
+        holdout.heldout,
+        size=tuple(config.data.resize) if resized else None,
+        patch_size=config.data.patch_size,
+        limit=config.train.heldout_patches,
+    )
     method = build_method(config, channels=images.channels)
     meshes.check_batch_size(config.train.batch_size, meshes.data_mesh())
     # Only now, when all of it is known to fit: a mistake that was put right is no other config.
@@ -283,9 +283,7 @@ def train(
         return load(workdir / "detector")
 
     logger.info("held out for calibration: %s", holdout.how)
-    state, story = fit_state(
-        config, workdir, images, holdout.heldout, method=method, profile=profile
-    )
+    state, story = fit_state(config, workdir, images, patches, method=method, profile=profile)
     detector = Detector(
         config,
         channels=images.channels,

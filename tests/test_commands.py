@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -272,3 +273,55 @@ def test_regions_of_interest_hold_from_training_to_prediction(tmp_path, folder):
         "--output", tmp_path / "out", "--roi", data / "gone.png",
     )  # fmt: skip
     assert done.returncode == 2 and "no such region of interest" in done.stderr
+
+
+def test_a_region_of_interest_that_fits_no_image_is_told(run, folder, tmp_path):
+    (tmp_path / "roi").mkdir()
+    done = command(
+        "predict", "--detector", run / "detector", "--input", folder / "test/elastic",
+        "--output", tmp_path / "out", "--roi", tmp_path / "roi",
+    )  # fmt: skip
+    assert done.returncode == 2 and "for none of the images" in done.stderr
+
+
+def test_the_commands_own_output_is_not_judged(run, folder, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(folder / "test/elastic", images)
+    for _ in range(2):
+        arguments = ("--detector", run / "detector", "--input", images, "--output", images / "out")
+        done = command("predict", *arguments)
+        assert done.stdout.startswith("4 images: "), done.stdout
+
+
+def test_a_name_that_is_no_utf8_is_written_escaped(run, folder, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    name = os.fsdecode(b"bad\xff.png")
+    shutil.copy(next((folder / "test/elastic").iterdir()), images / name)
+    arguments = ("--detector", run / "detector", "--input", images, "--output", tmp_path / "out")
+    done = command("predict", *arguments)
+    assert done.returncode == 0, done.stderr
+    (line,) = (tmp_path / "out/predictions.jsonl").read_text().splitlines()
+    assert json.loads(line)["path"] == name
+    assert "bad\\udcff.png" in (tmp_path / "out/predictions.csv").read_text()
+
+
+def test_evaluating_on_a_folder_without_test_images_keeps_the_results(run, folder):
+    before = (run / "metrics.json").read_bytes()
+    with pytest.raises(UserError, match="has no test images"):
+        evaluate.evaluate_workdir(run, data=str(folder / "test/good"))
+    assert (run / "metrics.json").read_bytes() == before
+
+
+def test_a_mistake_in_the_regions_leaves_the_workdir_free(folder, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(folder / "train/good", data)
+    roi = np.zeros((512, 512), np.uint8)
+    roi[:40, :40] = 255
+    Image.fromarray(roi).save(data / "roi.png")
+    fields = {"data.source": "folder", "data.path": str(data), "holdout.few": 1}
+    config = small_config("configs/folder.py:smoke", **fields, **{"data.patch_size": 64})
+    with pytest.raises(UserError, match=r"smaller config\.data\.patch_size"):
+        trainer.train(config, tmp_path / "run")
+    config = small_config("configs/folder.py:smoke", **fields)
+    assert trainer.train(config, tmp_path / "run").thresholds.image > 0

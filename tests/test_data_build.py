@@ -64,3 +64,19 @@ def test_sewer_ml_is_trained_on_and_evaluated_by_image(tmp_path):
 def test_a_missing_path_is_told(tmp_path):
     with pytest.raises(UserError, match=r"config\.data\.path is empty"):
         build_source(public(tmp_path, "dataset=visa,category=candle"))
+
+
+def test_a_set_prepared_from_another_folder_is_not_taken_for_this_one(tmp_path):
+    for name in ("a", "b"):
+        layouts.mvtec_ad(tmp_path / name)
+    spec = "dataset=mvtec_ad,category=bottle,path={}"
+    assert build_source(public(tmp_path, spec.format(tmp_path / "a"))).train
+    assert build_source(public(tmp_path, spec.format(tmp_path / "a"))).train
+    with pytest.raises(UserError, match=r"was prepared from .*/a and not from .*/b: remove it"):
+        build_source(public(tmp_path, spec.format(tmp_path / "b")))
+
+
+def test_an_input_range_of_a_public_set_is_refused(tmp_path):
+    fields = {"data.input_range": (0.0, 4095.0)}
+    with pytest.raises(UserError, match="public sets have 8 bits"):
+        build_source(public(tmp_path, f"dataset=sewer_ml,path={tmp_path}", **fields))

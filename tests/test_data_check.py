@@ -139,7 +139,7 @@ def channels_that_do_not_go_together(root):
 
 def region_of_another_size(root):
     save(root / "roi/train/good/002.png", np.full((96, 127), 255, np.uint8))
-    return ["roi/train/good/002.png: the mask has 96 × 127 pixels"]
+    return ["roi/train/good/002.png: the region of interest has 96 × 127 pixels"]
 
 
 @pytest.mark.parametrize(
@@ -588,3 +588,10 @@ def test_magnetic_tile_has_empty_masks_repeated_shots_and_series(real_data):
     assert "test/crack/exp5_num_85642.jpg = test/crack/exp5_num_86031.jpg" in copies.files
     # A tile was photographed in six exposures, one after the other, and the numbers tell when.
     assert r"'(\d*)\d{3}\D*$'" in told.text
+
+
+def test_a_folder_in_which_nothing_decodes_is_told(tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_text("no image")
+    report = check_folder(tmp_path)
+    assert report.mend and "3 files cannot be used" in as_text(report)

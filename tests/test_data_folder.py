@@ -276,7 +276,7 @@ def test_a_region_of_interest_that_does_not_fit_is_named(dataset):
     with pytest.raises(UserError, match=r"roi\.png: the region of interest marks no pixel"):
         folder_source(dataset).train[0].load_roi()
     image(dataset / "roi.png", size=(9, 9))
-    with pytest.raises(UserError, match=r"roi\.png: the mask has 9 × 9 pixels"):
+    with pytest.raises(UserError, match=r"roi\.png: the region of interest has 9 × 9 pixels"):
         folder_source(dataset).train[0].load_roi()
 
 
@@ -462,3 +462,40 @@ def test_a_defect_outside_the_region_of_interest_leaves_the_test(dataset):
     assert {r.defect for r in source.test} == {"good"}
     told = [note for note in source.notes if "no defective pixel in its region" in note]
     assert len(told) == 4
+
+
+def test_images_sorted_by_kind_are_not_all_taken_for_good(tmp_path):
+    for folder in ("good", "scratch"):
+        image(tmp_path / folder / "a.png")
+    with pytest.raises(UserError, match="has images in scratch and no train/good"):
+        folder_source(tmp_path)
+
+
+def test_good_images_by_another_name_are_noted(dataset):
+    image(dataset / "test/OK/a.png")
+    assert any("test/OK counts as a type of defect" in n for n in folder_source(dataset).notes)
+
+
+def test_a_single_region_serves_where_the_folder_has_none(dataset):
+    roi(dataset / "roi.png", 5)
+    roi(dataset / "roi/train/good/002.png", 7)
+    regions = {r.name: int(r.load_roi().sum()) for r in folder_source(dataset).train}
+    assert regions.pop("train/good/002.png") == 210 and set(regions.values()) == {150}
+
+
+def test_a_training_image_with_a_broken_region_stops_or_is_left_out(dataset):
+    image(dataset / "roi/train/good/002.png", size=(9, 9))
+    with pytest.raises(UserError, match="the region of interest has 9 × 9 pixels"):
+        folder_source(dataset)
+    source = folder_source(dataset, on_error="skip")
+    assert "train/good/002.png" not in [r.name for r in source.train]
+
+
+def test_an_input_range_that_does_not_fit_the_files_is_noted(tmp_path):
+    for i in range(2):
+        Image.fromarray(np.full((8, 8), 200, np.uint8)).save(tmp_path / f"{i}.png")
+    (note,) = folder_source(tmp_path, input_range=(0, 4095)).notes
+    assert "reach only 5% of the way" in note
+    Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(tmp_path / "deep.png")
+    (note,) = folder_source(tmp_path, input_range=(0, 4095)).notes
+    assert "(1 uint16, 2 uint8), and one range is set for all" in note

@@ -307,7 +307,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, f
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("image", np.zeros((40, 60, 3), np.uint8)),
+        ("image", np.zeros((40, 60, 3), np.int32)),
         ("image", np.zeros((40, 60), np.float32)),
         ("reconstruction", np.zeros((40, 60, 1), np.float32)),
         ("residual", np.zeros((40, 61), np.float32)),

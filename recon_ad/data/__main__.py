@@ -36,7 +36,8 @@ def main(words: Sequence[str]) -> int:
         raise UserError(f"{given}: write {USAGE}.")
     report = check_folder(words[1], category=_CATEGORY.value)
     try:
-        print(as_text(report), flush=True)
+        # A name that is no UTF-8 is escaped, whatever the terminal thinks of it.
+        print(as_text(report).encode(errors="backslashreplace").decode(), flush=True)
     except BrokenPipeError:  # as of `| head`, which has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return MEND if report.mend else 0

@@ -46,8 +46,13 @@ def build_source(config: ConfigDict) -> Source:
         )
     if not data.path:
         raise UserError(
-            "config.data.path is empty: give your folder of images, --config "
-            "configs/folder.py:path=DIR or --config.data.path=DIR."
+            "config.data.path is empty: name the folder, as path=DIR behind the config's name "
+            "(configs/folder.py:path=DIR, for example) or as --config.data.path=DIR."
+        )
+    if data.source in ("tfds", "csv") and given_range(data.input_range) is not None:
+        raise UserError(
+            "config.data.input_range is for images of a folder; public sets have 8 bits: leave it "
+            "out."
         )
     channels = data.channels or None
     if data.source == "tfds":

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Shaped
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from recon_ad.data.arrays import InputRange, as_image
+from recon_ad.data.npy import MAGIC, MAX_CHANNELS, mapped_array
 from recon_ad.errors import UserError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy"})
@@ -27,13 +28,11 @@ _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _WANTED = "a PNG, JPEG, TIFF, BMP or .npy file"
 # Pillow's JPEG reader says MPO of a camera's JPEG that has a preview appended.
 _JPEG = ("JPEG", "MPO")
-_NPY, _TIFF = b"\x93NUMPY", (b"II*\0", b"MM\0*")
+_TIFF = (b"II*\0", b"MM\0*")
 
 # Pillow warns from 89 million pixels on and refuses twice that, which a line-scan camera exceeds.
 # One gigapixel (1 to 3 GB decoded) is the limit here; a header that promises more is refused.
 MAX_PIXELS = 2**30
-# More would be an image with the channels first, or no image.
-MAX_CHANNELS = 64
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 # Pillow's remarks on files that it decodes all the same (odd EXIF fields, say). One filter for the
 # process: warnings.catch_warnings is not safe in threads, and threads are where images are decoded.
@@ -133,8 +132,8 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
       UserError: the file is missing or its header is not that of a supported image.
     """
     name = os.fspath(path)
-    if _magic(name).startswith(_NPY):
-        height, width = _npy(name).shape[:2]
+    if _magic(name).startswith(MAGIC):
+        height, width = mapped_array(name).shape[:2]
         return height, width
     try:
         with _opened(name) as image:
@@ -143,6 +142,23 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     except _OpenCVOnly:
         height, width = _by_opencv(name).shape[:2]
         return height, width
+
+
+def stored_type(path: str | os.PathLike[str]) -> str:
+    """The type of an image's values in its file, from the header: "uint8", "uint16", "float32", …
+
+    Raises:
+      UserError: as `image_size`.
+    """
+    name = os.fspath(path)
+    if _magic(name).startswith(MAGIC):
+        return str(mapped_array(name).dtype)
+    try:
+        with _opened(name) as image:
+            deep = image.mode.startswith("I;16") or _has_16_bit_colour(image)
+            return "uint16" if deep else "float32" if image.mode == "F" else "uint8"
+    except _OpenCVOnly:
+        return str(_by_opencv(name).dtype)
 
 
 def check_channels(channels: int | None) -> None:
@@ -156,8 +172,8 @@ def check_channels(channels: int | None) -> None:
 
 def _decoded(name: str) -> tuple[Shaped[np.ndarray, "h w c"], str]:
     """The file's own values, all channels, and its kind: "P" with a palette, else its format."""
-    if _magic(name).startswith(_NPY):
-        return np.array(_npy(name)), "NPY"
+    if _magic(name).startswith(MAGIC):
+        return np.array(mapped_array(name)), "NPY"
     try:
         with _opened(name) as image:
             return _pixels(image, name), "P" if image.mode == "P" else str(image.format)
@@ -218,29 +234,6 @@ class _OpenCVOnly(Exception):
     def __init__(self, *, gray: bool = False):
         super().__init__()
         self.gray = gray
-
-
-def _npy(name: str) -> np.ndarray:
-    """The array in a .npy file as [h, w, c], mapped and not yet read."""
-    try:
-        array = np.load(name, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
-        raise UserError(
-            f"{name}: cannot be decoded ({error}): the file is broken or truncated, replace or "
-            "remove it"
-        ) from error
-    if array.ndim not in (2, 3) or 0 in array.shape or array.dtype.kind not in "uif":
-        raise UserError(
-            f"{name}: holds an array {list(array.shape)} of {array.dtype}: save [height, width] or "
-            "[height, width, channels] of integers or floats"
-        )
-    if array.ndim == 3 and array.shape[2] > MAX_CHANNELS:
-        raise UserError(
-            f"{name}: has shape {list(array.shape)}, that is {array.shape[2]} channels: save the "
-            f"channels last, at most {MAX_CHANNELS}"
-        )
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return array[..., None] if array.ndim == 2 else array
 
 
 def _by_opencv(name: str) -> Shaped[np.ndarray, "h w c"]:

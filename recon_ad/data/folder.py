@@ -20,7 +20,7 @@ import numpy as np
 
 from recon_ad.data import truth
 from recon_ad.data.arrays import InputRange, as_image
-from recon_ad.data.decode import SUFFIXES, check_channels, decode_image
+from recon_ad.data.decode import SUFFIXES, check_channels, decode_image, stored_type
 from recon_ad.data.listing import files_below, images_below, images_in, subfolders
 from recon_ad.data.source import GOOD, Record, Source
 from recon_ad.errors import UserError
@@ -31,6 +31,7 @@ _NOT_GOOD = frozenset(
     | {"ground_truth", "label", "labels", "mask", "masks", "ng", "nok", "reject", "rejects"}
     | {"test", "train", "validation"}
 )
+_CALLED_GOOD = frozenset({"good", "ok", "normal", "pass"})
 _NAMED = 20  # broken files that are told one by one
 _THREADS = 4  # more would hold as many decoded images at a time
 
@@ -79,7 +80,10 @@ def folder_source(
         check_all_good(files, root)
     notes = _left_out(train_folder, root)
     decode = partial(decode_image, input_range=input_range)
-    files, channels, train_notes = _verified(files, root, decode, channels, on_error)
+    files, channels, seen, train_notes = _verified(
+        files, root, decode, channels, regions=regions, on_error=on_error
+    )
+    train_notes += _about_depth(seen, input_range)
     load = partial(decode, channels=channels)
     train = tuple(
         Record(_name(file, root), partial(load, file), load_roi=regions.of(file)) for file in files
@@ -179,8 +183,12 @@ def dataset_root(path: Path, category: str) -> Path:
 
 def check_all_good(files: Iterable[Path], root: Path) -> None:
     """Raises UserError where a plain folder has a subfolder not named like good images."""
-    for folder in dict.fromkeys(file.parent.relative_to(root) for file in files):
-        if any(part.lower() in _NOT_GOOD for part in folder.parts):
+    folders = list(dict.fromkeys(file.parent.relative_to(root) for file in files))
+    tops = {folder.parts[0].lower() for folder in folders if folder.parts}
+    sorted_by_kind = GOOD in tops and len(tops) > 1
+    for folder in folders:
+        kinds = [part.lower() for part in folder.parts]
+        if _NOT_GOOD & set(kinds) or (sorted_by_kind and kinds and kinds[0] != GOOD):
             raise UserError(
                 f"{root}: has images in {folder} and no train/{GOOD}, so that they would count as "
                 f"good: put the good images into train/{GOOD}, or give a folder of good images only"
@@ -213,24 +221,27 @@ def _left_out(folder: Path, root: Path) -> list[str]:
 
 
 class _Seen(NamedTuple):
-    """What a training image is like."""
+    """What a training image is like: its channels, the file's type, its largest value as read."""
 
     channels: int
-    dtype: str
+    stored: str
     largest: float
+    kind: str
 
 
 def _verify(
-    file: Path, *, decode: Callable[[Path], np.ndarray], on_error: str
+    file: Path, *, decode: Callable[[Path], np.ndarray], regions: truth.Regions, on_error: str
 ) -> _Seen | UserError:
-    """What an image that decodes is like, or with on_error="skip" why it does not."""
+    """What an image is like, if it and its region decode; with on_error="skip" why they do not."""
     try:
         image = decode(file)
+        if (load_roi := regions.of(file)) is not None:
+            load_roi()
+        return _Seen(image.shape[2], stored_type(file), float(image.max()), image.dtype.kind)
     except UserError as error:
         if on_error == "raise":
             raise
         return error
-    return _Seen(image.shape[2], str(image.dtype), float(image.max()))
 
 
 def _verified(
@@ -238,13 +249,17 @@ def _verified(
     root: Path,
     decode: Callable[..., np.ndarray],
     channels: int | None,
+    *,
+    regions: truth.Regions,
     on_error: str,
-) -> tuple[list[Path], int, list[str]]:
-    """Decodes every training image: the usable files, the channels to read all with, notes."""
+) -> tuple[list[Path], int, list[_Seen], list[str]]:
+    """Decodes every training image: usable files, channels to read all with, their kind, notes."""
     kept: dict[Path, _Seen] = {}
     broken: list[UserError] = []
     with ThreadPoolExecutor(_THREADS) as pool:  # Pillow decodes outside Python's lock
-        verify = partial(_verify, decode=partial(decode, channels=channels), on_error=on_error)
+        verify = partial(
+            _verify, decode=partial(decode, channels=channels), regions=regions, on_error=on_error
+        )
         for file, result in zip(files, pool.map(verify, files), strict=True):
             if isinstance(result, UserError):
                 broken.append(result)
@@ -268,17 +283,26 @@ def _verified(
             f"{found[3]} of {len(kept)} training images are RGB and the others gray: all are read "
             "as RGB."
         )
-    return list(kept), max(found), notes + _about_depth(list(kept.values()))
+    return list(kept), max(found), list(kept.values()), notes
 
 
-def _about_depth(seen: list[_Seen]) -> list[str]:
+def _about_depth(seen: list[_Seen], input_range: InputRange | None) -> list[str]:
     """Notes on bits that do not look as they were meant."""
     notes = []
-    types = Counter(s.dtype for s in seen)
+    types = Counter(s.stored for s in seen)
     if len(types) > 1:
         counts = ", ".join(f"{number} {kind}" for kind, number in sorted(types.items()))
-        notes.append(f"Training images differ in type ({counts}); each counts by its own range.")
-    largest = max(s.largest for s in seen if s.dtype == max(types))
+        each = "each counts by its own range" if input_range is None else "one range is set for all"
+        notes.append(f"Training images differ in type ({counts}), and {each}.")
+    if input_range is not None:
+        reached = max(s.largest / (1 if s.kind == "f" else 65535) for s in seen)
+        if reached < 0.5:
+            notes.append(
+                f"Training images reach only {reached:.0%} of the way from black to white: check "
+                f"config.data.input_range={tuple(input_range)}."
+            )
+        return notes
+    largest = max(s.largest for s in seen)
     if types.keys() == {"uint16"} and 255 < largest < 2**15:
         bits = int(largest).bit_length()
         notes.append(
@@ -319,7 +343,12 @@ def _test_split(
                         load_roi=regions.of(file),
                     )
                 )
-    notes = []
+    notes = [
+        f"test/{folder.name} counts as a type of defect: if its images are good, rename it to "
+        f"test/{GOOD}."
+        for folder in folders
+        if folder.name != GOOD and folder.name.lower() in _CALLED_GOOD
+    ]
     if loose := images_in(root / "test"):
         notes.append(
             f"{_count(len(loose), 'image')} directly under test left out, for lack of a defect "

@@ -5,6 +5,7 @@ Which sets there are, and what TFDS keeps of them: `recon_ad.data.tfds_builders`
 was killed leaves a folder `incomplete.*`, which is never read and may be removed.
 """
 
+import json
 import os
 import re
 import sys
@@ -25,9 +26,11 @@ from recon_ad.data.source import Record, Source
 from recon_ad.data.tfds_builders import BUILDERS, DefectBuilder
 from recon_ad.data.tfds_builders.base import VERSION
 from recon_ad.errors import UserError
+from recon_ad.runtime import files
 
 # Sets of this builder need no config of their own: any folder in its layout is one.
 _ANY_CATEGORY = "mvtec_ad"
+_ORIGIN = "origin.json"  # beside TFDS's own files: where the set came from
 
 
 def tfds_source(
@@ -113,6 +116,7 @@ def _prepared(
         )
     folder = data_dir / name / config / VERSION
     if (folder / "dataset_info.json").is_file():  # TFDS writes it last, and then renames the folder
+        _check_origin(folder, manual_dir)
         return folder
     if folder.exists():
         raise UserError(f"{folder}: is not what TFDS prepared: remove it")
@@ -144,7 +148,21 @@ def _prepared(
         # first one's stays, and the others cannot rename theirs onto it.
         if not folder.is_dir():
             raise
+    files.write_json(folder / _ORIGIN, {"manual_dir": str(manual.resolve())})
     return folder
+
+
+def _check_origin(folder: Path, manual_dir: str | os.PathLike[str] | None) -> None:
+    """Raises UserError where the set was prepared from another folder than the one given now."""
+    if manual_dir is None or not (folder / _ORIGIN).is_file():
+        return
+    origin = json.loads((folder / _ORIGIN).read_text())["manual_dir"]
+    given = str(Path(manual_dir).expanduser().resolve())
+    if origin != given:
+        raise UserError(
+            f"{folder} was prepared from {origin} and not from {given}: remove it to prepare it "
+            "anew, or set another config.data.prepared"
+        )
 
 
 def _names_a_folder(name: str, config: str) -> bool:

@@ -78,7 +78,8 @@ class Regions:
 
     Args:
       root: the folder that images are named relative to.
-      given: a folder laid out as `root` is, or one image for all; None looks for `roi` in `root`.
+      given: a folder laid out as `root` is, or one image for all; None looks in `root` for `roi/`
+        and for `roi.png` (any image suffix), which holds where the folder has none.
 
     Raises:
       UserError: what is given does not exist.
@@ -87,21 +88,21 @@ class Regions:
     def __init__(self, root: Path, given: Path | None = None):
         self._root = root
         if given is None:
-            given = root / ROI
-            if not given.is_dir():
-                single = [file for file in images_in(root) if file.stem == ROI]
-                given = single[0] if single else None
-        elif not given.exists():
+            single = [file for file in images_in(root) if file.stem.lower() == ROI]
+            self._single = single[0] if single else None
+            self._by_stem = stems(root / ROI)
+            return
+        if not given.exists():
             raise UserError(f"{given}: there is no such region of interest: check the path")
-        self._single = given if given is not None and given.is_file() else None
-        self._by_stem = stems(given) if given is not None and given.is_dir() else {}
+        self._single = given if given.is_file() else None
+        self._by_stem = stems(given)
 
     def __bool__(self) -> bool:
         return self._single is not None or bool(self._by_stem)
 
     def of(self, image: Path) -> Callable[[], Bool[np.ndarray, "h w"]] | None:
         """Loads the region of an image below the root; None where all of its pixels count."""
-        file = self._single or self._by_stem.get(_stem(image, self._root))
+        file = self._by_stem.get(_stem(image, self._root), self._single)
         return None if file is None else partial(load_region, file, image)
 
     def is_region(self, image: Path) -> bool:
@@ -116,7 +117,7 @@ def load_region(file: Path, image: Path) -> Bool[np.ndarray, "h w"]:
       UserError: it cannot be decoded, has another size than its image, or marks no pixel.
     """
     roi = decode_mask(file)
-    _check_size(roi.shape, file, image_size(image), image)
+    _check_size(roi.shape, file, image_size(image), image, what="region of interest")
     if not roi.any():
         raise UserError(
             f"{file}: the region of interest marks no pixel, so nothing in {image} would count: "
@@ -125,11 +126,13 @@ def load_region(file: Path, image: Path) -> Bool[np.ndarray, "h w"]:
     return roi
 
 
-def _check_size(size: tuple[int, ...], file: Path, wanted: tuple[int, ...], image: Path) -> None:
+def _check_size(
+    size: tuple[int, ...], file: Path, wanted: tuple[int, ...], image: Path, *, what: str = "mask"
+) -> None:
     if size != wanted:
         raise UserError(
-            f"{file}: the mask has {size[0]} × {size[1]} pixels (height × width) and its image "
-            f"{image} has {wanted[0]} × {wanted[1]}: draw the mask on the image's own pixels"
+            f"{file}: the {what} has {size[0]} × {size[1]} pixels (height × width) and its image "
+            f"{image} has {wanted[0]} × {wanted[1]}: draw the {what} on the image's own pixels"
         )
 
 

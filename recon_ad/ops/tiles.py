@@ -91,7 +91,8 @@ def stitch(
         total[here] += values * weights[..., None]
         weight[here] += weights[..., None]
     assert total is not None, "an image has at least one tile"
-    return total / weight
+    total /= weight
+    return total
 
 
 def pad_map(

@@ -20,9 +20,9 @@ class Panel(NamedTuple):
       defect: `GOOD`, or the name of the defect type.
       score: the image's raw score, higher is more anomalous.
       threshold: the image threshold it is held against.
-      image: floating point [h, w, c] in [0, 1]. Three channels are shown as RGB, otherwise the
-        first one as grey.
-      reconstruction: the same form, or None where the method makes none.
+      image: [h, w, c], floating point in [0, 1], or bytes or 16 bits as decoded. Three channels are
+        shown as RGB, otherwise the first one as grey.
+      reconstruction: floating point [h, w, c] in [0, 1], or None where the method makes none.
       residual: floating point [h, w], >= 0, raw and unbounded.
       truth: bool [h, w], True where defective; None where it is not known.
       mask: bool [h, w], True where the detector marks a defect.

@@ -48,9 +48,9 @@ class Pictures(NamedTuple):
 def check_panel(panel: Panel) -> None:
     """Raises `ValueError`, naming the panel and the field, where shapes or types do not fit."""
     image = panel.image
-    if image.ndim != 3 or 0 in image.shape or image.dtype.kind != "f":
+    if image.ndim != 3 or 0 in image.shape or image.dtype.kind not in "fu":
         raise ValueError(
-            f"panel {panel.name!r}: image must be floating point [h, w, c] in [0, 1], "
+            f"panel {panel.name!r}: image must be unsigned or floating point [h, w, c], "
             f"got {image.dtype} {image.shape}"
         )
     shape = image.shape[:2]
@@ -126,6 +126,8 @@ def _pool(values: np.ndarray, shape: tuple[int, int], join: np.ufunc) -> np.ndar
         bounds = np.arange(shape[axis] + 1) * size // shape[axis]
         first, end = bounds[:-1], bounds[1:]
         pooled = np.take(values, first, axis)
+        if join is np.add:  # bytes would overflow
+            pooled = pooled.astype(np.result_type(values, np.float32), copy=False)
         # One pass for each place within the blocks: `join.reduceat` takes ten times as long.
         for place in range(1, int(np.max(end - first))):
             inside = first + place < end
@@ -137,17 +139,21 @@ def _pool(values: np.ndarray, shape: tuple[int, int], join: np.ufunc) -> np.ndar
 
 
 def shrink_mean(
-    image: Float[np.ndarray, "h w c"], shape: tuple[int, int]
+    image: Shaped[np.ndarray, "h w c"], shape: tuple[int, int]
 ) -> Float[np.ndarray, "p q c"]:
-    """Shrinks an image to `shape`, each new pixel the mean of a block; NaN spreads to its block."""
+    """Shrinks an image to `shape`, each new pixel the mean of a block; NaN spreads to its block.
+
+    Integers become floats in [0, 1], and only as many as are left.
+    """
+    white = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
     if image.shape[:2] == shape:
-        return image
+        return image if white == 1 else image / np.float32(white)
     total = _pool(image, shape, np.add)
     rows, columns = (
-        np.diff(np.arange(new + 1) * old // new).astype(image.dtype)
+        np.diff(np.arange(new + 1) * old // new).astype(total.dtype)
         for old, new in zip(image.shape[:2], shape, strict=True)
     )
-    return total / np.outer(rows, columns)[..., None]
+    return total / (np.outer(rows, columns)[..., None] * total.dtype.type(white))
 
 
 def shrink_max(

@@ -30,8 +30,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """`write_bytes` in UTF-8."""
-    write_bytes(path, content.encode())
+    """`write_bytes` in UTF-8; bytes of a file's name that are none are escaped."""
+    write_bytes(path, content.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, content: Any) -> None:

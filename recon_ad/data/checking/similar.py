@@ -74,6 +74,8 @@ def nearly_same(looks: Sequence[ImageLook]) -> list[tuple[ImageLook, ImageLook]]
     not found, and neither are pictures with nothing but noise in them.
     """
     once = list({look.digest: look for look in reversed(looks)}.values())[::-1]
+    if len(once) < 2:
+        return []
     vectors = _vectors(once)
     deviation = vectors.std(axis=1)
     limit = np.minimum(_THUMBS_APART, _THUMBS_SHARE * deviation)

@@ -1,0 +1,37 @@
+"""NumPy's .npy files as images: arrays [h, w] or [h, w, c] of integers or floats."""
+
+import numpy as np
+from jaxtyping import Shaped
+
+from recon_ad.errors import UserError
+
+MAGIC = b"\x93NUMPY"
+# More would be an image with the channels first, or no image.
+MAX_CHANNELS = 64
+
+
+def mapped_array(name: str) -> Shaped[np.ndarray, "h w c"]:
+    """The array in a .npy file, mapped and not yet read.
+
+    Raises:
+      UserError: the file is broken, or holds no such array.
+    """
+    try:
+        array = np.load(name, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError, SyntaxError) as error:
+        raise UserError(
+            f"{name}: cannot be decoded ({error}): the file is broken or truncated, replace or "
+            "remove it"
+        ) from error
+    if array.ndim not in (2, 3) or 0 in array.shape or array.dtype.kind not in "uif":
+        raise UserError(
+            f"{name}: holds an array {list(array.shape)} of {array.dtype}: save [height, width] or "
+            "[height, width, channels] of integers or floats"
+        )
+    if array.ndim == 3 and array.shape[2] > MAX_CHANNELS:
+        raise UserError(
+            f"{name}: has shape {list(array.shape)}, that is {array.shape[2]} channels: save the "
+            f"channels last, at most {MAX_CHANNELS}"
+        )
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array[..., None] if array.ndim == 2 else array
