@@ -9,6 +9,7 @@ An item counts as called anomalous when its score is at or above the threshold.
 """
 
 from recon_ad.metrics.bootstrap import image_intervals, pixel_intervals
+from recon_ad.metrics.pro import aupro, aupro_bound, pro_curve
 from recon_ad.metrics.ranking import (
     Levels,
     UndefinedMetric,
@@ -24,15 +25,12 @@ from recon_ad.metrics.ranking import (
 )
 from recon_ad.metrics.segmentation import (
     PixelHistogram,
-    aupro,
-    aupro_bound,
     compact,
     empty_histogram,
     image_histogram,
     iou_max,
     iou_max_bound,
     merge,
-    pro_curve,
     upper_quantile,
 )
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
+from recon_ad.metrics.pro import aupro
 from recon_ad.metrics.ranking import (
     Levels,
     UndefinedMetric,
@@ -23,7 +24,7 @@ from recon_ad.metrics.ranking import (
     f1_max,
     levels,
 )
-from recon_ad.metrics.segmentation import PixelHistogram, aupro, coarsen, iou_max, merge
+from recon_ad.metrics.segmentation import PixelHistogram, coarsen, iou_max, merge
 
 Intervals = dict[str, tuple[float, float]]
 

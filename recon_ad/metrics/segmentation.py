@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt32
 from scipy import ndimage
 
-from recon_ad.metrics.ranking import Levels, UndefinedMetric, cumulative, thin
+from recon_ad.metrics.ranking import Levels, UndefinedMetric, cumulative
 
 # Sign, 8 bits of exponent, 13 of mantissa: scores apart by 1 part in 8192 are told apart. Scores
 # between 1e-4 and 1 then have 100,000 bins, 3 MB; the limit of 2^22 bins is 117 MB.
@@ -109,30 +109,62 @@ def image_histogram(
                 f"anomaly map {anomaly_map.shape} and {name} mask {mask.shape} differ in size: "
                 "bring the map to the image's size first."
             )
+    regions = _regions(truth)
+    blocks = _blocks(truth.shape)
+    size = np.zeros(int(regions.max(initial=0)) + 1)  # valid pixels of each region
+    for rows in blocks:
+        counted = regions[rows] if valid is None else regions[rows][valid[rows]]
+        size += np.bincount(counted.ravel(), minlength=len(size))
+    parts = [
+        _block(
+            anomaly_map[rows],
+            regions[rows],
+            size,
+            None if valid is None else valid[rows],
+            bits=bits,
+        )
+        for rows in blocks
+    ]
+    return merge(*parts) if parts else empty_histogram(bits=bits)
+
+
+def _blocks(shape: tuple[int, int]) -> list[slice]:
+    """Rows that are counted at a time, about a million pixels: counting takes 40 bytes for each."""
+    rows = max(1, (1 << 20) // max(1, shape[1]))
+    return [slice(row, row + rows) for row in range(0, shape[0], rows)]
+
+
+def _block(
+    anomaly_map: Float[np.ndarray, "h w"],
+    regions: Int[np.ndarray, "h w"],
+    size: Float[np.ndarray, " r"],
+    valid: Bool[np.ndarray, "h w"] | None,
+    *,
+    bits: int,
+) -> PixelHistogram:
+    """The histogram of some rows of an image, whose regions have that many valid pixels each."""
     with np.errstate(over="ignore"):  # what overflows is refused below
-        scores = anomaly_map.astype(np.float32).ravel()
-    regions = _regions(truth).ravel()
+        scores = anomaly_map.astype(np.float32, copy=False).ravel()
+    region = regions.ravel()
     if valid is not None:
-        scores, regions = scores[valid.ravel()], regions[valid.ravel()]
+        scores, region = scores[valid.ravel()], region[valid.ravel()]
     if not np.isfinite(scores).all():
         bad = np.count_nonzero(~np.isfinite(scores))
         raise ValueError(f"{bad} of {scores.size} scores of an anomaly map are NaN or infinite.")
-
     keys = _ordered(scores) >> np.uint32(32 - bits)
-    inside = regions > 0
-    region = regions[inside]
-    normal_key, normal = _counted(keys[~inside] if region.size else keys)
-    normal_only = PixelHistogram(
-        bits, normal_key, normal, np.zeros_like(normal), np.zeros(len(normal))
-    )
-    if not region.size:
+    inside = region > 0
+    defective = inside.any()
+    key, normal = _counted(keys[~inside] if defective else keys)
+    normal_only = PixelHistogram(bits, key, normal, np.zeros_like(normal), np.zeros(len(normal)))
+    if not defective:
         return normal_only
+    region = region[inside]
     anomalous_only = _collect(
         bits,
         keys[inside],
         np.zeros(region.size, np.int64),
         np.ones(region.size, np.int64),
-        1 / np.bincount(region)[region],
+        1 / size[region],
     )
     return merge(normal_only, anomalous_only)
 
@@ -239,85 +271,6 @@ def compact(histogram: PixelHistogram, *, max_bins: int = 2048) -> PixelHistogra
     while len(np.unique(histogram.key >> np.uint32(histogram.bits - bits))) > max_bins:
         bits -= 1
     return coarsen(histogram, bits=bits)
-
-
-def _pro_points(
-    histogram: PixelHistogram,
-) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """False-positive rate and PRO at the threshold above all scores, then of each bin downwards."""
-    if not histogram.normal.any():
-        raise UndefinedMetric("no normal pixels")
-    if not histogram.anomalous.any():
-        raise UndefinedMetric("no anomalous pixels")
-    false = np.append(0.0, np.cumsum(histogram.normal[::-1], dtype=np.float64))
-    overlap = np.append(0.0, np.cumsum(histogram.overlap[::-1]))
-    return false / false[-1], overlap / overlap[-1]
-
-
-def _pro_at_limit(
-    fpr: Float[np.ndarray, " m"], pro: Float[np.ndarray, " m"], limit: float
-) -> tuple[int, float, float]:
-    """Points up to the limit, the PRO interpolated there, and the PRO of the next point."""
-    if not 0 < limit <= 1:
-        raise ValueError(f"fpr_limit is a rate above 0 and up to 1, not {limit}.")
-    inside = int(np.searchsorted(fpr, limit, side="right"))
-    after = float(pro[min(inside, len(pro) - 1)])
-    return inside, float(np.interp(limit, fpr[inside - 1 :], pro[inside - 1 :])), after
-
-
-def aupro(histogram: PixelHistogram, *, fpr_limit: float = 0.3) -> float:
-    """Area under the per-region overlap curve up to a false-positive rate, over that rate.
-
-    In [0, 1]. PRO at a threshold is the mean, over the truth's regions in all images, of the
-    share of the region's pixels at or above it; the false-positive rate is over all normal
-    pixels of all images. Points are joined by straight lines, from (0, 0) on, and the line that
-    crosses the limit is cut there. Bergmann et al., IJCV 2021, with the limit 0.3.
-
-    Raises:
-      UndefinedMetric: if there are no normal or no anomalous pixels.
-      ValueError: if `fpr_limit` is not in (0, 1].
-    """
-    fpr, pro = _pro_points(histogram)
-    inside, at_limit, _ = _pro_at_limit(fpr, pro, fpr_limit)
-    x, y = np.append(fpr[:inside], fpr_limit), np.append(pro[:inside], at_limit)
-    return float(np.trapezoid(y, x) / fpr_limit)
-
-
-def aupro_bound(histogram: PixelHistogram, *, fpr_limit: float = 0.3) -> float:
-    """The most by which `aupro` of the bins differs from that of the scores themselves.
-
-    Across a bin the exact curve rises, in some way, from one corner of a rectangle to the other,
-    and the straight line through it is off by at most half the rectangle. In the bin that the
-    limit cuts at width w, the curve's area may be anything from 0 to w times the bin's rise,
-    and the line's is w times half the rise of the line up to the limit; the larger of the two
-    differences counts.
-
-    Raises:
-      UndefinedMetric: if there are no normal or no anomalous pixels.
-      ValueError: if `fpr_limit` is not in (0, 1].
-    """
-    fpr, pro = _pro_points(histogram)
-    inside, at_limit, after = _pro_at_limit(fpr, pro, fpr_limit)
-    before = pro[inside - 1]
-    whole = np.diff(fpr[:inside]) @ np.diff(pro[:inside]) / 2
-    cut = (fpr_limit - fpr[inside - 1]) * (after - before - (at_limit - before) / 2)
-    return float((whole + cut) / fpr_limit)
-
-
-def pro_curve(
-    histogram: PixelHistogram, *, max_points: int = 1000
-) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """Points of the per-region overlap curve for plotting: (false-positive rate, PRO).
-
-    Both rise from 0 to 1. Compute areas with `aupro`: this curve may be thinned.
-
-    Raises:
-      UndefinedMetric: if there are no normal or no anomalous pixels.
-      ValueError: if `max_points` is below 2.
-    """
-    fpr, pro = _pro_points(histogram)
-    keep = thin(fpr, pro, max_points)
-    return fpr[keep], pro[keep]
 
 
 def iou_max(counts: Levels) -> tuple[float, float, float]:

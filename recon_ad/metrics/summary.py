@@ -11,6 +11,7 @@ from jaxtyping import Bool
 
 from recon_ad.metrics import bootstrap
 from recon_ad.metrics.patches import PatchMeans
+from recon_ad.metrics.pro import aupro, aupro_bound
 from recon_ad.metrics.ranking import (
     UndefinedMetric,
     auroc,
@@ -22,8 +23,6 @@ from recon_ad.metrics.ranking import (
 )
 from recon_ad.metrics.segmentation import (
     PixelHistogram,
-    aupro,
-    aupro_bound,
     coarsen,
     empty_histogram,
     iou_max,

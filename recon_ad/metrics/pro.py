@@ -1,0 +1,90 @@
+"""Per-region overlap from a histogram of pixels: its curve, the area under it, and the area's bound.
+
+PRO at a threshold is the mean, over the truth's regions in all images, of the share of the region's
+pixels at or above it (Bergmann et al., IJCV 2021).
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from recon_ad.metrics.ranking import UndefinedMetric, thin
+from recon_ad.metrics.segmentation import PixelHistogram
+
+
+def _pro_points(
+    histogram: PixelHistogram,
+) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+    """False-positive rate and PRO at the threshold above all scores, then of each bin downwards."""
+    if not histogram.normal.any():
+        raise UndefinedMetric("no normal pixels")
+    if not histogram.anomalous.any():
+        raise UndefinedMetric("no anomalous pixels")
+    false = np.append(0.0, np.cumsum(histogram.normal[::-1], dtype=np.float64))
+    overlap = np.append(0.0, np.cumsum(histogram.overlap[::-1]))
+    return false / false[-1], overlap / overlap[-1]
+
+
+def _pro_at_limit(
+    fpr: Float[np.ndarray, " m"], pro: Float[np.ndarray, " m"], limit: float
+) -> tuple[int, float, float]:
+    """Points up to the limit, the PRO interpolated there, and the PRO of the next point."""
+    if not 0 < limit <= 1:
+        raise ValueError(f"fpr_limit is a rate above 0 and up to 1, not {limit}.")
+    inside = int(np.searchsorted(fpr, limit, side="right"))
+    after = float(pro[min(inside, len(pro) - 1)])
+    return inside, float(np.interp(limit, fpr[inside - 1 :], pro[inside - 1 :])), after
+
+
+def aupro(histogram: PixelHistogram, *, fpr_limit: float = 0.3) -> float:
+    """Area under the per-region overlap curve up to a false-positive rate, over that rate.
+
+    In [0, 1]. PRO at a threshold is the mean, over the truth's regions in all images, of the
+    share of the region's pixels at or above it; the false-positive rate is over all normal
+    pixels of all images. Points are joined by straight lines, from (0, 0) on, and the line that
+    crosses the limit is cut there. Bergmann et al., IJCV 2021, with the limit 0.3.
+
+    Raises:
+      UndefinedMetric: if there are no normal or no anomalous pixels.
+      ValueError: if `fpr_limit` is not in (0, 1].
+    """
+    fpr, pro = _pro_points(histogram)
+    inside, at_limit, _ = _pro_at_limit(fpr, pro, fpr_limit)
+    x, y = np.append(fpr[:inside], fpr_limit), np.append(pro[:inside], at_limit)
+    return float(np.trapezoid(y, x) / fpr_limit)
+
+
+def aupro_bound(histogram: PixelHistogram, *, fpr_limit: float = 0.3) -> float:
+    """The most by which `aupro` of the bins differs from that of the scores themselves.
+
+    Across a bin the exact curve rises, in some way, from one corner of a rectangle to the other,
+    and the straight line through it is off by at most half the rectangle. In the bin that the
+    limit cuts at width w, the curve's area may be anything from 0 to w times the bin's rise,
+    and the line's is w times half the rise of the line up to the limit; the larger of the two
+    differences counts.
+
+    Raises:
+      UndefinedMetric: if there are no normal or no anomalous pixels.
+      ValueError: if `fpr_limit` is not in (0, 1].
+    """
+    fpr, pro = _pro_points(histogram)
+    inside, at_limit, after = _pro_at_limit(fpr, pro, fpr_limit)
+    before = pro[inside - 1]
+    whole = np.diff(fpr[:inside]) @ np.diff(pro[:inside]) / 2
+    cut = (fpr_limit - fpr[inside - 1]) * (after - before - (at_limit - before) / 2)
+    return float((whole + cut) / fpr_limit)
+
+
+def pro_curve(
+    histogram: PixelHistogram, *, max_points: int = 1000
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Points of the per-region overlap curve for plotting: (false-positive rate, PRO).
+
+    Both rise from 0 to 1. Compute areas with `aupro`: this curve may be thinned.
+
+    Raises:
+      UndefinedMetric: if there are no normal or no anomalous pixels.
+      ValueError: if `max_points` is below 2.
+    """
+    fpr, pro = _pro_points(histogram)
+    keep = thin(fpr, pro, max_points)
+    return fpr[keep], pro[keep]
