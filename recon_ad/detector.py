@@ -245,6 +245,8 @@ class Detector:
                 )
             valid[:h, :w] = roi
         thresholds = Thresholds(*(np.float32(t) for t in self.thresholds))
+        # The host's copies are let go before the tail needs memory of its own.
+        padded, valid = jax.device_put((padded, valid))
         score, label, smoothed, mask = jax.device_get(self.tail(padded, valid, thresholds))
         mask = drop_small_regions(mask[:h, :w], min_area=self.config.inference.min_area)
         return Prediction(score, label, smoothed[:h, :w], mask, None)

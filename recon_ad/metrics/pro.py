@@ -1,4 +1,4 @@
-"""Per-region overlap from a histogram of pixels: its curve, the area under it, and the area's bound.
+"""Per-region overlap from a histogram of pixels: the curve, the area under it, the area's bound.
 
 PRO at a threshold is the mean, over the truth's regions in all images, of the share of the region's
 pixels at or above it (Bergmann et al., IJCV 2021).

@@ -11,9 +11,11 @@ import math
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from recon_ad.ops.conv import DIMENSIONS, lowered
+
+ROWS = 64  # smoothed at a time, on a CPU
 
 
 def gaussian_window(sigma: float) -> Float[np.ndarray, " n"]:
@@ -22,40 +24,6 @@ def gaussian_window(sigma: float) -> Float[np.ndarray, " n"]:
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
     return (weights / weights.sum()).astype(np.float32)
-
-
-def _filter(values: Float[Array, "h w"], window: Float[np.ndarray, " k"]) -> Float[Array, "h w"]:
-    """Rows, then columns; zero outside."""
-    for axis in (0, 1):
-        values = _shifted(values, window, axis) if lowered() else _convolved(values, window, axis)
-    return values
-
-
-def _convolved(
-    values: Float[Array, "h w"], window: Float[np.ndarray, " k"], axis: int
-) -> Float[Array, "h w"]:
-    filtered = lax.conv_general_dilated(
-        values[None, ..., None],
-        jnp.asarray(window.reshape((-1, 1, 1, 1) if axis == 0 else (1, -1, 1, 1))),
-        window_strides=(1, 1),
-        padding="SAME",
-        dimension_numbers=DIMENSIONS,
-        precision=lax.Precision.HIGHEST,
-    )
-    return filtered[0, ..., 0]
-
-
-def _shifted(
-    values: Float[Array, "h w"], window: Float[np.ndarray, " k"], axis: int
-) -> Float[Array, "h w"]:
-    """The same as a weighted sum of shifted maps, which XLA on a CPU makes one fast loop of."""
-    radius, length = len(window) // 2, values.shape[axis]
-    around = [(radius, radius) if a == axis else (0, 0) for a in (0, 1)]
-    padded = jnp.pad(values, around)
-    return sum(
-        weight * lax.slice_in_dim(padded, k, k + length, axis=axis)
-        for k, weight in enumerate(window)
-    )
 
 
 def smooth(
@@ -68,12 +36,57 @@ def smooth(
       valid: which pixels count.
       sigma: standard deviation in pixels.
     """
-    weight = valid.astype(values.dtype)
-    inside = jnp.where(valid, values, 0.0)
     if not sigma:
-        return inside
+        return jnp.where(valid, values, 0.0)
     window = gaussian_window(sigma)
-    # One after the other, not as one batch: a large map then takes a third less memory.
-    total, share = _filter(inside, window), _filter(weight, window)
-    # A valid pixel has itself as a neighbour, so its weight is not zero.
+    return (_by_shifts if lowered() else _by_convolution)(values, valid, window)
+
+
+def _by_convolution(
+    values: Float[Array, "h w"], valid: Bool[Array, "h w"], window: Float[np.ndarray, " k"]
+) -> Float[Array, "h w"]:
+    x = jnp.stack([jnp.where(valid, values, 0.0), valid.astype(values.dtype)])[..., None]
+    for shape in ((-1, 1, 1, 1), (1, -1, 1, 1)):
+        x = lax.conv_general_dilated(
+            x,
+            jnp.asarray(window.reshape(shape)),
+            window_strides=(1, 1),
+            padding="SAME",
+            dimension_numbers=DIMENSIONS,
+            precision=lax.Precision.HIGHEST,
+        )
+    return _ratio(x[0, ..., 0], x[1, ..., 0], valid)
+
+
+def _by_shifts(
+    values: Float[Array, "h w"], valid: Bool[Array, "h w"], window: Float[np.ndarray, " k"]
+) -> Float[Array, "h w"]:
+    """The same as weighted sums of shifted maps, which XLA on a CPU makes fast loops of.
+
+    Some rows at a time, so that a large map needs no more memory than itself.
+    """
+    radius, (height, width) = len(window) // 2, values.shape
+    blocks = -(-height // ROWS)
+    around = ((radius, radius + blocks * ROWS - height), (radius, radius))
+    padded, counted = jnp.pad(values, around), jnp.pad(valid, around)
+
+    def filtered(x: Float[Array, "H W"]) -> Float[Array, "r w"]:
+        rows = sum(weight * x[k : k + ROWS] for k, weight in enumerate(window))
+        return sum(weight * rows[:, k : k + width] for k, weight in enumerate(window))
+
+    def block(start: Int[Array, ""]) -> Float[Array, "r w"]:
+        size = (ROWS + 2 * radius, width + 2 * radius)
+        x = lax.dynamic_slice(padded, (start, 0), size)
+        inside = lax.dynamic_slice(counted, (start, 0), size)
+        total, share = filtered(jnp.where(inside, x, 0.0)), filtered(inside.astype(x.dtype))
+        return _ratio(total, share, inside[radius : radius + ROWS, radius : radius + width])
+
+    smoothed = lax.map(block, jnp.arange(blocks) * ROWS)
+    return smoothed.reshape(blocks * ROWS, width)[:height]
+
+
+def _ratio(
+    total: Float[Array, "h w"], share: Float[Array, "h w"], valid: Bool[Array, "h w"]
+) -> Float[Array, "h w"]:
+    # A valid pixel has itself as a neighbour, so its share is not zero.
     return jnp.where(valid, total / jnp.where(valid, share, 1.0), 0.0)
