@@ -93,6 +93,8 @@ def judge(
                 *overlap,
             )
         )
+        # The next image is not to be judged beside the maps of this one.
+        del image, roi, residual, prediction, truth
     good = by_defect.pop(GOOD, empty_histogram())
     return judged, Pooled(good, by_defect, by_truth, joined(patches))
 

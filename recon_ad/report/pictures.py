@@ -125,17 +125,19 @@ def _pool(values: np.ndarray, shape: tuple[int, int], join: np.ufunc) -> np.ndar
         size = values.shape[axis]
         bounds = np.arange(shape[axis] + 1) * size // shape[axis]
         first, end = bounds[:-1], bounds[1:]
-        pooled = np.take(values, first, axis)
+        before = (slice(None),) * axis
+        # Indexed, as np.take would first copy the whole of an array that is a view.
+        pooled = values[(*before, first)]
         if join is np.add:  # bytes would overflow
             pooled = pooled.astype(np.result_type(values, np.float32), copy=False)
         # One pass for each place within the blocks: `join.reduceat` takes ten times as long.
         for place in range(1, int(np.max(end - first))):
             inside = first + place < end
-            piece = np.take(values, np.minimum(first + place, size - 1), axis)
+            piece = values[(*before, np.minimum(first + place, size - 1))]
             inside = inside.reshape((-1,) + (1,) * (values.ndim - 1 - axis))
             join(pooled, piece, out=pooled, where=inside)
         values = pooled
-    return values
+    return np.array(values, order="C")  # its own: NumPy's indexing gives a view of what it made
 
 
 def shrink_mean(
