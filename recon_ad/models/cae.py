@@ -12,10 +12,9 @@ transposed convolution of stride 4 would leave every fourth row and column witho
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from recon_ad.models.layers import UpConv
+from recon_ad.models.layers import Conv, UpConv
 
 # Channels and strides of the encoder's convolutions, then of the decoder's (Table 2).
 # "conv2" and "conv3" of the synthetic column name their source resolution wrongly (a misprint).
@@ -54,8 +53,8 @@ class Encoder(nn.Module):
         """Encodes images whose height and width are multiples of 16."""
         x = images
         for i, (channels, stride) in enumerate(ENCODERS[self.variant], start=1):
-            x = nn.Conv(channels, (3, 3), (stride, stride), padding="SAME", name=f"conv{i}")(x)
-            x = _activate(x)
+            x = Conv(channels, stride, slope=SLOPE if i > 1 else None, name=f"conv{i}")(x)
+        x = _activate(x)
         x = x.reshape(x.shape[0], -1)
         x = _activate(nn.Dense(HIDDEN, name="lin1")(x))
         return nn.Dense(self.n_z, name="lin2")(x)
@@ -79,18 +78,16 @@ class Decoder(nn.Module):
         """Decodes to images in (0, 1)."""
         h, w = (side // DOWNSCALING for side in self.size)
         x = _activate(nn.Dense(HIDDEN, name="lin3")(code))
-        x = _activate(nn.Dense(h * w * CODE_CHANNELS, name="lin4")(x))
+        x = nn.Dense(h * w * CODE_CHANNELS, name="lin4")(x)
         x = x.reshape(-1, h, w, CODE_CHANNELS)
         layers = (*DECODERS[self.variant], (self.channels, 1))
         for i, (channels, stride) in enumerate(layers, start=1):
             name = f"deconv{i}"
             if stride == 2:
-                x = UpConv(channels, name=name)(x)
+                x = UpConv(channels, slope=SLOPE, name=name)(x)
             else:
-                x = jnp.repeat(jnp.repeat(x, stride, axis=1), stride, axis=2)
-                x = nn.Conv(channels, (3, 3), padding="SAME", name=name)(x)
-            x = nn.sigmoid(x) if i == len(layers) else _activate(x)
-        return x
+                x = Conv(channels, enlarge=stride, slope=SLOPE, name=name)(x)
+        return nn.sigmoid(x)
 
 
 class CAE(nn.Module):

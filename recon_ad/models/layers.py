@@ -1,24 +1,60 @@
-"""linen's layers on `ops.conv`; parameters are named, shaped and initialised as linen's."""
+"""linen's layers on `ops.conv`; parameters are named, shaped and initialised as linen's.
+
+Images are float32 [b, h, w, c]. Each layer begins with a leaky ReLU of its input where `slope` is
+given: with the activation inside, its gradient needs nothing more to be stored.
+"""
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from recon_ad.ops import conv
 
 
-class UpConv(nn.Module):
-    """`nn.ConvTranspose(features, (3, 3), (2, 2), padding="SAME")`.
+def _params(module: nn.Module, channels: int, features: int) -> tuple[Array, Array]:
+    shape = (3, 3, channels, features)
+    kernel = module.param("kernel", nn.initializers.lecun_normal(), shape)
+    bias = module.param("bias", nn.initializers.zeros_init(), (features,))
+    return jnp.asarray(kernel), jnp.asarray(bias)
+
+
+class Conv(nn.Module):
+    """A 3x3 convolution, "SAME", as `nn.Conv`.
 
     Attributes:
-      features: channels of the output.
+      features: output channels.
+      stride: of the convolution.
+      enlarge: how many times each pixel is repeated, in rows and columns, before it.
+      slope: of the leaky ReLU before it; None: none.
     """
 
     features: int
+    stride: int = 1
+    enlarge: int = 1
+    slope: float | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
-        """Doubles height and width."""
-        shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        return conv.conv_transpose_twice(x, kernel) + bias.reshape(1, 1, 1, -1)
+        """The convolved images."""
+        kernel, bias = _params(self, x.shape[-1], self.features)
+        if self.enlarge > 1:
+            return conv.conv_enlarged(x, kernel, bias, times=self.enlarge, slope=self.slope)
+        return conv.conv(x, kernel, bias, stride=self.stride, slope=self.slope)
+
+
+class UpConv(nn.Module):
+    """A 3x3 transposed convolution of stride 2, "SAME", as `nn.ConvTranspose`.
+
+    Attributes:
+      features: output channels.
+      slope: of the leaky ReLU before it; None: none.
+    """
+
+    features: int
+    slope: float | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
+        """The images, twice as high and wide."""
+        kernel, bias = _params(self, x.shape[-1], self.features)
+        return conv.conv_transpose_twice(x, kernel, bias, slope=self.slope)

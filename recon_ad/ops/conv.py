@@ -1,24 +1,42 @@
-"""Transposed convolutions written so that XLA's CPU backend is fast at them and their gradients.
+"""3x3 convolutions, written so that XLA's CPU backend is fast at them and at their gradients.
 
-Arrays are float32 NHWC, kernels HWIO, padding "SAME" as in `jax.lax`. On a CPU XLA is slow at
-convolutions with dilated input, and at gradients with respect to kernels, while it multiplies
-matrices well. So here, on a CPU only:
+Arrays are float32 NHWC, kernels HWIO, padding "SAME" as in `jax.lax`. Every convolution begins with
+a leaky ReLU (`slope`; None: without) and ends with a bias.
 
-- a transposed convolution of stride 2 is one 2x2 convolution that computes the four phases of the
-  output as channels;
-- its gradient with respect to the kernel is one product of two-dimensional matrices for each tap
-  (with more than two dimensions XLA takes a path several times slower).
+On a CPU, XLA multiplies matrices well. It is slow at convolutions with dilated input, at gradients
+with respect to kernels, and at whatever fills fresh memory, which the system hands out page by
+page. So here, on a CPU only:
+
+- a kernel's gradient is one product of two-dimensional matrices, pixels times 3x3 windows;
+- a transposed convolution of stride 2, also where it is the gradient of a convolution of stride 2,
+  is one 2x2 convolution that computes the four phases of the output as channels;
+- to or from few channels, nine shifted copies of these take the place of the windows;
+- a convolution of an image enlarged by repeating its pixels is one of the small image;
+- under differentiation, a few images at a time go all the way, so that what is in between stays in
+  the cache. (Otherwise, as in inference, there is no loop.)
 
 What is computed is the same; on accelerators their libraries' kernels are used. benchmarks/
 cae_step.py measures the difference.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+# Bytes that are worked on at a time: few enough for the cache, and enough for several cores.
+CHUNK = 10 * 2**20
+FEW = 3  # channels
+
+Images = Float[Array, "b h w c"]
+Outputs = Float[Array, "b h2 w2 o"]
+Kernel = Float[Array, "3 3 c o"]
+Bias = Float[Array, " o"]
 
 
 def lowered() -> bool:
@@ -26,70 +44,256 @@ def lowered() -> bool:
     return jax.default_backend() == "cpu"
 
 
+def conv(
+    x: Images, kernel: Kernel, bias: Bias, *, stride: int = 1, slope: float | None = None
+) -> Outputs:
+    """A leaky ReLU, then a convolution of any stride."""
+    halves = stride == 2 and x.shape[1] % 2 == x.shape[2] % 2 == 0
+    if not lowered() or not (stride == 1 or halves):
+        return _plus(_plain(_leaky(x, slope), kernel, stride=stride), bias)
+    if halves:
+        return _halving(slope, x, kernel, bias)
+    if x.shape[3] <= FEW:
+        return _from_few(slope, x, kernel, bias)
+    if kernel.shape[3] <= FEW:
+        return _to_few(slope, x, kernel, bias)
+    return _same(slope, x, kernel, bias)
+
+
 def conv_transpose_twice(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c o"]
-) -> Float[Array, "b h2 w2 o"]:
-    """`lax.conv_transpose` with a 3x3 kernel and stride 2: doubles height and width."""
-    if not lowered():
-        return lax.conv_transpose(x, kernel, (2, 2), "SAME", dimension_numbers=DIMENSIONS)
+    x: Images, kernel: Kernel, bias: Bias, *, slope: float | None = None
+) -> Outputs:
+    """A leaky ReLU, then `lax.conv_transpose` of stride 2, which doubles height and width."""
+    if lowered():
+        return _doubling(slope, x, kernel, bias)
+    y = lax.conv_transpose(_leaky(x, slope), kernel, (2, 2), "SAME", dimension_numbers=DIMENSIONS)
+    return _plus(y, bias)
+
+
+def conv_enlarged(
+    x: Images, kernel: Kernel, bias: Bias, *, times: int, slope: float | None = None
+) -> Outputs:
+    """A leaky ReLU, then every pixel repeated `times` x `times`, then a convolution."""
+    if not lowered() or times < 3:
+        x = jnp.repeat(jnp.repeat(_leaky(x, slope), times, axis=1), times, axis=2)
+        return _plus(_plain(x, kernel), bias)
+    # Of the rows that an input row becomes, the first sees this row and the one above, the last
+    # this row and the one below, and those between, all equal, this row alone. So there are three
+    # rows to compute, and three columns: nine convolutions of the input, with sums of taps.
+    b, h, w, c = x.shape
+    o = kernel.shape[3]
+    taps = np.zeros((3, 3, 3), kernel.dtype)  # row computed, input row (above, this, below), tap
+    taps[[0, 0, 0], [0, 1, 1], [0, 1, 2]] = 1
+    taps[1, 1] = 1
+    taps[[2, 2, 2], [1, 1, 2], [0, 1, 2]] = 1
+    sums = jnp.einsum("pak,qbl,klco->abcpqo", taps, taps, kernel).reshape(3, 3, c, 9 * o)
+    y = _same(slope, x, sums, jnp.tile(bias, 9))
+    y = y.reshape(b, h, w, 3, 3, o).swapaxes(2, 3)
+    for axis in (2, 4):
+        first, between, last = jnp.split(y, 3, axis)
+        y = jnp.concatenate([first, *[between] * (times - 2), last], axis)
+    return y.reshape(b, h * times, w * times, o)
+
+
+def _leaky(x: Images, slope: float | None) -> Images:
+    return x if slope is None else jnp.where(x >= 0, x, slope * x)
+
+
+def _plus(y: Outputs, bias: Bias) -> Outputs:
+    return y + bias.reshape(1, 1, 1, -1)
+
+
+def _plain(x: Images, kernel: Float[Array, "k l c o"], *, stride: int = 1) -> Outputs:
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=DIMENSIONS
+    )
+
+
+def _twice(x: Images, kernel: Kernel) -> Outputs:
     # Output row 2i is kernel[0] · x[i−1] + kernel[2] · x[i], row 2i+1 is kernel[1] · x[i], and so
     # for columns. So each of the four phases (row and column even or odd) is a 2x2 convolution; one
     # convolution computes all four as channels, which are then interleaved.
-    b, h, w, _ = x.shape
-    c, o = kernel.shape[2:]
-    zero = jnp.zeros((c, o), kernel.dtype)
-    source = {(0, 0): 0, (0, 1): 2, (1, 1): 1}  # (phase, tap) -> kernel index
-
-    def tap(p: int, q: int, u: int, v: int) -> Float[Array, "c o"]:
-        if (p, u) in source and (q, v) in source:
-            return kernel[source[p, u], source[q, v]]
-        return zero
-
-    taps = [
-        [jnp.stack([tap(p, q, u, v) for p in (0, 1) for q in (0, 1)], axis=1) for v in (0, 1)]
-        for u in (0, 1)
-    ]
-    phases = jnp.stack([jnp.stack(row) for row in taps]).reshape(2, 2, c, 4 * o)
-    y = conv_valid(jnp.pad(x, ((0, 0), (1, 0), (1, 0), (0, 0))), phases)
-    y = y.reshape(b, h, w, 2, 2, o).transpose(0, 1, 3, 2, 4, 5)
-    return y.reshape(b, 2 * h, 2 * w, o)
+    b, h, w, c = x.shape
+    o = kernel.shape[3]
+    taps = np.zeros((2, 2, 3), kernel.dtype)  # phase, input row (above, this), tap
+    taps[[0, 0, 1], [0, 1, 1], [0, 2, 1]] = 1
+    phases = jnp.einsum("pak,qbl,klco->abcpqo", taps, taps, kernel).reshape(2, 2, c, 4 * o)
+    y = lax.conv_general_dilated(x, phases, (1, 1), ((1, 0), (1, 0)), dimension_numbers=DIMENSIONS)
+    return y.reshape(b, h, w, 2, 2 * o).swapaxes(2, 3).reshape(b, 2 * h, 2 * w, o)
 
 
-@jax.custom_vjp
-def conv_valid(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "k l c o"]
-) -> Float[Array, "b h2 w2 o"]:
-    """A convolution of stride 1 without padding."""
-    return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=DIMENSIONS)
+def _flip(kernel: Float[Array, "k l c o"]) -> Float[Array, "k l o c"]:
+    """The kernel of the transposed convolution, and back."""
+    return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
-def _conv_valid_bwd(
-    saved: tuple[Float[Array, "b h w c"], Float[Array, "k l c o"]],
-    grad: Float[Array, "b h2 w2 o"],
-) -> tuple[Float[Array, "b h w c"], Float[Array, "k l c o"]]:
-    x, kernel = saved
-    rows, columns = kernel.shape[:2]
-    flipped = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
-    around = [(rows - 1, rows - 1), (columns - 1, columns - 1)]
-    to_x = lax.conv_general_dilated(grad, flipped, (1, 1), around, dimension_numbers=DIMENSIONS)
-    return to_x, kernel_gradient(x, grad, size=(rows, columns))
+def _dot(a: Float[Array, "..."], b: Float[Array, "..."], i: int, j: int) -> Float[Array, "m n"]:
+    """The product of matrices that sums over axis i of a and j of b.
+
+    XLA is several times slower if there are more than two axes.
+    """
+    return lax.dot_general(a, b, (((i,), (j,)), ((), ())))
 
 
-conv_valid.defvjp(lambda x, kernel: (conv_valid(x, kernel), (x, kernel)), _conv_valid_bwd)
+def _windows(x: Images, *, stride: int = 1) -> Float[Array, "n k"]:
+    """The 3x3 window of each output pixel, as rows of a matrix."""
+    b, h, w, c = x.shape
+    before = 2 - stride  # "SAME"
+    x = jnp.pad(x, ((0, 0), (before, 1), (before, stride), (0, 0)))
+    if stride == 2:
+        # Two neighbours are copied at once.
+        pairs = x.reshape(b, h + 1, w // 2 + 1, 2 * c)
+        rows = jnp.concatenate([pairs[:, :, :-1], pairs[:, :, 1:, :c]], axis=3)
+    else:
+        rows = jnp.concatenate([x[:, :, j : j + w] for j in range(3)], axis=3)
+    return jnp.stack([rows[:, i : i + h : stride] for i in range(3)], axis=3).reshape(-1, 9 * c)
 
 
-def kernel_gradient(
-    x: Float[Array, "b h w c"], grad: Float[Array, "b h2 w2 o"], *, size: tuple[int, int]
-) -> Float[Array, "k l c o"]:
-    """Gradient with respect to the kernel of `conv_valid`: for each tap, xᵀ · grad."""
-    h, w, o = grad.shape[1:]
-    c = x.shape[3]
-    columns = grad.reshape(-1, o)
-    taps = [
-        lax.dot_general(
-            x[:, i : i + h, j : j + w].reshape(-1, c), columns, (((0,), (0,)), ((), ()))
-        )
-        for i in range(size[0])
-        for j in range(size[1])
-    ]
-    return jnp.stack(taps).reshape(*size, c, o)
+def _kernel_gradient(windows: Float[Array, "n k"], grad: Outputs) -> Kernel:
+    o = grad.shape[3]
+    taps = _dot(grad.reshape(-1, o), windows, 0, 0)
+    return taps.reshape(o, 3, 3, -1).transpose(1, 2, 3, 0)
+
+
+def _shifts(x: Images) -> Float[Array, "k n"]:
+    """The image moved by each tap, as rows of a matrix."""
+    _, h, w, c = x.shape
+    x = jnp.pad(x.transpose(3, 0, 1, 2), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    taps = [x[:, :, i : i + h, j : j + w] for i in range(3) for j in range(3)]
+    return jnp.stack(taps).reshape(9 * c, -1)
+
+
+def _sum_from_few(x: Images, kernel: Kernel) -> Outputs:
+    _, h, w, few = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return sum(
+        x[:, i : i + h, j : j + w, c : c + 1] * kernel[i, j, c].reshape(1, 1, 1, -1)
+        for i in range(3)
+        for j in range(3)
+        for c in range(few)
+    )
+
+
+def _sum_to_few(x: Images, kernel: Kernel) -> Outputs:
+    b, h, w, c = x.shape
+    o = kernel.shape[3]
+    parts = _dot(kernel.swapaxes(2, 3).reshape(9 * o, c), x.reshape(-1, c), 1, 1)
+    parts = parts.reshape(3, 3, o, b, h, w)
+    zero = jnp.zeros((), x.dtype)
+    y = sum(
+        lax.pad(parts[i, j], zero, ((0, 0, 0), (0, 0, 0), (1 - i, i - 1, 0), (1 - j, j - 1, 0)))
+        for i in range(3)
+        for j in range(3)
+    )
+    return y.transpose(1, 2, 3, 0)
+
+
+def _in_chunks(
+    function: Callable[..., tuple[Array, ...]], batches: tuple[Array, ...], *, size: int, sums: int
+) -> tuple[Array, ...]:
+    """`function(*batches)`, a few images at a time.
+
+    Args:
+      function: its first results are batches, its last `sums` are added up over images.
+      batches: its arguments.
+      size: of what it works on, in numbers per image.
+      sums: see `function`.
+    """
+    b = batches[0].shape[0]
+    limit = CHUNK // (size * batches[0].dtype.itemsize)
+    n = max([d for d in range(1, b + 1) if b % d == 0 and d <= limit], default=1)
+    if n == b:
+        return function(*batches)
+    # Every (b / n)-th image, so that devices which share the batch share each chunk.
+    groups = [batch.reshape(n, b // n, *batch.shape[1:]) for batch in batches]
+
+    def chunk(i):
+        return function(*(lax.dynamic_index_in_dim(g, i, 1, keepdims=False) for g in groups))
+
+    shapes = jax.eval_shape(chunk, 0)
+    # Overwritten. Not zeros, which XLA would share between loops and copy for each.
+    any_value = batches[0].reshape(-1)[0]
+    state = [jnp.broadcast_to(any_value, (n, b // n, *s.shape[1:])) for s in shapes]
+    batched = len(shapes) - sums
+    state[batched:] = [jnp.zeros(s.shape, s.dtype) for s in shapes[batched:]]
+
+    def body(i, state):
+        return [
+            lax.dynamic_update_index_in_dim(s, v, i, 1) if k < batched else s + v
+            for k, (s, v) in enumerate(zip(state, chunk(i), strict=True))
+        ]
+
+    state = lax.fori_loop(0, b // n, body, state)
+    return tuple(s.reshape(b, *s.shape[2:]) if k < batched else s for k, s in enumerate(state))
+
+
+def _rewritten(
+    forward: Callable[[Images, Kernel], Outputs],
+    gradients: Callable[[Images, Kernel, Outputs], tuple[Images, Kernel]],
+    *,
+    chunks: bool = True,
+) -> Callable[[float | None, Images, Kernel, Bias], Outputs]:
+    """Leaky ReLU, `forward`, bias, with `gradients` of forward with respect to both arguments."""
+
+    @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+    def op(slope, x, kernel, bias):
+        return _plus(forward(_leaky(x, slope), kernel), bias)
+
+    def size(x, y):
+        sizes = x.size // len(x), y.size // len(y)
+        return max(sizes) + 9 * min(sizes)
+
+    def op_fwd(slope, x, kernel, bias):
+        if not chunks:
+            return op(slope, x, kernel, bias), (x, kernel)
+        y = jax.eval_shape(forward, x, kernel)
+        (y,) = _in_chunks(lambda x: (op(slope, x, kernel, bias),), (x,), size=size(x, y), sums=0)
+        return y, (x, kernel)
+
+    def op_bwd(slope, saved, grad):
+        x, kernel = saved
+
+        def chunk(x, grad):
+            to_x, to_kernel = gradients(_leaky(x, slope), kernel, grad)
+            if slope is not None:
+                to_x = jnp.where(x >= 0, to_x, slope * to_x)
+            return to_x, to_kernel, grad.sum((0, 1, 2))
+
+        return _in_chunks(chunk, (x, grad), size=size(x, grad), sums=2)
+
+    op.defvjp(op_fwd, op_bwd)
+    return op
+
+
+_same = _rewritten(
+    _plain, lambda x, k, grad: (_plain(grad, _flip(k)), _kernel_gradient(_windows(x), grad))
+)
+_halving = _rewritten(
+    functools.partial(_plain, stride=2),
+    lambda x, k, grad: (_twice(grad, _flip(k)), _kernel_gradient(_windows(x, stride=2), grad)),
+)
+
+
+def _doubling_gradients(x, kernel, grad):
+    windows = _windows(grad, stride=2)
+    to_x = _dot(windows, _flip(kernel).reshape(windows.shape[1], -1), 1, 0)
+    return to_x.reshape(x.shape), _flip(_kernel_gradient(windows, x))
+
+
+_doubling = _rewritten(_twice, _doubling_gradients)
+
+
+def _few_kernel_gradient(few, many):
+    taps = _dot(_shifts(few), many.reshape(-1, many.shape[3]), 1, 0)
+    return taps.reshape(3, 3, few.shape[3], many.shape[3])
+
+
+_from_few = _rewritten(
+    _sum_from_few,
+    lambda x, k, grad: (_sum_to_few(grad, _flip(k)), _few_kernel_gradient(x, grad)),
+    chunks=False,  # one pass that stores nothing in between
+)
+_to_few = _rewritten(
+    _sum_to_few,
+    lambda x, k, grad: (_sum_from_few(grad, _flip(k)), _flip(_few_kernel_gradient(grad, x))),
+)

@@ -1,0 +1,87 @@
+"""The CAE in PyTorch, for benchmarks/cae_step.py: the same network, as fast as eager PyTorch is.
+
+Images are float32 [b, c, h, w] in channels_last, turned by 180 degrees, and so are the kernels.
+"SAME" pads even sizes behind the image only, which PyTorch can do with a copy of the image; turned,
+it is in front, which is PyTorch's own `padding=1`.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import PyTree
+
+from recon_ad.models.cae import CODE_CHANNELS, DECODERS, DOWNSCALING, ENCODERS, SLOPE
+
+
+class CAE(torch.nn.Module):
+    """The network with the parameters of `recon_ad.models.cae.CAE`, for images of h x w."""
+
+    def __init__(self, variant: str, size: tuple[int, int], params: PyTree):
+        super().__init__()
+        self.grid = [side // DOWNSCALING for side in size]
+        encoder, decoder = params["encoder"], params["decoder"]
+        self.encoder = torch.nn.ModuleList(
+            _conv(encoder[f"conv{i}"], stride=stride)
+            for i, (_, stride) in enumerate(ENCODERS[variant], start=1)
+        )
+        self.decoder = torch.nn.ModuleList(
+            _conv_transpose(decoder[f"deconv{i}"]) if stride == 2 else _conv(decoder[f"deconv{i}"])
+            for i, (_, stride) in enumerate((*DECODERS[variant], (1, 1)), start=1)
+        )
+        self.times = [stride if stride > 2 else 1 for _, stride in (*DECODERS[variant], (1, 1))]
+        # Between image and vector, pixels are in the original's order.
+        turned = np.arange(CODE_CHANNELS * self.grid[0] * self.grid[1])
+        turned = turned.reshape(*self.grid, CODE_CHANNELS)[::-1, ::-1].reshape(-1)
+        lin1, lin4 = encoder["lin1"], decoder["lin4"]
+        self.lin1 = _linear({"kernel": lin1["kernel"][turned], "bias": lin1["bias"]})
+        self.lin2, self.lin3 = _linear(encoder["lin2"]), _linear(decoder["lin3"])
+        self.lin4 = _linear({"kernel": lin4["kernel"][:, turned], "bias": lin4["bias"][turned]})
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The reconstruction."""
+        x = images
+        for layer in self.encoder:
+            # The windows of stride 4 leave one row and column out.
+            x = _activate(layer(x[:, :, 1:, 1:] if layer.stride == (4, 4) else x))
+        x = x.permute(0, 2, 3, 1).flatten(1)
+        x = _activate(self.lin3(self.lin2(_activate(self.lin1(x)))))
+        x = _activate(self.lin4(x)).unflatten(1, (*self.grid, CODE_CHANNELS)).permute(0, 3, 1, 2)
+        for i, (layer, times) in enumerate(zip(self.decoder, self.times, strict=True)):
+            if times > 1:
+                x = F.interpolate(x, scale_factor=times, mode="nearest")
+            x = layer(x)
+            x = _activate(x) if i + 1 < len(self.decoder) else torch.sigmoid(x)
+        return x
+
+
+def _activate(x):
+    return F.leaky_relu(x, SLOPE)
+
+
+def _load(layer, weight, bias):
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(np.array(weight)))
+        layer.bias.copy_(torch.from_numpy(np.array(bias)))
+    return layer
+
+
+def _conv(params, stride=1):
+    kernel = np.asarray(params["kernel"])[::-1, ::-1].transpose(3, 2, 0, 1)
+    layer = torch.nn.Conv2d(
+        kernel.shape[1], kernel.shape[0], 3, stride, padding=0 if stride == 4 else 1
+    )
+    return _load(layer, kernel, params["bias"])
+
+
+def _conv_transpose(params):
+    # PyTorch's kernel is the gradient's, turned against JAX's; turned again, it is JAX's.
+    kernel = np.asarray(params["kernel"]).transpose(2, 3, 0, 1)
+    layer = torch.nn.ConvTranspose2d(
+        kernel.shape[0], kernel.shape[1], 3, 2, padding=1, output_padding=1
+    )
+    return _load(layer, kernel, params["bias"])
+
+
+def _linear(params):
+    kernel = np.asarray(params["kernel"]).T
+    return _load(torch.nn.Linear(kernel.shape[1], kernel.shape[0]), kernel, params["bias"])
