@@ -12,7 +12,7 @@ from pathlib import Path
 from recon_ad.evaluate import FIGURES
 from recon_ad.runtime import files
 
-SHOWN = ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle")
+SHOWN = ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle", "patch_auroc")
 
 
 def collected(workdir: Path) -> dict:
@@ -36,7 +36,7 @@ def collected(workdir: Path) -> dict:
 
 def row(name: str, run: dict) -> str:
     """A line of the README's table."""
-    figures = ["–" if run[key] is None else f"{run[key]:.3f}" for key in SHOWN]
+    figures = ["–" if run.get(key) is None else f"{run[key]:.3f}" for key in SHOWN]
     explained = f"{run['training']['explained_variance']:.2f}"
     patches = run["training"]["steps"] * run["batch_size"]
     cells = [name, f"{patches:,}", f"{run['train_seconds']:.0f} s", explained, *figures]
