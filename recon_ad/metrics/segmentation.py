@@ -216,20 +216,20 @@ def _collect(
     span = _span(key)
     if span is None:
         present, place = np.unique(key, return_inverse=True)
-        length = len(present)
+        length, kept = len(present), slice(None)
     else:
         low, length = span
-        place = key - np.uint32(low)
-    # Weights make bincount add in float64, which is exact for counts.
-    sums = [
-        np.bincount(place, weights=values, minlength=length)
-        for values in (normal, anomalous, overlap)
-    ]
-    if span is not None:
-        kept = np.flatnonzero(sums[0] + sums[1])
+        place = (key - np.uint32(low)).astype(np.intp)
+        kept = np.flatnonzero(np.bincount(place, minlength=length))
         present = (kept + low).astype(np.uint32)
-        sums = [values[kept] for values in sums]
-    return PixelHistogram(bits, present, *(s.astype(np.int64) for s in sums[:2]), sums[2])
+
+    # One after the other: each is as long as the span, which may be four times the keys. Weights
+    # make bincount add in float64, which is exact for counts.
+    def added(values: np.ndarray, dtype: type) -> np.ndarray:
+        return np.bincount(place, weights=values, minlength=length)[kept].astype(dtype)
+
+    counts = (added(values, np.int64) for values in (normal, anomalous))
+    return PixelHistogram(bits, present, *counts, added(overlap, np.float64))
 
 
 def merge(*histograms: PixelHistogram) -> PixelHistogram:
