@@ -24,20 +24,23 @@ def enlarged(x, kernel, *, times):
     return plain(jnp.repeat(jnp.repeat(x, times, axis=1), times, axis=2), kernel)
 
 
-# Ours with its arguments, and what XLA computes without rewriting.
+# Ours with its arguments, what XLA computes without rewriting, and the kernel's size.
 CASES = {
-    "stride 1": (conv.conv, {}, plain, {}),
-    "stride 2": (conv.conv, {"stride": 2}, plain, {"stride": 2}),
-    "stride 4": (conv.conv, {"stride": 4}, plain, {"stride": 4}),
-    "transposed": (conv.conv_transpose_twice, {}, transposed, {}),
-    "enlarged 2": (conv.conv_enlarged, {"times": 2}, enlarged, {"times": 2}),
-    "enlarged 4": (conv.conv_enlarged, {"times": 4}, enlarged, {"times": 4}),
+    "stride 1": (conv.conv, {}, plain, {}, 3),
+    "stride 2": (conv.conv, {"stride": 2}, plain, {"stride": 2}, 3),
+    "stride 4": (conv.conv, {"stride": 4}, plain, {"stride": 4}, 3),
+    "transposed": (conv.conv_transpose_twice, {}, transposed, {}, 3),
+    "enlarged 2": (conv.conv_enlarged, {"times": 2}, enlarged, {"times": 2}, 3),
+    "enlarged 4": (conv.conv_enlarged, {"times": 4}, enlarged, {"times": 4}, 3),
+    "4x4, stride 1": (conv.conv, {}, plain, {}, 4),
+    "4x4, stride 2": (conv.conv, {"stride": 2}, plain, {"stride": 2}, 4),
+    "4x4, transposed": (conv.conv_transpose_twice, {}, transposed, {}, 4),
 }
 SHAPES = [(2, 4, 6, 3, 5), (1, 3, 3, 1, 1), (3, 8, 8, 16, 4), (4, 5, 7, 4, 1), (4, 6, 8, 1, 6)]
 
 
 def both(case, slope):
-    mine, own, theirs, given = CASES[case]
+    mine, own, theirs, given, _ = CASES[case]
 
     def rewritten(x, kernel, bias):
         return mine(x, kernel, bias, slope=slope, **own)
@@ -58,10 +61,11 @@ def test_values_and_all_gradients_agree_with_xla(monkeypatch, case, shape, slope
     b, h, w, c, o = shape
     keys = jax.random.split(jax.random.key(0), 4)
     x = jax.random.normal(keys[0], (b, h, w, c))
-    kernel, bias = jax.random.normal(keys[1], (3, 3, c, o)), jax.random.normal(keys[2], (o,))
+    size = CASES[case][4]
+    kernel, bias = jax.random.normal(keys[1], (size, size, c, o)), jax.random.normal(keys[2], (o,))
     mine, theirs = both(case, slope)
     expected = theirs(x, kernel, bias)
-    # Sums of up to 9 c = 144 products of size 1 in another order.
+    # Sums of up to 16 c = 256 products of size 1 in another order.
     np.testing.assert_allclose(mine(x, kernel, bias), expected, atol=5e-5)
     weight = jax.random.normal(keys[3], expected.shape)
     gradients = [
@@ -77,9 +81,11 @@ def test_values_and_all_gradients_agree_with_xla(monkeypatch, case, shape, slope
     [
         (Conv(5), nn.Conv(5, (3, 3), padding="SAME")),
         (Conv(5, stride=2), nn.Conv(5, (3, 3), (2, 2), padding="SAME")),
+        (Conv(5, 2, 4), nn.Conv(5, (4, 4), (2, 2), padding="SAME")),
         (UpConv(5), nn.ConvTranspose(5, (3, 3), (2, 2), padding="SAME")),
+        (UpConv(5, 4), nn.ConvTranspose(5, (4, 4), (2, 2), padding="SAME")),
     ],
-    ids=["conv", "strided", "transposed"],
+    ids=["conv", "strided", "strided 4x4", "transposed", "transposed 4x4"],
 )
 def test_the_layers_have_linens_parameters_and_values(layer, linens):
     x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))

@@ -11,50 +11,54 @@ from jaxtyping import Array, Float
 from recon_ad.ops import conv
 
 
-def _params(module: nn.Module, channels: int, features: int) -> tuple[Array, Array]:
-    shape = (3, 3, channels, features)
+def _params(module: nn.Module, size: int, channels: int, features: int) -> tuple[Array, Array]:
+    shape = (size, size, channels, features)
     kernel = module.param("kernel", nn.initializers.lecun_normal(), shape)
     bias = module.param("bias", nn.initializers.zeros_init(), (features,))
     return jnp.asarray(kernel), jnp.asarray(bias)
 
 
 class Conv(nn.Module):
-    """A 3x3 convolution, "SAME", as `nn.Conv`.
+    """A 3x3 convolution, or a 4x4 one of stride 2, "SAME", as `nn.Conv`.
 
     Attributes:
       features: output channels.
       stride: of the convolution.
+      size: of the kernel.
       enlarge: how many times each pixel is repeated, in rows and columns, before it.
       slope: of the leaky ReLU before it; None: none.
     """
 
     features: int
     stride: int = 1
+    size: int = 3
     enlarge: int = 1
     slope: float | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
         """The convolved images."""
-        kernel, bias = _params(self, x.shape[-1], self.features)
+        kernel, bias = _params(self, self.size, x.shape[-1], self.features)
         if self.enlarge > 1:
             return conv.conv_enlarged(x, kernel, bias, times=self.enlarge, slope=self.slope)
         return conv.conv(x, kernel, bias, stride=self.stride, slope=self.slope)
 
 
 class UpConv(nn.Module):
-    """A 3x3 transposed convolution of stride 2, "SAME", as `nn.ConvTranspose`.
+    """A 3x3 or 4x4 transposed convolution of stride 2, "SAME", as `nn.ConvTranspose`.
 
     Attributes:
       features: output channels.
+      size: of the kernel.
       slope: of the leaky ReLU before it; None: none.
     """
 
     features: int
+    size: int = 3
     slope: float | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
         """The images, twice as high and wide."""
-        kernel, bias = _params(self, x.shape[-1], self.features)
+        kernel, bias = _params(self, self.size, x.shape[-1], self.features)
         return conv.conv_transpose_twice(x, kernel, bias, slope=self.slope)

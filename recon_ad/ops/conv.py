@@ -1,4 +1,4 @@
-"""3x3 convolutions, written so that XLA's CPU backend is fast at them and at their gradients.
+"""3x3 and 4x4 convolutions, written so that XLA's CPU backend is fast at them and their gradients.
 
 Arrays are float32 NHWC, kernels HWIO, padding "SAME" as in `jax.lax`. Every convolution begins with
 a leaky ReLU (`slope`; None: without) and ends with a bias.
@@ -10,6 +10,8 @@ page. So here, on a CPU only:
 - a kernel's gradient is one product of two-dimensional matrices, pixels times 3x3 windows;
 - a transposed convolution of stride 2, also where it is the gradient of a convolution of stride 2,
   is one 2x2 convolution that computes the four phases of the output as channels;
+- a 4x4 convolution of stride 2 is a 2x2 convolution of the image whose 2x2 blocks are channels, and
+  a transposed one the way back;
 - to or from few channels, nine shifted copies of these take the place of the windows;
 - a convolution of an image enlarged by repeating its pixels is one of the small image;
 - under differentiation, a few images at a time go all the way, so that what is in between stays in
@@ -35,7 +37,7 @@ FEW = 3  # channels
 
 Images = Float[Array, "b h w c"]
 Outputs = Float[Array, "b h2 w2 o"]
-Kernel = Float[Array, "3 3 c o"]
+Kernel = Float[Array, "s s c o"]  # s is 3, or 4 with stride 2
 Bias = Float[Array, " o"]
 
 
@@ -49,10 +51,10 @@ def conv(
 ) -> Outputs:
     """A leaky ReLU, then a convolution of any stride."""
     halves = stride == 2 and x.shape[1] % 2 == x.shape[2] % 2 == 0
-    if not lowered() or not (stride == 1 or halves):
+    if not lowered() or not (halves or (stride == 1 and kernel.shape[0] == 3)):
         return _plus(_plain(_leaky(x, slope), kernel, stride=stride), bias)
     if halves:
-        return _halving(slope, x, kernel, bias)
+        return (_halving if kernel.shape[0] == 3 else _halving_blocks)(slope, x, kernel, bias)
     if x.shape[3] <= FEW:
         return _from_few(slope, x, kernel, bias)
     if kernel.shape[3] <= FEW:
@@ -65,7 +67,7 @@ def conv_transpose_twice(
 ) -> Outputs:
     """A leaky ReLU, then `lax.conv_transpose` of stride 2, which doubles height and width."""
     if lowered():
-        return _doubling(slope, x, kernel, bias)
+        return (_doubling if kernel.shape[0] == 3 else _doubling_blocks)(slope, x, kernel, bias)
     y = lax.conv_transpose(_leaky(x, slope), kernel, (2, 2), "SAME", dimension_numbers=DIMENSIONS)
     return _plus(y, bias)
 
@@ -281,6 +283,60 @@ def _doubling_gradients(x, kernel, grad):
 
 
 _doubling = _rewritten(_twice, _doubling_gradients)
+
+
+# 4x4, stride 2: output (i, j) sees the four 2x2 blocks around it, so with blocks as channels the
+# kernel is 2x2 and nothing is computed twice.
+def _blocks(x: Images) -> Float[Array, "b h3 w3 c4"]:
+    """The 2x2 blocks of the images, which are first given a border of one pixel."""
+    b, h, w, c = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = x.reshape(b, h // 2 + 1, 2, w // 2 + 1, 2 * c).swapaxes(2, 3)
+    return x.reshape(b, h // 2 + 1, w // 2 + 1, 4 * c)
+
+
+def _from_blocks(blocks: Float[Array, "b h3 w3 c4"]) -> Images:
+    """The images again, without the border."""
+    b, h, w, c = blocks.shape
+    x = blocks.reshape(b, h, w, 2, c // 2).swapaxes(2, 3).reshape(b, 2 * h, 2 * w, c // 4)
+    return x[:, 1:-1, 1:-1]
+
+
+def _block_kernel(kernel: Kernel) -> Float[Array, "2 2 c4 o"]:
+    _, _, c, o = kernel.shape
+    return kernel.reshape(2, 2, 2, 2, c, o).swapaxes(1, 2).reshape(2, 2, 4 * c, o)
+
+
+def _halve_blocks(x: Images, kernel: Kernel) -> Outputs:
+    return lax.conv_general_dilated(
+        _blocks(x), _block_kernel(kernel), (1, 1), "VALID", dimension_numbers=DIMENSIONS
+    )
+
+
+def _double_blocks(x: Images, kernel: Kernel) -> Outputs:
+    back = _flip(_block_kernel(_flip(kernel)))
+    return _from_blocks(
+        lax.conv_general_dilated(x, back, (1, 1), ((1, 1),) * 2, dimension_numbers=DIMENSIONS)
+    )
+
+
+def _block_kernel_gradient(x: Images, grad: Outputs) -> Kernel:
+    blocks = _blocks(x)
+    _, h, w, o = grad.shape
+    around = [blocks[:, i : i + h, j : j + w] for i in range(2) for j in range(2)]
+    windows = jnp.concatenate(around, axis=3).reshape(-1, 16 * x.shape[3])
+    taps = _dot(grad.reshape(-1, o), windows, 0, 0).reshape(o, 2, 2, 2, 2, -1)
+    return taps.transpose(1, 3, 2, 4, 5, 0).reshape(4, 4, -1, o)
+
+
+_halving_blocks = _rewritten(
+    _halve_blocks,
+    lambda x, k, grad: (_double_blocks(grad, _flip(k)), _block_kernel_gradient(x, grad)),
+)
+_doubling_blocks = _rewritten(
+    _double_blocks,
+    lambda x, k, grad: (_halve_blocks(grad, _flip(k)), _flip(_block_kernel_gradient(grad, x))),
+)
 
 
 def _few_kernel_gradient(few, many):
