@@ -1,0 +1,268 @@
+"""The structural similarity map (SSIM) of two batches of images, and its gradient.
+
+Images are floating point [b, h, w, c]; each channel is compared by itself, and maps are not reduced.
+S = l · cs (Wang et al. 2004, eq. 13) is computed from the sum u = x + y and the difference
+v = x − y, which four filtered maps suffice for instead of five:
+
+    S = (1 − μv² / (μx² + μy² + C1)) · (1 − σv² / (σx² + σy² + C2)),
+    μx² + μy² = (μu² + μv²) / 2,  σx² + σy² = (σu² + σv²) / 2.
+
+So S is exactly 1 where the images are equal, and rounding grows with their difference only.
+
+E[x²] − E[x]² cancels: with 8 bits of mantissa nothing is left of it, with 24 an error of 1e-4 on
+bright surfaces. Here variances are sums of squared differences from the window's middle pixel,
+first along columns and then along rows (law of total variance), so that no offset of the images
+matters. All arithmetic is in float32 at least, and there is no matrix product whose precision a
+backend could choose.
+
+The window is applied as weighted sums of shifted images, which compilers make fast loops of. On a
+CPU some rows are worked on at a time, so that what is in between stays in the cache and a large
+image needs no more memory than itself. benchmarks/ssim.py measures it.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from recon_ad.ops.conv import lowered
+
+ROWS = 64  # of the map, computed at a time on a CPU
+SIGMA = 1.5  # of the Gaussian window, in pixels (Wang et al. 2004, section III-B)
+K1, K2 = 0.01, 0.03  # (Wang et al. 2004, section III-B)
+
+Images = Float[Array, "b h w c"]
+Maps = Float[Array, "b h2 w2 c"]
+# Height, then width and channels as one axis, along which neighbours are `channels` apart.
+Flat = Float[Array, "b h wc"]
+# The sum and the difference of two images.
+Pair = Float[Array, "2 b h wc"]
+
+
+class _Options(NamedTuple):
+    """What is known before tracing."""
+
+    weights: tuple[float, ...]
+    c1: float
+    c2: float
+    channels: int
+
+
+def ssim_map(
+    x: Float[Array, "b h w c"],
+    y: Float[Array, "b h w c"],
+    *,
+    data_range: float,
+    window: int,
+    kind: str,
+    border: str,
+) -> Float[Array, "b h2 w2 c"]:
+    """S in [−1, 1] at each pixel and channel; 1 where the images agree (Wang et al. 2004, eq. 13).
+
+    Variances are the window's own (divided by the sum of weights, not by one less), as with
+    scikit-image's `gaussian_weights=True, use_sample_covariance=False`.
+
+    Args:
+      x: images.
+      y: as many of the same size; x and y may be exchanged.
+      data_range: L, the difference between the largest and smallest possible value.
+      window: side of the square window in pixels, odd.
+      kind: "gaussian" (standard deviation 1.5 px, cut off at the window) or "uniform".
+      border: "reflect" continues images by their mirror image, edge pixels included (SciPy's
+        "reflect"), and the map has their size; "valid" keeps to windows inside, and the map is
+        smaller by window − 1.
+
+    Returns:
+      float32, or float64 if the images are.
+
+    Raises:
+      ValueError: if the arguments do not fit together.
+    """
+    _check(x.shape, y.shape, data_range=data_range, window=window, kind=kind, border=border)
+    dtype = jnp.promote_types(jnp.promote_types(x.dtype, y.dtype), jnp.float32)
+    x, y = x.astype(dtype), y.astype(dtype)
+    if border == "reflect":
+        around = ((0, 0), (window // 2, window // 2), (window // 2, window // 2), (0, 0))
+        x, y = (jnp.pad(images, around, mode="symmetric") for images in (x, y))
+    weights = tuple(window_weights(window, kind=kind).tolist())
+    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+    b, h, w, c = x.shape
+    flat = _ssim(_Options(weights, c1, c2, c), x.reshape(b, h, -1), y.reshape(b, h, -1))
+    return flat.reshape(b, h - window + 1, w - window + 1, c)
+
+
+def window_weights(window: int, *, kind: str) -> Float[np.ndarray, " n"]:
+    """One side of the separable window; symmetric, adds up to 1."""
+    offsets = np.arange(window) - window // 2
+    weights = np.exp(-0.5 * (offsets / SIGMA) ** 2) if kind == "gaussian" else np.ones(window)
+    return weights / weights.sum()
+
+
+def _check(
+    x: tuple[int, ...],
+    y: tuple[int, ...],
+    *,
+    data_range: float,
+    window: int,
+    kind: str,
+    border: str,
+) -> None:
+    if x != y:
+        raise ValueError(f"SSIM compares images of one size, but these are {x} and {y}.")
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"The SSIM window is {window} px, but must be odd: it has a middle pixel.")
+    if window > min(x[1:3]):
+        raise ValueError(
+            f"The SSIM window of {window} px is larger than the images of {x[1]}x{x[2]} px: "
+            "choose a smaller window or larger images."
+        )
+    if not data_range > 0:
+        raise ValueError(f"The data range of SSIM is {data_range}, but must be above 0.")
+    if kind not in ("gaussian", "uniform"):
+        raise ValueError(f'The SSIM window is "{kind}", but must be "gaussian" or "uniform".')
+    if border not in ("reflect", "valid"):
+        raise ValueError(f'The border of SSIM is "{border}", but must be "reflect" or "valid".')
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _ssim(options: _Options, x: Flat, y: Flat) -> Flat:
+    rows, starts = _blocks(x, len(options.weights))
+    if len(starts) == 1:
+        return _block(options, x, y)
+    size = rows + len(options.weights) - 1
+
+    def body(i, out):
+        start = jnp.asarray(starts)[i]
+        near = [lax.dynamic_slice_in_dim(images, start, size, axis=1) for images in (x, y)]
+        return lax.dynamic_update_slice_in_dim(out, _block(options, *near), start, axis=1)
+
+    shape = jax.eval_shape(functools.partial(_block, options), x, y).shape
+    # Overwritten. Not zeros, which XLA would share between loops and copy for each.
+    return lax.fori_loop(0, len(starts), body, jnp.broadcast_to(x[:, :1, :1], shape))
+
+
+def _forward(options: _Options, x: Flat, y: Flat) -> tuple[Flat, tuple[Flat, Flat]]:
+    return _ssim(options, x, y), (x, y)
+
+
+def _backward(options: _Options, saved: tuple[Flat, Flat], grad: Flat) -> tuple[Flat, Flat]:
+    x, y = saved
+    rows, starts = _blocks(x, len(options.weights))
+    if len(starts) == 1:
+        return _block_gradients(options, x, y, grad)
+    size = rows + len(options.weights) - 1
+
+    def body(i, totals):
+        start = jnp.asarray(starts)[i]
+        near = [lax.dynamic_slice_in_dim(images, start, size, axis=1) for images in (x, y)]
+        # The last block overlaps the one before it: what that has counted is left out.
+        own = lax.dynamic_slice_in_dim(grad, start, rows, axis=1)
+        own = jnp.where((start + jnp.arange(rows) >= i * rows).reshape(1, -1, 1), own, 0.0)
+        parts = _block_gradients(options, *near, own)
+        sums = [
+            lax.dynamic_slice_in_dim(total, start, size, axis=1) + part
+            for total, part in zip(totals, parts, strict=True)
+        ]
+        return tuple(
+            lax.dynamic_update_slice_in_dim(total, part, start, axis=1)
+            for total, part in zip(totals, sums, strict=True)
+        )
+
+    return lax.fori_loop(0, len(starts), body, (jnp.zeros_like(x), jnp.zeros_like(y)))
+
+
+_ssim.defvjp(_forward, _backward)
+
+
+def _blocks(x: Flat, window: int) -> tuple[int, np.ndarray]:
+    """Rows of the map in a block, and the first row of each."""
+    height = x.shape[1] - window + 1
+    if not lowered() or height <= ROWS:
+        return height, np.zeros(1, np.int32)
+    starts = np.arange(0, height, ROWS, dtype=np.int32)
+    return ROWS, np.minimum(starts, height - ROWS)
+
+
+def _block(options: _Options, x: Flat, y: Flat) -> Flat:
+    return _similarity(options, *_statistics(options, jnp.stack([x + y, x - y])))
+
+
+def _block_gradients(options: _Options, x: Flat, y: Flat, grad: Flat) -> tuple[Flat, Flat]:
+    """Of the sum of `_block` times `grad`. What a caller does not use, XLA leaves out."""
+    # With μ = Σ w z and σ² = Σ w z² − μ², that is Σ w (∂μ − 2 ∂σ² μ) + 2 z Σ w ∂σ². Offsets cancel
+    # in it, so they are taken from the images first.
+    b, h, wc = x.shape
+    c = options.channels
+    means = [jnp.mean(z.reshape(b, h, wc // c, c), (1, 2)) for z in (x, y)]
+    x0, y0 = (jnp.tile(m, (1, wc // c)).reshape(b, 1, wc) for m in means)
+    x, y = x - x0, y - y0
+    u, v = x + y, x - y
+    mean, variance = _statistics(options, jnp.stack([u, v]))
+    offset = jnp.stack([x0 + y0, x0 - y0])[..., : mean.shape[-1]]
+    _, pull = jax.vjp(functools.partial(_similarity, options), mean + offset, variance)
+    to_mean, to_variance = pull(grad)
+    to_u, to_v = to_mean - 2 * to_variance * mean
+    from_u = 2 * u * _spread(options, to_variance[0])
+    from_v = 2 * v * _spread(options, to_variance[1])
+    return (
+        _spread(options, to_u + to_v) + from_u + from_v,
+        _spread(options, to_u - to_v) + from_u - from_v,
+    )
+
+
+def _statistics(options: _Options, z: Pair) -> tuple[Pair, Pair]:
+    """Mean and variance in the window around each pixel that has one."""
+    mean, variance = _moments(options, z, axis=2, step=1)
+    variance = _mean(options, variance, axis=3, step=options.channels)
+    mean, between = _moments(options, mean, axis=3, step=options.channels)
+    return mean, variance + between
+
+
+def _similarity(options: _Options, mean: Pair, variance: Pair) -> Flat:
+    square = mean**2
+    luminance = square[1] / ((square[0] + square[1]) / 2 + options.c1)
+    structure = variance[1] / ((variance[0] + variance[1]) / 2 + options.c2)
+    return (1 - luminance) * (1 - structure)
+
+
+def _shifted(options: _Options, z: Array, *, axis: int, step: int) -> list[Array]:
+    """The image seen from each place in the window."""
+    count = len(options.weights)
+    size = z.shape[axis] - (count - 1) * step
+    return [lax.slice_in_dim(z, k * step, k * step + size, axis=axis) for k in range(count)]
+
+
+def _mean(options: _Options, z: Array, *, axis: int, step: int) -> Array:
+    shifted = _shifted(options, z, axis=axis, step=step)
+    return sum(w * near for w, near in zip(options.weights, shifted, strict=True))
+
+
+def _moments(options: _Options, z: Array, *, axis: int, step: int) -> tuple[Array, Array]:
+    """Mean and variance along an axis, from differences to the middle.
+
+    The middle's own difference is 0 and its weight w0 is not among the others, so that by Cauchy
+    and Schwarz the variance is at least w0 times its first term: never below 0, rounding included.
+    """
+    shifted = _shifted(options, z, axis=axis, step=step)
+    middle = shifted[len(shifted) // 2]
+    first = second = jnp.zeros_like(middle)
+    for k, (w, near) in enumerate(zip(options.weights, shifted, strict=True)):
+        if k != len(shifted) // 2:
+            difference = near - middle
+            first += w * difference
+            second += w * difference**2
+    return middle + first, second - first**2
+
+
+def _spread(options: _Options, maps: Flat) -> Flat:
+    """The transpose of averaging over windows, which are symmetric: from map to image."""
+    more = len(options.weights) - 1
+    padded = jnp.pad(maps, ((0, 0), (more, more), (more * options.channels,) * 2))
+    # Without barriers XLA computes what is padded once for each shift.
+    padded = lax.optimization_barrier(padded)
+    columns = _mean(options, padded, axis=2, step=options.channels)
+    return _mean(options, lax.optimization_barrier(columns), axis=1, step=1)
