@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from recon_ad.detector import Detector, load
 from recon_ad.diagnosis import verdict
 from recon_ad.errors import UserError
 from recon_ad.methods import build_method
-from recon_ad.methods.base import Method, TrainState
+from recon_ad.methods.base import Method, TrainState, Variables
 from recon_ad.report import reconstruction_sheet
 from recon_ad.report.pictures import encode
 from recon_ad.runtime import files
@@ -53,6 +54,8 @@ logger = logging.getLogger("recon_ad")
 
 WARM_UP, PROFILED = 10, 5  # steps before the profiler starts, and that it looks at
 SAMPLES = 8  # patches whose reconstruction is drawn at each held-out evaluation
+# Looks on at each held-out evaluation: step, what inference needs, seconds of training so far.
+Watch = Callable[[int, Variables, float], None]
 
 
 def check_same_run(workdir: Path, name: str, content: dict[str, Any]) -> None:
@@ -85,6 +88,7 @@ def fit_state(
     *,
     method: Method,
     profile: bool,
+    watch: Watch | None = None,
 ) -> tuple[TrainState, dict[str, Any]]:
     """The training loop: the chosen state and what the run has to tell."""
     c = config.train
@@ -174,14 +178,17 @@ def fit_state(
                     check_finite(done, part)  # before anything of it is kept
                 measured = summed(measured)
                 writer.scalars(done, {f"heldout_{k}": v for k, v in measured.items()})
+                variables = method.finish(frozen, state, ()) if draw or watch else None
                 if draw:
-                    variables = method.finish(frozen, state, ())
                     shown = jax.device_get(draw(variables, jax.device_put(samples, everywhere)))
                     sheet = reconstruction_sheet(samples, shown)
                     files.write_bytes(
                         workdir / "samples" / f"step_{done:07d}.png", encode(sheet, quality=None)
                     )
                     writer.image(done, "reconstructions", sheet)
+                if watch:
+                    with jax.transfer_guard("allow"):  # it may run a detector
+                        watch(done, jax.device_get(variables), book["train_seconds"])
                 # A copy: the checkpoint is written while training goes on.
                 checkpoints.save(done, state, dict(book), loss=measured["loss"])
                 meter.start_clock()
@@ -226,6 +233,7 @@ def train(
     *,
     source: Source | None = None,
     profile: bool = False,
+    watch: Watch | None = None,
 ) -> Detector:
     """Trains, or resumes, and calibrates; the detector is in `workdir/detector` afterwards.
 
@@ -234,6 +242,8 @@ def train(
       workdir: directory of this run; made if absent.
       source: images, where they are not what the config names.
       profile: writes a profile of a few steps to `workdir/profile`.
+      watch: called at each held-out evaluation; its time is no training time. After a resumption it
+        may see a step again.
 
     Raises:
       UserError: the config, the images or the workdir do not fit; the sentence says how.
@@ -283,7 +293,9 @@ def train(
         return load(workdir / "detector")
 
     logger.info("held out for calibration: %s", holdout.how)
-    state, story = fit_state(config, workdir, images, patches, method=method, profile=profile)
+    state, story = fit_state(
+        config, workdir, images, patches, method=method, profile=profile, watch=watch
+    )
     detector = Detector(
         config,
         channels=images.channels,
