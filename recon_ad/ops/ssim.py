@@ -1,7 +1,7 @@
 """The structural similarity map (SSIM) of two batches of images, and its gradient.
 
-Images are floating point [b, h, w, c]; each channel is compared by itself, and maps are not reduced.
-S = l · cs (Wang et al. 2004, eq. 13) is computed from the sum u = x + y and the difference
+Images are floating point [b, h, w, c]. Each channel is compared by itself; maps are not reduced.
+S (Wang et al. 2004, eq. 13) is computed from the sum u = x + y and the difference
 v = x − y, which four filtered maps suffice for instead of five:
 
     S = (1 − μv² / (μx² + μy² + C1)) · (1 − σv² / (σx² + σy² + C2)),
@@ -17,17 +17,19 @@ backend could choose.
 
 The window is applied as weighted sums of shifted images, which compilers make fast loops of. On a
 CPU some rows are worked on at a time, so that what is in between stays in the cache and a large
-image needs no more memory than itself. benchmarks/ssim.py measures it.
+image needs little more memory than itself and its map. The gradient is written out, with the maps
+computed again rather than kept. benchmarks/ssim.py measures it.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from recon_ad.ops.conv import lowered
 
@@ -35,12 +37,13 @@ ROWS = 64  # of the map, computed at a time on a CPU
 SIGMA = 1.5  # of the Gaussian window, in pixels (Wang et al. 2004, section III-B)
 K1, K2 = 0.01, 0.03  # (Wang et al. 2004, section III-B)
 
-Images = Float[Array, "b h w c"]
-Maps = Float[Array, "b h2 w2 c"]
-# Height, then width and channels as one axis, along which neighbours are `channels` apart.
+# Images and maps with width and channels as one axis, along which neighbours are `channels` apart.
 Flat = Float[Array, "b h wc"]
-# The sum and the difference of two images.
+FlatMap = Float[Array, "b h2 wc2"]
+# Of the sum and of the difference of two images: these, and statistics of columns and of windows.
 Pair = Float[Array, "2 b h wc"]
+PairColumns = Float[Array, "2 b h2 wc"]
+PairMap = Float[Array, "2 b h2 wc2"]
 
 
 class _Options(NamedTuple):
@@ -129,40 +132,42 @@ def _check(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _ssim(options: _Options, x: Flat, y: Flat) -> Flat:
-    rows, starts = _blocks(x, len(options.weights))
+def _ssim(options: _Options, x: Flat, y: Flat) -> FlatMap:
+    more = len(options.weights) - 1
+    shape = (x.shape[0], x.shape[1] - more, x.shape[2] - more * options.channels)
+    rows, starts = _blocks(shape[1])
     if len(starts) == 1:
-        return _block(options, x, y)
-    size = rows + len(options.weights) - 1
+        return _block(options, x, y, None)
 
     def body(i, out):
         start = jnp.asarray(starts)[i]
-        near = [lax.dynamic_slice_in_dim(images, start, size, axis=1) for images in (x, y)]
-        return lax.dynamic_update_slice_in_dim(out, _block(options, *near), start, axis=1)
+        near = [lax.dynamic_slice_in_dim(z, start, rows + more, axis=1) for z in (x, y)]
+        part = _block(options, *near, start >= 0)
+        return lax.dynamic_update_slice_in_dim(out, part, start, axis=1)
 
-    shape = jax.eval_shape(functools.partial(_block, options), x, y).shape
     # Overwritten. Not zeros, which XLA would share between loops and copy for each.
     return lax.fori_loop(0, len(starts), body, jnp.broadcast_to(x[:, :1, :1], shape))
 
 
-def _forward(options: _Options, x: Flat, y: Flat) -> tuple[Flat, tuple[Flat, Flat]]:
+def _forward(options: _Options, x: Flat, y: Flat) -> tuple[FlatMap, tuple[Flat, Flat]]:
     return _ssim(options, x, y), (x, y)
 
 
-def _backward(options: _Options, saved: tuple[Flat, Flat], grad: Flat) -> tuple[Flat, Flat]:
+def _backward(options: _Options, saved: tuple[Flat, Flat], grad: FlatMap) -> tuple[Flat, Flat]:
     x, y = saved
-    rows, starts = _blocks(x, len(options.weights))
+    size = len(options.weights) - 1
+    rows, starts = _blocks(grad.shape[1])
     if len(starts) == 1:
-        return _block_gradients(options, x, y, grad)
-    size = rows + len(options.weights) - 1
+        return _block_gradients(options, x, y, grad, None)
+    size += rows
 
     def body(i, totals):
         start = jnp.asarray(starts)[i]
-        near = [lax.dynamic_slice_in_dim(images, start, size, axis=1) for images in (x, y)]
+        near = [lax.dynamic_slice_in_dim(z, start, size, axis=1) for z in (x, y)]
         # The last block overlaps the one before it: what that has counted is left out.
         own = lax.dynamic_slice_in_dim(grad, start, rows, axis=1)
         own = jnp.where((start + jnp.arange(rows) >= i * rows).reshape(1, -1, 1), own, 0.0)
-        parts = _block_gradients(options, *near, own)
+        parts = _block_gradients(options, *near, own, start >= 0)
         sums = [
             lax.dynamic_slice_in_dim(total, start, size, axis=1) + part
             for total, part in zip(totals, parts, strict=True)
@@ -178,54 +183,123 @@ def _backward(options: _Options, saved: tuple[Flat, Flat], grad: Flat) -> tuple[
 _ssim.defvjp(_forward, _backward)
 
 
-def _blocks(x: Flat, window: int) -> tuple[int, np.ndarray]:
+def _blocks(height: int) -> tuple[int, np.ndarray]:
     """Rows of the map in a block, and the first row of each."""
-    height = x.shape[1] - window + 1
-    if not lowered() or height <= ROWS:
+    if not lowered() or height == 1:
         return height, np.zeros(1, np.int32)
-    starts = np.arange(0, height, ROWS, dtype=np.int32)
-    return ROWS, np.minimum(starts, height - ROWS)
+    # Two at least: XLA would unroll a loop of one, and see through `_stored`.
+    count = max(2, -(-height // ROWS))
+    rows = -(-height // count)
+    return rows, np.minimum(np.arange(count, dtype=np.int32) * rows, height - rows)
 
 
-def _block(options: _Options, x: Flat, y: Flat) -> Flat:
-    return _similarity(options, *_statistics(options, jnp.stack([x + y, x - y])))
+def _stored(
+    function: Callable[..., PyTree[Array]], *args: Array, always: Bool[Array, ""] | None
+) -> PyTree[Array]:
+    """`function(*args)`, in memory before anything reads it.
+
+    Otherwise a compiler may compute what is shifted once for each shift, 20 times as slow. XLA on a
+    CPU ignores optimization barriers, but not a condition that it cannot know.
+
+    Args:
+      function: what to compute.
+      args: its arguments.
+      always: true, though the compiler cannot know; None: an optimization barrier will do.
+    """
+    if always is None:
+        return lax.optimization_barrier(function(*args))
+    shapes = jax.eval_shape(function, *args)
+
+    def never(*_):
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    return lax.cond(always, function, never, *args)
 
 
-def _block_gradients(options: _Options, x: Flat, y: Flat, grad: Flat) -> tuple[Flat, Flat]:
-    """Of the sum of `_block` times `grad`. What a caller does not use, XLA leaves out."""
-    # With μ = Σ w z and σ² = Σ w z² − μ², that is Σ w (∂μ − 2 ∂σ² μ) + 2 z Σ w ∂σ². Offsets cancel
-    # in it, so they are taken from the images first.
+def _block(options: _Options, x: Flat, y: Flat, always: Bool[Array, ""] | None) -> FlatMap:
+    z, offset = _pair(options, x, y, always)
+    columns = _stored(functools.partial(_along_columns, options), z, always=always)
+
+    def compare(mean, variance, offset):
+        mean, variance = _along_rows(options, mean, variance)
+        return _similarity(options, *(mean + offset), *variance)
+
+    return _stored(compare, *columns, offset, always=always)
+
+
+def _pair(
+    options: _Options, x: Flat, y: Flat, always: Bool[Array, ""] | None
+) -> tuple[Pair, Float[Array, "2 b 1 wc2"]]:
+    """Sum and difference less their offsets, which x + y would be rounded to; the offsets."""
     b, h, wc = x.shape
     c = options.channels
     means = [jnp.mean(z.reshape(b, h, wc // c, c), (1, 2)) for z in (x, y)]
-    x0, y0 = (jnp.tile(m, (1, wc // c)).reshape(b, 1, wc) for m in means)
-    x, y = x - x0, y - y0
-    u, v = x + y, x - y
-    mean, variance = _statistics(options, jnp.stack([u, v]))
-    offset = jnp.stack([x0 + y0, x0 - y0])[..., : mean.shape[-1]]
-    _, pull = jax.vjp(functools.partial(_similarity, options), mean + offset, variance)
-    to_mean, to_variance = pull(grad)
-    to_u, to_v = to_mean - 2 * to_variance * mean
-    from_u = 2 * u * _spread(options, to_variance[0])
-    from_v = 2 * v * _spread(options, to_variance[1])
-    return (
-        _spread(options, to_u + to_v) + from_u + from_v,
-        _spread(options, to_u - to_v) + from_u - from_v,
-    )
+    x0, y0 = (jnp.tile(mean, (1, wc // c)).reshape(b, 1, wc) for mean in means)
+
+    def pair(x, y, x0, y0):
+        x, y = x - x0, y - y0
+        return jnp.stack([x + y, x - y])
+
+    z = _stored(pair, x, y, x0, y0, always=always)
+    return z, jnp.stack([x0 + y0, x0 - y0])[..., : wc - (len(options.weights) - 1) * c]
 
 
-def _statistics(options: _Options, z: Pair) -> tuple[Pair, Pair]:
-    """Mean and variance in the window around each pixel that has one."""
-    mean, variance = _moments(options, z, axis=2, step=1)
-    variance = _mean(options, variance, axis=3, step=options.channels)
-    mean, between = _moments(options, mean, axis=3, step=options.channels)
-    return mean, variance + between
+def _block_gradients(
+    options: _Options, x: Flat, y: Flat, grad: FlatMap, always: Bool[Array, ""] | None
+) -> tuple[Flat, Flat]:
+    """Of the sum of `_block` times `grad`. What a caller does not use, XLA leaves out."""
+    # With μ = Σ w z and σ² = Σ w z² − μ², that is Σ w (∂μ − 2 μ ∂σ²) + 2 z Σ w ∂σ².
+    c = options.channels
+    more = len(options.weights) - 1
+
+    def to_statistics(mean, variance, offset, grad):
+        """∂μ − 2 μ ∂σ² for x and for y, ∂σ² for u and for v; zeros around."""
+        similarity = functools.partial(_similarity, options)
+        _, pull = jax.vjp(similarity, *(mean + offset), *variance)
+        to_u, to_v, to_u_variance, to_v_variance = pull(grad)
+        to_u = to_u - 2 * mean[0] * to_u_variance
+        to_v = to_v - 2 * mean[1] * to_v_variance
+        around = ((0, 0), (more, more), (more * c, more * c))
+        maps = (to_u + to_v, to_u - to_v, to_u_variance, to_v_variance)
+        return tuple(jnp.pad(m, around) for m in maps)
+
+    # The transpose of averaging over windows, which are symmetric, is averaging over windows.
+    def along_rows(*maps):
+        return tuple(_mean(options, m, axis=-1, step=c) for m in maps)
+
+    def to_images(z, *maps):
+        to_x, to_y, to_u2, to_v2 = (_mean(options, m, axis=-2, step=1) for m in maps)
+        from_u, from_v = 2 * z[0] * to_u2, 2 * z[1] * to_v2
+        return to_x + from_u + from_v, to_y + from_u - from_v
+
+    z, offset = _pair(options, x, y, always)
+    columns = _stored(functools.partial(_along_columns, options), z, always=always)
+    statistics = _stored(functools.partial(_along_rows, options), *columns, always=always)
+    maps = _stored(to_statistics, *statistics, offset, grad, always=always)
+    maps = _stored(along_rows, *maps, always=always)
+    return _stored(to_images, z, *maps, always=always)
 
 
-def _similarity(options: _Options, mean: Pair, variance: Pair) -> Flat:
-    square = mean**2
-    luminance = square[1] / ((square[0] + square[1]) / 2 + options.c1)
-    structure = variance[1] / ((variance[0] + variance[1]) / 2 + options.c2)
+def _along_columns(options: _Options, z: Pair) -> tuple[PairColumns, PairColumns]:
+    """Mean and variance of each column of the window."""
+    return _moments(options, z, axis=-2, step=1)
+
+
+def _along_rows(
+    options: _Options, mean: PairColumns, variance: PairColumns
+) -> tuple[PairMap, PairMap]:
+    """Mean and variance of the window from those of its columns."""
+    within = _mean(options, variance, axis=-1, step=options.channels)
+    mean, between = _moments(options, mean, axis=-1, step=options.channels)
+    return mean, within + between
+
+
+def _similarity(
+    options: _Options, u: FlatMap, v: FlatMap, u_variance: FlatMap, v_variance: FlatMap
+) -> FlatMap:
+    """S from means and variances of the sum and of the difference."""
+    luminance = v**2 / ((u**2 + v**2) / 2 + options.c1)
+    structure = v_variance / ((u_variance + v_variance) / 2 + options.c2)
     return (1 - luminance) * (1 - structure)
 
 
@@ -256,13 +330,3 @@ def _moments(options: _Options, z: Array, *, axis: int, step: int) -> tuple[Arra
             first += w * difference
             second += w * difference**2
     return middle + first, second - first**2
-
-
-def _spread(options: _Options, maps: Flat) -> Flat:
-    """The transpose of averaging over windows, which are symmetric: from map to image."""
-    more = len(options.weights) - 1
-    padded = jnp.pad(maps, ((0, 0), (more, more), (more * options.channels,) * 2))
-    # Without barriers XLA computes what is padded once for each shift.
-    padded = lax.optimization_barrier(padded)
-    columns = _mean(options, padded, axis=2, step=options.channels)
-    return _mean(options, lax.optimization_barrier(columns), axis=1, step=1)
