@@ -27,6 +27,7 @@ lint: $(VENV)/dev
 bench: $(BENCH)/peers  ## figures for results/, beside PyTorch's and anomalib's
 	$(BENCH)/bin/python -m benchmarks.cae_step
 	$(BENCH)/bin/python -m benchmarks.aupro
+	$(BENCH)/bin/python -m benchmarks.ssim
 	$(BENCH)/bin/python -m benchmarks.start
 
 clean:
