@@ -1,0 +1,45 @@
+"""Reproduces a paper's table: NAME.md and NAME.json with ours beside the paper's, and pictures.
+
+    python -m recon_ad.reproduce --table schneider2022 --scale cpu --workdir runs/schneider2022
+    python -m recon_ad.reproduce --table mvtec_ad --workdir runs/mvtec_ad --data FOLDER
+
+The same command again goes on where it stopped, also on another machine that has only NAME.json.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from recon_ad import cli
+from recon_ad.errors import UserError
+from recon_ad.runtime.compilation import keep_compiled
+from recon_ad.tables import TABLES
+from recon_ad.tables.run import run_table
+
+
+def main() -> None:
+    """The command."""
+    if not Path("configs").is_dir():
+        raise UserError(
+            "there is no folder configs/ here: run the command from the repository's root, whose "
+            "configs the table is made of."
+        )
+    keep_compiled()
+    run_table(
+        TABLES[_TABLE.value],
+        scale=_SCALE.value,
+        workdir=Path(_WORKDIR.value),
+        data=Path(_DATA.value).expanduser() if _DATA.value else None,
+    )
+
+
+if __name__ == "__main__":
+    _TABLE = flags.DEFINE_enum("table", None, list(TABLES), "Which table.", required=True)
+    _SCALE = flags.DEFINE_enum(
+        "scale", "cpu", ["cpu", "paper"], "cpu: at most an hour on two cores; paper: for a GPU."
+    )
+    _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the runs.", required=True)
+    _DATA = flags.DEFINE_string(
+        "data", "", "Folder with the data sets, in the MVTec layout; others are null."
+    )
+    cli.run(main)

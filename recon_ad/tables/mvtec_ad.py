@@ -1,0 +1,68 @@
+"""All categories of MVTec AD that the user has, with each method, and the mean.
+
+At cpu scale with one seed, one method after the other, for as long as the table's time lasts.
+"""
+
+from pathlib import Path
+
+from recon_ad.errors import UserError
+from recon_ad.methods import METHODS
+from recon_ad.tables.base import Cell, Column, Table
+from recon_ad.tables.locate import categories
+
+CONFIG = "configs/folder.py"
+FOLDERS = ("mvtec_ad", "mvtec", "mvtec_anomaly_detection")
+SEEDS = (0, 1, 2)
+
+
+def cells(scale: str, data: Path | None) -> list[Cell]:
+    """Each category found.
+
+    Raises:
+      UserError: no folder was given, or it holds no category.
+    """
+    if data is None:
+        raise UserError("the table mvtec_ad needs --data: the folder that holds MVTec AD.")
+    found = categories(data, FOLDERS)
+    if not found:
+        raise UserError(
+            f"--data {data}: holds no category of MVTec AD: give the folder with its categories, "
+            "each with train/good in it."
+        )
+    seeds = SEEDS if scale == "paper" else SEEDS[:1]
+    return [
+        Cell(
+            folder.name,
+            method,
+            seed,
+            CONFIG,
+            arguments={"scale": scale},
+            folders=(f"{folder.absolute().parent.name}/{folder.name}",),
+            optional=True,
+        )
+        for seed in seeds
+        for method in METHODS
+        for folder in found
+    ]
+
+
+TABLE = Table(
+    name="mvtec_ad",
+    title="MVTec AD: every category and method",
+    columns=(
+        Column("image_auroc", "image AUROC"),
+        Column("image_ap", "image AP"),
+        Column("pixel_auroc", "pixel AUROC"),
+        Column("aupro_30", "AUPRO (FPR ≤ 0.3)"),
+        Column("iou_max_oracle", "best IoU (oracle)"),
+        Column("train_seconds", "training, s", 0),
+    ),
+    cells=cells,
+    protocol=(
+        "All methods learn with the settings of configs/folder.py, the same for every category, "
+        "and none is tuned to one.",
+        "A category that lies in the folder in another split or at another resolution than the "
+        "official one gives figures near to, not equal to, published ones.",
+    ),
+    mean_row=True,
+)

@@ -1,0 +1,214 @@
+"""Runs a table's cells one by one and keeps what is finished.
+
+`NAME.json` is written whole after each cell and is all that a later call needs: a cell that stands
+in it is not run again, here or on another machine. A cell that was stopped goes on from its last
+checkpoint, in its folder below `runs`.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from recon_ad.config import check_config, differences, load_config
+from recon_ad.data.build import build_source
+from recon_ad.errors import UserError
+from recon_ad.evaluate import FIGURES, evaluate_workdir
+from recon_ad.runtime import files
+from recon_ad.runtime.writer import read_log
+from recon_ad.tables import page
+from recon_ad.tables.base import Cell, Run, Table
+from recon_ad.tables.locate import check_folder, find_category
+from recon_ad.tables.watch import Watcher
+from recon_ad.train import train
+
+logger = logging.getLogger("recon_ad")
+
+# Of a run's protocol: what has a place of its own in a cell.
+ELSEWHERE = ("config", "notes", "training", "calibration", "hardware", "versions")
+
+# Where the images are on a machine, and how much of them it keeps at hand: the same run elsewhere.
+PLACES = ("path", "images", "prepared", "cache_mib", "disk_cache_mib")
+
+
+def run_table(table: Table, *, scale: str, workdir: Path, data: Path | None = None) -> list[Run]:
+    """Runs what is not finished; writes `NAME.json`, `NAME.md` and `figures/` in the workdir.
+
+    Args:
+      table: which.
+      scale: "cpu" or "paper".
+      workdir: made if absent.
+      data: folder in which the data sets are looked for.
+
+    Returns:
+      The cells as `NAME.json` holds them.
+
+    Raises:
+      UserError: a finished cell was run in another way than it would be now, the table's file is
+        damaged, or a run of its own finds something wrong.
+    """
+    cells = table.cells(scale, None if data is None else check_folder(data))
+    path = workdir / f"{table.name}.json"
+    # All configs are made before the first run: a mistake shows at once.
+    planned = {cell.name: (cell, *_config_of(cell, data)) for cell in cells}
+    runs = _read(path, scale)
+    for name, (_, config, _) in planned.items():
+        if config is not None and name in runs and "reason" not in runs[name]:
+            _check_same(path, runs[name], config)
+
+    def keep(run: Run) -> None:
+        runs[run["name"]] = run
+        # In the table's order; behind them what an earlier call with other data sets has left.
+        order = [*planned, *(name for name in runs if name not in planned)]
+        files.write_json(path, {"scale": scale, "cells": [runs[n] for n in order if n in runs]})
+
+    for name, (cell, config, reason) in planned.items():
+        if name in runs and "reason" not in runs[name]:
+            logger.info("%s is finished", name)
+            continue
+        if config is not None and cell.optional and scale == "cpu":
+            reason = _no_time(cell, list(runs.values()), minutes=table.minutes)
+        if config is None or reason:
+            logger.warning("%s: %s", name, reason)
+            keep(_null(cell, reason))
+            continue
+        logger.info("%s: %s", name, cell.spec)
+        keep(_run(cell, config, workdir / "runs" / name))
+        page.write(table, list(runs.values()), scale=scale, workdir=workdir)
+        jax.clear_caches()  # the next one has its own programs
+    finished = json.loads(path.read_text())["cells"]
+    page.write(table, finished, scale=scale, workdir=workdir, draw=True)
+    return finished
+
+
+def _config_of(cell: Cell, data: Path | None) -> tuple[ConfigDict | None, str]:
+    """The cell's config; or None, and why the cell cannot be run."""
+    config = load_config(cell.spec)
+    config.update_from_flattened_dict(dict(cell.fields))
+    if cell.folders:
+        folder = find_category(data, cell.folders)
+        if folder is None:
+            place = "no --data was given" if data is None else f"there is none in {data}"
+            return None, f"its images are the user's own, and {place}: {cell.absent}"
+        config.data.source, config.data.path, config.data.category = "folder", str(folder), ""
+    check_config(config)
+    return config, ""
+
+
+def _content(config: ConfigDict) -> dict[str, Any]:
+    """A config as JSON without what is a machine's own."""
+    content = json.loads(config.to_json())
+    content["data"] = {k: v for k, v in content["data"].items() if k not in PLACES}
+    return content
+
+
+def _read(path: Path, scale: str) -> dict[str, Run]:
+    """The cells of an earlier call, by name."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+        kept, runs = content["scale"], {run["name"]: run for run in content["cells"]}
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}: {error}): choose another --workdir."
+        ) from None
+    if kept != scale:
+        raise UserError(
+            f"{path} holds the table at --scale {kept}: choose another --workdir for {scale}."
+        )
+    return runs
+
+
+def _check_same(path: Path, run: Run, config: ConfigDict) -> None:
+    changed = differences(run["config"], _content(config))
+    if changed:
+        raise UserError(
+            f"{path} holds {run['name']}, which was run with another config "
+            f"({'; '.join(changed[:5])}): choose another --workdir, or delete that cell from the "
+            f"file, and {path.parent / 'runs' / run['name']}, to run it anew."
+        )
+
+
+def _no_time(cell: Cell, runs: Sequence[Run], *, minutes: float) -> str:
+    """Why an optional cell is left out; "" where there is time for it.
+
+    What it takes is taken to be what the longest finished cell on the same images took, or, where
+    there is none, with the same method, or any.
+    """
+    done = [run for run in runs if "reason" not in run]
+    spent = sum(run["wall_seconds"] for run in done) / 60
+    alike = [run for run in done if run["dataset"] == cell.dataset]
+    alike = alike or [run for run in done if run["method"] == cell.method] or done
+    needed = max((run["wall_seconds"] for run in alike), default=0.0) / 60
+    if spent + needed <= minutes:
+        return ""
+    return (
+        f"left out: {spent:.0f} of the {minutes:g} minutes that the table may take at this scale "
+        f"are spent, and this cell would take some {needed:.0f} more."
+    )
+
+
+def _described(cell: Cell) -> Run:
+    paper: dict[str, Any] = {**cell.paper, "source": cell.source} if cell.paper else {}
+    return {
+        "name": cell.name,
+        "part": cell.part,
+        "dataset": cell.dataset,
+        "method": cell.method,
+        "variant": cell.variant,
+        "seed": cell.seed,
+        "paper": paper,
+        "protocol": list(cell.protocol),
+    }
+
+
+def _null(cell: Cell, reason: str) -> Run:
+    """A cell that has not been run."""
+    return _described(cell) | {"reason": reason, "steps": None} | dict.fromkeys(FIGURES)
+
+
+def _run(cell: Cell, config: ConfigDict, workdir: Path) -> Run:
+    """Trains, or goes on, and evaluates."""
+    try:
+        source = build_source(config)
+    except UserError as error:  # one user's broken set does not stop the others
+        return _null(cell, str(error))
+    watcher = Watcher(workdir / "watched.json", config, source, iou=cell.iou_watched)
+    try:
+        train(config, workdir, source=source, watch=watcher)
+    except FloatingPointError as error:  # how this cell ends is a result too
+        return _null(cell, f"training failed: {error}")
+    metrics = _evaluated(workdir)
+    watcher.keep()
+    protocol = metrics["protocol"]
+    log = read_log(workdir / "log.jsonl")
+    return (
+        _described(cell)
+        | {"steps": config.train.steps}
+        | {key: metrics[key] for key in FIGURES}
+        | {key: metrics[key] for key in ("missing", "intervals", "truths")}
+        | ({"seconds_to_iou": watcher.story()} if cell.iou_watched is not None else {})
+        | {
+            "training": protocol["training"],
+            "heldout": [entry for entry in log if "heldout_loss" in entry][-1],
+            "notes": protocol["notes"],
+            "evaluation": {k: v for k, v in protocol.items() if k not in ELSEWHERE},
+            "config": _content(config),
+            "data": json.loads((workdir / "data.json").read_text()),
+            "hardware": protocol["hardware"],
+            "versions": protocol["versions"],
+            "wall_seconds": watcher.wall_seconds(),
+        }
+    )
+
+
+def _evaluated(workdir: Path) -> dict[str, Any]:
+    """What evaluate wrote before this process was stopped, or what it writes now."""
+    if (workdir / "metrics.json").is_file():  # written last
+        return json.loads((workdir / "metrics.json").read_text())
+    return evaluate_workdir(workdir)

@@ -1,0 +1,310 @@
+"""Figures 4 to 9 of Schneider et al. 2022 (VISAPP), from our runs on generated images.
+
+Which patch is shown is decided by the truth, never by how well it came out. Each function is given
+the folders of the runs by their names, and gives PNG bytes and what to say under the picture.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+from scipy import ndimage
+
+from recon_ad.data import Record, Source
+from recon_ad.data.build import build_source
+from recon_ad.detector import Detector, load
+from recon_ad.judging import truth_of
+from recon_ad.metrics import iou_max
+from recon_ad.metrics.patches import PatchMeans, joined, patch_means
+from recon_ad.report import Panel, panel_sheet
+from recon_ad.report.pictures import display_shape, heat, rgb, shrink_max, shrink_mean
+from recon_ad.report.plots import BLUE, ORANGE, style_text
+from recon_ad.tables.watch import pooled_pixels
+
+LONG_SIDE = 900  # px of a large image on a picture
+DEFECT, HARMLESS = "#e02020", "#20a040"  # the colours of the paper's boxes
+BOX = 4  # px of the shrunk picture between a defect and its box
+GAP = 2  # px between input and reconstruction in a run's sample pictures
+HISTOGRAM_BINS = 40
+
+Runs = Mapping[str, Path]
+
+
+class Patch(NamedTuple):
+    """A patch of a test image, by its top left corner."""
+
+    image: np.ndarray
+    truth: Bool[np.ndarray, "p p"]
+    name: str
+
+
+def opened(folder: Path) -> tuple[Detector, Source]:
+    """A run's detector and its images."""
+    detector = load(folder / "detector")
+    return detector, build_source(detector.config)
+
+
+def first_defective(source: Source) -> Record:
+    """The first defective test image, which for the riblet foil has darker stretches too."""
+    return next(record for record in source.test if record.anomalous)
+
+
+def tiled_once(detector: Detector) -> Detector:
+    """The same model with tiles that do not overlap: each patch is reconstructed by itself."""
+    config = detector.config.copy_and_resolve_references()
+    config.inference.stride, config.inference.tile_weights = config.data.patch_size, "uniform"
+    return Detector(config, channels=detector.channels, variables=detector.variables)
+
+
+def picture_grid(
+    rows: Sequence[Sequence[UInt8[np.ndarray, "h w 3"] | None]],
+    *,
+    columns: Sequence[str],
+    names: Sequence[str] = (),
+    width: float = 2.3,
+) -> tuple[Figure, np.ndarray]:
+    """Pictures in rows under the heads of their columns; None leaves a place empty.
+
+    Args:
+      rows: pictures of one shape each row.
+      columns: heads.
+      names: of the rows, to their left.
+      width: of a picture in inches.
+
+    Returns:
+      The figure and its axes [rows, columns].
+    """
+    shapes = [next(p.shape for p in row if p is not None) for row in rows]
+    heights = [width * shape[0] / shape[1] for shape in shapes]
+    size = (width * len(columns) + 0.3, sum(heights) + 0.1 * len(rows) + 0.4)
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    axes = figure.subplots(
+        len(rows), len(columns), squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
+    for i, row in enumerate(rows):
+        for j, (place, picture) in enumerate(zip(axes[i], row, strict=True)):
+            place.set(xticks=[], yticks=[], frame_on=False)
+            if picture is not None:
+                place.imshow(picture, interpolation="nearest")
+            if i == 0:
+                style_text(place.set_title(columns[j]))
+        if names:
+            style_text(axes[i, 0].set_ylabel(names[i]))
+    return figure, axes
+
+
+def png(figure: Figure) -> bytes:
+    """The picture as a file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+def binary_maps(runs: Runs) -> tuple[bytes, str]:
+    """Figure 4: an anomalous image, its truth, and each model's map at the best threshold."""
+    methods = list(dict.fromkeys(name.split("-")[1] for name in runs))
+    datasets = list(dict.fromkeys(name.split("-")[0] for name in runs))
+    rows = []
+    for dataset in datasets:
+        row: list[UInt8[np.ndarray, "h w 3"] | None] = []
+        for method in methods:
+            folder = runs.get(f"{dataset}-{method}-seed0")
+            if folder is None:
+                row.append(None)
+                continue
+            detector, source = opened(folder)
+            pixels = next(iter(pooled_pixels(detector, source).values()))
+            threshold = iou_max(pixels.levels())[1]
+            record = first_defective(source)
+            image, truth = record.load(), truth_of(record, record.load().shape[:2])
+            marked = detector.predict(image).anomaly_map >= threshold
+            row.append(_binary(marked))
+        rows.append([rgb(image), _binary(truth), *row])
+    heads = ["x", "y (truth B)", *(f"{m.upper()}: R_t" for m in methods)]
+    figure, _ = picture_grid(rows, columns=heads, names=datasets)
+    return png(figure), (
+        "the first anomalous test image x, its truth y, and the residual map of each model at the "
+        "threshold that maximises the IoU over all test images."
+    )
+
+
+def _binary(mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    return rgb(mask.astype(np.float32)[..., None])
+
+
+def chosen_patches(record: Record, *, side: int) -> tuple[Patch, Patch]:
+    """Of a grid over a defective image the middle one of the clean cells, and the most damaged."""
+    image = record.load()
+    truth = truth_of(record, image.shape[:2])
+    assert truth is not None
+    rows, columns = (n // side for n in truth.shape)
+    cells = truth[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    damage = cells.sum(axis=(1, 3)).ravel()
+    clean = np.flatnonzero(damage == 0)
+
+    def patch(cell: int) -> Patch:
+        top, left = (int(n) * side for n in divmod(cell, columns))
+        window = np.s_[top : top + side, left : left + side]
+        return Patch(image[window], truth[window], f"rows {top}…, columns {left}…")
+
+    return patch(int(clean[len(clean) // 2])), patch(int(damage.argmax()))
+
+
+def patch_panel(detector: Detector, patch: Patch) -> Panel:
+    """What the model makes of a patch alone."""
+    prediction = detector.predict(patch.image)
+    return Panel(
+        name=patch.name,
+        defect="defective" if patch.truth.any() else "good",
+        score=float(prediction.score),
+        threshold=detector.thresholds.image,
+        image=patch.image,
+        reconstruction=prediction.reconstruction,
+        residual=prediction.anomaly_map,
+        truth=patch.truth,
+        mask=prediction.mask,
+    )
+
+
+def two_patches(runs: Runs) -> tuple[bytes, str]:
+    """Figure 5: a normal and a defective patch of the albedo, and their reconstructions."""
+    (folder,) = runs.values()
+    detector, source = opened(folder)
+    patches = chosen_patches(first_defective(source), side=detector.config.data.patch_size)
+    return panel_sheet([patch_panel(detector, patch) for patch in patches]), (
+        "a normal and the most damaged patch of the first damaged albedo image (a grid of "
+        "patches), their reconstructions and residuals."
+    )
+
+
+def patch_histograms(runs: Runs) -> tuple[bytes, str]:
+    """Figure 6: the mean residual of normal and of defective patches, albedo and normals."""
+    figure = Figure(figsize=(4.2 * len(runs), 2.9), layout="constrained", facecolor="white")
+    axes = figure.subplots(1, len(runs), squeeze=False)[0]
+    for place, (name, folder) in zip(axes, runs.items(), strict=True):
+        means = all_patch_means(folder)
+        edges = np.linspace(0, max(map(np.max, means)), HISTOGRAM_BINS + 1)
+        for values, colour, kind in zip(means, (BLUE, ORANGE), means._fields, strict=True):
+            shares = np.histogram(values, edges)[0] / len(values)
+            label = f"{kind} ({len(values):,})"
+            place.stairs(shares, edges, fill=True, color=colour, alpha=0.5, label=label)
+        # Most patches are normal ones of little residual: without it the others are not seen.
+        place.set_yscale("log")
+        for text in place.legend(frameon=False).get_texts():
+            style_text(text)
+        style_text(place.set_title(name.split("-")[0]))
+        style_text(place.set_xlabel("mean residual of a patch"))
+        style_text(place.set_ylabel("share of the class (logarithmic)"))
+    return png(figure), (
+        "mean squared residual of each patch of all test images. A patch with one defective pixel "
+        "counts as defective; the paper drew boxes."
+    )
+
+
+def all_patch_means(folder: Path) -> PatchMeans:
+    """Mean residuals of the patches of all test images."""
+    detector, source = opened(folder)
+    once, side = tiled_once(detector), detector.config.data.patch_size
+    parts = []
+    for record in source.test:
+        image = record.load()
+        truth = truth_of(record, image.shape[:2])
+        assert truth is not None
+        parts.append(patch_means(once.residual_map(image)[0], truth, side=side))
+    return joined(parts)
+
+
+def darkest_window(
+    image: Float[np.ndarray, "h w"], excluded: Bool[np.ndarray, "h w"], *, side: int
+) -> tuple[int, int]:
+    """Top left corner of the darkest square without an excluded pixel."""
+    sums = _window_sums(image, side)
+    sums[_window_sums(excluded.astype(np.float64), side) > 0] = np.inf
+    top, left = np.unravel_index(np.argmin(sums), sums.shape)
+    return int(top), int(left)
+
+
+def _window_sums(values: Float[np.ndarray, "h w"], side: int) -> Float[np.ndarray, "p q"]:
+    """Sums over all squares of that side, by their top left corner."""
+    total = np.pad(values, ((1, 0), (1, 0))).cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
+    return total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
+
+
+def dark_stretch(runs: Runs) -> tuple[bytes, str]:
+    """Figure 7: a damaged albedo image, its residual, and a darker stretch that is no defect."""
+    (folder,) = runs.values()
+    detector, source = opened(folder)
+    record, side = first_defective(source), detector.config.data.patch_size
+    image = record.load()
+    truth = truth_of(record, image.shape[:2])
+    assert truth is not None
+    residual, _ = detector.residual_map(image)
+    top, left = darkest_window(image[..., 0] / 255.0, truth, side=side)
+    dark = np.zeros(truth.shape, bool)
+    dark[top : top + side, left : left + side] = True
+    means = {
+        "defective pixels": residual[truth].mean(),
+        "the darkest stretch without a defect": residual[dark].mean(),
+        "all other pixels": residual[~truth & ~dark].mean(),
+    }
+    shape = display_shape(*truth.shape, long_side=LONG_SIDE)
+    shown = shrink_max(residual, shape)
+    pictures = [rgb(shrink_mean(image, shape)), heat(shown, top=float(np.quantile(shown, 0.999)))]
+    figure, axes = picture_grid([pictures], columns=("albedo", "residual map"), width=5.5)
+    small = ndimage.binary_dilation(shrink_max(truth, shape), iterations=BOX)
+    defects, number = ndimage.label(small)
+    # Back to full size by the nearest pixel: the boxes leave room enough.
+    index = (np.arange(n) * new // n for n, new in zip(truth.shape, shape, strict=True))
+    each = ndimage.mean(residual, defects[np.ix_(*index)] * truth, np.arange(1, number + 1))
+    higher = np.count_nonzero(each > residual[dark].mean())
+    for labels, colour in ((defects, DEFECT), (shrink_max(dark, shape).astype(int), HARMLESS)):
+        for rows, columns in ndimage.find_objects(labels):
+            size = (columns.stop - columns.start, rows.stop - rows.start)
+            box = Rectangle((columns.start, rows.start), *size, fill=False, color=colour)
+            axes[0, 0].add_patch(box)
+    return png(figure), (
+        "the first damaged albedo image with its defects (red) and the darkest patch without one "
+        "(green), and the residual map. Mean squared residual: "
+        + ", ".join(f"{mean:.2e} on {where}" for where, mean in means.items())
+        + f". {higher} of the {number} defects have a higher one than that stretch."
+    )
+
+
+def as_training_goes(runs: Runs) -> tuple[bytes, str]:
+    """Figure 8: how the reconstruction of a held-out granular patch develops."""
+    (folder,) = runs.values()
+    side = load(folder / "detector").config.data.patch_size
+    sheets = sorted((folder / "samples").glob("step_*.png"))
+    chosen = [sheets[i] for i in sorted({0, len(sheets) // 2, len(sheets) - 1})]
+    # The first pair of the sheet that the trainer draws: the patch, a gap, the reconstruction.
+    pairs = [np.asarray(Image.open(sheet))[:side, : 2 * side + GAP] for sheet in chosen]
+    made = [pair[:, side + GAP :] for pair in pairs]
+    steps = [int(sheet.stem.removeprefix("step_")) for sheet in chosen]
+    heads = ("input", *(f"step {step:,}" for step in steps))
+    figure, _ = picture_grid([[pairs[0][:, :side], *made]], columns=heads)
+    spread = [float(picture.std()) / 255 for picture in (pairs[0][:, :side], *made)]
+    return png(figure), (
+        "a held-out patch of the gradient image and its reconstruction as training goes. Standard "
+        "deviation over the patch: "
+        + ", ".join(f"{head} {value:.3f}" for head, value in zip(heads, spread, strict=True))
+        + "."
+    )
+
+
+def defective_patch(runs: Runs) -> tuple[bytes, str]:
+    """Figure 9: a defective granular patch, its reconstruction and its residual."""
+    (folder,) = runs.values()
+    detector, source = opened(folder)
+    _, patch = chosen_patches(first_defective(source), side=detector.config.data.patch_size)
+    panel = patch_panel(detector, patch)
+    inside, outside = (panel.residual[m].mean() for m in (patch.truth, ~patch.truth))
+    return panel_sheet([panel]), (
+        "the most damaged patch of the gradient image, its reconstruction and residual. Mean "
+        f"squared residual: {inside:.2e} on the defect, {outside:.2e} around it."
+    )

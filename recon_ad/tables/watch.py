@@ -1,0 +1,105 @@
+"""Looks on while a cell trains: how long it takes, and when the best IoU reaches a mark.
+
+What was seen is kept in the run's folder, so that it survives the process as the training does.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from recon_ad.data import Source
+from recon_ad.detector import Detector
+from recon_ad.judging import truth_of
+from recon_ad.methods.base import Variables
+from recon_ad.metrics import PixelHistogram, empty_histogram, image_histogram, iou_max, merge
+from recon_ad.runtime import files
+
+
+def truth_names(config: ConfigDict, source: Source) -> list[str]:
+    """The truths that the test images have, the one that figures are against first."""
+    further = {name for record in source.test for name in record.other_masks}
+    first = config.data.truth if further else "truth"
+    return [first, *sorted(further)]
+
+
+def pooled_pixels(detector: Detector, source: Source) -> dict[str, PixelHistogram]:
+    """Pixels of all test images with a truth, by the name of the truth."""
+    names = truth_names(detector.config, source)
+    pooled = {name: empty_histogram() for name in names}
+    for record in source.test:
+        prediction = detector.predict(record.load(), reconstruct=False)
+        shape = prediction.anomaly_map.shape
+        masks = {names[0]: truth_of(record, shape)}
+        for name in names[1:]:
+            load = record.other_masks.get(name)
+            unknown = None if record.anomalous else masks[names[0]]
+            masks[name] = load() if load else unknown
+        for name, mask in masks.items():
+            if mask is not None:
+                histogram = image_histogram(prediction.anomaly_map, mask)
+                pooled[name] = merge(pooled[name], histogram)
+    return pooled
+
+
+def best_iou(detector: Detector, source: Source) -> dict[str, float]:
+    """The best IoU (oracle) by the name of the truth."""
+    pixels = pooled_pixels(detector, source)
+    return {name: iou_max(histogram.levels())[0] for name, histogram in pixels.items()}
+
+
+class Watcher:
+    """What `recon_ad.train.train` calls at each held-out evaluation.
+
+    Args:
+      path: where it keeps what it sees.
+      config: of the run.
+      source: its images.
+      iou: the mark, or None where only the time is kept.
+    """
+
+    def __init__(self, path: Path, config: ConfigDict, source: Source, *, iou: float | None):
+        self._path, self._config, self._source, self._mark = path, config, source, iou
+        self._detector: Detector | None = None
+        self._start = time.perf_counter()
+        kept = json.loads(path.read_text()) if path.is_file() else {"wall_seconds": 0.0, "iou": []}
+        self._before: float = kept["wall_seconds"]
+        self._seen: list[dict[str, Any]] = kept["iou"]
+
+    def __call__(self, step: int, variables: Variables, train_seconds: float) -> None:
+        """Takes the look."""
+        if self._mark is not None:
+            if self._detector is None:  # one for all looks, as each compiles its own programs
+                channels = self._source.train[0].load().shape[-1]
+                self._detector = Detector(self._config, channels=channels, variables=variables)
+            self._detector.variables = jax.device_put(variables)
+            best = best_iou(self._detector, self._source)
+            earlier = [row for row in self._seen if row["step"] < step]  # a step may come again
+            self._seen = [*earlier, {"step": step, "train_seconds": train_seconds, "iou": best}]
+        self.keep()
+
+    def keep(self) -> None:
+        """Writes it down."""
+        content = {"wall_seconds": self.wall_seconds(), "iou": self._seen}
+        files.write_json(self._path, content)
+
+    def wall_seconds(self) -> float:
+        """Since the cell was first begun, without the time in which nobody ran it."""
+        return self._before + time.perf_counter() - self._start
+
+    def story(self) -> dict[str, Any] | None:
+        """When the mark was first reached, by truth; None where there is none."""
+        if self._mark is None:
+            return None
+        truths = self._seen[-1]["iou"] if self._seen else {}
+        reached = {
+            name: next(
+                (row["train_seconds"] for row in self._seen if row["iou"][name] >= self._mark), None
+            )
+            for name in truths
+        }
+        best = {name: max(row["iou"][name] for row in self._seen) for name in truths}
+        return {"iou": self._mark, "seconds": reached, "best": best, "looks": len(self._seen)}

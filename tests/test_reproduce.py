@@ -1,0 +1,461 @@
+"""The papers' tables: what is run, kept, refused and shown. Tables here are of tiny runs."""
+
+import io
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import small_config, without_timings
+
+from recon_ad import train as trainer
+from recon_ad.config import load_config
+from recon_ad.data import synthetic_source
+from recon_ad.data.synthetic import write_folder
+from recon_ad.errors import UserError
+from recon_ad.evaluate import FIGURES
+from recon_ad.tables import TABLES, page, run, schneider2022_figures
+from recon_ad.tables.base import Cell, Column, Figure, Table, figure_of
+from recon_ad.tables.locate import categories, find_category
+from recon_ad.tables.run import run_table
+from recon_ad.tables.schneider2022 import ranking, time_to_mark
+
+SMOKE = {"smoke": "true"}
+CHESS = Cell(
+    "chess", "cae", 0, "configs/demo.py", arguments=SMOKE, part="Small", iou_watched=0.01,
+    paper={"iou_max_oracle": 0.7975}, source="the paper, Table 1", protocol=("it is small.",),
+)  # fmt: skip
+NOISE = Cell(
+    "noise", "cae", 0, "configs/demo.py", arguments=SMOKE | {"dataset": "noise"}, iou_watched=1.0
+)
+USERS = Cell(
+    "mine", "cae", 0, "configs/folder.py", folders=("my_set",), absent="put it there.",
+    fields={
+        "train.steps": 2, "train.heldout_patches": 16, "data.patch_size": 32,
+        "inference.stride": 32, "evaluation.bootstrap": 20, "evaluation.panels": 1,
+    },
+)  # fmt: skip
+OWN_CLOCK = ("wall_seconds", "seconds_to_iou")
+
+
+def table_of(*cells, **fields):
+    columns = (
+        Column("iou_max_oracle", "IoU", 4),
+        Column("truths.A.iou_max_oracle", "IoU, truth A", 4),
+        Column("image_auroc", "image AUROC"),
+    )
+    return Table("tiny", "A tiny table", columns, lambda scale, data: cells, **fields)
+
+
+TINY = table_of(CHESS, NOISE, protocol=("the images are made up.",))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("table")
+    run_table(TINY, scale="cpu", workdir=workdir)
+    return workdir
+
+
+def cells_of(workdir):
+    """The cells without what a clock decides."""
+    cells = json.loads((workdir / "tiny.json").read_text())["cells"]
+    return [
+        without_timings({k: v for k, v in cell.items() if k not in OWN_CLOCK}) for cell in cells
+    ]
+
+
+def test_a_cell_holds_the_figures_of_its_run_and_how_they_came_about(finished):
+    chess, noise = json.loads((finished / "tiny.json").read_text())["cells"]
+    metrics = json.loads((finished / "runs/chess-cae-seed0/metrics.json").read_text())
+    assert {key: chess[key] for key in FIGURES} == {key: metrics[key] for key in FIGURES}
+    assert chess["truths"] == metrics["truths"]
+    assert (chess["method"], chess["dataset"], chess["seed"], chess["steps"]) == (
+        "cae", "chess", 0, 6
+    )  # fmt: skip
+    assert chess["paper"] == {"iou_max_oracle": 0.7975, "source": "the paper, Table 1"}
+    assert chess["protocol"] == ["it is small."]
+    assert noise["paper"] == {}
+    for cell in (chess, noise):
+        assert cell["hardware"] and cell["versions"]["jax"]
+        assert cell["wall_seconds"] > cell["train_seconds"] > 0
+        assert cell["config"]["data"]["patch_size"] == 32
+        assert "heldout_loss" in cell["heldout"]
+        assert cell["data"]["good_images"] == 4
+
+
+def test_the_looks_at_the_iou_end_at_the_figure_of_the_evaluation(finished):
+    seen = json.loads((finished / "runs/chess-cae-seed0/watched.json").read_text())["iou"]
+    chess, noise = json.loads((finished / "tiny.json").read_text())["cells"]
+    assert [row["step"] for row in seen] == [2, 4, 6]
+    last = {"B": chess["iou_max_oracle"], "A": chess["truths"]["A"]["iou_max_oracle"]}
+    assert seen[-1]["iou"] == last
+    story = chess["seconds_to_iou"]
+    assert story["seconds"]["B"] == seen[0]["train_seconds"]  # a mark of 0.01 is met at once
+    assert story["best"]["A"] == max(row["iou"]["A"] for row in seen)
+    assert noise["seconds_to_iou"]["seconds"] == {"B": None, "A": None}
+    assert time_to_mark(chess) == (
+        f"chess-cae-seed0: IoU 0.01 is reached after {seen[0]['train_seconds']:.0f} s of training "
+        f"against truth B, after {seen[0]['train_seconds']:.0f} s of training against truth A; "
+        "looked at 3 times."
+    )
+    story["seconds"]["A"] = None
+    assert f"not at all against truth A (best {story['best']['A']:.4f})" in time_to_mark(chess)
+
+
+def test_a_table_that_was_killed_goes_on_and_ends_the_same(finished, tmp_path, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    original = run.Watcher.__call__
+
+    def dies(self, step, variables, train_seconds):
+        original(self, step, variables, train_seconds)
+        if "noise" in str(self._path) and step == 4:
+            raise Killed
+
+    shutil.copytree(finished / "runs/chess-cae-seed0", tmp_path / "runs/chess-cae-seed0")
+    monkeypatch.setattr(run.Watcher, "__call__", dies)
+    with pytest.raises(Killed):
+        run_table(TINY, scale="cpu", workdir=tmp_path)
+    assert [cell["name"] for cell in cells_of(tmp_path)] == ["chess-cae-seed0"]
+    watched = tmp_path / "runs/noise-cae-seed0/watched.json"
+    kept = json.loads(watched.read_text())
+    assert [row["step"] for row in kept["iou"]] == [2, 4]
+    assert 0 < kept["wall_seconds"] < 1000
+    watched.write_text(json.dumps(kept | {"wall_seconds": 1000.0}))
+    started = time.perf_counter()
+    monkeypatch.setattr(run.Watcher, "__call__", original)
+    run_table(TINY, scale="cpu", workdir=tmp_path)
+    assert cells_of(tmp_path) == cells_of(finished)
+    # The time before the kill counts too.
+    noise = json.loads((tmp_path / "tiny.json").read_text())["cells"][1]
+    took = time.perf_counter() - started
+    assert 1000 < noise["wall_seconds"] < 1000 + took
+    # Step 4 came again, as its checkpoint was not written.
+    assert [row["step"] for row in json.loads(watched.read_text())["iou"]] == [2, 4, 6]
+
+
+def test_a_run_that_was_evaluated_but_not_noted_is_only_noted(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    monkeypatch.setattr(trainer, "fit_state", None)
+    monkeypatch.setattr(run, "evaluate_workdir", None)
+    run_table(TINY, scale="cpu", workdir=tmp_path)
+    assert cells_of(tmp_path) == cells_of(finished)
+
+
+def test_the_json_alone_is_enough_to_go_on(finished, tmp_path, monkeypatch):
+    shutil.copy(finished / "tiny.json", tmp_path)
+    monkeypatch.setattr(run, "train", None)
+    run_table(TINY, scale="cpu", workdir=tmp_path)
+    assert (tmp_path / "tiny.json").read_bytes() == (finished / "tiny.json").read_bytes()
+    assert (tmp_path / "tiny.md").read_bytes() == (finished / "tiny.md").read_bytes()
+
+
+def test_cells_of_an_earlier_call_stay_behind_those_of_this_one(finished, tmp_path):
+    shutil.copy(finished / "tiny.json", tmp_path)
+    run_table(table_of(NOISE), scale="cpu", workdir=tmp_path)
+    assert cells_of(tmp_path) == cells_of(finished)
+
+
+def test_a_finished_cell_of_another_config_is_refused(finished, tmp_path):
+    shutil.copy(finished / "tiny.json", tmp_path)
+    changed = table_of(CHESS, NOISE._replace(fields={"train.steps": 9}))
+    before = (tmp_path / "tiny.json").read_bytes()
+    with pytest.raises(UserError, match=r"noise-cae-seed0, .*train\.steps: 6 → 9.*delete"):
+        run_table(changed, scale="cpu", workdir=tmp_path)
+    assert (tmp_path / "tiny.json").read_bytes() == before
+
+
+def test_another_scale_or_a_damaged_file_is_refused(finished, tmp_path):
+    with pytest.raises(UserError, match="at --scale cpu: choose another"):
+        run_table(TINY, scale="paper", workdir=finished)
+    (tmp_path / "tiny.json").write_text('{"cells": [{}')
+    with pytest.raises(UserError, match=r"tiny\.json is damaged"):
+        run_table(TINY, scale="cpu", workdir=tmp_path)
+
+
+def test_images_that_are_not_there_are_null_with_a_reason_until_they_are(tmp_path):
+    table = table_of(USERS)
+    (cell,) = run_table(table, scale="cpu", workdir=tmp_path / "w")
+    assert cell["reason"] == "its images are the user's own, and no --data was given: put it there."
+    assert all(cell[key] is None for key in (*FIGURES, "steps"))
+    text = (tmp_path / "w" / "tiny.md").read_text()
+    assert "| mine | cae | 0 | – | – | – |" in text
+    assert "mine-cae-seed0: its images are the user's own" in text
+
+    data = tmp_path / "data"
+    data.mkdir()
+    (cell,) = run_table(table, scale="cpu", workdir=tmp_path / "w", data=data)
+    assert f"there is none in {data}" in cell["reason"]
+
+    write_folder(synthetic_source("chess"), data / "some" / "My-Set")
+    (cell,) = run_table(table, scale="cpu", workdir=tmp_path / "w", data=data)
+    assert "reason" not in cell and "seconds_to_iou" not in cell
+    assert cell["steps"] == 2 and cell["pixel_auroc"] > 0
+    assert str(tmp_path) not in json.dumps(cell["config"])  # another machine has another folder
+
+    # Kept when the images are gone, and looked for by name wherever they lie.
+    shutil.rmtree(data / "some")
+    assert run_table(table, scale="cpu", workdir=tmp_path / "w", data=data) == [cell]
+    with pytest.raises(UserError, match="nowhere: there is no such folder"):
+        run_table(table, scale="cpu", workdir=tmp_path / "w", data=tmp_path / "nowhere")
+
+
+def test_images_that_are_broken_are_null_and_the_next_cell_is_run(tmp_path, monkeypatch):
+    write_folder(synthetic_source("chess"), tmp_path / "my_set")
+    (tmp_path / "my_set/train/good/001.png").write_bytes(b"no image")
+
+    def diverges(*args, **kwargs):
+        raise FloatingPointError("loss is nan")
+
+    monkeypatch.setattr(run, "train", diverges)
+    table = table_of(USERS, CHESS)
+    broken, chess = run_table(table, scale="cpu", workdir=tmp_path / "w", data=tmp_path)
+    assert "001.png" in broken["reason"]
+    assert chess["reason"] == "training failed: loss is nan"
+
+
+def test_a_training_that_diverges_is_null_and_says_so(tmp_path):
+    diverging = NOISE._replace(fields={"optim.learning_rate": 1e30})
+    cells = run_table(table_of(diverging), scale="cpu", workdir=tmp_path)
+    assert cells[0]["reason"].startswith("training failed: loss is")
+    assert "lower config.optim.learning_rate" in (tmp_path / "tiny.md").read_text()
+
+
+def test_categories_are_found_in_the_folder_or_one_below(tmp_path):
+    for folder in ("grid", "mvtec_ad/grid", "mvtec_ad/screw", "other/tile"):
+        (tmp_path / folder / "train" / "good").mkdir(parents=True)
+    (tmp_path / "mvtec_ad" / "licence").mkdir()
+    assert find_category(tmp_path, ("grid",)) == tmp_path / "grid"
+    assert find_category(tmp_path, ("mvtec_ad/grid",)) == tmp_path / "mvtec_ad/grid"
+    assert find_category(tmp_path / "other" / "tile", ("Tile",)) == tmp_path / "other/tile"
+    assert find_category(tmp_path, ("licence", "bottle")) is None
+    names = [f.name for f in categories(tmp_path, ("mvtec_ad",))]
+    assert names == ["grid", "screw"]
+    assert [f.name for f in categories(tmp_path / "other", ("mvtec_ad",))] == ["tile"]
+    mvtec = TABLES["mvtec_ad"].cells("paper", tmp_path)
+    assert {cell.dataset for cell in mvtec} == {"grid", "screw"}
+    assert [cell.seed for cell in mvtec] == sorted(cell.seed for cell in mvtec)
+
+
+def test_optional_cells_are_left_out_when_the_time_is_spent(finished, tmp_path, monkeypatch):
+    def starts(*args, **kwargs):
+        raise FloatingPointError("it was started")
+
+    monkeypatch.setattr(run, "train", starts)
+    shutil.copy(finished / "tiny.json", tmp_path)
+    chess, noise = json.loads((tmp_path / "tiny.json").read_text())["cells"]
+    optional = CHESS._replace(seed=1, optional=True)
+    # What is spent, and as much again as the finished cell on the same images took.
+    needed = (2 * chess["wall_seconds"] + noise["wall_seconds"]) / 60
+    for minutes, said in ((needed * 0.99, "left out: "), (needed * 1.01, "it was started")):
+        table = table_of(CHESS, NOISE, optional, minutes=minutes)
+        assert said in run_table(table, scale="cpu", workdir=tmp_path)[2]["reason"]
+
+
+def test_the_page_says_ours_beside_the_papers_and_how_it_was_run(finished):
+    text = (finished / "tiny.md").read_text()
+    chess, noise = json.loads((finished / "tiny.json").read_text())["cells"]
+    truths = [cell["truths"]["A"]["iou_max_oracle"] for cell in (chess, noise)]
+    assert "| data | method | seeds | IoU | paper | IoU, truth A | image AUROC |" in text
+    assert (
+        f"| chess | cae | 1 | {chess['iou_max_oracle']:.4f} | 0.7975 | {truths[0]:.4f} | "
+        f"{chess['image_auroc']:.3f} |"
+    ) in text
+    assert "The paper's figures: the paper, Table 1." in text
+    assert "- the images are made up." in text
+    assert "- chess-cae-seed0: it is small." in text
+    assert chess["hardware"] in text
+    assert f"jax {chess['versions']['jax']}" in text
+    assert f"| chess-cae-seed0 | 0 | 6 | 8 | {chess['train_seconds']:.0f} |" in text
+
+
+def a_run(dataset, method, seed=0, **figures):
+    return {
+        "name": f"{dataset}-{method}-seed{seed}", "part": "Table 1", "dataset": dataset,
+        "variant": "", "method": method, "seed": seed, "paper": {}, "protocol": [],
+        "missing": {}, "steps": 1, "config": {"train": {"batch_size": 1}}, "train_seconds": 1.0,
+        "wall_seconds": 2.0, "hardware": "a machine", "versions": {"jax": "1"}, **figures,
+    }  # fmt: skip
+
+
+def test_seeds_are_averaged_and_data_sets_weigh_the_same_in_the_mean_row():
+    table = table_of(mean_row=True)._replace(columns=(Column("image_auroc", "AUROC", 2),))
+    runs = [
+        a_run("a", "cae", 0, image_auroc=0.6),
+        a_run("a", "cae", 1, image_auroc=0.8),
+        a_run("b", "cae", 0, image_auroc=0.9),
+        a_run("c", "cae", 0, image_auroc=None),
+        a_run("d", "cae", 0, image_auroc=None, reason="left out"),
+    ]
+    text = page.page(table, runs, scale="cpu")
+    assert "| a | cae | 2 | 0.70 (0.60 to 0.80) |" in text
+    assert "| **mean of 3** | cae | 1 to 2 | 0.80 (of 2) |" in text
+    assert "d-cae-seed0: left out" in text
+    assert figure_of(runs[0], "truths.A.image_auroc") is None
+
+
+def test_the_order_of_the_models_is_stated_as_found():
+    runs = [
+        a_run("chess", m, s, iou_max_oracle=iou + s / 100)
+        for m, iou in (("cae", 0.5), ("vae", 0.7), ("aae", 0.6))
+        for s in (0, 1)
+    ]
+    assert ranking(runs, "chess", "iou_max_oracle") == (
+        "On chess the order by IoU (truth B, 2 seeds) is VAE 0.7050, AAE 0.6050, CAE 0.5050: "
+        "another order as the paper's (AAE, VAE, CAE)."
+    )
+    assert "the same order as the paper's (AAE, VAE)" in ranking(
+        [a_run("noise", "vae", iou_max_oracle=0.1), a_run("noise", "aae", iou_max_oracle=0.2)],
+        "noise",
+        "iou_max_oracle",
+    )
+    assert ranking(runs[:2], "chess", "iou_max_oracle") == ""
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("scale", ["cpu", "paper"])
+def test_every_cell_has_a_name_of_its_own_and_a_config(name, scale, tmp_path):
+    (tmp_path / "grid" / "train" / "good").mkdir(parents=True)
+    table = TABLES[name]
+    cells = table.cells(scale, tmp_path)
+    assert len({cell.name for cell in cells}) == len(cells)
+    for cell in cells:
+        config = load_config(cell.spec)
+        config.update_from_flattened_dict(dict(cell.fields))
+        assert (config.method.name, config.seed) == (cell.method, cell.seed)
+        assert bool(cell.paper) == bool(cell.source)
+        assert set(cell.paper) <= {c.key for c in table.columns}
+    names = {cell.name for cell in cells}
+    assert all(set(figure.cells) <= names for figure in table.figures)
+
+
+def test_main_cells_come_first_then_seeds_then_ablations():
+    for name in ("schneider2022", "bergmann2019", "preste"):
+        cells = TABLES[name].cells("paper", None)
+        plain = [cell.seed for cell in cells if not cell.variant]
+        assert plain == sorted(plain)
+        first = next((i for i, cell in enumerate(cells) if cell.variant), len(cells))
+        assert all(cell.variant for cell in cells[first:])
+    assert not any(cell.variant for cell in TABLES["bergmann2019"].cells("cpu", None))
+
+
+def not_blank(png):
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"), float)
+    assert min(pixels.shape) > 150
+    # Pictures and text on white: neither all paper nor all ink.
+    assert 0.02 < np.mean(pixels < 200) < 0.98
+    return pixels
+
+
+FIGURE_PARTS = {
+    "binary_maps": "at the threshold that maximises the IoU",
+    "two_patches": "their reconstructions",
+    "patch_histograms": "mean squared residual of each patch",
+    "dark_stretch": "defects have a higher one than that stretch",
+    "as_training_goes": "step 2 0.0",
+    "defective_patch": "on the defect",
+}
+
+
+@pytest.mark.parametrize("draw", FIGURE_PARTS)
+def test_each_figure_is_a_picture_with_its_sentence(finished, draw):
+    names = ["chess-cae-seed0"]
+    if draw == "binary_maps":
+        names.append("noise-cae-seed0")
+    drawn = getattr(schneider2022_figures, draw)({n: finished / "runs" / n for n in names})
+    not_blank(drawn[0])
+    assert FIGURE_PARTS[draw] in drawn[1]
+
+
+def test_the_patches_shown_are_the_most_damaged_and_a_clean_one():
+    record = schneider2022_figures.first_defective(synthetic_source("chess"))
+    clean, damaged = schneider2022_figures.chosen_patches(record, side=64)
+    truth = record.load_mask()
+    most = max(
+        truth[i : i + 64, j : j + 64].sum() for i in range(0, 512, 64) for j in range(0, 512, 64)
+    )
+    assert damaged.truth.sum() == most > 0
+    assert clean.truth.sum() == 0
+
+
+def test_the_darkest_window_is_found_and_keeps_off_the_excluded():
+    image = np.full((40, 60), 0.5)
+    image[5:15, 5:15] = 0.1  # the darkest, but excluded
+    image[20:30, 31:41] = 0.2
+    excluded = np.zeros(image.shape, bool)
+    excluded[10, 10] = True
+    assert schneider2022_figures.darkest_window(image, excluded, side=10) == (20, 31)
+
+
+def test_pictures_are_drawn_once_and_again_only_after_a_new_run(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    calls = []
+
+    def draw(runs):
+        calls.append(sorted(runs))
+        return schneider2022_figures.two_patches(runs)
+
+    table = TINY._replace(
+        figures=(
+            Figure("figure1", ("chess-cae-seed0", "not-yet"), draw),
+            Figure("figure2", ("not-yet",), draw),
+        )
+    )
+    for _ in range(2):
+        run_table(table, scale="cpu", workdir=tmp_path)
+    assert calls == [["chess-cae-seed0"]]
+    not_blank((tmp_path / "figures" / "figure1.png").read_bytes())
+    text = (tmp_path / "tiny.md").read_text()
+    assert "![figure1](figures/figure1.png)" in text
+    assert "figure2: the runs of not-yet are not in this folder." in text
+    time.sleep(0.01)
+    (tmp_path / "runs/chess-cae-seed0/metrics.json").touch()
+    run_table(table, scale="cpu", workdir=tmp_path)
+    assert len(calls) == 2
+
+
+def test_who_watches_is_called_at_each_evaluation_and_costs_no_training_time(tmp_path):
+    calls = []
+
+    def watch(step, variables, train_seconds):
+        begun = time.perf_counter()
+        time.sleep(0.3)
+        calls.append((step, variables["params"], train_seconds, begun, time.perf_counter()))
+
+    trainer.train(small_config(), tmp_path, watch=watch)
+    assert [call[0] for call in calls] == [2, 4, 6]
+    for before, after in itertools.pairwise(calls):
+        assert 0 < after[2] - before[2] < after[3] - before[4]
+    record = json.loads((tmp_path / "detector/detector.json").read_text())["record"]
+    assert record["training"]["train_seconds"] == calls[-1][2]
+
+
+def command(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "recon_ad.reproduce", *map(str, arguments)],
+        capture_output=True, text=True, check=False, cwd=cwd,
+    )  # fmt: skip
+
+
+def test_bad_flags_end_in_one_sentence(tmp_path):
+    root = Path(__file__).parent.parent
+    for name, said, cwd in (
+        ("resnet", "should be one of <schneider2022|", root),
+        ("mvtec_ad", "the table mvtec_ad needs --data", root),
+        ("preste", "no folder configs/ here", tmp_path),
+    ):
+        result = command("--table", name, "--workdir", tmp_path, cwd=cwd)
+        assert result.returncode == 2
+        assert said in result.stderr
+        assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UserError, match="no category of MVTec AD"):
+        TABLES["mvtec_ad"].cells("cpu", tmp_path)
