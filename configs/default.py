@@ -4,6 +4,9 @@ No command takes this file by itself: it names no data.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from recon_ad.errors import UserError
 
 
 def default_config() -> ConfigDict:
@@ -13,8 +16,27 @@ def default_config() -> ConfigDict:
 
     c.method = ConfigDict()
     c.method.name = "cae"  # a row of recon_ad.methods.METHODS
-    c.method.variant = "industrial"  # column of Schneider et al. 2022, Table 2; or "synthetic"
+    # cae, vae, aae: column of Schneider et al. 2022, Table 2: "industrial" or "synthetic"
+    c.method.variant = "industrial"
     c.method.n_z = 100  # length of the code
+    c.method.kl_weight = placeholder(float)  # vae: of the divergence; None: 1/(H·W·C)
+    c.method.critic_steps = 5  # aae: steps of the critic for each batch
+    c.method.critic_clip = 0.01  # aae: the critic's weights stay within ± this
+    # ssim_l1: a pixel is defective above either; None: from held-out normal images
+    c.method.ssim_threshold = placeholder(float)  # of 1 − S
+    c.method.l1_threshold = placeholder(float)  # of |x − x̃|
+    c.method.noise = 0.1  # dae: standard deviation of the noise on images in [0, 1]
+    c.method.widths = (16, 32, 64, 64)  # dae: channels at 1/2, 1/4, 1/8 and 1/16 resolution
+    c.method.bottleneck = 16  # dae: channels of the code at 1/16 resolution
+
+    c.ssim = ConfigDict()  # of the loss and of the residual
+    c.ssim.window = 11  # px, side of the window, odd
+    c.ssim.kind = "gaussian"  # (1.5 px) or "uniform"
+
+    c.residual = ConfigDict()  # weights of the residual maps that are added up
+    c.residual.squared = 1.0  # (x − x̃)²
+    c.residual.absolute = 0.0  # |x − x̃|
+    c.residual.ssim = 0.0  # (1 − S) / 2
 
     c.data = ConfigDict()
     c.data.source = "folder"  # or "synthetic", "tfds", "csv"
@@ -59,12 +81,18 @@ def default_config() -> ConfigDict:
     c.inference.tile_weights = "hann"  # or "uniform"
     c.inference.batch_size = 32  # tiles at a time
     c.inference.sigma = 2.0  # px, Gaussian smoothing of the residual map; 0 none
-    c.inference.score = "max"  # image score from the map: "max" or "mean"
+    c.inference.score = "max"  # image score from the map: "max", "mean", "sum" or "top_1%"
+    c.inference.opening = 0  # px, radius of the disk that the mask is opened with; 0 none
     c.inference.min_area = 0  # px, smaller regions of the mask are dropped
+    c.inference.border = 0  # px along the image's border whose residual is multiplied by:
+    c.inference.border_weight = 0.2
 
     c.calibration = ConfigDict()
     c.calibration.fpr = 0.01  # false-positive rate per image that the image threshold aims at
     c.calibration.pixel_percentile = 99.9  # of held-out pixels, the pixel threshold
+    c.calibration.thresholds = ConfigDict()  # that are known beforehand; None: from held-out
+    c.calibration.thresholds.image = placeholder(float)
+    c.calibration.thresholds.pixel = placeholder(float)
 
     c.evaluation = ConfigDict()
     c.evaluation.bootstrap = 500  # resamples for the 95 % intervals
@@ -72,14 +100,38 @@ def default_config() -> ConfigDict:
     return c
 
 
+def choose_method(config: ConfigDict, name: str) -> ConfigDict:
+    """The config with that method, and the settings that its paper gives it."""
+    config.method.name = name
+    if name in ("ssim_ae", "l2_ae", "ssim_l1"):
+        config.optim.learning_rate = 2e-4
+    if name == "ssim_ae":
+        config.residual.squared, config.residual.ssim = 0.0, 1.0
+    if name == "ssim_l1":  # its map is in units of its thresholds
+        config.calibration.thresholds.pixel = 1.0
+    if name == "dae":
+        config.inference.score = "sum"
+    return config
+
+
+def scaled(scale: str, **values):
+    """The value for that scale.
+
+    Raises:
+      UserError: there is no such scale.
+    """
+    if scale not in values:
+        raise UserError(f"scale={scale} is none; choose one of: {', '.join(values)}.")
+    return values[scale]
+
+
 def synthetic_config(args) -> ConfigDict:
     """The CAE variant and the data of Schneider et al. 2022, section 3.1, as `args` say.
 
     The map is thresholded as it is, as in the paper.
     """
-    c = default_config()
+    c = choose_method(default_config(), args.method)
     c.seed = args.seed
-    c.method.name = args.method
     c.method.variant = "synthetic"
     c.data.source = "synthetic"
     c.data.name = args.dataset

@@ -2,6 +2,8 @@
 
 python -m recon_ad.train --config configs/folder.py:path=DIR --workdir runs/mine
 python -m recon_ad.train --config configs/folder.py:path=DIR,category=grid --workdir runs/grid
+
+`scale=cpu` is a short training, for two cores.
 """
 
 from configs import default
@@ -9,10 +11,11 @@ from recon_ad.config import parse_arg
 
 
 def get_config(arg=""):
-    args = parse_arg(arg, method="cae", path="", category="", seed=0, smoke=False)
-    c = default.default_config()
+    args = parse_arg(arg, method="cae", path="", category="", seed=0, scale="paper", smoke=False)
+    c = default.choose_method(default.default_config(), args.method)
     c.seed = args.seed
-    c.method.name = args.method
     c.data.path = args.path
     c.data.category = args.category
+    c.train.steps = default.scaled(args.scale, cpu=800, paper=c.train.steps)
+    c.train.batch_size = default.scaled(args.scale, cpu=16, paper=c.train.batch_size)
     return default.finish(c, smoke=args.smoke)

@@ -16,9 +16,8 @@ def get_config(arg=""):
     args = parse_arg(
         arg, method="cae", dataset="mvtec_ad", category="", path="", seed=0, smoke=False
     )
-    c = default.default_config()
+    c = default.choose_method(default.default_config(), args.method)
     c.seed = args.seed
-    c.method.name = args.method
     c.data.source = "csv" if args.dataset == "sewer_ml" else "tfds"
     c.data.name = args.dataset
     c.data.category = args.category

@@ -81,10 +81,20 @@ def calibrate(
         scores.append(float(prediction.score))
         nothing = np.zeros(prediction.anomaly_map.shape, bool)
         pixels = merge(pixels, image_histogram(prediction.anomaly_map, nothing, valid=roi))
+    if detector.config.inference.score == "sum":
+        # The sum over an image is about that of a region times the number of regions.
+        scores = [score * regions_per_image for score in scores]
     image_threshold, supported = conformal_threshold(
         np.array(scores), fpr=fpr, regions_per_image=regions_per_image
     )
+    given = detector.config.calibration.thresholds
+    image_rule = "conformal quantile of held-out image scores"
+    pixel_rule = f"{percentile}th percentile of held-out pixels"
     pixel_threshold = upper_quantile(pixels, percentile / 100)
+    if given.image is not None:
+        image_threshold, supported, image_rule = given.image, fpr, "given in the config"
+    if given.pixel is not None:
+        pixel_threshold, pixel_rule = given.pixel, "given in the config"
     message = ""
     if supported > fpr:
         what = "regions" if regions_per_image > 1 else "images"
@@ -102,9 +112,9 @@ def calibrate(
             "regions_of_interest": any(record.load_roi for record in heldout),
             "pixels": int(pixels.normal.sum()),
             "fpr_wanted": fpr,
-            "fpr_supported": supported,
-            "image_rule": "conformal quantile of held-out image scores",
-            "pixel_rule": f"{percentile}th percentile of held-out pixels",
+            "fpr_supported": None if given.image is not None else supported,
+            "image_rule": image_rule,
+            "pixel_rule": pixel_rule,
             "image_threshold": image_threshold,
             "pixel_threshold": pixel_threshold,
             "message": message,

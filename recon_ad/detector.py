@@ -36,7 +36,7 @@ from recon_ad.ops.scores import SCORES
 from recon_ad.ops.smoothing import smooth
 from recon_ad.runtime import files
 
-FORMAT = 2  # of detector.json
+FORMAT = 3  # of detector.json
 # Maps are padded to multiples of this before the tail, so that images of many sizes share few
 # compiled programs; the normalised smoothing makes the padding invisible.
 MAP_MULTIPLE = 64
@@ -104,8 +104,22 @@ def tail(
     return value, value > thresholds.image, anomaly_map, mask
 
 
-def drop_small_regions(mask: Bool[np.ndarray, "h w"], *, min_area: int) -> Bool[np.ndarray, "h w"]:
-    """The mask without 8-connected regions of fewer than `min_area` pixels."""
+def clean_mask(
+    mask: Bool[np.ndarray, "h w"], *, opening: int, min_area: int
+) -> Bool[np.ndarray, "h w"]:
+    """The mask opened, then without its small regions.
+
+    Args:
+      mask: pixels above the threshold.
+      opening: radius in px of the disk that has to fit where something is kept; 0: none.
+      min_area: in px; 8-connected regions that are smaller are dropped.
+    """
+    if opening and mask.any():
+        # A defect at the border goes on beyond it, or opening would round off its corners.
+        around = np.pad(mask, opening, mode="edge")
+        y, x = np.ogrid[-opening : opening + 1, -opening : opening + 1]
+        opened = ndimage.binary_opening(around, structure=y**2 + x**2 <= opening**2)
+        mask = opened[opening:-opening, opening:-opening]
     if min_area <= 1 or not mask.any():
         return mask
     labels, _ = ndimage.label(mask, structure=EIGHT_CONNECTED)
@@ -196,6 +210,11 @@ class Detector:
             weights=self._weights,
         )
         stitched = resize(stitched[: resized.shape[0], : resized.shape[1]], size)
+        tiles.attenuate_border(
+            stitched[..., 0],
+            border=self.config.inference.border,
+            weight=self.config.inference.border_weight,
+        )
         return stitched[..., 0], stitched[..., 1:] if stitched.shape[2] > 1 else None
 
     def _run_tiles(
@@ -248,8 +267,13 @@ class Detector:
         # The host's copies are let go before the tail needs memory of its own.
         padded, valid = jax.device_put((padded, valid))
         score, label, smoothed, mask = jax.device_get(self.tail(padded, valid, thresholds))
-        mask = drop_small_regions(mask[:h, :w], min_area=self.config.inference.min_area)
+        mask = self.clean(mask[:h, :w])
         return Prediction(score, label, smoothed[:h, :w], mask, None)
+
+    def clean(self, mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+        """What the config's opening and minimum area leave of a mask."""
+        settings = self.config.inference
+        return clean_mask(mask, opening=settings.opening, min_area=settings.min_area)
 
     def predict(
         self,

@@ -21,7 +21,7 @@ from recon_ad.baselines import NoModel
 from recon_ad.data import Record, Source
 from recon_ad.data.build import build_source
 from recon_ad.data.source import spread
-from recon_ad.detector import Detector, drop_small_regions, load
+from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
 from recon_ad.judging import Clock, judge, truth_of
 from recon_ad.metrics import (
@@ -83,7 +83,7 @@ def panel(detector: Detector, record: Record, *, scale: Scale | None) -> SmallPa
     def mask_at(threshold: float) -> np.ndarray:
         above = anomaly_map > np.float32(threshold)
         inside = above if roi is None else above & roi
-        return drop_small_regions(inside, min_area=detector.config.inference.min_area)
+        return detector.clean(inside)
 
     whole = Panel(
         name=record.name,
@@ -153,11 +153,13 @@ def protocol(detector: Detector, source: Source) -> dict[str, Any]:
     geometry = detector.method.geometry
     return {
         "method": config.method.name,
+        "method_settings": dict(detector.method.protocol),
+        "residual": {name: weight for name, weight in config.residual.items() if weight},
         "resolution": f"resized to {geometry.resize}" if geometry.resize else "native",
         "crop": list(geometry.tile),
         "stride": list(geometry.stride),
         "tile_weights": geometry.weights,
-        "border": "tiles end with the image; smoothing is normalised over the image's pixels",
+        "border": border_rule(config),
         "smoothing_sigma_px": config.inference.sigma,
         "score_rule": f"{config.inference.score} of the smoothed map",
         "aupro_fpr_limit": 0.3,
@@ -174,6 +176,17 @@ def protocol(detector: Detector, source: Source) -> dict[str, Any]:
         "hardware": provenance.hardware(),
         "versions": provenance.versions(),
     }
+
+
+def border_rule(config: ConfigDict) -> str:
+    """How the image's border is treated."""
+    rule = "tiles end with the image; smoothing is normalised over the image's pixels"
+    if config.inference.border:
+        rule += (
+            f"; residuals within {config.inference.border} px of it are multiplied by "
+            f"{config.inference.border_weight}"
+        )
+    return rule
 
 
 def evaluate(

@@ -296,10 +296,12 @@ def train(
     state, story = fit_state(
         config, workdir, images, patches, method=method, profile=profile, watch=watch
     )
+    size = config.train.batch_size
+    heldout = [patches[i : i + size] for i in range(0, len(patches), size)]
     detector = Detector(
         config,
         channels=images.channels,
-        variables=jax.device_get(method.finish({}, state, ())),
+        variables=jax.device_get(method.finish({}, state, heldout)),
         record={"training": story, "notes": list(source.notes)},
     )
     detector = calibrate(

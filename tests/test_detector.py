@@ -8,7 +8,7 @@ import pytest
 from runs import small_config
 from scipy import ndimage
 
-from recon_ad.detector import Detector, Thresholds, count_regions, drop_small_regions, load
+from recon_ad.detector import Detector, Thresholds, clean_mask, count_regions, load
 from recon_ad.errors import UserError
 from recon_ad.methods import build_method
 
@@ -158,10 +158,10 @@ def test_small_regions_are_dropped_and_counted_by_eight_neighbours():
     mask[0, 0] = mask[1, 1] = mask[2, 2] = True  # one region, diagonally
     mask[6, 6] = True
     assert count_regions(mask) == 2
-    kept = drop_small_regions(mask, min_area=2)
+    kept = clean_mask(mask, opening=0, min_area=2)
     assert kept.sum() == 3
     assert not kept[6, 6]
-    assert drop_small_regions(mask, min_area=4).sum() == 0
+    assert clean_mask(mask, opening=0, min_area=4).sum() == 0
 
 
 def test_a_saved_detector_says_the_same(detector, tmp_path):

@@ -9,11 +9,17 @@ from collections.abc import Callable, Mapping
 from ml_collections import ConfigDict
 
 from recon_ad.errors import UserError
-from recon_ad.methods import cae
+from recon_ad.methods import aae, bergmann, cae, dae, vae
 from recon_ad.methods.base import Method
 
 METHODS: Mapping[str, Callable[..., Method]] = {
     "cae": cae.build,
+    "vae": vae.build,
+    "aae": aae.build,
+    "l2_ae": bergmann.build_l2,
+    "ssim_ae": bergmann.build_ssim,
+    "ssim_l1": bergmann.build_ssim_l1,
+    "dae": dae.build,
 }
 
 

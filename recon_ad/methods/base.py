@@ -6,7 +6,7 @@ added up over batches, devices and hosts and divided once, so it is exact howeve
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
@@ -63,10 +63,14 @@ class Method(NamedTuple):
       eval_step: (state, batch, mask [b]) -> metrics; deterministic. `loss` picks the best
         checkpoint; a method that reconstructs pixels also gives `unexplained_variance`
         (see `unexplained_variance` below).
-      finish: (frozen, state, batches) -> Variables. Once, on the host, after training.
+      finish: (frozen, state, batches) -> Variables. On the host, after training, with batches of
+        held-out good patches for what is set by them; and, without any, where only the
+        reconstruction is wanted.
       anomaly_map: (variables, images) -> Float[b h w].
       reconstruct: (variables, images) -> Float[b h w c], or None where there is none.
       geometry: how images are tiled.
+      encode: (variables, images) -> Float[b n], or None where there is no code.
+      protocol: what an evaluation's protocol says of it beside the config, plain JSON.
     """
 
     prepare: Callable[[PyTree, Float[Array, "b h w c"]], Batch]
@@ -77,6 +81,8 @@ class Method(NamedTuple):
     anomaly_map: Callable[[Variables, Float[Array, "b h w c"]], Float[Array, "b h w"]]
     reconstruct: Callable[[Variables, Float[Array, "b h w c"]], Float[Array, "b h w c"]] | None
     geometry: Geometry
+    encode: Callable[[Variables, Float[Array, "b h w c"]], Float[Array, "b n"]] | None
+    protocol: Mapping[str, Any]
 
 
 def masked_mean(values: Float[Array, " b"], mask: Bool[Array, " b"]) -> tuple[Array, Array]:
@@ -111,14 +117,35 @@ def apply_gradients(
     return TrainState(params, batch_stats, opt_state, state.step + 1)
 
 
-def build_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Adam with the config's learning rate (`config.optim`), constant or cosine to zero."""
+def build_optimizer(config: ConfigDict, *, updates: int = 1) -> optax.GradientTransformation:
+    """Adam with the config's learning rate (`config.optim`), constant or cosine to zero.
+
+    Args:
+      config: of the run.
+      updates: how many it makes in a training step.
+    """
     optim = config.optim
     if optim.schedule == "cosine":
-        rate = optax.cosine_decay_schedule(optim.learning_rate, config.train.steps)
+        rate = optax.cosine_decay_schedule(optim.learning_rate, config.train.steps * updates)
     else:
         rate = optim.learning_rate
     return optax.adam(rate)
+
+
+def check_patch_size(config: ConfigDict, *, multiple: int) -> None:
+    """Raises UserError where the network cannot halve the patch as often as it does."""
+    size = config.data.patch_size
+    if size % multiple or size <= 0:
+        raise UserError(
+            f"config.data.patch_size is {size}, but method {config.method.name} needs a multiple "
+            f"of {multiple}: choose 64, 128 or 256, for example."
+        )
+
+
+def check_code(config: ConfigDict) -> None:
+    """Raises UserError where the code would be empty."""
+    if config.method.n_z < 1:
+        raise UserError(f"config.method.n_z is {config.method.n_z}; a code has 1 number or more.")
 
 
 def tile_geometry(config: ConfigDict) -> Geometry:

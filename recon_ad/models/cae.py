@@ -1,4 +1,4 @@
-"""The convolutional autoencoder of Schneider et al. 2022 (Tables 2 and 3).
+"""The autoencoders of Schneider et al. 2022 (Tables 2 and 3) and their critic (Table 4).
 
 Images are float32 NHWC in [0, 1]; codes are float32 [b, n_z].
 
@@ -12,6 +12,7 @@ transposed convolution of stride 4 would leave every fourth row and column witho
 from collections.abc import Mapping
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from recon_ad.models.layers import Conv, UpConv
@@ -38,26 +39,28 @@ def _activate(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 class Encoder(nn.Module):
-    """Convolutions and the first two linear layers: image to code.
+    """Convolutions and the first linear layers: image to code.
 
     Attributes:
       variant: "synthetic" or "industrial", the two columns of Table 2.
       n_z: length of the code.
+      heads: names of the innermost linear layers, all on "lin1".
     """
 
     variant: str
     n_z: int
+    heads: tuple[str, ...] = ("lin2",)
 
     @nn.compact
-    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b n_z"]:
-        """Encodes images whose height and width are multiples of 16."""
+    def __call__(self, images: Float[Array, "b h w c"]) -> tuple[Float[Array, "b n_z"], ...]:
+        """Encodes images whose height and width are multiples of 16; one result for each head."""
         x = images
         for i, (channels, stride) in enumerate(ENCODERS[self.variant], start=1):
             x = Conv(channels, stride, slope=SLOPE if i > 1 else None, name=f"conv{i}")(x)
         x = _activate(x)
         x = x.reshape(x.shape[0], -1)
         x = _activate(nn.Dense(HIDDEN, name="lin1")(x))
-        return nn.Dense(self.n_z, name="lin2")(x)
+        return tuple(nn.Dense(self.n_z, name=name)(x) for name in self.heads)
 
 
 class Decoder(nn.Module):
@@ -111,7 +114,62 @@ class CAE(nn.Module):
         self.encoder = Encoder(self.variant, self.n_z)
         self.decoder = Decoder(self.variant, self.size, self.channels)
 
+    def encode(self, images: Float[Array, "b h w c"]) -> Float[Array, "b n_z"]:
+        """The code."""
+        (code,) = self.encoder(images)
+        return code
+
     def __call__(self, images: Float[Array, "b h w c"]) -> dict[str, Array]:
         """Returns `code` [b, n_z] and `reconstruction` [b, h, w, c] in (0, 1)."""
-        code = self.encoder(images)
+        code = self.encode(images)
         return {"code": code, "reconstruction": self.decoder(code)}
+
+
+class VAE(nn.Module):
+    """The same with two innermost layers, mean and log σ² of each number of the code: 102 500
+    parameters more.
+
+    Attributes:
+      variant: "synthetic" or "industrial", the two columns of Table 2.
+      size: height and width of the images it is for, multiples of 16.
+      channels: image channels.
+      n_z: length of the code.
+    """
+
+    variant: str
+    size: tuple[int, int]
+    channels: int
+    n_z: int
+
+    def setup(self) -> None:
+        """The two halves."""
+        self.encoder = Encoder(self.variant, self.n_z, ("lin21", "lin22"))
+        self.decoder = Decoder(self.variant, self.size, self.channels)
+
+    def __call__(
+        self, images: Float[Array, "b h w c"], noise: Float[Array, "b n_z"]
+    ) -> dict[str, Array]:
+        """Returns `mean`, `log_variance` and `code` [b, n_z], and `reconstruction` in (0, 1).
+
+        Args:
+          images: [b, h, w, c] in [0, 1].
+          noise: samples of N(0, 1) that the code is drawn with; zeros for the mean code.
+        """
+        mean, log_variance = self.encoder(images)
+        code = mean + jnp.exp(0.5 * log_variance) * noise  # eq. 6
+        return {
+            "mean": mean,
+            "log_variance": log_variance,
+            "code": code,
+            "reconstruction": self.decoder(code),
+        }
+
+
+class Critic(nn.Module):
+    """Table 4: a code to one number, leaky ReLU on both layers; 1 021 parameters at n_z = 100."""
+
+    @nn.compact
+    def __call__(self, code: Float[Array, "b n_z"]) -> Float[Array, " b"]:
+        """The values, higher where the code looks like a sample of the prior."""
+        x = _activate(nn.Dense(10, name="lind1")(code))
+        return _activate(nn.Dense(1, name="lind2")(x))[:, 0]

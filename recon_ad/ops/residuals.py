@@ -4,12 +4,61 @@ Images are float32 [b, h, w, c] in [0, 1]; maps are float32 [b, h, w], averaged 
 the image's own size, higher is more anomalous.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from recon_ad.errors import UserError
+from recon_ad.ops.ssim import ssim_map
+
+Images = Float[Array, "b h w c"]
+Map = Float[Array, "b h w"]
 
 
-def squared(
-    images: Float[Array, "b h w c"], reconstructions: Float[Array, "b h w c"]
-) -> Float[Array, "b h w"]:
+def squared(images: Images, reconstructions: Images) -> Map:
     """(x − x̃)², in [0, 1] (Schneider et al. 2022, eq. 1)."""
     return jnp.mean((images - reconstructions) ** 2, axis=-1)
+
+
+def absolute(images: Images, reconstructions: Images) -> Map:
+    """|x − x̃|, in [0, 1]."""
+    return jnp.mean(jnp.abs(images - reconstructions), axis=-1)
+
+
+def structural(images: Images, reconstructions: Images, *, window: int, kind: str) -> Map:
+    """(1 − S) / 2, in [0, 1] (S of Wang et al. 2004; see `ops.ssim`); borders are mirrored."""
+    similarity = ssim_map(
+        images, reconstructions, data_range=1.0, window=window, kind=kind, border="reflect"
+    )
+    return jnp.mean((1.0 - similarity) / 2.0, axis=-1)
+
+
+def weighted(config: ConfigDict) -> Callable[[Images, Images], Map]:
+    """The sum of these maps with the weights of `config.residual`; what has none is not computed.
+
+    Raises:
+      UserError: a weight is negative, or all are zero.
+    """
+    named = {
+        "squared": squared,
+        "absolute": absolute,
+        "ssim": functools.partial(structural, window=config.ssim.window, kind=config.ssim.kind),
+    }
+    weights = {name: float(config.residual[name]) for name in named}
+    if min(weights.values()) < 0 or not any(weights.values()):
+        raise UserError(
+            f"config.residual has the weights {weights}; none may be negative, and one has to be "
+            "above 0."
+        )
+
+    def residual(images: Images, reconstructions: Images) -> Map:
+        return sum(
+            weight * named[name](images, reconstructions)
+            for name, weight in weights.items()
+            if weight
+        )
+
+    return residual

@@ -105,3 +105,13 @@ def pad_map(
     padding = [(0, -n % multiple) for n in values.shape]
     valid = np.pad(np.ones(values.shape, bool), padding)
     return np.pad(values, padding), valid
+
+
+def attenuate_border(values: Float[np.ndarray, "h w"], *, border: int, weight: float) -> None:
+    """Multiplies, in place, what is within `border` px of the map's border by `weight`."""
+    if not border:
+        return
+    h, w = values.shape
+    inside = values[border : h - border, border : w - border].copy()
+    values *= np.asarray(weight, values.dtype)
+    values[border : h - border, border : w - border] = inside

@@ -1,0 +1,34 @@
+"""The SSIM and the L2 autoencoder of Bergmann et al. 2019.
+
+    python -m recon_ad.train --workdir runs/nanofibres \\
+        --config configs/bergmann2019.py:dataset=nanofibres,path=DIR
+
+`dataset=` is nanofibres (NanoTWICE), grid (MVTec AD) or any folder's name; `path=` the folder in
+the MVTec layout. `method=` is ssim_ae or l2_ae. The paper trains on 10 000 patches of 128 px for
+200 epochs with Adam at 2e-4; tiles are 30 px apart and averaged evenly. The code has 500 numbers
+for the nanofibres and 100 for textures, by memory of the paper. `scale=cpu` is for two cores: fewer
+patches, in smaller batches, at a higher rate that falls.
+"""
+
+from configs import default
+from recon_ad.config import parse_arg
+
+
+def get_config(arg=""):
+    args = parse_arg(
+        arg, method="ssim_ae", dataset="nanofibres", path="", seed=0, scale="paper", smoke=False
+    )
+    c = default.choose_method(default.default_config(), args.method)
+    c.seed = args.seed
+    c.data.path = args.path
+    c.data.channels = 1
+    c.method.n_z = 500 if args.dataset == "nanofibres" else 100
+    c.train.batch_size = default.scaled(args.scale, cpu=16, paper=128)
+    c.train.steps = default.scaled(args.scale, cpu=4_000, paper=10_000 * 200 // 128)
+    c.train.eval_every = default.scaled(args.scale, cpu=1_000, paper=1_000)
+    c.optim.learning_rate = default.scaled(args.scale, cpu=1e-3, paper=2e-4)
+    c.optim.schedule = default.scaled(args.scale, cpu="cosine", paper="constant")
+    c.inference.stride = 30
+    c.inference.tile_weights = "uniform"
+    c.inference.sigma = 0.0
+    return default.finish(c, smoke=args.smoke)

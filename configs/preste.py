@@ -1,0 +1,41 @@
+"""The SSIM + L1 autoencoder of Preste, "Unsupervised learning models for visual inspection".
+
+    python -m recon_ad.train --workdir runs/transistor \\
+        --config configs/preste.py:dataset=transistor,path=DIR
+
+`dataset=` is transistor (MVTec AD) or sewer, with the article's two thresholds, or any other name,
+with thresholds from held-out normal images; `path=` the folder in the MVTec layout. The article
+names the network and its thresholds, and nothing of its training: that is as in
+configs/bergmann2019.py. Its objects are seen whole, at 256 px; textures in patches of 128.
+"""
+
+from configs import default
+from recon_ad.config import parse_arg
+
+# Of 1 − S and of |x − x̃|, from the article.
+THRESHOLDS = {"transistor": (0.330540, 0.079739), "sewer": (0.850003, 0.112418)}
+
+
+def get_config(arg=""):
+    args = parse_arg(
+        arg, method="ssim_l1", dataset="transistor", path="", seed=0, scale="paper", smoke=False
+    )
+    c = default.choose_method(default.default_config(), args.method)
+    c.seed = args.seed
+    c.data.path = args.path
+    if args.dataset in THRESHOLDS:
+        c.method.ssim_threshold, c.method.l1_threshold = THRESHOLDS[args.dataset]
+        c.data.resize = (256, 256)
+        c.data.patch_size = 256
+        c.inference.stride = 256
+        c.inference.tile_weights = "uniform"
+        c.method.n_z = 500
+    c.train.batch_size = default.scaled(args.scale, cpu=16, paper=128)
+    c.train.steps = default.scaled(args.scale, cpu=1_500, paper=10_000 * 200 // 128)
+    c.train.eval_every = default.scaled(args.scale, cpu=500, paper=1_000)
+    c.optim.learning_rate = default.scaled(args.scale, cpu=1e-3, paper=2e-4)
+    c.optim.schedule = default.scaled(args.scale, cpu="cosine", paper="constant")
+    c.inference.sigma = 0.0
+    c.inference.opening = 4
+    c.inference.border = 5
+    return default.finish(c, smoke=args.smoke)

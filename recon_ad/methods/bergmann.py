@@ -1,0 +1,142 @@
+"""The L2 and the SSIM autoencoder (Bergmann et al. 2019): one network, two losses.
+
+`l2_ae` learns by the mean squared error, `ssim_ae` by the mean of 1 − S over the windows that lie
+inside the patch. The residual is what the config weighs (`config.residual`): by default that of
+the loss.
+
+`ssim_l1` is `ssim_ae` with two residual maps, 1 − S and |x − x̃|, each with a threshold of its own
+(Preste, "Unsupervised learning models for visual inspection"): a pixel is defective where either
+map exceeds its own. As one map that is max(R_ssim / t_ssim, R_l1 / t_l1) with threshold 1. Tiles
+that overlap are averaged after the maximum. Thresholds that are not given are the percentile
+`config.calibration.pixel_percentile` of held-out normal pixels.
+"""
+
+import functools
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
+from ml_collections import ConfigDict
+
+from recon_ad.errors import UserError
+from recon_ad.methods import base, reconstruction
+from recon_ad.methods.reconstruction import Images, Losses
+from recon_ad.models.bergmann import DOWNSCALING, BergmannAE
+from recon_ad.ops import residuals
+from recon_ad.ops.ssim import ssim_map
+
+MAPS = ("ssim", "l1")  # of ssim_l1
+
+
+def dissimilarity(
+    images: Images, reconstructions: Images, *, window: int, kind: str
+) -> Float[Array, " b"]:
+    """The mean of 1 − S per image, in [0, 2], over channels and the windows inside."""
+    similarity = ssim_map(
+        images, reconstructions, data_range=1.0, window=window, kind=kind, border="valid"
+    )
+    return 1.0 - jnp.mean(similarity, axis=(1, 2, 3))
+
+
+def _check(config: ConfigDict) -> None:
+    base.check_patch_size(config, multiple=DOWNSCALING)
+    base.check_code(config)
+    window, size = config.ssim.window, config.data.patch_size
+    if window % 2 == 0 or not 1 < window <= size:
+        raise UserError(
+            f"config.ssim.window is {window}; it has to be odd, 3 or more, and at most the patch "
+            f"size, {size} px."
+        )
+    if config.ssim.kind not in ("gaussian", "uniform"):
+        raise UserError(f"config.ssim.kind is {config.ssim.kind!r}; choose gaussian or uniform.")
+
+
+def _build(config: ConfigDict, *, channels: int, loss: Losses) -> base.Method:
+    _check(config)
+    size = config.data.patch_size
+    model = BergmannAE((size, size), channels, config.method.n_z)
+
+    def init(key: Key[Array, ""], images: Images) -> PyTree:
+        return model.init(key, images)["params"]
+
+    def losses(
+        params: PyTree, images: Images, key: Key[Array, ""] | None
+    ) -> dict[str, Float[Array, " b"]]:
+        del key  # nothing is random here
+        out = model.apply({"params": params}, images)
+        return {"loss": loss(images, out["reconstruction"])}
+
+    return reconstruction.build(
+        config,
+        init=init,
+        losses=losses,
+        reconstruct=lambda variables, images: model.apply({"params": variables["params"]}, images)[
+            "reconstruction"
+        ],
+        encode=lambda variables, images: model.apply({"params": variables["params"]}, images)[
+            "code"
+        ],
+        protocol={"ssim": f"{config.ssim.kind} window of {config.ssim.window} px"},
+    )
+
+
+def build_l2(config: ConfigDict, *, channels: int) -> base.Method:
+    """`l2_ae`, for patches of `config.data.patch_size` with that many channels.
+
+    Raises:
+      UserError: the patch size is not a multiple of 16, the code has no length, or the window of
+        the SSIM does not fit.
+    """
+    return _build(config, channels=channels, loss=reconstruction.mean_squared_error)
+
+
+def build_ssim(config: ConfigDict, *, channels: int) -> base.Method:
+    """`ssim_ae`; raises as `build_l2`."""
+    loss = functools.partial(dissimilarity, window=config.ssim.window, kind=config.ssim.kind)
+    return _build(config, channels=channels, loss=loss)
+
+
+def build_ssim_l1(config: ConfigDict, *, channels: int) -> base.Method:
+    """`ssim_l1`; raises as `build_l2`, and where a threshold that is given is not above 0."""
+    plain = build_ssim(config, channels=channels)
+    given = {name: config.method[f"{name}_threshold"] for name in MAPS}
+    for name, value in given.items():
+        if value is not None and value <= 0:
+            raise UserError(
+                f"config.method.{name}_threshold is {value}; give one above 0, or none, to take it "
+                "from held-out images."
+            )
+
+    def maps(variables: base.Variables, images: Images) -> dict[str, Float[Array, "b h w"]]:
+        reconstructions = plain.reconstruct(variables, images)
+        half = residuals.structural(
+            images, reconstructions, window=config.ssim.window, kind=config.ssim.kind
+        )
+        return {"ssim": 2.0 * half, "l1": residuals.absolute(images, reconstructions)}
+
+    def finish(
+        frozen: PyTree, state: base.TrainState, batches: Iterable[base.Batch]
+    ) -> base.Variables:
+        variables = reconstruction.finish(frozen, state, ())
+        traced = jax.jit(maps)
+        found = [jax.device_get(traced(variables, jnp.asarray(batch))) for batch in batches]
+        if not found:
+            return variables
+        thresholds = {}
+        for name in MAPS:
+            value = given[name]
+            if value is None:
+                pixels = np.concatenate([part[name].ravel() for part in found])
+                value = np.percentile(pixels, config.calibration.pixel_percentile)
+            # A model that is perfect on held-out pixels would leave nothing to divide by.
+            thresholds[name] = np.float32(max(value, np.finfo(np.float32).tiny))
+        return variables | {"thresholds": thresholds}
+
+    def anomaly_map(variables: base.Variables, images: Images) -> Float[Array, "b h w"]:
+        found = maps(variables, images)
+        ssim, l1 = (found[name] / variables["thresholds"][name] for name in MAPS)
+        return jnp.maximum(ssim, l1)
+
+    return plain._replace(finish=finish, anomaly_map=anomaly_map)

@@ -1,0 +1,83 @@
+"""The variational autoencoder (Schneider et al. 2022, section 2.2).
+
+The encoder gives the mean and the logarithm of the variance of each number of the code; the decoder
+sees a sample of it (eq. 6). To the mean squared error, averaged over pixels and channels, comes the
+Kullback-Leibler divergence from N(0, I) (eq. 5), summed over the code. Held-out losses, the
+reconstruction and the residual use the mean code.
+
+With the squared error averaged over H·W·C numbers, a weight of 1 for the divergence (eq. 4 as it
+stands) would be the likelihood of a Gaussian with the variance H·W·C / 2 at each pixel, hundreds of
+times all there is to explain. The weight 1/(H·W·C) is the sum of both terms with variance 1/2.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+from ml_collections import ConfigDict
+
+from recon_ad.errors import UserError
+from recon_ad.methods import base, reconstruction
+from recon_ad.methods.cae import check_settings
+from recon_ad.methods.reconstruction import Images
+from recon_ad.models.cae import VAE
+
+
+def divergence(
+    mean: Float[Array, "b n_z"], log_variance: Float[Array, "b n_z"]
+) -> Float[Array, " b"]:
+    """KL of N(μ, diag σ²) from N(0, I), −½ Σ (1 + log σ² − μ² − σ²), in nats (eq. 5)."""
+    terms = 1.0 + log_variance - mean**2 - jnp.exp(log_variance)
+    return -0.5 * jnp.sum(terms, axis=1)
+
+
+def kl_weight(config: ConfigDict, *, channels: int) -> float:
+    """Of the divergence in the loss: the config's, or 1/(H·W·C).
+
+    Raises:
+      UserError: it is negative.
+    """
+    weight = config.method.kl_weight
+    if weight is None:
+        return 1 / (config.data.patch_size**2 * channels)
+    if weight < 0:
+        raise UserError(
+            f"config.method.kl_weight is {weight}; give 0 or more, or leave it out for 1/(H·W·C)."
+        )
+    return float(weight)
+
+
+def build(config: ConfigDict, *, channels: int) -> base.Method:
+    """The method for patches of `config.data.patch_size` with that many channels.
+
+    Raises:
+      UserError: see `cae.check_settings`; or the weight of the divergence is negative.
+    """
+    check_settings(config)
+    size, n_z = config.data.patch_size, config.method.n_z
+    weight = kl_weight(config, channels=channels)
+    model = VAE(config.method.variant, (size, size), channels, n_z)
+
+    def init(key: Key[Array, ""], images: Images) -> PyTree:
+        return model.init(key, images, jnp.zeros((images.shape[0], n_z)))["params"]
+
+    def losses(
+        params: PyTree, images: Images, key: Key[Array, ""] | None
+    ) -> dict[str, Float[Array, " b"]]:
+        shape = (images.shape[0], n_z)
+        noise = jnp.zeros(shape) if key is None else jax.random.normal(key, shape)
+        out = model.apply({"params": params}, images, noise)
+        error = reconstruction.mean_squared_error(images, out["reconstruction"])
+        kl = divergence(out["mean"], out["log_variance"])
+        return {"loss": error + weight * kl, "squared_error": error, "kl": kl}
+
+    def at_mean(variables: base.Variables, images: Images) -> dict[str, Array]:
+        return model.apply(variables, images, jnp.zeros((images.shape[0], n_z)))
+
+    return reconstruction.build(
+        config,
+        init=init,
+        losses=losses,
+        reconstruct=lambda variables, images: at_mean(variables, images)["reconstruction"],
+        encode=lambda variables, images: at_mean(variables, images)["mean"],
+        protocol={"kl_weight": weight},
+    )

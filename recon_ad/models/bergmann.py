@@ -1,0 +1,91 @@
+"""The autoencoder of Bergmann et al. 2019.
+
+Nine convolutions, of which those that halve the resolution are 4x4, and their mirror image; leaky
+ReLU with slope 0.2 after each but the code's and the last. The ninth convolution covers what is
+left of the image, as does the first of the decoder: both are linear layers. As no reachable source
+of the paper gives the whole table, it is taken from the MindSpore model zoo's SSIM-AE, which names
+it; the sigmoid at the end is ours, so that a reconstruction is an image.
+
+Images are float32 NHWC in [0, 1]; codes are float32 [b, n_z].
+"""
+
+import functools
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from recon_ad.models.layers import Conv, UpConv
+
+# Channels and strides; stride 2 goes with 4x4 kernels, 1 with 3x3.
+ENCODER = ((32, 2), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2), (64, 1), (32, 1))
+DECODER = ((64, 1), (128, 1), (64, 2), (64, 1), (32, 2), (32, 1), (32, 2))
+DOWNSCALING = 16
+CODE_CHANNELS = 32
+SLOPE = 0.2
+
+
+class Encoder(nn.Module):
+    """Image to code.
+
+    Attributes:
+      n_z: length of the code.
+    """
+
+    n_z: int
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b n_z"]:
+        """Encodes images whose height and width are multiples of 16."""
+        x = images
+        for i, (channels, stride) in enumerate(ENCODER, start=1):
+            slope = SLOPE if i > 1 else None
+            x = Conv(channels, stride, 2 + stride, slope=slope, name=f"conv{i}")(x)
+        x = nn.leaky_relu(x, SLOPE)
+        return nn.Dense(self.n_z, name="conv9")(x.reshape(x.shape[0], -1))
+
+
+class Decoder(nn.Module):
+    """Code to image.
+
+    Attributes:
+      size: height and width of the image, multiples of 16.
+      channels: channels of the image.
+    """
+
+    size: tuple[int, int]
+    channels: int
+
+    @nn.compact
+    def __call__(self, code: Float[Array, "b n_z"]) -> Float[Array, "b h w c"]:
+        """Decodes to images in (0, 1)."""
+        h, w = (side // DOWNSCALING for side in self.size)
+        x = nn.Dense(h * w * CODE_CHANNELS, name="deconv1")(code)
+        x = x.reshape(-1, h, w, CODE_CHANNELS)
+        for i, (channels, stride) in enumerate((*DECODER, (self.channels, 2)), start=2):
+            kind = functools.partial(UpConv, size=4) if stride == 2 else Conv
+            x = kind(channels, slope=SLOPE, name=f"deconv{i}")(x)
+        return nn.sigmoid(x)
+
+
+class BergmannAE(nn.Module):
+    """Encoder and decoder: 1 050 565 parameters at 128x128x1 and n_z = 100.
+
+    Attributes:
+      size: height and width of the images it is for, multiples of 16.
+      channels: image channels.
+      n_z: length of the code.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    n_z: int
+
+    def setup(self) -> None:
+        """The two halves."""
+        self.encoder = Encoder(self.n_z)
+        self.decoder = Decoder(self.size, self.channels)
+
+    def __call__(self, images: Float[Array, "b h w c"]) -> dict[str, Array]:
+        """Returns `code` [b, n_z] and `reconstruction` [b, h, w, c] in (0, 1)."""
+        code = self.encoder(images)
+        return {"code": code, "reconstruction": self.decoder(code)}
