@@ -180,6 +180,7 @@ def test_the_critics_step_is_adam_on_the_difference_of_means():
         def leaky(x):
             return np.where(x >= 0, x, 0.01 * x)
 
+        z = np.asarray(z, np.float64)
         hidden = leaky(z @ p["lind1"]["kernel"] + p["lind1"]["bias"])
         return leaky(hidden @ p["lind2"]["kernel"] + p["lind2"]["bias"])[:, 0]
 
