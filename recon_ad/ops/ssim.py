@@ -233,7 +233,8 @@ def _pair(
     """Sum and difference less their offsets, which x + y would be rounded to; the offsets."""
     b, h, wc = x.shape
     c = options.channels
-    means = [jnp.mean(z.reshape(b, h, wc // c, c), (1, 2)) for z in (x, y)]
+    # That of a middle row is near enough, and a tenth of the time is saved.
+    means = [jnp.mean(z[:, h // 2].reshape(b, wc // c, c), 1) for z in (x, y)]
     x0, y0 = (jnp.tile(mean, (1, wc // c)).reshape(b, 1, wc) for mean in means)
 
     def pair(x, y, x0, y0):
