@@ -200,14 +200,12 @@ def test_offsets_do_not_spoil_gradients():
     np.testing.assert_allclose(result, expected, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("value", [0.0, 0.3])
 def test_gradients_are_finite_where_images_are_equal_or_flat(value):
     flat, (x, _) = np.full((1, 20, 20, 1), value, np.float32), pairs((20, 20, 1), images=1)
+    gradients = jax.jit(jax.grad(lambda *z: ssim_map(*z, **OPTIONS).sum(), (0, 1)))
     for a, b in ((flat, flat), (x, x), (flat, x), (x, flat)):
-        for argument in (0, 1):
-            gradient = jax.grad(lambda *z: map_of(*z).sum(), argument)(
-                jnp.asarray(a), jnp.asarray(b)
-            )
+        for gradient in gradients(a, b):
             assert np.isfinite(gradient).all()
             if a is b:  # the maximum
                 np.testing.assert_allclose(gradient, 0, atol=1e-6)

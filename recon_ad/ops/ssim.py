@@ -155,11 +155,10 @@ def _forward(options: _Options, x: Flat, y: Flat) -> tuple[FlatMap, tuple[Flat, 
 
 def _backward(options: _Options, saved: tuple[Flat, Flat], grad: FlatMap) -> tuple[Flat, Flat]:
     x, y = saved
-    size = len(options.weights) - 1
     rows, starts = _blocks(grad.shape[1])
     if len(starts) == 1:
         return _block_gradients(options, x, y, grad, None)
-    size += rows
+    size = rows + len(options.weights) - 1
 
     def body(i, totals):
         start = jnp.asarray(starts)[i]
