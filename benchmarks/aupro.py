@@ -15,15 +15,12 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+import benchmarks.torchvision_operators  # noqa: F401
 from recon_ad.metrics import aupro, empty_histogram, image_histogram, merge
 from recon_ad.runtime import files, provenance
 
-# anomalib imports torchvision, which on a CPU build lacks two operators that it never calls there.
-_LIBRARY = torch.library.Library("torchvision", "DEF")
-for _name in ("nms", "qnms"):
-    _LIBRARY.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-from anomalib.metrics.aupro import _AUPRO as Theirs  # noqa: E402
+# isort: split
+from anomalib.metrics.aupro import _AUPRO as Theirs
 
 # Images, height and width in px; 57 + 24 as MVTec grid's test set has, at anomalib's usual size and
 # at twice that.

@@ -26,15 +26,12 @@ import torch
 from jaxtyping import Array, Float
 from skimage.metrics import structural_similarity
 
+import benchmarks.torchvision_operators  # noqa: F401
 from recon_ad.ops.ssim import ssim_map
 from recon_ad.runtime import files, provenance
 
-# torchmetrics imports torchvision, which on a CPU build lacks two operators that it never calls.
-_LIBRARY = torch.library.Library("torchvision", "DEF")
-for _name in ("nms", "qnms"):
-    _LIBRARY.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-from torchmetrics.functional.image import structural_similarity_index_measure  # noqa: E402
+# isort: split
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 # Images, height, width, channels; and turns.
 SETS = {(8, 256, 256, 3): 15, (1, 4096, 4096, 1): 5, (32, 128, 128, 1): 25}

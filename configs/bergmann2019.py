@@ -23,11 +23,8 @@ def get_config(arg=""):
     c.data.path = args.path
     c.data.channels = 1
     c.method.n_z = 500 if args.dataset == "nanofibres" else 100
-    c.train.batch_size = default.scaled(args.scale, cpu=16, paper=128)
-    c.train.steps = default.scaled(args.scale, cpu=4_000, paper=10_000 * 200 // 128)
-    c.train.eval_every = default.scaled(args.scale, cpu=1_000, paper=1_000)
-    c.optim.learning_rate = default.scaled(args.scale, cpu=1e-3, paper=2e-4)
-    c.optim.schedule = default.scaled(args.scale, cpu="cosine", paper="constant")
+    default.bergmann_training(c, args.scale, cpu_steps=4_000)
+    c.train.eval_every = 1_000
     c.inference.stride = 30
     c.inference.tile_weights = "uniform"
     c.inference.sigma = 0.0

@@ -125,6 +125,14 @@ def scaled(scale: str, **values):
     return values[scale]
 
 
+def bergmann_training(config: ConfigDict, scale: str, *, cpu_steps: int) -> None:
+    """Patches, rate and schedule of Bergmann et al. 2019, or what two cores can do."""
+    config.train.batch_size = scaled(scale, cpu=16, paper=128)
+    config.train.steps = scaled(scale, cpu=cpu_steps, paper=10_000 * 200 // 128)
+    config.optim.learning_rate = scaled(scale, cpu=1e-3, paper=2e-4)
+    config.optim.schedule = scaled(scale, cpu="cosine", paper="constant")
+
+
 def synthetic_config(args) -> ConfigDict:
     """The CAE variant and the data of Schneider et al. 2022, section 3.1, as `args` say.
 

@@ -30,11 +30,8 @@ def get_config(arg=""):
         c.inference.stride = 256
         c.inference.tile_weights = "uniform"
         c.method.n_z = 500
-    c.train.batch_size = default.scaled(args.scale, cpu=16, paper=128)
-    c.train.steps = default.scaled(args.scale, cpu=1_500, paper=10_000 * 200 // 128)
+    default.bergmann_training(c, args.scale, cpu_steps=1_500)
     c.train.eval_every = default.scaled(args.scale, cpu=500, paper=1_000)
-    c.optim.learning_rate = default.scaled(args.scale, cpu=1e-3, paper=2e-4)
-    c.optim.schedule = default.scaled(args.scale, cpu="cosine", paper="constant")
     c.inference.sigma = 0.0
     c.inference.opening = 4
     c.inference.border = 5

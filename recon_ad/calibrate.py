@@ -87,16 +87,16 @@ def calibrate(
     image_threshold, supported = conformal_threshold(
         np.array(scores), fpr=fpr, regions_per_image=regions_per_image
     )
-    given = detector.config.calibration.thresholds
     image_rule = "conformal quantile of held-out image scores"
     pixel_rule = f"{percentile}th percentile of held-out pixels"
     pixel_threshold = upper_quantile(pixels, percentile / 100)
+    given = detector.config.calibration.thresholds
     if given.image is not None:
-        image_threshold, supported, image_rule = given.image, fpr, "given in the config"
+        image_threshold, supported, image_rule = given.image, None, "given in the config"
     if given.pixel is not None:
         pixel_threshold, pixel_rule = given.pixel, "given in the config"
     message = ""
-    if supported > fpr:
+    if supported is not None and supported > fpr:
         what = "regions" if regions_per_image > 1 else "images"
         message = (
             f"The image threshold rests on {len(scores)} held-out normal {what}, which support a "
@@ -112,7 +112,7 @@ def calibrate(
             "regions_of_interest": any(record.load_roi for record in heldout),
             "pixels": int(pixels.normal.sum()),
             "fpr_wanted": fpr,
-            "fpr_supported": None if given.image is not None else supported,
+            "fpr_supported": supported,
             "image_rule": image_rule,
             "pixel_rule": pixel_rule,
             "image_threshold": image_threshold,

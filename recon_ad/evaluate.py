@@ -21,7 +21,7 @@ from recon_ad.baselines import NoModel
 from recon_ad.data import Record, Source
 from recon_ad.data.build import build_source
 from recon_ad.data.source import spread
-from recon_ad.detector import Detector, load
+from recon_ad.detector import Detector, Prediction, load
 from recon_ad.errors import UserError
 from recon_ad.judging import Clock, judge, truth_of
 from recon_ad.metrics import (
@@ -73,6 +73,29 @@ LOOKED_AT = 100
 logger = logging.getLogger("recon_ad")
 
 
+def whole_panel(
+    detector: Detector,
+    image: np.ndarray,
+    prediction: Prediction,
+    *,
+    name: str,
+    defect: str,
+    truth: np.ndarray | None,
+) -> Panel:
+    """What a report shows of an image, at its full size."""
+    return Panel(
+        name=name,
+        defect=defect,
+        score=float(prediction.score),
+        threshold=detector.thresholds.image,
+        image=image,
+        reconstruction=prediction.reconstruction,
+        residual=prediction.anomaly_map,
+        truth=truth,
+        mask=prediction.mask,
+    )
+
+
 def panel(detector: Detector, record: Record, *, scale: Scale | None) -> SmallPanel:
     """Everything about one image, computed anew, for the report; `scale` is its slider's."""
     image = record.load()
@@ -85,16 +108,9 @@ def panel(detector: Detector, record: Record, *, scale: Scale | None) -> SmallPa
         inside = above if roi is None else above & roi
         return detector.clean(inside)
 
-    whole = Panel(
-        name=record.name,
-        defect=record.defect,
-        score=float(prediction.score),
-        threshold=detector.thresholds.image,
-        image=image,
-        reconstruction=prediction.reconstruction,
-        residual=anomaly_map,
-        truth=truth_of(record, image.shape[:2]),
-        mask=prediction.mask,
+    truth = truth_of(record, image.shape[:2])
+    whole = whole_panel(
+        detector, image, prediction, name=record.name, defect=record.defect, truth=truth
     )
     return shrink_panel(whole, scale=scale, mask_at=mask_at)
 

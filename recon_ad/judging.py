@@ -17,10 +17,19 @@ from recon_ad.metrics.summary import Judged, Pooled, mask_overlap
 _Result = TypeVar("_Result")
 
 
-def truth_of(record: Record, shape: tuple[int, int]) -> np.ndarray | None:
-    """The truth mask, bool [h, w]; all False for a good image; None where it is not known."""
-    if record.load_mask is not None:
-        return record.load_mask()
+def truth_of(
+    record: Record, shape: tuple[int, int], *, further: str | None = None
+) -> np.ndarray | None:
+    """The truth mask, bool [h, w]; all False for a good image; None where it is not known.
+
+    Args:
+      record: the image.
+      shape: its height and width.
+      further: the name of another truth than its first.
+    """
+    load_mask = record.load_mask if further is None else record.other_masks.get(further)
+    if load_mask is not None:
+        return load_mask()
     return None if record.anomalous else np.zeros(shape, bool)
 
 
@@ -57,7 +66,7 @@ def judge(
     judged: list[Judged] = []
     # Pixels by defect type (GOOD among them), and by further truth.
     by_defect: dict[str, PixelHistogram] = {}
-    by_truth: dict[str, PixelHistogram] = {name: empty_histogram() for name in further(test)}
+    by_truth: dict[str, PixelHistogram] = {name: empty_histogram() for name in further_truths(test)}
     patches: list[PatchMeans] = []
     for record in test:
         image = record.load()
@@ -76,9 +85,8 @@ def judge(
             side = detector.config.data.patch_size
             patches.append(patch_means(residual, truth, side=side, valid=roi))
         for name, before in by_truth.items():
-            load_mask = record.other_masks.get(name)
-            if load_mask is not None or not record.anomalous:
-                mask = load_mask() if load_mask else np.zeros(image.shape[:2], bool)
+            mask = truth_of(record, image.shape[:2], further=name)
+            if mask is not None:
                 by_truth[name] = merge(
                     before, image_histogram(prediction.anomaly_map, mask, valid=roi)
                 )
@@ -99,6 +107,6 @@ def judge(
     return judged, Pooled(good, by_defect, by_truth, joined(patches))
 
 
-def further(test: Sequence[Record]) -> list[str]:
+def further_truths(test: Sequence[Record]) -> list[str]:
     """Names of the truths that some image has besides its first."""
     return sorted({name for record in test for name in record.other_masks})

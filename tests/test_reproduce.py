@@ -15,16 +15,14 @@ from PIL import Image
 from runs import small_config, without_timings
 
 from recon_ad import train as trainer
-from recon_ad.config import load_config
 from recon_ad.data import synthetic_source
 from recon_ad.data.synthetic import write_folder
 from recon_ad.errors import UserError
 from recon_ad.evaluate import FIGURES
-from recon_ad.tables import TABLES, page, run, schneider2022_figures
-from recon_ad.tables.base import Cell, Column, Figure, Table, figure_of
-from recon_ad.tables.locate import categories, find_category
+from recon_ad.tables import TABLES, run, schneider2022_figures
+from recon_ad.tables.base import Cell, Column, Figure, Table
 from recon_ad.tables.run import run_table
-from recon_ad.tables.schneider2022 import ranking, time_to_mark
+from recon_ad.tables.schneider2022 import time_to_mark
 
 SMOKE = {"smoke": "true"}
 CHESS = Cell(
@@ -229,22 +227,6 @@ def test_a_training_that_diverges_is_null_and_says_so(tmp_path):
     assert "lower config.optim.learning_rate" in (tmp_path / "tiny.md").read_text()
 
 
-def test_categories_are_found_in_the_folder_or_one_below(tmp_path):
-    for folder in ("grid", "mvtec_ad/grid", "mvtec_ad/screw", "other/tile"):
-        (tmp_path / folder / "train" / "good").mkdir(parents=True)
-    (tmp_path / "mvtec_ad" / "licence").mkdir()
-    assert find_category(tmp_path, ("grid",)) == tmp_path / "grid"
-    assert find_category(tmp_path, ("mvtec_ad/grid",)) == tmp_path / "mvtec_ad/grid"
-    assert find_category(tmp_path / "other" / "tile", ("Tile",)) == tmp_path / "other/tile"
-    assert find_category(tmp_path, ("licence", "bottle")) is None
-    names = [f.name for f in categories(tmp_path, ("mvtec_ad",))]
-    assert names == ["grid", "screw"]
-    assert [f.name for f in categories(tmp_path / "other", ("mvtec_ad",))] == ["tile"]
-    mvtec = TABLES["mvtec_ad"].cells("paper", tmp_path)
-    assert {cell.dataset for cell in mvtec} == {"grid", "screw"}
-    assert [cell.seed for cell in mvtec] == sorted(cell.seed for cell in mvtec)
-
-
 def test_optional_cells_are_left_out_when_the_time_is_spent(finished, tmp_path, monkeypatch):
     def starts(*args, **kwargs):
         raise FloatingPointError("it was started")
@@ -277,76 +259,6 @@ def test_the_page_says_ours_beside_the_papers_and_how_it_was_run(finished):
     assert f"| chess-cae-seed0 | 0 | 6 | 8 | {chess['train_seconds']:.0f} |" in text
 
 
-def a_run(dataset, method, seed=0, **figures):
-    return {
-        "name": f"{dataset}-{method}-seed{seed}", "part": "Table 1", "dataset": dataset,
-        "variant": "", "method": method, "seed": seed, "paper": {}, "protocol": [],
-        "missing": {}, "steps": 1, "config": {"train": {"batch_size": 1}}, "train_seconds": 1.0,
-        "wall_seconds": 2.0, "hardware": "a machine", "versions": {"jax": "1"}, **figures,
-    }  # fmt: skip
-
-
-def test_seeds_are_averaged_and_data_sets_weigh_the_same_in_the_mean_row():
-    table = table_of(mean_row=True)._replace(columns=(Column("image_auroc", "AUROC", 2),))
-    runs = [
-        a_run("a", "cae", 0, image_auroc=0.6),
-        a_run("a", "cae", 1, image_auroc=0.8),
-        a_run("b", "cae", 0, image_auroc=0.9),
-        a_run("c", "cae", 0, image_auroc=None),
-        a_run("d", "cae", 0, image_auroc=None, reason="left out"),
-    ]
-    text = page.page(table, runs, scale="cpu")
-    assert "| a | cae | 2 | 0.70 (0.60 to 0.80) |" in text
-    assert "| **mean of 3** | cae | 1 to 2 | 0.80 (of 2) |" in text
-    assert "d-cae-seed0: left out" in text
-    assert figure_of(runs[0], "truths.A.image_auroc") is None
-
-
-def test_the_order_of_the_models_is_stated_as_found():
-    runs = [
-        a_run("chess", m, s, iou_max_oracle=iou + s / 100)
-        for m, iou in (("cae", 0.5), ("vae", 0.7), ("aae", 0.6))
-        for s in (0, 1)
-    ]
-    assert ranking(runs, "chess", "iou_max_oracle") == (
-        "On chess the order by IoU (truth B, 2 seeds) is VAE 0.7050, AAE 0.6050, CAE 0.5050: "
-        "another order as the paper's (AAE, VAE, CAE)."
-    )
-    assert "the same order as the paper's (AAE, VAE)" in ranking(
-        [a_run("noise", "vae", iou_max_oracle=0.1), a_run("noise", "aae", iou_max_oracle=0.2)],
-        "noise",
-        "iou_max_oracle",
-    )
-    assert ranking(runs[:2], "chess", "iou_max_oracle") == ""
-
-
-@pytest.mark.parametrize("name", TABLES)
-@pytest.mark.parametrize("scale", ["cpu", "paper"])
-def test_every_cell_has_a_name_of_its_own_and_a_config(name, scale, tmp_path):
-    (tmp_path / "grid" / "train" / "good").mkdir(parents=True)
-    table = TABLES[name]
-    cells = table.cells(scale, tmp_path)
-    assert len({cell.name for cell in cells}) == len(cells)
-    for cell in cells:
-        config = load_config(cell.spec)
-        config.update_from_flattened_dict(dict(cell.fields))
-        assert (config.method.name, config.seed) == (cell.method, cell.seed)
-        assert bool(cell.paper) == bool(cell.source)
-        assert set(cell.paper) <= {c.key for c in table.columns}
-    names = {cell.name for cell in cells}
-    assert all(set(figure.cells) <= names for figure in table.figures)
-
-
-def test_main_cells_come_first_then_seeds_then_ablations():
-    for name in ("schneider2022", "bergmann2019", "preste"):
-        cells = TABLES[name].cells("paper", None)
-        plain = [cell.seed for cell in cells if not cell.variant]
-        assert plain == sorted(plain)
-        first = next((i for i, cell in enumerate(cells) if cell.variant), len(cells))
-        assert all(cell.variant for cell in cells[first:])
-    assert not any(cell.variant for cell in TABLES["bergmann2019"].cells("cpu", None))
-
-
 def not_blank(png):
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"), float)
     assert min(pixels.shape) > 150
@@ -373,26 +285,6 @@ def test_each_figure_is_a_picture_with_its_sentence(finished, draw):
     drawn = getattr(schneider2022_figures, draw)({n: finished / "runs" / n for n in names})
     not_blank(drawn[0])
     assert FIGURE_PARTS[draw] in drawn[1]
-
-
-def test_the_patches_shown_are_the_most_damaged_and_a_clean_one():
-    record = schneider2022_figures.first_defective(synthetic_source("chess"))
-    clean, damaged = schneider2022_figures.chosen_patches(record, side=64)
-    truth = record.load_mask()
-    most = max(
-        truth[i : i + 64, j : j + 64].sum() for i in range(0, 512, 64) for j in range(0, 512, 64)
-    )
-    assert damaged.truth.sum() == most > 0
-    assert clean.truth.sum() == 0
-
-
-def test_the_darkest_window_is_found_and_keeps_off_the_excluded():
-    image = np.full((40, 60), 0.5)
-    image[5:15, 5:15] = 0.1  # the darkest, but excluded
-    image[20:30, 31:41] = 0.2
-    excluded = np.zeros(image.shape, bool)
-    excluded[10, 10] = True
-    assert schneider2022_figures.darkest_window(image, excluded, side=10) == (20, 31)
 
 
 def test_pictures_are_drawn_once_and_again_only_after_a_new_run(finished, tmp_path):

@@ -43,14 +43,7 @@ def dissimilarity(
 def _check(config: ConfigDict) -> None:
     base.check_patch_size(config, multiple=DOWNSCALING)
     base.check_code(config)
-    window, size = config.ssim.window, config.data.patch_size
-    if window % 2 == 0 or not 1 < window <= size:
-        raise UserError(
-            f"config.ssim.window is {window}; it has to be odd, 3 or more, and at most the patch "
-            f"size, {size} px."
-        )
-    if config.ssim.kind not in ("gaussian", "uniform"):
-        raise UserError(f"config.ssim.kind is {config.ssim.kind!r}; choose gaussian or uniform.")
+    residuals.check_window(config)
 
 
 def _build(config: ConfigDict, *, channels: int, loss: Losses) -> base.Method:
@@ -61,23 +54,22 @@ def _build(config: ConfigDict, *, channels: int, loss: Losses) -> base.Method:
     def init(key: Key[Array, ""], images: Images) -> PyTree:
         return model.init(key, images)["params"]
 
+    def forward(params: PyTree, images: Images) -> dict[str, Array]:
+        return model.apply({"params": params}, images)
+
     def losses(
         params: PyTree, images: Images, key: Key[Array, ""] | None
     ) -> dict[str, Float[Array, " b"]]:
         del key  # nothing is random here
-        out = model.apply({"params": params}, images)
-        return {"loss": loss(images, out["reconstruction"])}
+        return {"loss": loss(images, forward(params, images)["reconstruction"])}
 
     return reconstruction.build(
         config,
         init=init,
         losses=losses,
-        reconstruct=lambda variables, images: model.apply({"params": variables["params"]}, images)[
-            "reconstruction"
-        ],
-        encode=lambda variables, images: model.apply({"params": variables["params"]}, images)[
-            "code"
-        ],
+        # Variables may hold thresholds too.
+        reconstruct=lambda variables, x: forward(variables["params"], x)["reconstruction"],
+        encode=lambda variables, x: forward(variables["params"], x)["code"],
         protocol={"ssim": f"{config.ssim.kind} window of {config.ssim.window} px"},
     )
 

@@ -58,5 +58,5 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
         init=init,
         losses=functools.partial(losses, model=model),
         reconstruct=lambda variables, images: model.apply(variables, images)["reconstruction"],
-        encode=lambda variables, images: model.apply(variables, images)["code"],
+        encode=lambda variables, images: model.apply(variables, images, method="encode"),
     )

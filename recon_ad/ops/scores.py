@@ -3,6 +3,7 @@
 Maps are float32 [h, w]; invalid pixels do not count.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ def mean_of_top(values: Values, valid: Valid, *, share: float) -> Score:
     """The mean of the largest values, that share of all valid ones, and one at least."""
     ranked = jnp.where(valid, values, -jnp.inf).reshape(-1)
     # The map may be padded: as many as could be needed are ranked, as many as are needed count.
-    largest, _ = lax.top_k(ranked, max(1, -int(-share * ranked.size // 1)))
+    largest, _ = lax.top_k(ranked, max(1, math.ceil(share * ranked.size)))
     needed = jnp.maximum(jnp.ceil(share * jnp.sum(valid.astype(jnp.float32))), 1.0)
     kept = jnp.arange(largest.size) < needed
     return jnp.sum(jnp.where(kept, largest, 0.0)) / needed

@@ -111,7 +111,12 @@ def attenuate_border(values: Float[np.ndarray, "h w"], *, border: int, weight: f
     """Multiplies, in place, what is within `border` px of the map's border by `weight`."""
     if not border:
         return
-    h, w = values.shape
-    inside = values[border : h - border, border : w - border].copy()
-    values *= np.asarray(weight, values.dtype)
-    values[border : h - border, border : w - border] = inside
+    # Strips that do not overlap, where the map is narrower than two borders too.
+    bottom, right = (max(border, n - border) for n in values.shape)
+    for strip in (
+        values[:border],
+        values[bottom:],
+        values[border:bottom, :border],
+        values[border:bottom, right:],
+    ):
+        strip *= values.dtype.type(weight)

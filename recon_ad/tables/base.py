@@ -11,6 +11,14 @@ from typing import Any, NamedTuple
 Run = dict[str, Any]  # a cell as NAME.json holds it
 
 
+SEEDS = (0, 1, 2)
+
+
+def seeds_at(scale: str) -> tuple[int, ...]:
+    """One seed for two cores, all at the paper's scale."""
+    return SEEDS if scale == "paper" else SEEDS[:1]
+
+
 class Cell(NamedTuple):
     """One training run, evaluated.
 

@@ -7,7 +7,7 @@ source could be read, so that the ablations have no figures beside them.
 from pathlib import Path
 
 from recon_ad.config import flatten, load_config
-from recon_ad.tables.base import Cell, Column, Table
+from recon_ad.tables.base import Cell, Column, Table, seeds_at
 
 CONFIG = "configs/bergmann2019.py"
 METHODS = ("ssim_ae", "l2_ae")
@@ -36,7 +36,6 @@ CHANGES = {
     "K": ("ssim.window", (3, 7, 11, 15, 19)),
     "patch": ("data.patch_size", (32, 64, 128)),
 }
-SEEDS = (0, 1, 2)
 
 
 def _cell(dataset: str, method: str, seed: int, scale: str) -> Cell:
@@ -85,8 +84,7 @@ def ablations(scale: str) -> list[Cell]:
 def cells(scale: str, data: Path | None) -> list[Cell]:
     """All sets with one seed; at paper scale two more seeds, then the ablations."""
     del data  # what is not there is null
-    seeds = SEEDS if scale == "paper" else SEEDS[:1]
-    main = [_cell(d, m, seed, scale) for seed in seeds for d in FOLDERS for m in METHODS]
+    main = [_cell(d, m, seed, scale) for seed in seeds_at(scale) for d in FOLDERS for m in METHODS]
     return main + (ablations(scale) if scale == "paper" else [])
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from recon_ad.errors import UserError
 from recon_ad.methods import METHODS
-from recon_ad.tables.base import Cell, Column, Table
+from recon_ad.tables.base import Cell, Column, Table, seeds_at
 from recon_ad.tables.locate import categories
 
 CONFIG = "configs/folder.py"
 FOLDERS = ("mvtec_ad", "mvtec", "mvtec_anomaly_detection")
-SEEDS = (0, 1, 2)
 
 
 def cells(scale: str, data: Path | None) -> list[Cell]:
@@ -29,7 +28,6 @@ def cells(scale: str, data: Path | None) -> list[Cell]:
             f"--data {data}: holds no category of MVTec AD: give the folder with its categories, "
             "each with train/good in it."
         )
-    seeds = SEEDS if scale == "paper" else SEEDS[:1]
     return [
         Cell(
             folder.name,
@@ -40,7 +38,7 @@ def cells(scale: str, data: Path | None) -> list[Cell]:
             folders=(f"{folder.absolute().parent.name}/{folder.name}",),
             optional=True,
         )
-        for seed in seeds
+        for seed in seeds_at(scale)
         for method in METHODS
         for folder in found
     ]

@@ -6,7 +6,7 @@ the segmentation.
 
 from pathlib import Path
 
-from recon_ad.tables.base import Cell, Column, Table
+from recon_ad.tables.base import Cell, Column, Table, seeds_at
 
 CONFIG = "configs/preste.py"
 IOU, AUC = "iou_mean_calibrated", "pixel_auroc"
@@ -38,7 +38,6 @@ PROTOCOL = {
         "screw are held out.",
     ),
 }
-SEEDS = (0, 1, 2)
 
 
 def _cell(dataset: str, seed: int, scale: str) -> Cell:
@@ -61,8 +60,7 @@ def _cell(dataset: str, seed: int, scale: str) -> Cell:
 def cells(scale: str, data: Path | None) -> list[Cell]:
     """All sets with one seed; at paper scale two more seeds."""
     del data  # what is not there is null
-    seeds = SEEDS if scale == "paper" else SEEDS[:1]
-    return [_cell(dataset, seed, scale) for seed in seeds for dataset in FOLDERS]
+    return [_cell(dataset, seed, scale) for seed in seeds_at(scale) for dataset in FOLDERS]
 
 
 TABLE = Table(

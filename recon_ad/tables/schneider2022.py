@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recon_ad.tables import schneider2022_figures as figures
-from recon_ad.tables.base import Cell, Column, Figure, Run, Table
+from recon_ad.tables.base import SEEDS, Cell, Column, Figure, Run, Table
 from recon_ad.tables.page import values
 
 METHODS = ("cae", "vae", "aae")
@@ -26,7 +26,6 @@ CONFIG = "configs/schneider2022.py"
 LOOKS = {"cpu": 50, "paper": 500}
 MAIN, MATERIALS = "Table 1", "The materials of section 4.2"
 VARIANTS = "The VAE with eq. 4 as it stands"
-SEEDS = (0, 1, 2)
 
 
 def _synthetic(dataset: str, method: str, seed: int, scale: str) -> Cell:

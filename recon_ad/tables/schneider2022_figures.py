@@ -16,9 +16,10 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from scipy import ndimage
 
-from recon_ad.data import Record, Source
+from recon_ad.data import GOOD, Record, Source
 from recon_ad.data.build import build_source
 from recon_ad.detector import Detector, load
+from recon_ad.evaluate import whole_panel
 from recon_ad.judging import truth_of
 from recon_ad.metrics import iou_max
 from recon_ad.metrics.patches import PatchMeans, joined, patch_means
@@ -122,7 +123,8 @@ def binary_maps(runs: Runs) -> tuple[bytes, str]:
             pixels = next(iter(pooled_pixels(detector, source).values()))
             threshold = iou_max(pixels.levels())[1]
             record = first_defective(source)
-            image, truth = record.load(), truth_of(record, record.load().shape[:2])
+            image = record.load()
+            truth = truth_of(record, image.shape[:2])
             marked = detector.predict(image).anomaly_map >= threshold
             row.append(_binary(marked))
         rows.append([rgb(image), _binary(truth), *row])
@@ -158,17 +160,13 @@ def chosen_patches(record: Record, *, side: int) -> tuple[Patch, Patch]:
 
 def patch_panel(detector: Detector, patch: Patch) -> Panel:
     """What the model makes of a patch alone."""
-    prediction = detector.predict(patch.image)
-    return Panel(
+    return whole_panel(
+        detector,
+        patch.image,
+        detector.predict(patch.image),
         name=patch.name,
-        defect="defective" if patch.truth.any() else "good",
-        score=float(prediction.score),
-        threshold=detector.thresholds.image,
-        image=patch.image,
-        reconstruction=prediction.reconstruction,
-        residual=prediction.anomaly_map,
+        defect="defective" if patch.truth.any() else GOOD,
         truth=patch.truth,
-        mask=prediction.mask,
     )
 
 

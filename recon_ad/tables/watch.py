@@ -13,32 +13,23 @@ from ml_collections import ConfigDict
 
 from recon_ad.data import Source
 from recon_ad.detector import Detector
-from recon_ad.judging import truth_of
+from recon_ad.judging import further_truths, truth_of
 from recon_ad.methods.base import Variables
 from recon_ad.metrics import PixelHistogram, empty_histogram, image_histogram, iou_max, merge
 from recon_ad.runtime import files
 
 
-def truth_names(config: ConfigDict, source: Source) -> list[str]:
-    """The truths that the test images have, the one that figures are against first."""
-    further = {name for record in source.test for name in record.other_masks}
-    first = config.data.truth if further else "truth"
-    return [first, *sorted(further)]
-
-
 def pooled_pixels(detector: Detector, source: Source) -> dict[str, PixelHistogram]:
-    """Pixels of all test images with a truth, by the name of the truth."""
-    names = truth_names(detector.config, source)
-    pooled = {name: empty_histogram() for name in names}
+    """Pixels of all test images with a truth, by the name of the truth; the one that figures are
+    against first."""
+    further = further_truths(source.test)
+    first = detector.config.data.truth if further else "truth"
+    truths = {first: None} | {name: name for name in further}
+    pooled = {name: empty_histogram() for name in truths}
     for record in source.test:
         prediction = detector.predict(record.load(), reconstruct=False)
-        shape = prediction.anomaly_map.shape
-        masks = {names[0]: truth_of(record, shape)}
-        for name in names[1:]:
-            load = record.other_masks.get(name)
-            unknown = None if record.anomalous else masks[names[0]]
-            masks[name] = load() if load else unknown
-        for name, mask in masks.items():
+        for name, which in truths.items():
+            mask = truth_of(record, prediction.anomaly_map.shape, further=which)
             if mask is not None:
                 histogram = image_histogram(prediction.anomaly_map, mask)
                 pooled[name] = merge(pooled[name], histogram)
