@@ -89,3 +89,25 @@ def test_no_heldout_image_scores_above_a_threshold_from_few(detector):
 def test_impossible_rates_are_refused(detector, fpr):
     with pytest.raises(UserError, match="between 0 and 1"):
         calibrate(detector, normals(2), fpr=fpr, how="")
+
+
+def with_fields(detector, **fields):
+    config = detector.config.copy_and_resolve_references()
+    config.update_from_flattened_dict(fields)
+    return Detector(config, channels=1, variables=detector.variables, record={"training": {}})
+
+
+def test_thresholds_that_are_given_are_kept_and_said_to_be(detector):
+    fields = {"calibration.thresholds.image": 0.5, "calibration.thresholds.pixel": 1.0}
+    calibrated = calibrate(with_fields(detector, **fields), normals(3), fpr=0.01, how="three")
+    assert calibrated.thresholds == (0.5, 1.0)
+    told = calibrated.record["calibration"]
+    assert told["image_rule"] == told["pixel_rule"] == "given in the config"
+    assert told["fpr_supported"] is None and not told["message"]
+
+
+def test_sums_over_regions_are_brought_to_whole_images(detector):
+    summing = with_fields(detector, **{"inference.score": "sum"})
+    whole = calibrate(summing, normals(3), fpr=0.3, how="images")
+    regions = calibrate(summing, normals(3), fpr=0.3, how="regions", regions_per_image=4.0)
+    assert regions.thresholds.image == pytest.approx(4 * whole.thresholds.image)

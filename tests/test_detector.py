@@ -164,6 +164,19 @@ def test_small_regions_are_dropped_and_counted_by_eight_neighbours():
     assert clean_mask(mask, opening=0, min_area=4).sum() == 0
 
 
+def test_opening_keeps_what_the_disk_fits_into_at_the_border_too():
+    mask = np.zeros((40, 40), bool)
+    mask[10:20, 10:20] = True
+    mask[0:10, 30:40] = True  # in the corner
+    mask[30, 5:35] = True  # a line, into which no disk fits
+    opened = clean_mask(mask, opening=2, min_area=0)
+    y, x = np.ogrid[-2:3, -2:3]
+    expected = ndimage.binary_opening(mask[5:25, 5:25], structure=x**2 + y**2 <= 4)
+    np.testing.assert_array_equal(opened[5:25, 5:25], expected)
+    assert opened[:9, 31:].all() and not opened[30].any()
+    assert clean_mask(mask, opening=0, min_area=0).sum() == mask.sum()
+
+
 def test_a_saved_detector_says_the_same(detector, tmp_path):
     detector.save(tmp_path / "d")
     again = load(tmp_path / "d")

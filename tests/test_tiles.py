@@ -65,3 +65,14 @@ def test_padded_maps_say_which_pixels_are_real():
     assert valid[:5].all()
     assert not valid[5:].any()
     assert padded.sum() == 5 * 64
+
+
+@pytest.mark.parametrize("size", [(9, 12), (7, 3), (4, 20), (1, 1)])
+def test_the_border_alone_is_attenuated_and_once(size):
+    values = np.ones(size, np.float32)
+    tiles.attenuate_border(values, border=2, weight=0.25)
+    row, column = np.indices(size)
+    edge = np.minimum.reduce([row, column, size[0] - 1 - row, size[1] - 1 - column])
+    np.testing.assert_array_equal(values, np.where(edge < 2, 0.25, 1))
+    tiles.attenuate_border(values, border=0, weight=0.0)
+    assert values.min() > 0
