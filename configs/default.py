@@ -127,9 +127,9 @@ def scaled(scale: str, **values):
 
 def bergmann_training(config: ConfigDict, scale: str, *, cpu_steps: int) -> None:
     """Patches, rate and schedule of Bergmann et al. 2019, or what two cores can do."""
-    config.train.batch_size = scaled(scale, cpu=16, paper=128)
+    config.train.batch_size = scaled(scale, cpu=8, paper=128)
     config.train.steps = scaled(scale, cpu=cpu_steps, paper=10_000 * 200 // 128)
-    config.optim.learning_rate = scaled(scale, cpu=1e-3, paper=2e-4)
+    config.optim.learning_rate = scaled(scale, cpu=5e-4, paper=2e-4)
     config.optim.schedule = scaled(scale, cpu="cosine", paper="constant")
 
 

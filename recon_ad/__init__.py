@@ -15,7 +15,7 @@ _HOMES = {
     "load": "recon_ad.detector",
     "load_config": "recon_ad.config",
     "Detector": "recon_ad.detector",
-    "Prediction": "recon_ad.detector",
+    "Prediction": "recon_ad.inference",
     "UserError": "recon_ad.errors",
 }
 __all__ = sorted(_HOMES)

@@ -16,8 +16,9 @@ from jaxtyping import Float
 from recon_ad import cli
 from recon_ad.data import Record, folder_source
 from recon_ad.data.arrays import given_range
-from recon_ad.detector import Detector, Thresholds, load
+from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
+from recon_ad.inference import Thresholds
 from recon_ad.metrics import empty_histogram, image_histogram, merge, upper_quantile
 from recon_ad.runtime.compilation import keep_compiled
 

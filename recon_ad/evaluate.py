@@ -21,8 +21,9 @@ from recon_ad.baselines import NoModel
 from recon_ad.data import Record, Source
 from recon_ad.data.build import build_source
 from recon_ad.data.source import spread
-from recon_ad.detector import Detector, Prediction, load
+from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
+from recon_ad.inference import Prediction
 from recon_ad.judging import Clock, judge, truth_of
 from recon_ad.metrics import (
     levels,

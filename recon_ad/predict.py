@@ -21,8 +21,9 @@ from recon_ad.data.arrays import given_range, to_unit
 from recon_ad.data.decode import SUFFIXES, decode_image
 from recon_ad.data.listing import files_below
 from recon_ad.data.truth import Regions
-from recon_ad.detector import Detector, count_regions, load
+from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
+from recon_ad.inference import count_regions
 from recon_ad.report.pictures import encode, outlined, rgb
 from recon_ad.runtime import files
 from recon_ad.runtime.compilation import keep_compiled

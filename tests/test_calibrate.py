@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from runs import small_config
+from small_runs import small_config
 
 from recon_ad.calibrate import calibrate, conformal_threshold
 from recon_ad.data import Record

@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from runs import small_config
 from sklearn.metrics import roc_auc_score
+from small_runs import small_config
 
 import recon_ad
 from recon_ad import evaluate

@@ -5,7 +5,7 @@ import json
 import layouts
 import numpy as np
 import pytest
-from runs import small_config
+from small_runs import small_config
 
 from recon_ad import evaluate
 from recon_ad import train as trainer

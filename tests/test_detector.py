@@ -5,11 +5,12 @@ import json
 import jax
 import numpy as np
 import pytest
-from runs import small_config
 from scipy import ndimage
+from small_runs import small_config
 
-from recon_ad.detector import Detector, Thresholds, clean_mask, count_regions, load
+from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
+from recon_ad.inference import Thresholds, clean_mask, count_regions
 from recon_ad.methods import build_method
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import losses, only_devices, small_config
+from small_runs import losses, only_devices, small_config
 
 from recon_ad import train as trainer
 from recon_ad.config import load_config

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from odd_files import BROKEN, GRAY, SCORED, write_odd_files
 from PIL import Image
-from runs import small_config
+from small_runs import small_config
 
 from recon_ad import train as trainer
 from recon_ad.data import folder_source, memory_source

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from runs import small_config, without_timings
+from small_runs import small_config, without_timings
 
 from recon_ad import train as trainer
 from recon_ad.data import synthetic_source

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import losses, only_devices, outcome, small_config
+from small_runs import losses, only_devices, outcome, small_config
 
 from recon_ad import diagnosis, evaluate
 from recon_ad import train as trainer

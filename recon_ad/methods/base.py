@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from ml_collections import ConfigDict
 
 from recon_ad.errors import UserError
+from recon_ad.ops.tiles import Geometry
 
 ROUNDING = 1e-6  # of a float32 mean of values in [0, 1]
 Variables = Mapping[str, PyTree]  # what inference needs, nothing of the optimiser
@@ -35,22 +36,6 @@ class TrainState(NamedTuple):
     batch_stats: PyTree
     opt_state: PyTree
     step: Int[Array, ""]
-
-
-class Geometry(NamedTuple):
-    """How an image is presented to the method.
-
-    Attributes:
-      tile: height and width of a tile in pixels.
-      stride: vertical and horizontal distance of neighbouring tiles; at most `tile`.
-      weights: "uniform", or "hann": how overlapping tiles are averaged.
-      resize: height and width that an image is resized to before it is tiled, or None.
-    """
-
-    tile: tuple[int, int]
-    stride: tuple[int, int]
-    weights: str
-    resize: tuple[int, int] | None
 
 
 class Method(NamedTuple):

@@ -6,6 +6,10 @@ left of the image, as does the first of the decoder: both are linear layers. As 
 of the paper gives the whole table, it is taken from the MindSpore model zoo's SSIM-AE, which names
 it; the sigmoid at the end is ours, so that a reconstruction is an image.
 
+How it begins is ours too: images are centred, and kernels have He et al.'s variance. Without, the
+signal dies on its way through so many layers, and the loss stands for hundreds of steps, or for
+good, at that of a gray image.
+
 Images are float32 NHWC in [0, 1]; codes are float32 [b, n_z].
 """
 
@@ -22,6 +26,7 @@ DECODER = ((64, 1), (128, 1), (64, 2), (64, 1), (32, 2), (32, 1), (32, 2))
 DOWNSCALING = 16
 CODE_CHANNELS = 32
 SLOPE = 0.2
+GAIN = 2 / (1 + SLOPE**2)  # keeps the variance from layer to layer (He et al. 2015, eq. 15)
 
 
 class Encoder(nn.Module):
@@ -36,10 +41,11 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b n_z"]:
         """Encodes images whose height and width are multiples of 16."""
-        x = images
+        x = 4.0 * (images - 0.5)  # about unit variance
         for i, (channels, stride) in enumerate(ENCODER, start=1):
             slope = SLOPE if i > 1 else None
-            x = Conv(channels, stride, 2 + stride, slope=slope, name=f"conv{i}")(x)
+            gain = GAIN if i > 1 else 1.0
+            x = Conv(channels, stride, 2 + stride, slope=slope, gain=gain, name=f"conv{i}")(x)
         x = nn.leaky_relu(x, SLOPE)
         return nn.Dense(self.n_z, name="conv9")(x.reshape(x.shape[0], -1))
 
@@ -63,7 +69,7 @@ class Decoder(nn.Module):
         x = x.reshape(-1, h, w, CODE_CHANNELS)
         for i, (channels, stride) in enumerate((*DECODER, (self.channels, 2)), start=2):
             kind = functools.partial(UpConv, size=4) if stride == 2 else Conv
-            x = kind(channels, slope=SLOPE, name=f"deconv{i}")(x)
+            x = kind(channels, slope=SLOPE, gain=GAIN, name=f"deconv{i}")(x)
         return nn.sigmoid(x)
 
 

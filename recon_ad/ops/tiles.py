@@ -4,9 +4,26 @@ Images are [h, w, c] and maps [h, w], float32 or uint8 as they come.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
+
+
+class Geometry(NamedTuple):
+    """How an image is presented to the method.
+
+    Attributes:
+      tile: height and width of a tile in pixels.
+      stride: vertical and horizontal distance of neighbouring tiles; at most `tile`.
+      weights: "uniform", or "hann": how overlapping tiles are averaged.
+      resize: height and width that an image is resized to before it is tiled, or None.
+    """
+
+    tile: tuple[int, int]
+    stride: tuple[int, int]
+    weights: str
+    resize: tuple[int, int] | None
 
 
 def tile_starts(length: int, *, tile: int, stride: int) -> list[int]:

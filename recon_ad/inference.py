@@ -1,0 +1,273 @@
+"""The single inference path, whatever computes its two graphs; no JAX here.
+
+    core    a graph: tiles → residual maps, reconstructions
+    stitch  NumPy: weighted average of the tiles' maps
+    tail    a graph: smoothing, score, label, mask; thresholds are inputs
+
+`recon_ad.detector` runs the graphs by JAX, `recon_ad.deployed` by ONNX Runtime or OpenVINO: what
+stands here is the same for all. Images are [h, w, c]; maps are float32 [h, w], raw, higher is more
+anomalous. A pixel or an image is anomalous when it scores strictly above its threshold.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+from scipy import ndimage
+
+from recon_ad.data.arrays import as_image, given_range, resize
+from recon_ad.errors import UserError
+from recon_ad.ops import tiles
+
+# Maps are padded to multiples of this before the tail, so that images of many sizes share few
+# compiled programs; the normalised smoothing makes the padding invisible.
+MAP_MULTIPLE = 64
+EIGHT_CONNECTED = np.ones((3, 3), bool)
+
+
+class Thresholds(NamedTuple):
+    """Score above which an image, and value above which a pixel, is anomalous."""
+
+    image: float
+    pixel: float
+
+
+UNCALIBRATED = Thresholds(np.inf, np.inf)
+
+
+class Prediction(NamedTuple):
+    """What a detector says of one image, or, with a leading axis, of a batch.
+
+    Attributes:
+      score: raw image score.
+      label: whether the score is above the image threshold.
+      anomaly_map: smoothed residual map, float32 [h, w].
+      mask: bool [h, w], pixels above the pixel threshold in regions of at least the minimum area.
+      reconstruction: float32 [h, w, c] in [0, 1], or None for a method without one.
+    """
+
+    score: np.ndarray
+    label: np.ndarray
+    anomaly_map: np.ndarray
+    mask: np.ndarray
+    reconstruction: np.ndarray | None
+
+
+class Plan(NamedTuple):
+    """What the host does around the two graphs.
+
+    Attributes:
+      channels: that images must have.
+      geometry: how they are tiled.
+      batch_size: tiles at a time.
+      opening: radius in px of the disk that the mask is opened with; 0: none.
+      min_area: in px; smaller regions of the mask are dropped.
+      border: px along the image's border whose residual is multiplied by `border_weight`.
+      border_weight: see there.
+      input_range: values that mean black and white, (0, 0) to go by the type.
+    """
+
+    channels: int
+    geometry: tiles.Geometry
+    batch_size: int
+    opening: int
+    min_area: int
+    border: int
+    border_weight: float
+    input_range: tuple[float, float]
+
+
+def clean_mask(
+    mask: Bool[np.ndarray, "h w"], *, opening: int, min_area: int
+) -> Bool[np.ndarray, "h w"]:
+    """The mask opened, then without its small regions.
+
+    Args:
+      mask: pixels above the threshold.
+      opening: radius in px of the disk that has to fit where something is kept; 0: none.
+      min_area: in px; 8-connected regions that are smaller are dropped.
+    """
+    if opening and mask.any():
+        # A defect at the border goes on beyond it, or opening would round off its corners.
+        around = np.pad(mask, opening, mode="edge")
+        y, x = np.ogrid[-opening : opening + 1, -opening : opening + 1]
+        opened = ndimage.binary_opening(around, structure=y**2 + x**2 <= opening**2)
+        mask = opened[opening:-opening, opening:-opening]
+    if min_area <= 1 or not mask.any():
+        return mask
+    labels, _ = ndimage.label(mask, structure=EIGHT_CONNECTED)
+    large = np.bincount(labels.ravel()) >= min_area
+    large[0] = False
+    return large[labels]
+
+
+def count_regions(mask: Bool[np.ndarray, "h w"]) -> int:
+    """Number of 8-connected regions."""
+    return int(ndimage.label(mask, structure=EIGHT_CONNECTED)[1])
+
+
+def map_bucket(size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width to which the tail pads maps of that size; one program each."""
+    h, w = (-(-n // MAP_MULTIPLE) * MAP_MULTIPLE for n in size)
+    return h, w
+
+
+class Inference(ABC):
+    """A method with its thresholds: call it on images. Subclasses compute core and tail.
+
+    Args:
+      plan: what is done around them.
+      thresholds: of images and pixels.
+    """
+
+    def __init__(self, plan: Plan, thresholds: Thresholds):
+        self.plan = plan
+        self.thresholds = thresholds
+        self._weights = tiles.tile_weights(plan.geometry.tile, kind=plan.geometry.weights)
+
+    @abstractmethod
+    def run_core(
+        self, images: Shaped[np.ndarray, "b h w c"], *, reconstruct: bool
+    ) -> tuple[Float[np.ndarray, "b h w"], Float[np.ndarray, "b h w c"] | None]:
+        """Residual maps of tiles and, if asked for and there are any, reconstructions."""
+
+    @abstractmethod
+    def run_tail(
+        self, residual_map: Any, valid: Any, thresholds: Thresholds
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Score, label, smoothed map and mask of a padded map [h, w], as `placed` gave it."""
+
+    def placed(self, *arrays: np.ndarray) -> tuple[Any, ...]:
+        """The arrays where the tail wants them."""
+        return arrays
+
+    def residual_map(
+        self, image: Shaped[np.ndarray, "h w c"], *, reconstruct: bool = False
+    ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w c"] | None]:
+        """Core and stitch: the raw residual map and, if asked for, the reconstruction.
+
+        Raises:
+          UserError: the image's number of channels is not the detector's.
+        """
+        if image.ndim != 3 or image.shape[2] != self.plan.channels:
+            raise UserError(
+                f"the image has shape {list(image.shape)}, but this detector takes "
+                f"[height, width, {self.plan.channels}]."
+            )
+        geometry = self.plan.geometry
+        size = image.shape[:2]
+        resized = resize(image, geometry.resize)
+        padded = tiles.pad_to_tile(resized, tile=geometry.tile)
+        corners = tiles.tile_corners(padded.shape[:2], tile=geometry.tile, stride=geometry.stride)
+
+        stitched = tiles.stitch(
+            self._run_tiles(padded, corners, reconstruct=reconstruct),
+            corners,
+            size=padded.shape[:2],
+            weights=self._weights,
+        )
+        stitched = resize(stitched[: resized.shape[0], : resized.shape[1]], size)
+        tiles.attenuate_border(
+            stitched[..., 0], border=self.plan.border, weight=self.plan.border_weight
+        )
+        return stitched[..., 0], stitched[..., 1:] if stitched.shape[2] > 1 else None
+
+    def _run_tiles(
+        self,
+        image: Shaped[np.ndarray, "h w c"],
+        corners: list[tuple[int, int]],
+        *,
+        reconstruct: bool,
+    ) -> Iterator[Float[np.ndarray, "H W k"]]:
+        """Each tile's residual map and, behind it, the channels of its reconstruction."""
+        # Batches of one fixed size, the last filled up with zeros: one compiled program.
+        batch = self.plan.batch_size
+        tile = self.plan.geometry.tile
+        for first in range(0, len(corners), batch):
+            part = tiles.cut(image, corners[first : first + batch], tile=tile)
+            filled = np.zeros((batch, *part.shape[1:]), part.dtype)
+            filled[: len(part)] = part
+            residual, reconstruction = self.run_core(filled, reconstruct=reconstruct)
+            results = residual[..., None]
+            if reconstruction is not None:
+                results = np.concatenate([results, reconstruction], axis=-1)
+            yield from results[: len(part)]
+
+    def decide(
+        self,
+        residual_map: Float[np.ndarray, "h w"],
+        *,
+        roi: Bool[np.ndarray, "p q"] | None = None,
+    ) -> Prediction:
+        """Tail: score, label, smoothed map and mask of a stitched residual map.
+
+        Args:
+          residual_map: from `residual_map`.
+          roi: pixels that count; others neither score nor weigh in the smoothing. None: all do.
+
+        Raises:
+          UserError: the region is of another size, or empty.
+        """
+        h, w = residual_map.shape
+        padded, valid = tiles.pad_map(residual_map, multiple=MAP_MULTIPLE)
+        if roi is not None:
+            if roi.shape != (h, w) or not roi.any():
+                raise UserError(
+                    f"the region of interest has shape {list(roi.shape)} and "
+                    f"{np.count_nonzero(roi)} pixels that count, for an image of {h} × {w}: give "
+                    "bool [height, width] of the image's size."
+                )
+            valid[:h, :w] = roi
+        thresholds = Thresholds(*(np.float32(t) for t in self.thresholds))
+        # The host's copies are let go before the tail needs memory of its own.
+        padded, valid = self.placed(padded, valid)
+        score, label, smoothed, mask = self.run_tail(padded, valid, thresholds)
+        mask = self.clean(mask[:h, :w])
+        return Prediction(score, label, smoothed[:h, :w], mask, None)
+
+    def clean(self, mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+        """What opening and minimum area leave of a mask."""
+        return clean_mask(mask, opening=self.plan.opening, min_area=self.plan.min_area)
+
+    def predict(
+        self,
+        image: Shaped[np.ndarray, "h w c"],
+        *,
+        roi: Bool[np.ndarray, "p q"] | None = None,
+        reconstruct: bool = True,
+    ) -> Prediction:
+        """One image [h, w, c] as `as_image` gives it, and which of its pixels count (`decide`)."""
+        residual, reconstruction = self.residual_map(image, reconstruct=reconstruct)
+        return self.decide(residual, roi=roi)._replace(reconstruction=reconstruction)
+
+    def __call__(self, images: Any) -> Prediction:
+        """Judges one image or several of one size.
+
+        Args:
+          images: [h, w], [h, w, c], [b, h, w, c], or a list of images of one size; uint8, uint16,
+            or float in [0, 1], or in the config's `input_range`.
+
+        Returns:
+          A prediction; for several images each field has a leading axis.
+
+        Raises:
+          UserError: not such an array, values outside [0, 1], or the wrong number of channels.
+        """
+        scaled = given_range(self.plan.input_range)
+        if not _is_batch(images):
+            return self.predict(as_image(images, name="the image", input_range=scaled))
+        arrays = [as_image(x, name=f"image {i}", input_range=scaled) for i, x in enumerate(images)]
+        if not arrays:
+            raise UserError("there is no image in what the detector was given.")
+        predictions = [self.predict(x) for x in arrays]
+        if len({p.mask.shape for p in predictions}) != 1:
+            raise UserError("the images differ in size; call the detector on each by itself.")
+        return Prediction(
+            *(None if x[0] is None else np.stack(x) for x in zip(*predictions, strict=True))
+        )
+
+
+def _is_batch(images: Any) -> bool:
+    return isinstance(images, (list, tuple)) or np.ndim(images) == 4
