@@ -2,7 +2,7 @@
 
     detector = recon_ad.fit("my_good_images/", recon_ad.load_config("configs/folder.py"))
     prediction = detector(image)
-    detector = recon_ad.load("runs/demo/detector")
+    detector = recon_ad.load("runs/demo/detector")  # or of an exported "model.onnx", without JAX
 
 Importing the package imports no JAX: names are looked up when they are first used.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 _HOMES = {
     "fit": "recon_ad.api",
-    "load": "recon_ad.detector",
+    "load": "recon_ad.loading",
     "load_config": "recon_ad.config",
     "Detector": "recon_ad.detector",
     "Prediction": "recon_ad.inference",

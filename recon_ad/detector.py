@@ -120,6 +120,11 @@ class Detector(Inference):
             record=record,
         )
 
+    @property
+    def calibrated_on_regions(self) -> bool:
+        """See there."""
+        return self.record.get("calibration", {}).get("regions_of_interest", False)
+
     def run_core(
         self, images: Shaped[np.ndarray, "b h w c"], *, reconstruct: bool
     ) -> tuple[Float[np.ndarray, "b h w"], Float[np.ndarray, "b h w c"] | None]:

@@ -127,6 +127,11 @@ class Inference(ABC):
         self.thresholds = thresholds
         self._weights = tiles.tile_weights(plan.geometry.tile, kind=plan.geometry.weights)
 
+    @property
+    @abstractmethod
+    def calibrated_on_regions(self) -> bool:
+        """Whether the thresholds are of regions of interest only."""
+
     @abstractmethod
     def run_core(
         self, images: Shaped[np.ndarray, "b h w c"], *, reconstruct: bool
@@ -151,15 +156,8 @@ class Inference(ABC):
         Raises:
           UserError: the image's number of channels is not the detector's.
         """
-        if image.ndim != 3 or image.shape[2] != self.plan.channels:
-            raise UserError(
-                f"the image has shape {list(image.shape)}, but this detector takes "
-                f"[height, width, {self.plan.channels}]."
-            )
         geometry = self.plan.geometry
-        size = image.shape[:2]
-        resized = resize(image, geometry.resize)
-        padded = tiles.pad_to_tile(resized, tile=geometry.tile)
+        padded = self.prepared(image)
         corners = tiles.tile_corners(padded.shape[:2], tile=geometry.tile, stride=geometry.stride)
 
         stitched = tiles.stitch(
@@ -168,11 +166,31 @@ class Inference(ABC):
             size=padded.shape[:2],
             weights=self._weights,
         )
-        stitched = resize(stitched[: resized.shape[0], : resized.shape[1]], size)
-        tiles.attenuate_border(
-            stitched[..., 0], border=self.plan.border, weight=self.plan.border_weight
-        )
+        # What mirroring added, if anything, goes; then back to the image's own size.
+        h, w = geometry.resize or image.shape[:2]
+        stitched = resize(stitched[:h, :w], image.shape[:2])
+        self.attenuate(stitched[..., 0])
         return stitched[..., 0], stitched[..., 1:] if stitched.shape[2] > 1 else None
+
+    def prepared(self, image: Shaped[np.ndarray, "h w c"]) -> Shaped[np.ndarray, "H W c"]:
+        """The image resized, if it is to be, and at least as large as a tile.
+
+        Raises:
+          UserError: its number of channels is not the detector's.
+        """
+        if image.ndim != 3 or image.shape[2] != self.plan.channels:
+            raise UserError(
+                f"the image has shape {list(image.shape)}, but this detector takes "
+                f"[height, width, {self.plan.channels}]."
+            )
+        geometry = self.plan.geometry
+        return tiles.pad_to_tile(resize(image, geometry.resize), tile=geometry.tile)
+
+    def attenuate(self, residual_map: Float[np.ndarray, "h w"]) -> None:
+        """Multiplies, in place, what is near the image's border by the weight it has there."""
+        tiles.attenuate_border(
+            residual_map, border=self.plan.border, weight=self.plan.border_weight
+        )
 
     def _run_tiles(
         self,

@@ -1,10 +1,12 @@
 """Judges images: a file or a folder in, a table and overlays out.
 
     python -m recon_ad.predict --detector D/detector --input FILE-or-FOLDER --output O [--roi PATH]
+    python -m recon_ad.predict --onnx M.onnx [--runtime openvino] --input … --output …
 
 writes O/predictions.csv, O/predictions.jsonl and O/overlays/. A file that cannot be read is a row
-with its error, and the exit status is then 3. With `--roi`, one image or a folder laid out as the
-input is, only pixels that are white in it count.
+with its error, and the exit status is then 3. With `--onnx` an exported model judges, without JAX.
+With `--roi`, one image or a folder laid out as the input is, only pixels that are white in it
+count.
 """
 
 import csv
@@ -21,12 +23,11 @@ from recon_ad.data.arrays import given_range, to_unit
 from recon_ad.data.decode import SUFFIXES, decode_image
 from recon_ad.data.listing import files_below
 from recon_ad.data.truth import Regions
-from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
-from recon_ad.inference import count_regions
+from recon_ad.inference import Inference, count_regions
+from recon_ad.loading import load
 from recon_ad.report.pictures import encode, outlined, rgb
 from recon_ad.runtime import files
-from recon_ad.runtime.compilation import keep_compiled
 
 FIELDS = ("path", "score", "threshold", "anomalous", "regions", "error")
 BROKEN = 3  # exit status when some file could not be judged
@@ -56,7 +57,7 @@ def inputs(path: Path, *, output: Path) -> list[Path]:
 
 
 def judge(
-    detector: Detector, name: str, file: Path, *, regions: Regions, overlays: Path
+    detector: Inference, name: str, file: Path, *, regions: Regions, overlays: Path
 ) -> dict[str, Any]:
     """One row; the overlay is written beside."""
     row: dict[str, Any] = dict.fromkeys(FIELDS)
@@ -64,8 +65,8 @@ def judge(
     try:
         image = decode_image(
             file,
-            channels=detector.channels,
-            input_range=given_range(detector.config.data.input_range),
+            channels=detector.plan.channels,
+            input_range=given_range(detector.plan.input_range),
         )
         load_roi = regions.of(file)
         roi = load_roi() if load_roi else None
@@ -85,10 +86,21 @@ def judge(
     return row
 
 
+def opened() -> Inference:
+    """The detector that the flags name."""
+    if bool(_DETECTOR.value) == bool(_ONNX.value):
+        raise UserError("give either --detector, a detector directory, or --onnx, a model.")
+    if _ONNX.value:
+        return load(_ONNX.value, runtime=_RUNTIME.value)
+    from recon_ad.runtime.compilation import keep_compiled  # of JAX, which --onnx does without
+
+    keep_compiled()
+    return load(_DETECTOR.value)
+
+
 def main() -> int:
     """The command."""
-    keep_compiled()
-    detector = load(_DETECTOR.value)
+    detector = opened()
     output = Path(_OUTPUT.value)
     given = Path(_INPUT.value)
     if not given.exists() and not given.is_symlink():
@@ -104,7 +116,7 @@ def main() -> int:
         )
     if regions and without:
         print(f"{without} of {len(images)} images without a region of interest: all pixels count")
-    if not regions and detector.record["calibration"].get("regions_of_interest"):
+    if not regions and detector.calibrated_on_regions:
         print("the thresholds are of regions of interest, and none is given: see --roi")
     rows = [
         judge(
@@ -132,7 +144,11 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    _DETECTOR = flags.DEFINE_string("detector", None, "Detector directory.", required=True)
+    _DETECTOR = flags.DEFINE_string("detector", "", "Detector directory.")
+    _ONNX = flags.DEFINE_string("onnx", "", "Exported model, in place of a detector directory.")
+    _RUNTIME = flags.DEFINE_enum(
+        "runtime", "onnxruntime", ["onnxruntime", "openvino"], "That computes the model."
+    )
     _INPUT = flags.DEFINE_string("input", None, "Image, or folder of images.", required=True)
     _ROI = flags.DEFINE_string("roi", "", "Region of interest: an image, or a folder of them.")
     _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)

@@ -40,5 +40,5 @@ def test_padding_changes_nothing(name):
 def test_the_whole_share_is_the_mean_and_the_least_is_the_maximum():
     values = jnp.asarray(np.random.default_rng(2).random((8, 9)), jnp.float32)
     valid = jnp.ones(values.shape, bool)
-    np.testing.assert_allclose(mean_of_top(values, valid, share=1.0), values.mean(), rtol=1e-5)
-    assert mean_of_top(values, valid, share=1e-6) == values.max()
+    np.testing.assert_allclose(mean_of_top(values, valid, one_in=1), values.mean(), rtol=1e-5)
+    assert mean_of_top(values, valid, one_in=1_000_000) == values.max()

@@ -21,8 +21,10 @@ What is computed is the same; on accelerators their libraries' kernels are used.
 cae_step.py measures the difference.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +36,7 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # Bytes that are worked on at a time: few enough for the cache, and enough for several cores.
 CHUNK = 10 * 2**20
 FEW = 3  # channels
+_PORTABLE = contextvars.ContextVar("portable", default=False)
 
 Images = Float[Array, "b h w c"]
 Outputs = Float[Array, "b h2 w2 o"]
@@ -42,8 +45,18 @@ Bias = Float[Array, " o"]
 
 
 def lowered() -> bool:
-    """The one switch: whether convolutions are rewritten."""
-    return jax.default_backend() == "cpu"
+    """The one switch: whether operations are rewritten for XLA on a CPU."""
+    return jax.default_backend() == "cpu" and not _PORTABLE.get()
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """What is traced in it is for another runtime than XLA, and not rewritten."""
+    token = _PORTABLE.set(True)
+    try:
+        yield
+    finally:
+        _PORTABLE.reset(token)
 
 
 def conv(
@@ -98,7 +111,7 @@ def conv_enlarged(
 
 
 def _leaky(x: Images, slope: float | None) -> Images:
-    return x if slope is None else jnp.where(x >= 0, x, slope * x)
+    return x if slope is None else jax.nn.leaky_relu(x, slope)
 
 
 def _plus(y: Outputs, bias: Bias) -> Outputs:

@@ -3,12 +3,12 @@
 Maps are float32 [h, w]; invalid pixels do not count.
 """
 
-import math
 from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float
+
+HALVINGS = 40  # of an interval: to the millionth part of its millionth
 
 Values = Float[Array, "h w"]
 Valid = Bool[Array, "h w"]
@@ -30,19 +30,29 @@ def mean(values: Values, valid: Valid) -> Score:
     return total(values, valid) / jnp.sum(valid.astype(values.dtype))
 
 
-def mean_of_top(values: Values, valid: Valid, *, share: float) -> Score:
-    """The mean of the largest values, that share of all valid ones, and one at least."""
-    ranked = jnp.where(valid, values, -jnp.inf).reshape(-1)
-    # The map may be padded: as many as could be needed are ranked, as many as are needed count.
-    largest, _ = lax.top_k(ranked, max(1, math.ceil(share * ranked.size)))
-    needed = jnp.maximum(jnp.ceil(share * jnp.sum(valid.astype(jnp.float32))), 1.0)
-    kept = jnp.arange(largest.size) < needed
-    return jnp.sum(jnp.where(kept, largest, 0.0)) / needed
+def mean_of_top(values: Values, valid: Valid, *, one_in: int) -> Score:
+    """The mean of the largest values, one in so many of all valid ones, and one at least.
+
+    The smallest of these is found by halving an interval until float32 has nothing between its
+    ends: exporters cannot rank as many values as an image of unknown size asks for, and TensorRT
+    not more than 3840.
+    """
+    counted = jnp.where(valid, values, -jnp.inf)
+    needed = jnp.maximum(jnp.ceil(total(jnp.ones_like(values), valid) / one_in), 1.0)
+
+    low, high = jnp.min(jnp.where(valid, values, jnp.inf)), jnp.max(counted)
+    for _ in range(HALVINGS):  # not a loop that is traced, which not every runtime has
+        middle = low + (high - low) / 2
+        enough = jnp.sum((counted > middle).astype(values.dtype)) >= needed
+        low, high = jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+    above = counted > high
+    missing = needed - jnp.sum(above.astype(values.dtype))
+    return (jnp.sum(jnp.where(above, values, 0.0)) + missing * high) / needed
 
 
 SCORES: Mapping[str, Callable[[Values, Valid], Score]] = {
     "max": maximum,
     "mean": mean,
     "sum": total,
-    "top_1%": lambda values, valid: mean_of_top(values, valid, share=0.01),
+    "top_1%": lambda values, valid: mean_of_top(values, valid, one_in=100),
 }

@@ -12,7 +12,12 @@ PACKAGES = ("recon_ad", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "g
 
 def versions() -> dict[str, str]:
     """Python's and the stack's versions."""
-    return {"python": platform.python_version()} | {p: metadata.version(p) for p in PACKAGES}
+    return {"python": platform.python_version()} | versions_of(*PACKAGES)
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Of installed packages."""
+    return {name: metadata.version(name) for name in packages}
 
 
 def _processor() -> str:

@@ -1,0 +1,232 @@
+"""A detector from its ONNX files, by ONNX Runtime or OpenVINO; no JAX.
+
+`M.onnx` holds the core (where an image is one tile, the tail too), `M.tail.onnx` the tail; see
+`recon_ad.exporting`, which writes them. What is done around the graphs is `recon_ad.inference`, as
+with JAX. Only what stands in the files' metadata is needed: no config, no detector directory.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from recon_ad.data.arrays import to_unit
+from recon_ad.errors import UserError
+from recon_ad.inference import Inference, Plan, Thresholds
+from recon_ad.ops.tiles import Geometry
+
+FORMAT = "1"  # of the metadata
+PREFIX = "recon_ad_"
+# In this order in the files. A method that reconstructs nothing leaves out the reconstruction.
+OUTPUTS: Mapping[str, tuple[str, ...]] = {
+    "core": ("residual_map", "reconstruction"),
+    "tail": ("score", "label", "anomaly_map", "mask"),
+    "whole": ("score", "label", "anomaly_map", "mask", "reconstruction", "residual_map"),
+}
+
+
+class Graph(Protocol):
+    """A model that a runtime has opened.
+
+    Attributes:
+      facts: its metadata, without `PREFIX`.
+      outputs: their names.
+    """
+
+    facts: Mapping[str, str]
+    outputs: Sequence[str]
+
+    def run(self, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The wanted outputs."""
+
+
+def _ours(metadata: Mapping[str, Any]) -> dict[str, str]:
+    return {k.removeprefix(PREFIX): str(v) for k, v in metadata.items() if k.startswith(PREFIX)}
+
+
+class OnnxRuntimeGraph:
+    """By ONNX Runtime: on a GPU where its GPU build is installed, else on the CPU."""
+
+    def __init__(self, model: Path | bytes):
+        import onnxruntime  # part of an extra
+
+        there = onnxruntime.get_available_providers()
+        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors; what it warns of, it mends
+        self._session = onnxruntime.InferenceSession(
+            model if isinstance(model, bytes) else str(model),
+            options,
+            providers=[name for name in wanted if name in there],
+        )
+        self.facts = _ours(self._session.get_modelmeta().custom_metadata_map)
+        self.outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """See there."""
+        return self._session.run(list(wanted), dict(feeds))
+
+
+class OpenVinoGraph:
+    """By OpenVINO on the CPU, in float32 (it would choose bfloat16 where a CPU has it)."""
+
+    def __init__(self, model: Path | bytes):
+        import openvino  # part of an extra
+
+        core = openvino.Core()
+        read = core.read_model(model if isinstance(model, bytes) else str(model))
+        kept = dict(read.get_rt_info().items()).get("framework", {})
+        self.facts = _ours({name: value.value for name, value in kept.items()})
+        self._compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        self.outputs = [output.get_any_name() for output in self._compiled.outputs]
+
+    def run(self, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """See there."""
+        results = self._compiled(dict(feeds))
+        return [results[name] for name in wanted]
+
+
+RUNTIMES: Mapping[str, type[OnnxRuntimeGraph] | type[OpenVinoGraph]] = {
+    "onnxruntime": OnnxRuntimeGraph,
+    "openvino": OpenVinoGraph,
+}
+
+
+class OnnxDetector(Inference):
+    """A detector whose graphs an inference runtime computes: call it on images.
+
+    Args:
+      core: of the kind "core" or "whole".
+      tail: of the kind "tail", exported together with it.
+      name: what messages call them.
+
+    Attributes:
+      facts: metadata of the core.
+
+    Raises:
+      UserError: the graphs are not such a pair.
+    """
+
+    def __init__(self, core: Graph, tail: Graph, *, name: str):
+        for graph, kinds in ((core, ("core", "whole")), (tail, ("tail",))):
+            if graph.facts.get("format") != FORMAT or graph.facts.get("kind") not in kinds:
+                raise UserError(
+                    f"{name}: the {kinds[-1] if len(kinds) == 1 else 'model'} was not written by "
+                    "python -m recon_ad.export of this version: export the detector anew."
+                )
+        if core.facts["pair"] != tail.facts["pair"]:
+            raise UserError(
+                f"{name} and its .tail.onnx are of two exports: copy both files of one export."
+            )
+        self.facts = core.facts
+        self._core, self._tail = core, tail
+        super().__init__(_plan(core.facts), _thresholds(core.facts))
+
+    @property
+    def calibrated_on_regions(self) -> bool:
+        """See there."""
+        return self.facts["regions_of_interest"] == "True"
+
+    def run_core(
+        self, images: Shaped[np.ndarray, "b h w c"], *, reconstruct: bool
+    ) -> tuple[Float[np.ndarray, "b h w"], Float[np.ndarray, "b h w c"] | None]:
+        """See there.
+
+        Raises:
+          UserError: the images are not of the type that the model takes.
+        """
+        dtype = np.dtype(self.facts["dtype"])
+        if dtype == np.float32:
+            images = to_unit(images)
+        if images.dtype != dtype:
+            raise UserError(
+                f"the image is of type {images.dtype}, but this model takes {dtype}: export it "
+                "with --dtype float32, which takes any."
+            )
+        swapped = self.facts["layout"] == "NCHW"
+        if swapped:
+            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        with_reconstruction = reconstruct and "reconstruction" in self._core.outputs
+        wanted = OUTPUTS["core"][: 1 + with_reconstruction]
+        residual, *rest = self._core.run(wanted, {"images": images})
+        if not rest:
+            return residual, None
+        return residual, rest[0].transpose(0, 2, 3, 1) if swapped else rest[0]
+
+    def run_tail(
+        self, residual_map: np.ndarray, valid: np.ndarray, thresholds: Thresholds
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """See there."""
+        feeds = {"residual_map": residual_map, "valid": valid}
+        feeds |= {f"{k}_threshold": np.asarray(v) for k, v in thresholds._asdict().items()}
+        score, label, anomaly_map, mask = self._tail.run(OUTPUTS["tail"], feeds)
+        return score[()], label[()], anomaly_map, mask
+
+
+def _pair(text: str) -> tuple[int, int]:
+    a, b = (int(word) for word in text.split(","))
+    return a, b
+
+
+def _plan(facts: Mapping[str, str]) -> Plan:
+    black, white = (float(word) for word in facts["input_range"].split(","))
+    return Plan(
+        channels=int(facts["channels"]),
+        geometry=Geometry(
+            tile=_pair(facts["tile"]),
+            stride=_pair(facts["stride"]),
+            weights=facts["tile_weights"],
+            resize=None if facts["resize"] == "0,0" else _pair(facts["resize"]),
+        ),
+        batch_size=int(facts["batch_size"]),
+        opening=int(facts["opening"]),
+        min_area=int(facts["min_area"]),
+        border=int(facts["border"]),
+        border_weight=float(facts["border_weight"]),
+        input_range=(black, white),
+    )
+
+
+def _thresholds(facts: Mapping[str, str]) -> Thresholds:
+    return Thresholds(*(float(facts[f"{name}_threshold"]) for name in Thresholds._fields))
+
+
+def tail_path(path: Path) -> Path:
+    """Where the tail of a model lies: M.tail.onnx beside M.onnx."""
+    return path.with_suffix(".tail.onnx")
+
+
+def load(path: Path | str, *, runtime: str = "onnxruntime") -> OnnxDetector:
+    """Opens M.onnx and M.tail.onnx.
+
+    Args:
+      path: M.onnx.
+      runtime: one of `RUNTIMES`, which has to be installed.
+
+    Raises:
+      UserError: there is no such runtime, or the files are missing, damaged, or of two exports.
+    """
+    path = Path(path)
+    if runtime not in RUNTIMES:
+        raise UserError(f"there is no runtime {runtime!r}; choose one of: {', '.join(RUNTIMES)}.")
+    for file in (path, tail_path(path)):
+        if not file.is_file():
+            raise UserError(f"there is no file {file}: copy all files of the export.")
+    core, tail = (_opened(file, runtime) for file in (path, tail_path(path)))
+    return OnnxDetector(core, tail, name=str(path))
+
+
+def _opened(path: Path, runtime: str) -> Graph:
+    try:
+        return RUNTIMES[runtime](path)
+    except ImportError:
+        raise UserError(
+            f"{runtime} is not installed: pip install {runtime}, or choose another runtime."
+        ) from None
+    except Exception as error:  # neither runtime has a base class of its own for broken files
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} is no model that {runtime} can open ({reason}): copy it, or export it, anew."
+        ) from error

@@ -1,0 +1,225 @@
+"""Exports a detector as ONNX files, after they have been seen to decide as it does.
+
+    python -m recon_ad.export --detector D/detector --output M.onnx [--data FOLDER]
+
+writes M.onnx, M.tail.onnx and M.parity.json. The images on which both are compared are those that
+the detector was made with, or, with --data, those of a folder. Where they differ by more than
+rounding, only M.parity.json is written, and the exit status is 1.
+"""
+
+import importlib.util
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+from jaxtyping import Shaped
+
+from recon_ad import cli
+from recon_ad.data import Record
+from recon_ad.data.arrays import given_range
+from recon_ad.data.build import build_source
+from recon_ad.data.decode import decode_image
+from recon_ad.data.source import spread
+from recon_ad.detector import Detector, load
+from recon_ad.errors import UserError
+from recon_ad.predict import inputs
+from recon_ad.runtime import files, provenance
+from recon_ad.runtime.compilation import keep_compiled
+
+logger = logging.getLogger("recon_ad")
+
+PACKAGES = ("jax2onnx", "onnx", "onnxruntime")  # of the extra
+INSTALL = 'pip install "recon_ad[export]"'
+OPSET = 18  # what current runtimes all take
+IMAGES, PIXELS = 16, 20_000_000  # that are compared, at most (but one image)
+DTYPES = ("uint8", "uint16", "float32")
+FAILED = 1  # exit status
+
+
+def missing() -> list[str]:
+    """Packages that an export needs and that are not installed."""
+    return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+
+
+def export(
+    detector: Detector,
+    output: Path,
+    images: Sequence[Shaped[np.ndarray, "h w c"]],
+    *,
+    opset: int = OPSET,
+    batch: int | str = "dynamic",
+    layout: str = "nhwc",
+    dtype: str = "",
+) -> dict[str, Any]:
+    """Writes the files; what M.parity.json holds, of which `passed` says whether there are models.
+
+    Args:
+      detector: calibrated.
+      output: M.onnx.
+      images: real ones, for the comparison.
+      opset: of ONNX.
+      batch: number of tiles at a time, or "dynamic".
+      layout: "nhwc" or "nchw", of images and reconstructions.
+      dtype: of the images, one of `DTYPES`; "": that of the images given, where all have one.
+
+    Raises:
+      UserError: packages are missing, or the arguments do not fit the detector.
+    """
+    if absent := missing():
+        raise UserError(f"to export, install {', '.join(absent)}: {INSTALL}.")
+    from recon_ad import deployed, exporting, parity  # they need those packages
+
+    if output.suffix != ".onnx":
+        raise UserError(f"--output {output}: give a name that ends in .onnx.")
+    if not np.isfinite(detector.thresholds).all():
+        raise UserError(
+            "the detector has no thresholds, without which it decides nothing: run "
+            "python -m recon_ad.calibrate first."
+        )
+    chosen = np.dtype(dtype or _common_dtype(detector, images))
+    if detector.plan.geometry.resize and chosen != np.float32:
+        raise UserError(
+            f"--dtype {chosen}: this detector resizes its images, which makes them float32."
+        )
+    traced: dict[str, Any] = {"batch": "b" if batch == "dynamic" else batch, "opset": opset}
+    facts: dict[str, Any] = {"dtype": chosen, "batch": traced["batch"], "nchw": layout == "nchw"}
+    kind = "whole" if exporting.is_whole(detector) else "core"
+    core, tail = exporting.paired(
+        [
+            (
+                exporting.core_model(detector, dtype=chosen, nchw=layout == "nchw", **traced),
+                exporting.described(detector, kind=kind, **facts),
+            ),
+            (
+                exporting.tail_model(detector, opset=opset),
+                exporting.described(detector, kind="tail", **facts),
+            ),
+        ]
+    )
+    graph = deployed.OnnxRuntimeGraph
+    exported = deployed.OnnxDetector(graph(core), graph(tail), name=str(output))
+    result = parity.compare(
+        detector,
+        exported,
+        images,
+        batches=parity.BATCHES if batch == "dynamic" else (int(batch),),
+    )
+    result |= {
+        "onnx": provenance.versions_of(*PACKAGES),
+        "opset": opset,
+        "metadata": dict(exported.facts),
+        "hardware": provenance.hardware(),
+        "versions": provenance.versions(),
+    }
+    if result["passed"]:
+        # The tail first: a core that stands there has its tail.
+        files.write_bytes(deployed.tail_path(output), tail)
+        files.write_bytes(output, core)
+    else:  # nor may an earlier export pass for this one
+        for stale in (output, deployed.tail_path(output)):
+            stale.unlink(missing_ok=True)
+    files.write_json(output.with_suffix(".parity.json"), result)
+    return result
+
+
+def _common_dtype(detector: Detector, images: Sequence[np.ndarray]) -> str:
+    kinds = {image.dtype.name for image in images}
+    if detector.plan.geometry.resize or len(kinds) > 1:
+        return "float32"
+    return kinds.pop()
+
+
+def some_images(records: Sequence[Record]) -> list[Shaped[np.ndarray, "h w c"]]:
+    """Images spread over all, as many as are soon compared."""
+    images, pixels = [], 0
+    for record in spread(records, IMAGES):
+        image = record.load()
+        pixels += image.shape[0] * image.shape[1]
+        if images and pixels > PIXELS:
+            break
+        images.append(image)
+    return images
+
+
+def own_images(detector: Detector) -> list[Shaped[np.ndarray, "h w c"]]:
+    """Of the data that the detector was made with: test images, or else good ones.
+
+    Raises:
+      UserError: they are not here.
+    """
+    try:
+        source = build_source(detector.config)
+    except UserError as error:
+        raise UserError(
+            f"the images that the detector was made with cannot be read ({error}): give others to "
+            "compare on with --data FOLDER."
+        ) from None
+    return some_images(source.test or source.train)
+
+
+def folder_images(folder: Path, detector: Detector) -> list[Shaped[np.ndarray, "h w c"]]:
+    """Of a folder, or one file."""
+    scaled = given_range(detector.plan.input_range)
+
+    def load_file(file: Path) -> np.ndarray:
+        return decode_image(file, channels=detector.channels, input_range=scaled)
+
+    found = inputs(folder, output=folder / "overlays")
+    return some_images([Record(f.name, lambda f=f: load_file(f)) for f in found])
+
+
+def worst(result: dict[str, Any]) -> str:
+    """What did not pass, in words."""
+    parts = []
+    groups = {f"batch {size}": batch for size, batch in result["tiles_by_batch"].items()}
+    for group, outputs in {**groups, "whole images": result["whole_images"]}.items():
+        for name, found in outputs.items():
+            if found["passed"]:
+                continue
+            if "bound" in found:
+                parts.append(f"{name} ({group}) by {found['max']}, {found['bound']:.3g} allowed")
+            else:
+                parts.append(f"{name} ({group}) in {found['differ']} of {found['compared']}")
+    return "; ".join(parts)
+
+
+def main() -> int:
+    """The command."""
+    keep_compiled()
+    detector = load(_DETECTOR.value)
+    output = Path(_OUTPUT.value)
+    batch = _BATCH.value
+    if batch != "dynamic" and not (batch.isdecimal() and int(batch) > 0):
+        raise UserError(f"--batch {batch}: give a number from 1, or dynamic.")
+    images = folder_images(Path(_DATA.value), detector) if _DATA.value else own_images(detector)
+    result = export(
+        detector,
+        output,
+        images,
+        opset=_OPSET.value,
+        batch=batch if batch == "dynamic" else int(batch),
+        layout=_LAYOUT.value,
+        dtype=_DTYPE.value or "",
+    )
+    if not result["passed"]:
+        print(
+            f"the exported model does not decide as the detector does: {worst(result)}. It was "
+            f"not kept; see {output.with_suffix('.parity.json')}."
+        )
+        return FAILED
+    print(f"{output}: as the detector on {result['images']} images, see its .parity.json")
+    return 0
+
+
+if __name__ == "__main__":
+    _DETECTOR = flags.DEFINE_string("detector", None, "Detector directory.", required=True)
+    _OUTPUT = flags.DEFINE_string("output", None, "M.onnx.", required=True)
+    _DATA = flags.DEFINE_string("data", "", "Image or folder to compare on; else the detector's.")
+    _OPSET = flags.DEFINE_integer("opset", OPSET, "Of ONNX.")
+    _BATCH = flags.DEFINE_string("batch", "dynamic", "Tiles at a time: a number, or dynamic.")
+    _LAYOUT = flags.DEFINE_enum("layout", "nhwc", ["nhwc", "nchw"], "Of images.")
+    _DTYPE = flags.DEFINE_enum("dtype", None, DTYPES, "Of images; else as those compared on.")
+    cli.run(main)
