@@ -1,4 +1,4 @@
-"""The CAE in PyTorch, for benchmarks/cae_step.py: the same network, as fast as eager PyTorch is.
+"""The CAE in PyTorch, for cae_step.py and inference.py: the same network, as fast as eager PyTorch is.
 
 Images are float32 [b, c, h, w] in channels_last, turned by 180 degrees, and so are the kernels.
 "SAME" pads even sizes behind the image only, which PyTorch can do with a copy of the image; turned,
@@ -8,7 +8,7 @@ it is in front, which is PyTorch's own `padding=1`.
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 
 from recon_ad.models.cae import CODE_CHANNELS, DECODERS, DOWNSCALING, ENCODERS, SLOPE
 
@@ -33,9 +33,9 @@ class CAE(torch.nn.Module):
         turned = np.arange(CODE_CHANNELS * self.grid[0] * self.grid[1])
         turned = turned.reshape(*self.grid, CODE_CHANNELS)[::-1, ::-1].reshape(-1)
         lin1, lin4 = encoder["lin1"], decoder["lin4"]
-        self.lin1 = _linear({"kernel": lin1["kernel"][turned], "bias": lin1["bias"]})
-        self.lin2, self.lin3 = _linear(encoder["lin2"]), _linear(decoder["lin3"])
-        self.lin4 = _linear({"kernel": lin4["kernel"][:, turned], "bias": lin4["bias"][turned]})
+        self.lin1 = linear({"kernel": lin1["kernel"][turned], "bias": lin1["bias"]})
+        self.lin2, self.lin3 = linear(encoder["lin2"]), linear(decoder["lin3"])
+        self.lin4 = linear({"kernel": lin4["kernel"][:, turned], "bias": lin4["bias"][turned]})
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The reconstruction."""
@@ -58,7 +58,10 @@ def _activate(x):
     return F.leaky_relu(x, SLOPE)
 
 
-def _load(layer, weight, bias):
+def load(
+    layer: torch.nn.Module, weight: Float[np.ndarray, "..."], bias: Float[np.ndarray, "o"]
+) -> torch.nn.Module:
+    """The layer with that weight, in PyTorch's order, and that bias."""
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(np.array(weight)))
         layer.bias.copy_(torch.from_numpy(np.array(bias)))
@@ -70,7 +73,7 @@ def _conv(params, stride=1):
     layer = torch.nn.Conv2d(
         kernel.shape[1], kernel.shape[0], 3, stride, padding=0 if stride == 4 else 1
     )
-    return _load(layer, kernel, params["bias"])
+    return load(layer, kernel, params["bias"])
 
 
 def _conv_transpose(params):
@@ -79,9 +82,10 @@ def _conv_transpose(params):
     layer = torch.nn.ConvTranspose2d(
         kernel.shape[0], kernel.shape[1], 3, 2, padding=1, output_padding=1
     )
-    return _load(layer, kernel, params["bias"])
+    return load(layer, kernel, params["bias"])
 
 
-def _linear(params):
+def linear(params: PyTree) -> torch.nn.Linear:
+    """A dense layer of ours."""
     kernel = np.asarray(params["kernel"]).T
-    return _load(torch.nn.Linear(kernel.shape[1], kernel.shape[0]), kernel, params["bias"])
+    return load(torch.nn.Linear(kernel.shape[1], kernel.shape[0]), kernel, params["bias"])

@@ -7,7 +7,7 @@
 the MVTec layout. `method=` is ssim_ae or l2_ae. The paper trains on 10 000 patches of 128 px for
 200 epochs with Adam at 2e-4; tiles are 30 px apart and averaged evenly. The code has 500 numbers
 for the nanofibres and 100 for textures, by memory of the paper. `scale=cpu` is for two cores: fewer
-patches, in smaller batches, at a higher rate that falls.
+patches, in smaller batches, at a higher rate that rises for 300 steps and then falls.
 """
 
 from configs import default
@@ -22,8 +22,9 @@ def get_config(arg=""):
     c.seed = args.seed
     c.data.path = args.path
     c.data.channels = 1
-    c.method.n_z = 500 if args.dataset == "nanofibres" else 100
-    default.bergmann_training(c, args.scale, cpu_steps=4_000)
+    fibres = args.dataset == "nanofibres"
+    c.method.n_z = 500 if fibres else 100
+    default.bergmann_training(c, args.scale, cpu_steps=12_000 if fibres else 4_000)
     c.train.eval_every = 1_000
     c.inference.stride = 30
     c.inference.tile_weights = "uniform"

@@ -74,6 +74,7 @@ def default_config() -> ConfigDict:
 
     c.optim = ConfigDict()  # Adam
     c.optim.learning_rate = 5e-4
+    c.optim.warmup = 0  # steps in which the rate rises from 0
     c.optim.schedule = "constant"  # or "cosine", to zero at the last step
 
     c.inference = ConfigDict()
@@ -129,7 +130,8 @@ def bergmann_training(config: ConfigDict, scale: str, *, cpu_steps: int) -> None
     """Patches, rate and schedule of Bergmann et al. 2019, or what two cores can do."""
     config.train.batch_size = scaled(scale, cpu=8, paper=128)
     config.train.steps = scaled(scale, cpu=cpu_steps, paper=10_000 * 200 // 128)
-    config.optim.learning_rate = scaled(scale, cpu=5e-4, paper=2e-4)
+    config.optim.learning_rate = scaled(scale, cpu=1e-3, paper=2e-4)
+    config.optim.warmup = scaled(scale, cpu=300, paper=0)  # or small batches get stuck at gray
     config.optim.schedule = scaled(scale, cpu="cosine", paper="constant")
 
 
@@ -158,6 +160,7 @@ def finish(config: ConfigDict, *, smoke: bool) -> ConfigDict:
         config.data.patch_size = 32
         config.holdout.group = ""
         config.train.steps = 6
+        config.optim.warmup = 0
         config.train.batch_size = 8
         config.train.log_every = 1
         config.train.eval_every = 2

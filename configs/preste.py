@@ -30,7 +30,7 @@ def get_config(arg=""):
         c.inference.stride = 256
         c.inference.tile_weights = "uniform"
         c.method.n_z = 500
-    default.bergmann_training(c, args.scale, cpu_steps=1_500)
+    default.bergmann_training(c, args.scale, cpu_steps=3_000)
     c.train.eval_every = default.scaled(args.scale, cpu=500, paper=1_000)
     c.inference.sigma = 0.0
     c.inference.opening = 4

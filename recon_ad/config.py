@@ -50,6 +50,7 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "train.heldout_patches": _COUNT,
     "train.select": _one_of("last", "best"),
     "optim.learning_rate": (lambda value: value > 0, "above 0"),
+    "optim.warmup": _AMOUNT,
     "optim.schedule": _one_of("constant", "cosine"),
     "inference.stride": _COUNT,
     "inference.tile_weights": _one_of("uniform", "hann"),

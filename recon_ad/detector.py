@@ -32,7 +32,7 @@ from recon_ad.ops.scores import SCORES
 from recon_ad.ops.smoothing import smooth
 from recon_ad.runtime import files
 
-FORMAT = 3  # of detector.json
+FORMAT = 4  # of detector.json
 
 
 def core(

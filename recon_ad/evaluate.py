@@ -1,6 +1,6 @@
-"""Evaluates a trained run on its test images: metrics.json, report.html, scores.csv.
+"""Evaluates a trained run on its test images: metrics.json, report.html, scores.csv, model.onnx.
 
-python -m recon_ad.evaluate --workdir D [--data PATH]
+python -m recon_ad.evaluate --workdir D [--data PATH] [--export=off]
 """
 
 import csv
@@ -23,6 +23,7 @@ from recon_ad.data.build import build_source
 from recon_ad.data.source import spread
 from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
+from recon_ad.export import export_run
 from recon_ad.inference import Prediction
 from recon_ad.judging import Clock, judge, truth_of
 from recon_ad.metrics import (
@@ -332,12 +333,13 @@ def scores_csv(report: Report) -> str:
     return text.getvalue()
 
 
-def evaluate_workdir(workdir: Path, *, data: str = "") -> dict[str, Any]:
+def evaluate_workdir(workdir: Path, *, data: str = "", export: bool = True) -> dict[str, Any]:
     """Evaluates the detector of a run and writes its files.
 
     Args:
       workdir: of the run.
       data: another folder in the MVTec layout, whose test images to use; else the run's own.
+      export: whether the detector becomes a model.onnx too, where the packages for it are.
 
     Raises:
       UserError: there is no finished training, or the images are not usable.
@@ -365,6 +367,9 @@ def evaluate_workdir(workdir: Path, *, data: str = "") -> dict[str, Any]:
     )
     files.write_text(workdir / "scores.csv", scores_csv(report))
     write_report(workdir / "report.html", report)
+    if export and (reason := export_run(detector, source, workdir)):
+        logger.warning("model.onnx: %s", reason)
+        metrics["missing"]["model.onnx"] = reason
     # Last: a run with metrics.json has the other files too.
     files.write_json(workdir / "metrics.json", metrics)
     for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle"):
@@ -377,10 +382,12 @@ def evaluate_workdir(workdir: Path, *, data: str = "") -> dict[str, Any]:
 def main() -> None:
     """The command."""
     keep_compiled()
-    evaluate_workdir(Path(_WORKDIR.value), data=_DATA.value)
+    export = _EXPORT.value == "auto"
+    evaluate_workdir(Path(_WORKDIR.value), data=_DATA.value, export=export)
 
 
 if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
     _DATA = flags.DEFINE_string("data", "", "Folder to evaluate on; else the run's own.")
+    _EXPORT = flags.DEFINE_enum("export", "auto", ["auto", "off"], "Whether to write model.onnx.")
     cli.run(main)

@@ -18,7 +18,7 @@ from absl import flags
 from jaxtyping import Shaped
 
 from recon_ad import cli
-from recon_ad.data import Record
+from recon_ad.data import Record, Source
 from recon_ad.data.arrays import given_range
 from recon_ad.data.build import build_source
 from recon_ad.data.decode import decode_image
@@ -34,7 +34,7 @@ logger = logging.getLogger("recon_ad")
 PACKAGES = ("jax2onnx", "onnx", "onnxruntime")  # of the extra
 INSTALL = 'pip install "recon_ad[export]"'
 OPSET = 18  # what current runtimes all take
-IMAGES, PIXELS = 16, 20_000_000  # that are compared, at most (but one image)
+IMAGES, SIDE = 16, 1024  # that are compared, at most, and px of each side, cut from the middle
 DTYPES = ("uint8", "uint16", "float32")
 FAILED = 1  # exit status
 
@@ -133,15 +133,23 @@ def _common_dtype(detector: Detector, images: Sequence[np.ndarray]) -> str:
 
 
 def some_images(records: Sequence[Record]) -> list[Shaped[np.ndarray, "h w c"]]:
-    """Images spread over all, as many as are soon compared."""
-    images, pixels = [], 0
+    """Images spread over all; of large ones the middle, as a comparison holds several at once."""
+    images = []
     for record in spread(records, IMAGES):
         image = record.load()
-        pixels += image.shape[0] * image.shape[1]
-        if images and pixels > PIXELS:
-            break
-        images.append(image)
+        top, left = (max(0, n - SIDE) // 2 for n in image.shape[:2])
+        images.append(image[top : top + SIDE, left : left + SIDE].copy())
     return images
+
+
+def export_run(detector: Detector, source: Source, workdir: Path) -> str:
+    """Exports a run's detector to its model.onnx; "" or, in a sentence, why there is none."""
+    if absent := missing():
+        return f"not exported, as {', '.join(absent)} are not installed: {INSTALL}"
+    result = export(detector, workdir / "model.onnx", some_images(source.test or source.train))
+    if result["passed"]:
+        return ""
+    return f"the exported model did not decide as the detector does: {worst(result)}"
 
 
 def own_images(detector: Detector) -> list[Shaped[np.ndarray, "h w c"]]:

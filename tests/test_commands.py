@@ -113,7 +113,7 @@ def test_the_report_shows_the_same_figures(run):
 
 def test_evaluating_on_a_folder_gives_what_the_source_gave(run, folder):
     before = json.loads((run / "metrics.json").read_text())
-    metrics = evaluate.evaluate_workdir(run, data=str(folder))
+    metrics = evaluate.evaluate_workdir(run, data=str(folder), export=False)
     assert metrics["pixel_auroc"] == before["pixel_auroc"]
     assert metrics["image_auroc"] == before["image_auroc"]
     evaluate.evaluate_workdir(run)
@@ -123,7 +123,7 @@ def test_only_good_images_give_a_report_and_nulls_with_reasons(folder, tmp_path)
     config = small_config("configs/folder.py:smoke", **{"data.source": "folder"})
     config.data.path = str(folder / "train" / "good")
     trainer.train(config, tmp_path)
-    metrics = evaluate.evaluate_workdir(tmp_path)
+    metrics = evaluate.evaluate_workdir(tmp_path, export=False)
     for key in evaluate.FIGURES[:12]:
         assert metrics[key] is None
         assert "no test images" in metrics["missing"][key]
@@ -140,7 +140,7 @@ def test_a_broken_test_image_stops_by_name_or_is_left_out_with_a_note(folder, tm
         trainer.train(config, tmp_path / "raise")
     config.data.on_error = "skip"
     trainer.train(config, tmp_path / "skip")
-    metrics = evaluate.evaluate_workdir(tmp_path / "skip")
+    metrics = evaluate.evaluate_workdir(tmp_path / "skip", export=False)
     assert metrics["protocol"]["test_images"] == 8
     assert any("broken.png" in note for note in metrics["protocol"]["notes"])
 
@@ -249,13 +249,13 @@ def test_regions_of_interest_hold_from_training_to_prediction(tmp_path, folder):
     )
     detector = trainer.train(config, tmp_path / "run")
     assert detector.record["calibration"]["regions_of_interest"]
-    evaluate.evaluate_workdir(tmp_path / "run")
+    evaluate.evaluate_workdir(tmp_path / "run", export=False)
     inside = json.loads((tmp_path / "run/metrics.json").read_text())
     for file in data.glob("test/*/*.png"):
         pixels = np.asarray(Image.open(file)).copy()
         pixels[320:] = 255 - pixels[320:]  # beyond the reach of a tile that touches the region
         Image.fromarray(pixels).save(file)
-    evaluate.evaluate_workdir(tmp_path / "run")
+    evaluate.evaluate_workdir(tmp_path / "run", export=False)
     again = json.loads((tmp_path / "run/metrics.json").read_text())
     for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_calibrated", "patch_auroc"):
         assert again[key] == inside[key]

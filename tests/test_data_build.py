@@ -42,7 +42,7 @@ def test_a_public_set_is_prepared_trained_on_and_evaluated(tmp_path):
     config = public(tmp_path, spec, **{"holdout.few": 1})
     detector = trainer.train(config, tmp_path / "run")
     assert detector.channels == 3
-    evaluate.evaluate_workdir(tmp_path / "run")
+    evaluate.evaluate_workdir(tmp_path / "run", export=False)
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert metrics["protocol"]["evaluated_on"] == "mvtec_ad bottle"
     assert metrics["protocol"]["test_images"] == len(build_source(config).test) > 0
@@ -54,7 +54,7 @@ def test_sewer_ml_is_trained_on_and_evaluated_by_image(tmp_path):
     config = public(tmp_path, spec, **{"data.images": str(root / "images"), "holdout.few": 1})
     detector = trainer.train(config, tmp_path / "run")
     assert np.isfinite(detector.thresholds.image)
-    evaluate.evaluate_workdir(tmp_path / "run")
+    evaluate.evaluate_workdir(tmp_path / "run", export=False)
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert metrics["protocol"]["evaluated_on"] == "sewer_ml"
     assert metrics["image_auroc"] is not None and metrics["pixel_auroc"] is None

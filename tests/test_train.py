@@ -30,7 +30,7 @@ def finished(tmp_path_factory):
     """A finished smoke run, evaluated."""
     workdir = tmp_path_factory.mktemp("run")
     trainer.train(small_config(), workdir)
-    evaluate.evaluate_workdir(workdir)
+    evaluate.evaluate_workdir(workdir, export=False)
     return workdir
 
 
@@ -82,7 +82,7 @@ def test_a_run_stopped_at_any_checkpoint_ends_as_the_uninterrupted_one(
         else:
             with pytest.raises(Stopped):
                 trainer.train(small_config(), tmp_path)
-    evaluate.evaluate_workdir(tmp_path)
+    evaluate.evaluate_workdir(tmp_path, export=False)
     assert outcome(tmp_path) == outcome(finished)
     assert (tmp_path / "log.jsonl").read_text() == (finished / "log.jsonl").read_text()
 

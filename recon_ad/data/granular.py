@@ -71,6 +71,7 @@ def granular_source(kind: str, *, seed: int = 0) -> Source:
     return surface.material_source(_COUNTS, partial(_load, kind, seed), partial(_load_truth, seed))
 
 
+@surface.kept
 def _load(kind: str, seed: int, split: str, index: int) -> UInt8[np.ndarray, "h w 1"]:
     return _draw(kind, seed, split, index, damaged=split == "test_damaged")
 

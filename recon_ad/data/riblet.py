@@ -103,7 +103,7 @@ def riblet_source(kind: str, *, seed: int = 0) -> Source:
 
     Returns:
       Records that load [3672, 5496, 1] or [3672, 5496, 3] uint8, and for damaged images bool
-      [3672, 5496]. Drawing an image takes seconds and about 250 MiB.
+      [3672, 5496]. Drawing an image takes seconds and about 250 MiB; those last drawn are kept.
 
     Raises:
       UserError: an unknown kind, or a negative seed.
@@ -117,6 +117,7 @@ def riblet_source(kind: str, *, seed: int = 0) -> Source:
     )
 
 
+@surface.kept
 def _load(kind: str, seed: int, split: str, index: int) -> UInt8[np.ndarray, "h w c"]:
     return _draw(kind, seed, split, index, damaged=split == "test_damaged")
 

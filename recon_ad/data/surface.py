@@ -4,7 +4,7 @@ Height fields are float32 [h, w] in px, positive towards the camera; x runs righ
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial, wraps
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -16,6 +16,8 @@ from recon_ad.data.source import GOOD, Record, Source
 DAMAGED = "damaged"  # the defect type: a damaged image shows several kinds at once
 # Parts of the random key: the order must stay, or the images change.
 _SPLIT_KEYS = {"train": 0, "test_good": 1, "test_damaged": 2}
+
+KEPT = 16  # images of each material that stay in memory, as drawing one takes seconds
 
 _Kind = TypeVar("_Kind")
 
@@ -33,6 +35,19 @@ class Window(NamedTuple):
         """Rows and columns, to index an image with."""
         rows = slice(self.top, self.top + self.height)
         return rows, slice(self.left, self.left + self.width)
+
+
+def kept(draw: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """`draw`, but the last images are remembered; read-only, as they may be shared."""
+
+    @lru_cache(maxsize=KEPT)
+    @wraps(draw)
+    def load(*args: str | int) -> np.ndarray:
+        image = draw(*args)
+        image.setflags(write=False)
+        return image
+
+    return load
 
 
 def material_source(

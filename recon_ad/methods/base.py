@@ -103,17 +103,21 @@ def apply_gradients(
 
 
 def build_optimizer(config: ConfigDict, *, updates: int = 1) -> optax.GradientTransformation:
-    """Adam with the config's learning rate (`config.optim`), constant or cosine to zero.
+    """Adam; its rate rises linearly for `optim.warmup` steps, then stays or falls to zero.
 
     Args:
-      config: of the run.
+      config: of the run; `config.optim` counts.
       updates: how many it makes in a training step.
     """
     optim = config.optim
+    rate = optim.learning_rate
     if optim.schedule == "cosine":
-        rate = optax.cosine_decay_schedule(optim.learning_rate, config.train.steps * updates)
-    else:
-        rate = optim.learning_rate
+        left = max(1, config.train.steps - optim.warmup)
+        rate = optax.cosine_decay_schedule(rate, left * updates)
+    if optim.warmup:
+        after = rate if callable(rate) else optax.constant_schedule(rate)
+        rising = optax.linear_schedule(0.0, optim.learning_rate, optim.warmup * updates)
+        rate = optax.join_schedules([rising, after], [optim.warmup * updates])
     return optax.adam(rate)
 
 

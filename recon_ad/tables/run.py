@@ -211,4 +211,4 @@ def _evaluated(workdir: Path) -> dict[str, Any]:
     """What evaluate wrote before this process was stopped, or what it writes now."""
     if (workdir / "metrics.json").is_file():  # written last
         return json.loads((workdir / "metrics.json").read_text())
-    return evaluate_workdir(workdir)
+    return evaluate_workdir(workdir, export=False)

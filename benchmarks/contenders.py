@@ -1,0 +1,143 @@
+"""One contender in a process of its own, for benchmarks/inference.py, which starts it.
+
+    python -m benchmarks.contenders FOLDER NAME
+
+For each number that comes in, it judges so many of the images in FOLDER, twice in a row, and answers
+with a line of JSON: the seconds of the second time, and the most memory that the process has held
+so far. So nobody is timed with cold caches, or while another's threads still wait for work, and
+each is charged for its own libraries only. What a detector says of the images is FOLDER/NAME.npz.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from recon_ad.inference import Inference
+
+TILE = (128, 128)
+FIELDS = ("score", "label", "anomaly_map", "mask")  # of what a detector says
+Images = UInt8[np.ndarray, "n h w 1"]
+Judge = Callable[[int], Any]  # so many of the images
+Opener = Callable[[Path, Images], Judge]
+
+
+def of_jax(folder: Path, images: Images) -> Judge:
+    """Our own, compiled."""
+    from recon_ad.detector import load
+
+    return _one_by_one(load(folder / "detector"), images)
+
+
+def of_runtime(folder: Path, images: Images, *, runtime: str) -> Judge:
+    """The exported one."""
+    from recon_ad.deployed import load
+
+    return _one_by_one(load(folder / "model.onnx", runtime=runtime), images)
+
+
+def _one_by_one(detector: Inference, images: Images) -> Judge:
+    return lambda count: [detector.predict(x, reconstruct=False) for x in images[:count]]
+
+
+def of_torch(folder: Path, images: Images) -> Judge:
+    """The same network in eager PyTorch."""
+    import torch
+
+    from benchmarks.torch_detector import load
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    detector = load(folder / "network.pt", size=images.shape[1:3])
+    return lambda count: detector(torch.from_numpy(images[:count]))
+
+
+def of_peer(folder: Path, images: Images, *, name: str) -> Judge:
+    """A model of anomalib's, which takes tensors of three channels."""
+    del folder
+    import torch
+
+    from benchmarks import peers
+
+    model = peers.load(name, side=images.shape[1])
+    tensors = torch.from_numpy(images.transpose(0, 3, 1, 2) / np.float32(255)).repeat(1, 3, 1, 1)
+    return torch.inference_mode()(lambda count: model(tensors[:count]))
+
+
+def of_graph(folder: Path, images: Images, *, file: str, outputs: Sequence[str]) -> Judge:
+    """A graph alone in ONNX Runtime, which takes tiles."""
+    from recon_ad.deployed import OnnxRuntimeGraph
+    from recon_ad.ops import tiles
+
+    graph = OnnxRuntimeGraph(folder / file)
+    corners = tiles.tile_corners(images.shape[1:3], tile=TILE, stride=TILE)
+    stacked = np.concatenate([tiles.cut(image, corners, tile=TILE) for image in images])
+    return lambda count: graph.run(outputs, {"images": stacked[: count * len(corners)]})
+
+
+# From decoded images to masks.
+DETECTORS: Mapping[str, Opener] = {
+    "jax": of_jax,
+    "onnxruntime": functools.partial(of_runtime, runtime="onnxruntime"),
+    "openvino": functools.partial(of_runtime, runtime="openvino"),
+    "pytorch": of_torch,
+}
+# From tiles: the network with its residual, and the network alone.
+GRAPHS: Mapping[str, Opener] = {
+    "core": functools.partial(
+        of_graph, file="model.onnx", outputs=("residual_map", "reconstruction")
+    ),
+    "network": functools.partial(of_graph, file="network.onnx", outputs=("reconstruction",)),
+}
+# From tensors to maps, or to scores where there are no maps.
+PEERS: Mapping[str, Opener] = {
+    name: functools.partial(of_peer, name=name) for name in ("ganomaly", "fre", "padim")
+}
+
+
+def peak_mib() -> float:
+    """The most memory that this process has held.
+
+    Not getrusage's ru_maxrss, which Linux hands on from the process that started this one.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+
+
+def save(file: Path, said: Any) -> None:
+    """Keeps what a detector says: a list with one for each image, or fields with an axis more."""
+    arrays = {
+        field: np.stack([getattr(one, field) for one in said])
+        if isinstance(said, list)
+        else getattr(said, field).numpy()
+        for field in FIELDS
+    }
+    np.savez(file, **arrays)
+
+
+def main(folder: Path, name: str) -> None:
+    """Answers until nothing more comes in."""
+    answers = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # nobody else may write there
+        images = np.load(folder / "images.npy")
+        judge = (DETECTORS | GRAPHS | PEERS)[name](folder, images)
+        for line in sys.stdin:
+            said = judge(int(line))
+            begin = time.perf_counter()
+            judge(int(line))
+            seconds = time.perf_counter() - begin
+            if name in DETECTORS and int(line) == len(images):
+                save(folder / f"{name}.npz", said)
+            print(json.dumps((seconds, peak_mib())), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

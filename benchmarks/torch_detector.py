@@ -1,0 +1,124 @@
+"""From decoded images to masks in eager PyTorch, for benchmarks/inference.py: what a detector of ours
+does, as a user of PyTorch would write it. No JAX here.
+
+Tiles do not overlap, so that there is nothing to average. All images are judged at once.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Shaped
+
+
+class Settings(NamedTuple):
+    """What is done before and after the network.
+
+    Attributes:
+      tile: side in px, of which the images' sides are multiples.
+      turned: whether the network takes images turned by 180 degrees (see torch_cae).
+      weights: of the residual maps, as in `config.residual`.
+      map_thresholds: of `ssim_l1`, for 1 − S and |x − x̃|; None for other methods.
+      ssim_window: px.
+      smoothing: one side of the Gaussian window.
+      score: "max" or "sum".
+      image_threshold: of scores.
+      pixel_threshold: of the map.
+    """
+
+    tile: int
+    turned: bool
+    weights: dict[str, float]
+    map_thresholds: tuple[float, float] | None
+    ssim_window: int
+    smoothing: Float[torch.Tensor, " k"]
+    score: str
+    image_threshold: float
+    pixel_threshold: float
+
+
+class Judged(NamedTuple):
+    """Of each image: score, whether it is anomalous, map and mask."""
+
+    score: Float[torch.Tensor, " n"]
+    label: Bool[torch.Tensor, " n"]
+    anomaly_map: Float[torch.Tensor, "n h w"]
+    mask: Bool[torch.Tensor, "n h w"]
+
+
+class TorchDetector:
+    """A network with what is around it: call it on images of one size and one channel."""
+
+    def __init__(self, network: torch.nn.Module, settings: Settings, *, size: tuple[int, int]):
+        self.network = network.eval().to(memory_format=torch.channels_last)
+        self.settings = settings
+        # Of a whole image it is always the same.
+        self.share = self._filtered(torch.ones(1, 1, *size))
+
+    @torch.inference_mode()
+    def __call__(self, images: Shaped[torch.Tensor, "n h w 1"]) -> Judged:
+        """Judges integers of 8 bits."""
+        s, (n, h, w, _) = self.settings, images.shape
+        if s.turned:
+            images = images.flip(1, 2)
+        rows, columns = h // s.tile, w // s.tile
+        tiles = images.view(n, rows, s.tile, columns, s.tile).transpose(2, 3)
+        tiles = tiles.reshape(-1, 1, s.tile, s.tile).float() / 255
+        # One channel is both orders; PyTorch has to be told which.
+        tiles = tiles.contiguous(memory_format=torch.channels_last)
+        residual = self.residual(tiles, self.network(tiles))
+        residual = residual.view(n, rows, columns, s.tile, s.tile).transpose(2, 3)
+        maps = (self._filtered(residual.reshape(n, 1, h, w)) / self.share)[:, 0]
+        if s.turned:
+            maps = maps.flip(1, 2)
+        scores = maps.amax((1, 2)) if s.score == "max" else maps.sum((1, 2))
+        return Judged(scores, scores > s.image_threshold, maps, maps > s.pixel_threshold)
+
+    def residual(
+        self, x: Float[torch.Tensor, "b 1 H W"], y: Float[torch.Tensor, "b 1 H W"]
+    ) -> Float[torch.Tensor, "b 1 H W"]:
+        """How tiles and reconstructions differ."""
+        s = self.settings
+        if s.map_thresholds:
+            of_ssim, of_l1 = s.map_thresholds
+            structural = structural_residual(x, y, window=s.ssim_window)
+            return torch.maximum(2 * structural / of_ssim, (x - y).abs() / of_l1)
+        maps = {
+            "squared": lambda: (x - y) ** 2,
+            "absolute": lambda: (x - y).abs(),
+            "ssim": lambda: structural_residual(x, y, window=s.ssim_window),
+        }
+        return sum(weight * maps[name]() for name, weight in s.weights.items() if weight)
+
+    def _filtered(self, maps: Float[torch.Tensor, "n 1 h w"]) -> Float[torch.Tensor, "n 1 h w"]:
+        window = self.settings.smoothing
+        radius = len(window) // 2
+        maps = F.conv2d(maps, window.view(1, 1, -1, 1), padding=(radius, 0))
+        return F.conv2d(maps, window.view(1, 1, 1, -1), padding=(0, radius))
+
+
+def structural_residual(
+    x: Float[torch.Tensor, "b 1 H W"], y: Float[torch.Tensor, "b 1 H W"], *, window: int
+) -> Float[torch.Tensor, "b 1 H W"]:
+    """(1 − S) / 2 by kornia, in benchmarks/ssim.py the fastest of the others without gradient."""
+    from kornia.metrics import ssim  # of some methods only, and it takes memory
+
+    radius = window // 2
+    around = [
+        torch.cat([k[:radius].flip(0), k, k[-radius:].flip(0)])
+        for k in (torch.arange(side) for side in x.shape[2:])
+    ]
+    x, y = (z[:, :, around[0]][..., around[1]].contiguous() for z in (x, y))
+    return (1 - ssim(x, y, window, padding="valid")) / 2
+
+
+def save(file: Path, network: torch.nn.Module, settings: Settings) -> None:
+    """Traced, so that who opens it needs none of the modules that made it (they import JAX)."""
+    torch.save((torch.fx.symbolic_trace(network), settings), file)
+
+
+def load(file: Path, *, size: tuple[int, int]) -> TorchDetector:
+    """What `save` wrote, for images of that height and width."""
+    network, settings = torch.load(file, weights_only=False)
+    return TorchDetector(network, settings, size=size)

@@ -1,0 +1,122 @@
+#include "files.h"
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace recon_ad {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string reason(int number) { return std::generic_category().message(number); }
+
+UserError unreadable(const std::string& name, int number) {
+  return UserError(name + ": cannot be read (" + reason(number) +
+                   "): give a file that you may read");
+}
+
+struct Handle {
+  int number;
+
+  explicit Handle(int n) : number(n) {}
+  ~Handle() {
+    if (number >= 0) ::close(number);
+  }
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+};
+
+// Deletes what was not finished.
+struct Scratch {
+  std::string name;
+  bool kept = false;
+
+  explicit Scratch(std::string n) : name(std::move(n)) {}
+  ~Scratch() {
+    if (!kept) ::unlink(name.c_str());
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+};
+
+mode_t permissions() {
+  const mode_t mask = ::umask(0);
+  ::umask(mask);
+  return 0666 & ~mask;
+}
+
+}  // namespace
+
+UserError system_error(const fs::path& path, int number) {
+  return UserError(path.string() + ": " + reason(number) + "; check the path.");
+}
+
+Bytes read_image_file(const fs::path& path) {
+  const std::string name = path.string();
+  struct stat state;
+  if (::stat(name.c_str(), &state) != 0) {
+    const int number = errno;
+    std::error_code ignored;
+    if (number == ENOENT && fs::is_symlink(path, ignored)) {
+      throw UserError(name + ": is a link to " + fs::read_symlink(path, ignored).string() +
+                      ", which does not exist: mend or remove it");
+    }
+    if (number == ENOENT) throw UserError(name + ": there is no such file");
+    throw unreadable(name, number);
+  }
+  if (S_ISDIR(state.st_mode)) {
+    throw UserError(name + ": is a folder with the name of an image: rename it");
+  }
+  // Opening a pipe would wait for whoever writes to it.
+  if (!S_ISREG(state.st_mode)) {
+    throw UserError(name + ": is not a regular file: give an image file");
+  }
+  const Handle file(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
+  if (file.number < 0) throw unreadable(name, errno);
+  Bytes content(std::size_t(state.st_size));
+  std::size_t have = 0;
+  while (have < content.size()) {
+    const ssize_t n = ::read(file.number, content.data() + have, content.size() - have);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw unreadable(name, errno);
+    if (n == 0) break;
+    have += std::size_t(n);
+  }
+  content.resize(have);
+  return content;
+}
+
+void write_whole(const fs::path& path, const void* content, std::size_t size) {
+  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw system_error(folder, error.value());
+  const std::string pattern = (folder / ("." + path.filename().string() + ".XXXXXX")).string();
+  std::vector<char> name(pattern.begin(), pattern.end());
+  name.push_back('\0');
+  const Handle file(::mkstemp(name.data()));
+  if (file.number < 0) throw system_error(path, errno);
+  Scratch scratch(name.data());
+  const auto* from = static_cast<const char*>(content);
+  while (size > 0) {
+    const ssize_t n = ::write(file.number, from, size);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw system_error(path, errno);
+    from += n;
+    size -= std::size_t(n);
+  }
+  // mkstemp makes files that only their owner may read.
+  if (::fsync(file.number) != 0 || ::fchmod(file.number, permissions()) != 0 ||
+      ::rename(scratch.name.c_str(), path.c_str()) != 0) {
+    throw system_error(path, errno);
+  }
+  scratch.kept = true;
+}
+
+}  // namespace recon_ad
