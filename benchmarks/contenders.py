@@ -2,10 +2,10 @@
 
     python -m benchmarks.contenders FOLDER NAME
 
-For each number that comes in, it judges so many of the images in FOLDER, twice in a row, and answers
-with a line of JSON: the seconds of the second time, and the most memory that the process has held
-so far. So nobody is timed with cold caches, or while another's threads still wait for work, and
-each is charged for its own libraries only. What a detector says of the images is FOLDER/NAME.npz.
+For each number that comes in, it judges so many of the images in FOLDER, twice in a row, and
+answers with a line of JSON: the seconds of the second time, and the most memory that the process
+has held so far. So nobody is timed with cold caches, and each is charged for its own libraries
+only. What a detector says of all images is left in FOLDER/NAME.npz.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """anomalib's models that are nearest to ours, for benchmarks/inference.py.
 
-GANomaly (like `aae`), FRE (a linear autoencoder of features) and PaDiM, with anomalib's own settings
-and random weights: nothing is downloaded, and speed does not depend on them. Images are float32
-[n, 3, 256, 256]. What they return is a score, and, but for GANomaly, a map.
+GANomaly (adversarial, as `aae` is), FRE (an autoencoder of features) and PaDiM, with anomalib's own
+settings and random weights: nothing is downloaded, and speed does not depend on them. Images are
+float32 [n, 3, h, w]. What comes out is a score and, but for GANomaly, a map.
 """
 
 import os
@@ -20,8 +20,6 @@ with warnings.catch_warnings():
     from anomalib.models.image.ganomaly.torch_model import GanomalyModel
     from anomalib.models.image.padim.torch_model import PadimModel
 
-FIT = 16  # images, for PaDiM
-
 
 def ganomaly(side: int) -> torch.nn.Module:
     """An encoder, decoder and second encoder."""
@@ -36,11 +34,12 @@ def fre(side: int) -> torch.nn.Module:
 
 
 def padim(side: int) -> torch.nn.Module:
-    """A ResNet-18 to its third stage, and a Gaussian for each place, of a few random images."""
+    """A ResNet-18 to its third stage, and a Gaussian for each place."""
     model = PadimModel("resnet18", ["layer1", "layer2", "layer3"], pre_trained=False)
-    model.train()
-    model(torch.rand(FIT, 3, side, side))
-    model.fit()
+    # As if loaded from a file: fitting it takes more memory than judging, which is measured here.
+    places, n = (side // 4) ** 2, model.n_features  # at a quarter of the resolution
+    model.gaussian.mean = torch.rand(n, places)
+    model.gaussian.inv_covariance = torch.eye(n).repeat(places, 1, 1)
     return model
 
 

@@ -1,4 +1,5 @@
-"""The CAE in PyTorch, for cae_step.py and inference.py: the same network, as fast as eager PyTorch is.
+"""The CAE in PyTorch, for benchmarks/cae_step.py and benchmarks/inference.py: the same network, as
+fast as eager PyTorch is.
 
 Images are float32 [b, c, h, w] in channels_last, turned by 180 degrees, and so are the kernels.
 "SAME" pads even sizes behind the image only, which PyTorch can do with a copy of the image; turned,

@@ -33,7 +33,7 @@ class ResidualAE(torch.nn.Module):
         halvings = range(1, 5)
         self.down = torch.nn.ModuleList(conv(params[f"down{i}"], stride=2) for i in halvings)
         self.encode = torch.nn.ModuleList(ResidualBlock(params[f"encode{i}"]) for i in halvings)
-        self.code, self.from_code = conv(params["code"]), conv(params["decode"])
+        self.to_code, self.from_code = conv(params["code"]), conv(params["decode"])
         self.decode = torch.nn.ModuleList(
             ResidualBlock(params[f"decode{i}"]) for i in reversed(halvings)
         )
@@ -44,7 +44,7 @@ class ResidualAE(torch.nn.Module):
         x = images
         for i, (down, block) in enumerate(zip(self.down, self.encode, strict=True)):
             x = block(down(F.leaky_relu(x, SLOPE) if i else x))
-        x = self.from_code(self.code(F.leaky_relu(x, SLOPE)))
+        x = self.from_code(self.to_code(F.leaky_relu(x, SLOPE)))
         for block, up in zip(self.decode, self.up, strict=True):
             x = up(F.leaky_relu(block(x), SLOPE))
         return torch.sigmoid(x)

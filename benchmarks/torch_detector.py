@@ -1,7 +1,7 @@
-"""From decoded images to masks in eager PyTorch, for benchmarks/inference.py: what a detector of ours
-does, as a user of PyTorch would write it. No JAX here.
+"""From decoded images to masks in eager PyTorch, for benchmarks/inference.py; no JAX here.
 
-Tiles do not overlap, so that there is nothing to average. All images are judged at once.
+What a detector of ours does, as a user of PyTorch would write it. Tiles do not overlap, so there is
+nothing to average. All images are one batch.
 """
 
 from pathlib import Path

@@ -108,8 +108,9 @@ def choose_method(config: ConfigDict, name: str) -> ConfigDict:
         config.optim.learning_rate = 2e-4
     if name == "ssim_ae":
         config.residual.squared, config.residual.ssim = 0.0, 1.0
-    if name == "ssim_l1":  # its map is in units of its thresholds
+    if name == "ssim_l1":  # its map is in units of its thresholds, which smoothing would blur
         config.calibration.thresholds.pixel = 1.0
+        config.inference.sigma = 0.0
     if name == "dae":
         config.inference.score = "sum"
     return config

@@ -32,7 +32,9 @@ def conformal_threshold(
 
     The ⌈(n+1)(1−α)⌉-th smallest of n held-out scores (split conformal prediction, Vovk et al.
     2005); where n is too small for that, the largest. Where the scores are of regions, r of which
-    make up an image, an image is r chances to exceed the threshold: α/r is asked of a region.
+    make up an image, an image is r chances to exceed the threshold: α/r is asked of a region. That
+    is for scores that are the largest of their regions' ("max"); for means and sums, which vary
+    less over an image than over a region, the true rate is lower than the one asked for.
 
     Args:
       scores: of held-out normal images, exchangeable with those to come.

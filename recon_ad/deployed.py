@@ -5,16 +5,17 @@
 with JAX. Only what stands in the files' metadata is needed: no config, no detector directory.
 """
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
 from recon_ad.data.arrays import to_unit
 from recon_ad.errors import UserError
-from recon_ad.inference import Inference, Plan, Thresholds
+from recon_ad.inference import Inference, Plan, Prediction, Thresholds
 from recon_ad.ops.tiles import Geometry
 
 FORMAT = "1"  # of the metadata
@@ -27,7 +28,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class Graph(Protocol):
+class Graph(ABC):
     """A model that a runtime has opened.
 
     Attributes:
@@ -38,6 +39,7 @@ class Graph(Protocol):
     facts: Mapping[str, str]
     outputs: Sequence[str]
 
+    @abstractmethod
     def run(self, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The wanted outputs."""
 
@@ -46,7 +48,7 @@ def _ours(metadata: Mapping[str, Any]) -> dict[str, str]:
     return {k.removeprefix(PREFIX): str(v) for k, v in metadata.items() if k.startswith(PREFIX)}
 
 
-class OnnxRuntimeGraph:
+class OnnxRuntimeGraph(Graph):
     """By ONNX Runtime: on a GPU where its GPU build is installed, else on the CPU."""
 
     def __init__(self, model: Path | bytes):
@@ -69,7 +71,7 @@ class OnnxRuntimeGraph:
         return self._session.run(list(wanted), dict(feeds))
 
 
-class OpenVinoGraph:
+class OpenVinoGraph(Graph):
     """By OpenVINO on the CPU, in float32 (it would choose bfloat16 where a CPU has it)."""
 
     def __init__(self, model: Path | bytes):
@@ -88,7 +90,7 @@ class OpenVinoGraph:
         return [results[name] for name in wanted]
 
 
-RUNTIMES: Mapping[str, type[OnnxRuntimeGraph] | type[OpenVinoGraph]] = {
+RUNTIMES: Mapping[str, Callable[[Path | bytes], Graph]] = {
     "onnxruntime": OnnxRuntimeGraph,
     "openvino": OpenVinoGraph,
 }
@@ -122,6 +124,7 @@ class OnnxDetector(Inference):
             )
         self.facts = core.facts
         self._core, self._tail = core, tail
+        self._swapped = core.facts["layout"] == "NCHW"
         super().__init__(_plan(core.facts), _thresholds(core.facts))
 
     @property
@@ -137,23 +140,12 @@ class OnnxDetector(Inference):
         Raises:
           UserError: the images are not of the type that the model takes.
         """
-        dtype = np.dtype(self.facts["dtype"])
-        if dtype == np.float32:
-            images = to_unit(images)
-        if images.dtype != dtype:
-            raise UserError(
-                f"the image is of type {images.dtype}, but this model takes {dtype}: export it "
-                "with --dtype float32, which takes any."
-            )
-        swapped = self.facts["layout"] == "NCHW"
-        if swapped:
-            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         with_reconstruction = reconstruct and "reconstruction" in self._core.outputs
         wanted = OUTPUTS["core"][: 1 + with_reconstruction]
-        residual, *rest = self._core.run(wanted, {"images": images})
+        residual, *rest = self._core.run(wanted, {"images": self._fed(images)})
         if not rest:
             return residual, None
-        return residual, rest[0].transpose(0, 2, 3, 1) if swapped else rest[0]
+        return residual, rest[0].transpose(0, 2, 3, 1) if self._swapped else rest[0]
 
     def run_tail(
         self, residual_map: np.ndarray, valid: np.ndarray, thresholds: Thresholds
@@ -162,7 +154,26 @@ class OnnxDetector(Inference):
         feeds = {"residual_map": residual_map, "valid": valid}
         feeds |= {f"{k}_threshold": np.asarray(v) for k, v in thresholds._asdict().items()}
         score, label, anomaly_map, mask = self._tail.run(OUTPUTS["tail"], feeds)
-        return score[()], label[()], anomaly_map, mask
+        return np.asarray(score), np.asarray(label), anomaly_map, mask
+
+    def whole(self, image: Shaped[np.ndarray, "h w c"]) -> Prediction:
+        """What a graph of the kind "whole" alone says of an image of the tile's size."""
+        wanted = OUTPUTS["tail"]
+        feeds = {"images": self._fed(image[None])}
+        score, label, anomaly_map, mask = (x[0] for x in self._core.run(wanted, feeds))
+        return Prediction(np.asarray(score), np.asarray(label), anomaly_map, mask, None)
+
+    def _fed(self, images: Shaped[np.ndarray, "b h w c"]) -> Shaped[np.ndarray, "b p q r"]:
+        """The images in the type and layout that the core takes."""
+        dtype = np.dtype(self.facts["dtype"])
+        if dtype == np.float32:
+            images = to_unit(images)
+        if images.dtype != dtype:
+            raise UserError(
+                f"the image is of type {images.dtype}, but this model takes {dtype}: export it "
+                "with --dtype float32, which takes any."
+            )
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if self._swapped else images
 
 
 def _pair(text: str) -> tuple[int, int]:

@@ -47,7 +47,7 @@ def missing() -> list[str]:
 def export(
     detector: Detector,
     output: Path,
-    images: Sequence[Shaped[np.ndarray, "h w c"]],
+    images: Sequence[Shaped[np.ndarray, "_ _ c"]],
     *,
     opset: int = OPSET,
     batch: int | str = "dynamic",
@@ -132,7 +132,7 @@ def _common_dtype(detector: Detector, images: Sequence[np.ndarray]) -> str:
     return kinds.pop()
 
 
-def some_images(records: Sequence[Record]) -> list[Shaped[np.ndarray, "h w c"]]:
+def some_images(records: Sequence[Record]) -> list[Shaped[np.ndarray, "_ _ c"]]:
     """Images spread over all; of large ones the middle, as a comparison holds several at once."""
     images = []
     for record in spread(records, IMAGES):
@@ -152,7 +152,7 @@ def export_run(detector: Detector, source: Source, workdir: Path) -> str:
     return f"the exported model did not decide as the detector does: {worst(result)}"
 
 
-def own_images(detector: Detector) -> list[Shaped[np.ndarray, "h w c"]]:
+def own_images(detector: Detector) -> list[Shaped[np.ndarray, "_ _ c"]]:
     """Of the data that the detector was made with: test images, or else good ones.
 
     Raises:
@@ -168,7 +168,7 @@ def own_images(detector: Detector) -> list[Shaped[np.ndarray, "h w c"]]:
     return some_images(source.test or source.train)
 
 
-def folder_images(folder: Path, detector: Detector) -> list[Shaped[np.ndarray, "h w c"]]:
+def folder_images(folder: Path, detector: Detector) -> list[Shaped[np.ndarray, "_ _ c"]]:
     """Of a folder, or one file."""
     scaled = given_range(detector.plan.input_range)
 
@@ -182,15 +182,17 @@ def folder_images(folder: Path, detector: Detector) -> list[Shaped[np.ndarray, "
 def worst(result: dict[str, Any]) -> str:
     """What did not pass, in words."""
     parts = []
-    groups = {f"batch {size}": batch for size, batch in result["tiles_by_batch"].items()}
-    for group, outputs in {**groups, "whole images": result["whole_images"]}.items():
+    for group, outputs in result["groups"].items():
         for name, found in outputs.items():
             if found["passed"]:
                 continue
-            if "bound" in found:
-                parts.append(f"{name} ({group}) by {found['max']}, {found['bound']:.3g} allowed")
-            else:
+            if "differ" in found:
                 parts.append(f"{name} ({group}) in {found['differ']} of {found['compared']}")
+            else:
+                parts.append(
+                    f"{name} ({group}) by {found['max_share_of_scale']} of its scale, "
+                    f"{result['share_of_scale']:g} allowed"
+                )
     return "; ".join(parts)
 
 
@@ -218,7 +220,7 @@ def main() -> int:
             f"not kept; see {output.with_suffix('.parity.json')}."
         )
         return FAILED
-    print(f"{output}: as the detector on {result['images']} images, see its .parity.json")
+    print(f"{output}: as the detector on {result['compared_images']} images, see its .parity.json")
     return 0
 
 

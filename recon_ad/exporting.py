@@ -4,8 +4,10 @@
     tail    residual_map [h, w], valid [h, w], thresholds → score, label, anomaly_map, mask
     whole   images [b, h, w, c] → score, label, anomaly_map, mask, reconstruction, residual_map
 
-The third is for images that are one tile: core and tail in one graph, with the thresholds in it.
-Opening and minimum area are no part of any graph: masks are raw.
+The third is for images that are one tile: core and tail in one graph, with the thresholds in it. It
+decides on images of the tile's size; where larger ones were resized to it, a detector decides at
+their own size, by the residual map and the tail. Opening and minimum area are no part of any graph:
+masks are raw.
 
 What whoever runs a graph has to know stands in its metadata, as plain words under names that begin
 with "recon_ad_" (`PREFIX`): `recon_ad.deployed` reads them, and so does the application in C++.
@@ -13,6 +15,7 @@ with "recon_ad_" (`PREFIX`): `recon_ad.deployed` reads them, and so does the app
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,7 +35,10 @@ from recon_ad.inference import Thresholds
 from recon_ad.ops.conv import portable
 from recon_ad.runtime import provenance
 
-OPSETS = range(17, 24)  # that are tested
+# It warns of types that it then leaves out, on which nothing here depends.
+logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+
+OPSETS = range(18, 24)  # before, reductions had their axes elsewhere
 MAPS = ("anomaly_map", "mask")
 # No licence but the project's own: all weights that there are were learnt from the user's images.
 LICENCE = "the user's own: learnt from the user's images"
@@ -66,9 +72,9 @@ def core_model(
 
     def of_images(images: Shaped[Array, "b h w c"]) -> tuple[Array, ...]:
         residual, *reconstruction = of_tiles(images)
-        residual = residual * jnp.asarray(_border_weights(detector))
         decided = jax.vmap(lambda r: _tail(detector, r, jnp.ones(r.shape, bool), _baked(detector)))
-        return (*decided(residual), *reconstruction, residual)
+        weighted = residual * jnp.asarray(_border_weights(detector))
+        return (*decided(weighted), *reconstruction, residual)
 
     whole = is_whole(detector)
     has_reconstruction = detector.method.reconstruct is not None

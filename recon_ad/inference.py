@@ -213,21 +213,10 @@ class Inference(ABC):
                 results = np.concatenate([results, reconstruction], axis=-1)
             yield from results[: len(part)]
 
-    def decide(
-        self,
-        residual_map: Float[np.ndarray, "h w"],
-        *,
-        roi: Bool[np.ndarray, "p q"] | None = None,
+    def raw(
+        self, residual_map: Float[np.ndarray, "h w"], *, roi: Bool[np.ndarray, "p q"] | None = None
     ) -> Prediction:
-        """Tail: score, label, smoothed map and mask of a stitched residual map.
-
-        Args:
-          residual_map: from `residual_map`.
-          roi: pixels that count; others neither score nor weigh in the smoothing. None: all do.
-
-        Raises:
-          UserError: the region is of another size, or empty.
-        """
+        """Tail, as the graph gives it: the mask is not cleaned. See `decide`."""
         h, w = residual_map.shape
         padded, valid = tiles.pad_map(residual_map, multiple=MAP_MULTIPLE)
         if roi is not None:
@@ -242,8 +231,22 @@ class Inference(ABC):
         # The host's copies are let go before the tail needs memory of its own.
         padded, valid = self.placed(padded, valid)
         score, label, smoothed, mask = self.run_tail(padded, valid, thresholds)
-        mask = self.clean(mask[:h, :w])
-        return Prediction(score, label, smoothed[:h, :w], mask, None)
+        return Prediction(score, label, smoothed[:h, :w], mask[:h, :w], None)
+
+    def decide(
+        self, residual_map: Float[np.ndarray, "h w"], *, roi: Bool[np.ndarray, "p q"] | None = None
+    ) -> Prediction:
+        """Tail: score, label, smoothed map and mask of a stitched residual map.
+
+        Args:
+          residual_map: from `residual_map`.
+          roi: pixels that count; others neither score nor weigh in the smoothing. None: all do.
+
+        Raises:
+          UserError: the region is of another size, or empty.
+        """
+        prediction = self.raw(residual_map, roi=roi)
+        return prediction._replace(mask=self.clean(prediction.mask))
 
     def clean(self, mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
         """What opening and minimum area leave of a mask."""

@@ -2,15 +2,16 @@
 
 Both judge the same real images. Every output may differ by `SHARE` of its scale: the calibrated
 threshold of images for scores, that of pixels for maps, and 1, the range of an image, for
-reconstructions. Labels have to agree wherever the score is farther than that from the threshold,
-and masks wherever the map is; how many are nearer is counted.
+reconstructions; values above it are their own scale, or a good model would be refused for what
+rounding does to strong defects. Labels have to agree wherever the score is farther than that share
+from the threshold, and masks wherever the map is; how many are nearer is counted.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 
 from recon_ad.deployed import OUTPUTS, OnnxDetector
 from recon_ad.detector import Detector
@@ -19,43 +20,43 @@ from recon_ad.ops import tiles
 
 SHARE = 1e-4
 BATCHES = (1, 2, 7)  # of tiles
+TINY = float(np.finfo(np.float32).tiny)  # a threshold of 0 is no scale
 
 
 class Differences:
     """Collects how far two arrays are apart, over several calls.
 
     Args:
-      bound: that no difference may exceed.
+      scale: of the values; larger values are their own scale, as rounding grows with them.
     """
 
-    def __init__(self, bound: float):
-        self.bound, self.largest = bound, 0.0
-        self._sum, self._count = 0.0, 0
+    def __init__(self, scale: float):
+        self._scale, self._worst = max(abs(scale), TINY), 0.0
+        self._largest = self._sum = 0.0
+        self._count = 0
 
     def add(self, ours: np.ndarray, theirs: np.ndarray) -> None:
         """Takes two arrays of one shape; raises ValueError where they are not."""
         if np.shape(ours) != np.shape(theirs):
             raise ValueError(f"shapes {np.shape(ours)} and {np.shape(theirs)} differ")
-        apart = np.abs(np.asarray(ours, np.float64) - np.asarray(theirs, np.float64))
+        ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+        apart = np.abs(ours - theirs)
         # What is not finite agrees with nothing.
         apart = np.where(np.isfinite(apart), apart, np.inf)
-        self.largest = max(self.largest, float(apart.max()))
+        relative = apart / np.maximum(self._scale, np.abs(ours))
+        self._worst = max(self._worst, float(relative.max()))
+        self._largest = max(self._largest, float(apart.max()))
         self._sum += float(apart.sum())
         self._count += apart.size
-
-    @property
-    def passed(self) -> bool:
-        """Whether all were within the bound."""
-        return self.largest <= self.bound
 
     def described(self) -> dict[str, Any]:
         """As JSON, which has no infinity."""
         mean = self._sum / self._count
         return {
-            "max": self.largest if np.isfinite(self.largest) else None,
+            "max": self._largest if np.isfinite(self._largest) else None,
             "mean": mean if np.isfinite(mean) else None,
-            "bound": self.bound,
-            "passed": self.passed,
+            "max_share_of_scale": self._worst if np.isfinite(self._worst) else None,
+            "passed": self._worst <= SHARE,
         }
 
 
@@ -63,17 +64,19 @@ class Agreement:
     """Counts decisions that agree, and those that need not: too near to the threshold to tell.
 
     Args:
-      threshold: above which something is anomalous.
-      bound: nearer than this to it, decisions may differ.
+      threshold: above which something is anomalous; nearer to it than `SHARE` of it, decisions may
+        differ.
     """
 
-    def __init__(self, threshold: float, bound: float):
-        self._threshold, self._bound = threshold, bound
+    def __init__(self, threshold: float):
+        self._threshold = threshold
         self.counted = self.differ = self.near = 0
 
     def add(self, value: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> None:
         """Takes the values that were decided on, and both decisions."""
-        near = np.abs(np.asarray(value, np.float64) - self._threshold) <= self._bound
+        near = np.abs(np.asarray(value, np.float64) - self._threshold) <= SHARE * abs(
+            self._threshold
+        )
         self.counted += np.size(ours)
         self.near += int(np.count_nonzero(near))
         self.differ += int(np.count_nonzero((np.asarray(ours) != np.asarray(theirs)) & ~near))
@@ -91,7 +94,7 @@ class Agreement:
 def compare(
     detector: Detector,
     exported: OnnxDetector,
-    images: Sequence[Shaped[np.ndarray, "h w c"]],
+    images: Sequence[Shaped[np.ndarray, "_ _ c"]],
     *,
     batches: Sequence[int] = BATCHES,
 ) -> dict[str, Any]:
@@ -103,12 +106,11 @@ def compare(
       images: of the detector's channels, at least one.
       batches: numbers of tiles, for a model of any batch; else the one that it takes.
     """
-    pixel = SHARE * abs(detector.thresholds.pixel)
-    image = SHARE * abs(detector.thresholds.image)
-    bounds = {"residual_map": pixel, "anomaly_map": pixel, "score": image, "reconstruction": SHARE}
-    by_batch = {}
+    image, pixel = detector.thresholds
+    scales = {"residual_map": pixel, "anomaly_map": pixel, "score": image, "reconstruction": 1.0}
+    groups = {}
     for size in batches:
-        found = {name: Differences(bounds[name]) for name in OUTPUTS["core"]}
+        found = {name: Differences(scales[name]) for name in OUTPUTS["core"]}
         chosen = some_tiles(detector, images, count=size)
         ours = detector.run_core(chosen, reconstruct=True)
         for name, a, b in zip(
@@ -118,42 +120,58 @@ def compare(
                 found[name].add(a, b)
         if ours[1] is None:
             del found["reconstruction"]
-        by_batch[str(size)] = {name: d.described() for name, d in found.items()}
+        groups[f"{size} tile{'s' * (size > 1)} at once"] = found
 
-    whole: dict[str, Differences | Agreement] = {
-        name: Differences(bounds[name]) for name in ("score", "anomaly_map", "reconstruction")
+    def compared() -> dict[str, Differences | Agreement]:
+        return {
+            "score": Differences(image),
+            "anomaly_map": Differences(pixel),
+            "label": Agreement(image),
+            "mask": Agreement(pixel),
+        }
+
+    groups["images"] = compared()
+    for i, picture in enumerate(images):
+        # The tail knows pixels that do not count, too: a region of interest, on the first image.
+        roi = middle(picture.shape[:2]) if i == 0 else None
+        ours, theirs = (d.raw(d.residual_map(picture)[0], roi=roi) for d in (detector, exported))
+        _add(groups["images"], ours, theirs)
+    if exported.facts["kind"] == "whole":
+        groups["images of the tile's size"] = compared()
+        for tile in some_tiles(detector, images, count=max(batches)):
+            ours = detector.raw(detector.residual_map(tile)[0])
+            _add(groups["images of the tile's size"], ours, exported.whole(tile))
+    described = {
+        group: {name: found.described() for name, found in outputs.items()}
+        for group, outputs in groups.items()
     }
-    whole["label"] = Agreement(detector.thresholds.image, image)
-    whole["mask"] = Agreement(detector.thresholds.pixel, pixel)
-    for picture in images:
-        _add(whole, detector, detector.predict(picture), exported.predict(picture))
-    if detector.method.reconstruct is None:
-        del whole["reconstruction"]
-    of_images = {name: found.described() for name, found in whole.items()}
-    results = [*of_images.values(), *(d for batch in by_batch.values() for d in batch.values())]
     return {
         "share_of_scale": SHARE,
-        "scale": {"image": detector.thresholds.image, "pixel": detector.thresholds.pixel},
-        "images": len(images),
-        "tiles_by_batch": by_batch,
-        "whole_images": of_images,
-        "passed": all(result["passed"] for result in results),
+        "scale": {"image": image, "pixel": pixel},
+        "compared_images": len(images),
+        "groups": described,
+        "passed": all(f["passed"] for outputs in described.values() for f in outputs.values()),
     }
 
 
-def _add(whole: dict[str, Any], detector: Detector, ours: Prediction, theirs: Prediction) -> None:
-    for name in ("score", "anomaly_map", "reconstruction"):
-        if getattr(ours, name) is not None:
-            whole[name].add(getattr(ours, name), getattr(theirs, name))
-    whole["label"].add(ours.score, ours.label, theirs.label)
-    # Raw, as the graphs give them: opening and minimum area can carry one pixel far.
-    masks = (p.anomaly_map > np.float32(detector.thresholds.pixel) for p in (ours, theirs))
-    whole["mask"].add(ours.anomaly_map, *masks)
+def _add(found: dict[str, Any], ours: Prediction, theirs: Prediction) -> None:
+    found["score"].add(ours.score, theirs.score)
+    found["anomaly_map"].add(ours.anomaly_map, theirs.anomaly_map)
+    found["label"].add(ours.score, ours.label, theirs.label)
+    found["mask"].add(ours.anomaly_map, ours.mask, theirs.mask)
+
+
+def middle(size: tuple[int, int]) -> Bool[np.ndarray, "p q"]:
+    """A region of interest: the image without a fourth at each border."""
+    roi = np.zeros(size, bool)
+    h, w = size
+    roi[h // 4 : h - h // 4, w // 4 : w - w // 4] = True
+    return roi
 
 
 def some_tiles(
-    detector: Detector, images: Sequence[Shaped[np.ndarray, "h w c"]], *, count: int
-) -> Shaped[np.ndarray, "n H W c"]:
+    detector: Detector, images: Sequence[Shaped[np.ndarray, "_ _ c"]], *, count: int
+) -> Shaped[np.ndarray, "n _ _ c"]:
     """Tiles from all over the images, in turns."""
     tile = detector.plan.geometry.tile
     chosen = []

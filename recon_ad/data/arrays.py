@@ -84,7 +84,7 @@ def given_range(pair: Sequence[float]) -> InputRange | None:
     return (black, white) if (black, white) != (0, 0) else None
 
 
-def to_unit(image: Shaped[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w c"]:
+def to_unit(image: Shaped[np.ndarray, "*b h w c"]) -> Float[np.ndarray, "*b h w c"]:
     """Integers to float32 in [0, 1]; floats pass."""
     if np.issubdtype(image.dtype, np.integer):
         return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)

@@ -6,8 +6,9 @@ Kullback-Leibler divergence from N(0, I) (eq. 5), summed over the code. Held-out
 reconstruction and the residual use the mean code.
 
 With the squared error averaged over H·W·C numbers, a weight of 1 for the divergence (eq. 4 as it
-stands) would be the likelihood of a Gaussian with the variance H·W·C / 2 at each pixel, hundreds of
-times all there is to explain. The weight 1/(H·W·C) is the sum of both terms with variance 1/2.
+stands) would be the likelihood of a Gaussian with the variance H·W·C / 2 at each pixel, tens of
+thousands of times all there is to explain. The weight 1/(H·W·C) is the sum of both terms with
+variance 1/2.
 """
 
 import jax

@@ -6,9 +6,10 @@ left of the image, as does the first of the decoder: both are linear layers. As 
 of the paper gives the whole table, it is taken from the MindSpore model zoo's SSIM-AE, which names
 it; the sigmoid at the end is ours, so that a reconstruction is an image.
 
-How it begins is ours too: images are centred, and kernels have He et al.'s variance. Without, the
-signal dies on its way through so many layers, and the loss stands for hundreds of steps, or for
-good, at that of a gray image.
+How it begins is ours too: images are centred, and kernels have He et al.'s variance, which keeps
+that of the signal through the encoder; the decoder's transposed convolutions halve its spread, so
+that a reconstruction begins near gray. Without, the loss stands for hundreds of steps, or for good,
+at that of a gray image.
 
 Images are float32 NHWC in [0, 1]; codes are float32 [b, n_z].
 """
@@ -26,7 +27,7 @@ DECODER = ((64, 1), (128, 1), (64, 2), (64, 1), (32, 2), (32, 1), (32, 2))
 DOWNSCALING = 16
 CODE_CHANNELS = 32
 SLOPE = 0.2
-GAIN = 2 / (1 + SLOPE**2)  # keeps the variance from layer to layer (He et al. 2015, eq. 15)
+GAIN = 2 / (1 + SLOPE**2)  # behind a leaky ReLU (He et al. 2015, eq. 15)
 
 
 class Encoder(nn.Module):

@@ -18,7 +18,7 @@ SLOPE = 0.2
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(conv(x)), a leaky ReLU before each; the second begins at zero, the block as nothing.
+    """x + conv(conv(x)), a leaky ReLU before each; their sum begins at zero, the block as nothing.
 
     Attributes:
       channels: of x and the result.

@@ -57,7 +57,8 @@ class UpConv(nn.Module):
       features: output channels.
       size: of the kernel.
       slope: of the leaky ReLU before it; None: none.
-      gain: the kernel's variance at the start, times the number of inputs.
+      gain: the kernel's variance at the start, times the number of inputs, of which an output sees
+        about a quarter.
     """
 
     features: int

@@ -33,9 +33,8 @@ def mean(values: Values, valid: Valid) -> Score:
 def mean_of_top(values: Values, valid: Valid, *, one_in: int) -> Score:
     """The mean of the largest values, one in so many of all valid ones, and one at least.
 
-    The smallest of these is found by halving an interval until float32 has nothing between its
-    ends: exporters cannot rank as many values as an image of unknown size asks for, and TensorRT
-    not more than 3840.
+    The smallest of these is found by halving the range of the values `HALVINGS` times: exporters
+    cannot rank as many values as an image of unknown size asks for, and TensorRT no more than 3840.
     """
     counted = jnp.where(valid, values, -jnp.inf)
     needed = jnp.maximum(jnp.ceil(total(jnp.ones_like(values), valid) / one_in), 1.0)

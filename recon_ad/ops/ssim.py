@@ -23,7 +23,7 @@ computed again rather than kept. benchmarks/ssim.py measures it.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +34,8 @@ from jaxtyping import Array, Bool, Float, PyTree
 from recon_ad.ops.conv import lowered
 
 ROWS = 64  # of the map, computed at a time on a CPU
-SIGMA = 1.5  # of the Gaussian window, in pixels (Wang et al. 2004, section III-B)
-K1, K2 = 0.01, 0.03  # (Wang et al. 2004, section III-B)
+SIGMA = 1.5  # of the Gaussian window, in pixels (Wang et al. 2004)
+K1, K2 = 0.01, 0.03  # Wang et al. 2004
 
 # Images and maps with width and channels as one axis, along which neighbours are `channels` apart.
 Flat = Float[Array, "b h wc"]
@@ -106,8 +106,8 @@ def window_weights(window: int, *, kind: str) -> Float[np.ndarray, " n"]:
 
 
 def _check(
-    x: tuple[int, ...],
-    y: tuple[int, ...],
+    x: tuple[Any, ...],  # an exporter knows their number by a name only
+    y: tuple[Any, ...],
     *,
     data_range: float,
     window: int,

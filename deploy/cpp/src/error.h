@@ -1,6 +1,8 @@
 #pragma once
 
+#include <sstream>
 #include <stdexcept>
+#include <string>
 
 namespace recon_ad {
 
@@ -9,5 +11,14 @@ class UserError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
+
+// What a library said, in one line and not for long.
+inline std::string shortened(const char* text) {
+  constexpr std::size_t kLongest = 200;
+  std::istringstream words(text);
+  std::string line;
+  for (std::string word; words >> word;) line += (line.empty() ? "" : " ") + word;
+  return line.substr(0, kLongest);
+}
 
 }  // namespace recon_ad

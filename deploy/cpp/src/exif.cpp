@@ -17,7 +17,9 @@ class Reader {
  public:
   Reader(const Bytes& data, bool little) : data_(data), little_(little) {}
 
-  bool has(std::size_t at, std::size_t n) const { return at <= data_.size() && n <= data_.size() - at; }
+  bool has(std::size_t at, std::size_t n) const {
+    return at <= data_.size() && n <= data_.size() - at;
+  }
 
   unsigned number(std::size_t at, std::size_t n) const {
     unsigned value = 0;

@@ -1,11 +1,10 @@
 #include "image_io.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "files.h"
-#include "jpeg.h"
-#include "png.h"
+#include "jpeg_io.h"
+#include "png_io.h"
 
 namespace recon_ad {
 namespace {
@@ -31,9 +30,9 @@ std::string other_kind(const Bytes& file) {
   if (begins(file, "BM")) return "a BMP file";
   if (begins(file, "\x93NUMPY")) return "a .npy file";
   for (const std::string order : {"II", "MM"}) {
-    if (begins(file, order) && file.size() > 3 && (file[2] + file[3] == 42 || file[2] + file[3] == 43)) {
-      return "a TIFF file";
-    }
+    if (!begins(file, order) || file.size() < 4) continue;
+    const int version = std::max(file[2], file[3]);  // Pillow takes it in either order
+    if (std::min(file[2], file[3]) == 0 && (version == 42 || version == 43)) return "a TIFF file";
   }
   return "";
 }

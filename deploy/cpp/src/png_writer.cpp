@@ -5,7 +5,7 @@
 
 #include <png.h>
 
-#include "png.h"
+#include "png_io.h"
 
 namespace recon_ad {
 namespace {
@@ -59,7 +59,7 @@ bool write(Writer& writer, Size size, png_bytepp rows) {
 }  // namespace
 
 Bytes encode_png(const Bytes& rgb, Size size) {
-  std::vector<png_bytep> rows(std::size_t(size.height));
+  std::vector<png_bytep> rows(static_cast<std::size_t>(size.height));
   for (std::size_t y = 0; y < rows.size(); ++y) {
     rows[y] = const_cast<png_bytep>(&rgb[y * std::size_t(size.width) * 3]);  // is only read
   }

@@ -1,4 +1,4 @@
-#include "png.h"
+#include "png_io.h"
 
 #include <algorithm>
 #include <csetjmp>
@@ -152,7 +152,7 @@ Image coloured(const Reader& reader, const Bytes& indices, Size size) {
 
 template <class T>
 std::vector<png_bytep> rows_of(std::vector<T>& pixels, int height) {
-  std::vector<png_bytep> rows(std::size_t(height));
+  std::vector<png_bytep> rows(static_cast<std::size_t>(height));
   for (std::size_t y = 0; y < rows.size(); ++y) {
     rows[y] = reinterpret_cast<png_bytep>(&pixels[y * (pixels.size() / rows.size())]);
   }

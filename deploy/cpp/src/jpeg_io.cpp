@@ -1,4 +1,4 @@
-#include "jpeg.h"
+#include "jpeg_io.h"
 
 #include <csetjmp>
 #include <cstdio>  // before jpeglib.h, which needs it
@@ -108,10 +108,11 @@ Image decode_jpeg(const Bytes& file, const std::string& name) {
   }
   const Size size{int(info.image_height), int(info.image_width)};
   check_pixels(size, name);
+  const int turn = orientation(codec, name);  // the segments are gone when the pixels are read
   Bytes pixels(size.pixels() * std::size_t(channels));
   if (!read_pixels(codec, pixels.data())) throw broken(name, codec.reason);
   if (codec.truncated) throw broken(name, "image file is truncated");
-  return turned(Image{size, channels, std::move(pixels)}, orientation(codec, name));
+  return turned(Image{size, channels, std::move(pixels)}, turn);
 }
 
 }  // namespace recon_ad

@@ -1,0 +1,115 @@
+"""What the contenders of benchmarks/inference.py open: detectors with random weights, their exports
+and, in PyTorch, the same networks.
+"""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import onnx.utils
+import torch
+from jaxtyping import Float
+
+from benchmarks import torch_detector
+from benchmarks.contenders import TILE, Images
+from benchmarks.torch_bergmann import BergmannAE
+from benchmarks.torch_cae import CAE
+from benchmarks.torch_dae import ResidualAE
+from recon_ad.config import load_config
+from recon_ad.detector import Detector
+from recon_ad.export import export
+from recon_ad.inference import Thresholds
+from recon_ad.methods import build_method
+from recon_ad.ops import tiles
+from recon_ad.ops.smoothing import gaussian_window
+
+SIDE = 256
+JITTER = 0.01  # standard deviation of what is added to fresh parameters
+CLOSE = 1e-4  # reconstructions and maps that are the same
+
+
+def some_images(count: int) -> Images:
+    """Noise of rising contrast, so that some images score higher than others."""
+    noise = np.random.default_rng(0).random((count, SIDE, SIDE, 1)) - 0.5
+    contrast = np.linspace(0.3, 1.0, count).reshape(-1, 1, 1, 1)
+    return np.round(255 * (0.5 + contrast * noise)).astype(np.uint8)
+
+
+def some_tiles(images: Images) -> Float[np.ndarray, "n H W 1"]:
+    """The images' tiles."""
+    corners = tiles.tile_corners((SIDE, SIDE), tile=TILE, stride=TILE)
+    return np.concatenate([tiles.cut(x, corners, tile=TILE) for x in images]) / np.float32(255)
+
+
+def build_detector(name: str, images: Images) -> Detector:
+    """The method at full size; half of the images and a hundredth of the pixels are anomalous."""
+    config = load_config(f"configs/folder.py:method={name}")
+    config.data.channels = 1
+    config.inference.stride = TILE[0]
+    config.inference.batch_size = (SIDE // TILE[0]) ** 2  # no tile is computed for nothing
+    method = build_method(config, channels=1)
+    batch = some_tiles(images)
+    state = jax.jit(method.init)(jax.random.key(0), batch[:1])
+    # Zeros, which fresh biases and residual blocks are, could be left out by a runtime.
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda p: p + JITTER * rng.standard_normal(p.shape, np.float32), state.params
+    )
+    variables = method.finish({}, state._replace(params=params), [batch])
+    detector = Detector(config, channels=1, variables=variables)
+    said = [detector.predict(x, reconstruct=False) for x in images]
+    scores, maps = (np.stack([getattr(p, f) for p in said]) for f in ("score", "anomaly_map"))
+    return detector.with_thresholds(
+        Thresholds(float(np.median(scores)), float(np.percentile(maps, 99))), {"training": {}}
+    )
+
+
+def write_torch(file: Path, detector: Detector, images: Images) -> float:
+    """The same in PyTorch; how far reconstructions are apart, AssertionError where too far."""
+    config = detector.config
+    name = config.method.name
+    variables = jax.device_get(detector.variables)
+    params, turned = variables["params"], name in ("cae", "vae", "aae")
+    if name == "vae":  # the mean code is all that is used
+        encoder = params["encoder"]
+        params = {**params, "encoder": {**encoder, "lin2": encoder["lin21"]}}
+    if turned:
+        network = CAE(config.method.variant, TILE, params)
+    elif name == "dae":
+        network = ResidualAE(params)
+    else:
+        network = BergmannAE(TILE, params)
+
+    ours = some_tiles(images[:1])
+    step = -1 if turned else 1
+    theirs = torch.from_numpy(ours[:, ::step, ::step].transpose(0, 3, 1, 2).copy())
+    with torch.inference_mode():
+        theirs = network(theirs).numpy().transpose(0, 2, 3, 1)[:, ::step, ::step]
+    apart = float(np.abs(detector.method.reconstruct(variables, ours) - theirs).max())
+    assert apart < CLOSE, (name, apart)
+
+    found = variables.get("thresholds")
+    settings = torch_detector.Settings(
+        tile=TILE[0],
+        turned=turned,
+        weights=config.residual.to_dict(),
+        map_thresholds=(float(found["ssim"]), float(found["l1"])) if found else None,
+        ssim_window=config.ssim.window,
+        smoothing=torch.from_numpy(gaussian_window(config.inference.sigma)),
+        score=config.inference.score,
+        image_threshold=detector.thresholds.image,
+        pixel_threshold=detector.thresholds.pixel,
+    )
+    torch_detector.save(file, network, settings)
+    return apart
+
+
+def write_models(folder: Path, detector: Detector, images: Images) -> float:
+    """What the contenders open; how far PyTorch's reconstruction is from ours."""
+    detector.save(folder / "detector")
+    result = export(detector, folder / "model.onnx", list(images))
+    assert result["passed"], result
+    onnx.utils.extract_model(
+        folder / "model.onnx", folder / "network.onnx", ["images"], ["reconstruction"]
+    )
+    return write_torch(folder / "network.pt", detector, images)

@@ -1,0 +1,191 @@
+#include "detector.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "error.h"
+#include "ops.h"
+#include "resize.h"
+#include "tiles.h"
+
+namespace recon_ad {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kPrefix[] = "recon_ad_";
+// The tail sees maps padded to multiples of this, as in Python, so that it sums in the same order.
+constexpr int kMapMultiple = 64;
+
+struct Opened {
+  Facts facts;
+  ov::InferRequest request;
+};
+
+Facts facts_of(const ov::Model& model) {
+  Facts facts;
+  const ov::AnyMap& all = model.get_rt_info();
+  const auto kept = all.find("framework");
+  if (kept == all.end() || !kept->second.is<ov::AnyMap>()) return facts;
+  const std::string prefix = kPrefix;
+  for (const auto& [name, value] : kept->second.as<ov::AnyMap>()) {
+    if (name.compare(0, prefix.size(), prefix) == 0) {
+      facts[name.substr(prefix.size())] = value.as<std::string>();
+    }
+  }
+  return facts;
+}
+
+Opened opened(ov::Core& core, const fs::path& path) {
+  try {
+    const auto model = core.read_model(path.string());
+    // In floats: it would choose bfloat16 where a processor has it.
+    const auto precision = ov::hint::inference_precision(ov::element::f32);
+    auto compiled = core.compile_model(model, "CPU", precision);
+    return {facts_of(*model), compiled.create_infer_request()};
+  } catch (const std::exception& error) {
+    throw UserError(path.string() + " is no model that OpenVINO can open (" +
+                    shortened(error.what()) + "): copy it, or export it, anew.");
+  }
+}
+
+ov::element::Type element(Type type) {
+  switch (type) {
+    case Type::uint8: return ov::element::u8;
+    case Type::uint16: return ov::element::u16;
+    default: return ov::element::f32;
+  }
+}
+
+ov::Tensor empty_batch(const Plan& plan) {
+  const auto n = std::size_t(plan.batch_size);
+  const auto h = std::size_t(plan.tile.height);
+  const auto w = std::size_t(plan.tile.width);
+  const auto c = std::size_t(plan.channels);
+  return {element(plan.type), plan.channels_first ? ov::Shape{n, c, h, w} : ov::Shape{n, h, w, c}};
+}
+
+ov::Tensor scalar(double value) {
+  ov::Tensor tensor(ov::element::f32, ov::Shape{});
+  *tensor.data<float>() = float(value);
+  return tensor;
+}
+
+int up_to_multiple(int n) { return (n + kMapMultiple - 1) / kMapMultiple * kMapMultiple; }
+
+// The top left part of that size.
+template <class T>
+Plane<T> cropped(const T* values, int stride, Size size) {
+  Plane<T> made(size);
+  for (int y = 0; y < size.height; ++y) {
+    std::copy_n(values + std::size_t(y) * std::size_t(stride), size.width, made.row(y));
+  }
+  return made;
+}
+
+}  // namespace
+
+Detector::Detector(const fs::path& model) {
+  fs::path tail = model;
+  tail.replace_extension(".tail.onnx");
+  for (const fs::path& file : {model, tail}) {
+    std::error_code ignored;
+    if (!fs::is_regular_file(file, ignored)) {
+      throw UserError("there is no file " + file.string() + ": copy all files of the export.");
+    }
+  }
+  ov::Core core;
+  const Opened first = opened(core, model);
+  const Opened second = opened(core, tail);
+  plan_ = plan_of(first.facts, false, model.string());
+  if (plan_of(second.facts, true, tail.string()).pair != plan_.pair) {
+    throw UserError(model.string() + " and its .tail.onnx are of two exports: copy both files of "
+                    "one export.");
+  }
+  core_ = first.request;
+  tail_ = second.request;
+  weights_ = tile_weights(plan_.tile, plan_.hann);
+  batch_ = empty_batch(plan_);
+  core_.set_tensor("images", batch_);
+  tail_.set_tensor("image_threshold", scalar(plan_.image_threshold));
+  tail_.set_tensor("pixel_threshold", scalar(plan_.pixel_threshold));
+}
+
+Prediction Detector::predict(const Image& image, const std::optional<Mask>& roi) {
+  return decide(residual_map(image), roi);
+}
+
+Map Detector::residual_map(const Image& image) {
+  if (image.channels != plan_.channels) {
+    throw UserError("the image has " + std::to_string(image.channels) +
+                    " channels, but this detector takes " + std::to_string(plan_.channels) + ".");
+  }
+  const Size inner = plan_.resize.value_or(image.size);
+  Map residual = inner == image.size ? stitched(image) : stitched(resized(image, inner));
+  // What mirroring added, if anything, goes; then back to the image's own size.
+  if (residual.size != inner) residual = cropped(residual.row(0), residual.size.width, inner);
+  if (inner != image.size) residual = resized(residual, image.size);
+  attenuate_border(residual, plan_.border, plan_.border_weight);
+  return residual;
+}
+
+Map Detector::stitched(const Image& image) {
+  const std::optional<Image> padded = padded_to_tile(image, plan_.tile);
+  const Image& source = padded ? *padded : image;
+  if (plan_.type != Type::float32 && std::size_t(plan_.type) != source.values.index()) {
+    Image wanted;
+    if (plan_.type == Type::uint16) wanted.values = Words();
+    throw UserError("the image is of type " + type_name(source) + ", but this model takes " +
+                    type_name(wanted) + ": export it with --dtype float32, which takes any.");
+  }
+  const auto corners = tile_corners(source.size, plan_.tile, plan_.stride);
+  Stitch stitch(source.size, weights_);
+  const auto batch = std::size_t(plan_.batch_size);
+  auto* tiles = static_cast<std::uint8_t*>(batch_.data());
+  const std::size_t bytes = batch_.get_byte_size() / batch;
+  for (std::size_t first = 0; first < corners.size(); first += batch) {
+    const std::size_t count = std::min(batch, corners.size() - first);
+    for (std::size_t i = 0; i < count; ++i) {
+      cut(source, corners[first + i], plan_, tiles + i * bytes);
+    }
+    std::memset(tiles + count * bytes, 0, (batch - count) * bytes);
+    core_.infer();
+    const ov::Tensor residual = core_.get_tensor("residual_map");
+    const float* maps = residual.data<const float>();
+    for (std::size_t i = 0; i < count; ++i) {
+      stitch.add(maps + i * plan_.tile.pixels(), corners[first + i]);
+    }
+  }
+  return stitch.take();
+}
+
+Prediction Detector::decide(const Map& residual, const std::optional<Mask>& roi) {
+  const Size size = residual.size;
+  const Size padded{up_to_multiple(size.height), up_to_multiple(size.width)};
+  const ov::Shape shape{std::size_t(padded.height), std::size_t(padded.width)};
+  ov::Tensor map(ov::element::f32, shape);
+  ov::Tensor valid(ov::element::boolean, shape);
+  std::memset(map.data(), 0, map.get_byte_size());
+  std::memset(valid.data(), 0, valid.get_byte_size());
+  for (int y = 0; y < size.height; ++y) {
+    const std::size_t row = std::size_t(y) * std::size_t(padded.width);
+    std::copy_n(residual.row(y), size.width, map.data<float>() + row);
+    auto* counts = static_cast<std::uint8_t*>(valid.data()) + row;
+    if (roi) {
+      std::copy_n(roi->row(y), size.width, counts);
+    } else {
+      std::fill_n(counts, size.width, std::uint8_t{1});
+    }
+  }
+  tail_.set_tensor("residual_map", map);
+  tail_.set_tensor("valid", valid);
+  tail_.infer();
+  const ov::Tensor score = tail_.get_tensor("score");
+  const ov::Tensor label = tail_.get_tensor("label");
+  const ov::Tensor mask = tail_.get_tensor("mask");
+  const auto* marked = static_cast<const std::uint8_t*>(mask.data());
+  return {*score.data<const float>(), *static_cast<const std::uint8_t*>(label.data()) != 0,
+          clean_mask(cropped(marked, padded.width, size), plan_.opening, plan_.min_area)};
+}
+
+}  // namespace recon_ad

@@ -1,0 +1,44 @@
+// A detector from its ONNX files, by OpenVINO. After recon_ad/inference.py and deployed.py.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include <openvino/openvino.hpp>
+
+#include "facts.h"
+#include "image.h"
+
+namespace recon_ad {
+
+struct Prediction {
+  float score;
+  bool label;  // whether the score is above the image threshold
+  Mask mask;   // pixels above the pixel threshold, opened, in regions of at least the minimum area
+};
+
+class Detector {
+ public:
+  // Opens M.onnx and M.tail.onnx. Throws UserError where they are missing, damaged, of another
+  // program, or of two exports.
+  explicit Detector(const std::filesystem::path& model);
+
+  const Plan& plan() const { return plan_; }
+
+  // Judges an image by those of its pixels that count, or by all. Throws UserError where it has the
+  // wrong number of channels, or a type that the model does not take.
+  Prediction predict(const Image& image, const std::optional<Mask>& roi);
+
+ private:
+  Map residual_map(const Image& image);
+  Map stitched(const Image& image);
+  Prediction decide(const Map& residual, const std::optional<Mask>& roi);
+
+  Plan plan_;
+  Map weights_;
+  ov::InferRequest core_;
+  ov::InferRequest tail_;
+  ov::Tensor batch_;  // tiles at a time, the last of an image filled up with zeros
+};
+
+}  // namespace recon_ad

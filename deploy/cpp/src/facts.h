@@ -1,0 +1,41 @@
+// What a runner of the model has to know, from the metadata of its files. recon_ad/deployed.py
+// reads the same.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+
+#include "image.h"
+
+namespace recon_ad {
+
+using Facts = std::map<std::string, std::string>;  // without the prefix "recon_ad_"
+
+enum class Type { uint8, uint16, float32 };
+
+struct Plan {
+  std::string pair;  // the same in the files of one export
+  Type type;         // of the images that the core takes
+  bool channels_first;
+  int batch_size;
+  int channels;
+  Size tile;
+  Size stride;
+  bool hann;                   // how overlapping tiles are averaged; else uniformly
+  std::optional<Size> resize;  // before the image is tiled
+  int border;                  // px along the image's border whose residual is multiplied
+  float border_weight;
+  int opening;   // radius in px of the disk that the mask is opened with; 0: none
+  int min_area;  // in px; smaller regions are dropped
+  std::optional<InputRange> input_range;
+  double image_threshold;
+  double pixel_threshold;
+  bool of_regions;  // whether the thresholds are of regions of interest only
+};
+
+// Throws UserError where a fact is missing or is not understood, or the file is of another kind
+// than `tail` says; `name` is the file's.
+Plan plan_of(const Facts& facts, bool tail, const std::string& name);
+
+}  // namespace recon_ad

@@ -1,0 +1,174 @@
+// Judges images by an exported model: a file or a folder in, a table and overlays out.
+//
+// It mirrors `python -m recon_ad.predict --onnx`: the same files, the same decisions, the same exit
+// statuses (0; 2 for what the user can mend, with one sentence; 3 where some image is not judged).
+
+#include <exception>
+#include <filesystem>
+#include <iostream>
+#include <map>
+#include <new>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "detector.h"
+#include "error.h"
+#include "files.h"
+#include "folder.h"
+#include "image_io.h"
+#include "ops.h"
+#include "png_io.h"
+#include "regions.h"
+#include "table.h"
+
+namespace recon_ad {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kWrong = 2;
+constexpr int kBroken = 3;
+
+constexpr char kUsage[] =
+    "recon_ad_inspect --model M.onnx --input FILE-or-FOLDER --output O [--roi PATH]\n"
+    "\n"
+    "  --model   the exported model; M.tail.onnx lies beside it\n"
+    "  --input   an image, or a folder of images: PNG and JPEG\n"
+    "  --output  folder for predictions.csv, predictions.jsonl and overlays/\n"
+    "  --roi     region of interest: an image, or a folder laid out as the input; else roi/ or\n"
+    "            roi.png in the input's folder, if there is one\n"
+    "\n"
+    "Exit status: 0; 2 where something is to be mended first; 3 where some image was not judged.\n";
+
+struct Arguments {
+  fs::path model, input, output;
+  std::optional<fs::path> roi;
+};
+
+// --name value or --name=value. Throws UserError.
+Arguments parsed(const std::vector<std::string>& words) {
+  std::map<std::string, std::string> given;
+  for (const std::string name : {"model", "input", "output", "roi"}) given[name] = "";
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    const std::size_t equals = words[i].find('=');
+    const std::string flag = words[i].substr(0, equals);
+    const auto found = flag.compare(0, 2, "--") == 0 ? given.find(flag.substr(2)) : given.end();
+    if (found == given.end()) {
+      throw UserError("'" + words[i] + "' is not a flag of this program; see --help.");
+    }
+    if (equals == std::string::npos && i + 1 == words.size()) {
+      throw UserError(flag + " is given without a value: write " + flag + " VALUE.");
+    }
+    found->second = equals == std::string::npos ? words[++i] : words[i].substr(equals + 1);
+  }
+  for (const std::string name : {"model", "input", "output"}) {
+    if (given[name].empty()) throw UserError("--" + name + " is missing; see --help.");
+  }
+  Arguments arguments{tidy(given["model"]), tidy(given["input"]), tidy(given["output"]), {}};
+  if (!given["roi"].empty()) arguments.roi = tidy(given["roi"]);
+  return arguments;
+}
+
+// One row; the overlay is written beside.
+Row judge(Detector& detector, const std::string& name, const fs::path& file, const Regions& regions,
+          const fs::path& output) {
+  Row row{name, {}, ""};
+  const Plan& plan = detector.plan();
+  Bytes overlay;
+  try {
+    const Image image = decode_image(file, plan.channels, plan.input_range);
+    const std::optional<fs::path> region = regions.of(file);
+    std::optional<Mask> roi;
+    if (region) roi = load_region(*region, file, image.size);
+    const Prediction prediction = detector.predict(image, roi);
+    row.judgement = Judgement{prediction.score, plan.image_threshold, prediction.label,
+                              count_regions(prediction.mask)};
+    Bytes drawn = rgb(image);
+    outline(drawn, prediction.mask);
+    overlay = encode_png(drawn, image.size);
+  } catch (const UserError& error) {
+    return {name, {}, error.what()};
+  } catch (const std::bad_alloc&) {
+    return {name, {}, file.string() + ": there is not enough memory: cut it into smaller files"};
+  }
+  write_whole(output / "overlays" / (name + ".png"), overlay.data(), overlay.size());
+  return row;
+}
+
+int run(const Arguments& arguments) {
+  Detector detector(arguments.model);
+  std::error_code ignored;
+  if (fs::symlink_status(arguments.input, ignored).type() == fs::file_type::not_found) {
+    throw UserError("there is no file or folder " + arguments.input.string() + ".");
+  }
+  const fs::path parent = arguments.input.has_parent_path() ? arguments.input.parent_path() : ".";
+  const fs::path root = is_folder(arguments.input) ? arguments.input : parent;
+  const Regions regions(root, arguments.roi);
+  Paths images;
+  std::size_t without = 0;
+  for (const fs::path& file : inputs(arguments.input, arguments.output)) {
+    if (regions.is_region(file)) continue;
+    images.push_back(file);
+    without += regions.of(file) ? 0 : 1;
+  }
+  if (arguments.roi && without == images.size()) {
+    throw UserError(arguments.roi->string() +
+                    " has a region of interest for none of the images: lay it out as " +
+                    arguments.input.string() + " is, or give one image for all.");
+  }
+  if (regions && without > 0) {
+    std::cout << without << " of " << images.size()
+              << " images without a region of interest: all pixels count\n";
+  }
+  if (!regions && detector.plan().of_regions) {
+    std::cout << "the thresholds are of regions of interest, and none is given: see --roi\n";
+  }
+
+  std::vector<Row> rows;
+  std::size_t broken = 0;
+  std::size_t anomalous = 0;
+  for (const fs::path& file : images) {
+    const std::string name = (root == "." ? file : file.lexically_relative(root)).generic_string();
+    rows.push_back(judge(detector, name, file, regions, arguments.output));
+    const auto& told = rows.back().judgement;
+    broken += told ? 0 : 1;
+    anomalous += told && told->anomalous ? 1 : 0;
+  }
+  const std::string table = csv(rows);
+  const std::string lines = json_lines(rows);
+  write_whole(arguments.output / "predictions.csv", table.data(), table.size());
+  write_whole(arguments.output / "predictions.jsonl", lines.data(), lines.size());
+  std::cout << rows.size() << " images: " << anomalous << " anomalous, " << broken
+            << " not readable; see " << arguments.output.string() << "\n";
+  return broken > 0 ? kBroken : 0;
+}
+
+int guarded(const std::vector<std::string>& words) {
+  if (!words.empty() && (words[0] == "--help" || words[0] == "-h")) {
+    std::cout << kUsage;
+    return 0;
+  }
+  try {
+    return run(parsed(words));
+  } catch (const UserError& error) {
+    std::cerr << "error: " << error.what() << "\n";
+  } catch (const std::bad_alloc&) {
+    std::cerr << "error: there is not enough memory: close other programs.\n";
+  } catch (const std::exception& error) {
+    std::cerr << "error: the model could not be computed (" << shortened(error.what())
+              << "): export the detector anew.\n";
+  }
+  return kWrong;
+}
+
+}  // namespace
+}  // namespace recon_ad
+
+int main(int count, char** words) {
+  try {
+    return recon_ad::guarded({words + 1, words + count});
+  } catch (...) {
+    return 2;
+  }
+}

@@ -1,0 +1,18 @@
+// What is done to masks: after recon_ad/inference.py and recon_ad/report/pictures.py.
+#pragma once
+
+#include "image.h"
+
+namespace recon_ad {
+
+// The mask opened by a disk of that radius (0: not at all), then without its 8-connected regions of
+// less than `min_area` pixels.
+Mask clean_mask(Mask mask, int opening, int min_area);
+
+// The number of 8-connected regions.
+int count_regions(const Mask& mask);
+
+// Draws the mask's edge as a solid line into a picture [h, w, 3].
+void outline(Bytes& rgb, const Mask& mask);
+
+}  // namespace recon_ad

@@ -1,0 +1,123 @@
+#include "table.h"
+
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+
+#include "folder.h"
+
+namespace recon_ad {
+namespace {
+
+// The text with bytes that are no UTF-8 (in the name of a file) escaped, which JSON reads again.
+std::string escaped(const std::string& text) {
+  std::string made;
+  std::size_t at = 0;
+  for (const char32_t code : decoded_name(text)) {
+    if (code >= 0xDC80 && code <= 0xDCFF) {
+      char escape[8];
+      std::snprintf(escape, sizeof escape, "\\u%04x", unsigned(code));
+      made += escape;
+      ++at;
+      continue;
+    }
+    const std::size_t n = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    made += text.substr(at, n);
+    at += n;
+  }
+  return made;
+}
+
+std::string csv_field(const std::string& text) {
+  if (text.find_first_of(",\"\r\n") == std::string::npos) return escaped(text);
+  std::string quoted = "\"";
+  for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
+  return escaped(quoted + '"');
+}
+
+std::string json_string(const std::string& text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    const std::string special = "\"\\\n\r\t\f\b";
+    const std::size_t which = special.find(c);
+    if (which != std::string::npos) {
+      quoted += {'\\', "\"\\nrtfb"[which]};
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      char escape[8];
+      std::snprintf(escape, sizeof escape, "\\u%04x", unsigned(c));
+      quoted += escape;
+    } else {
+      quoted += c;
+    }
+  }
+  return escaped(quoted + '"');
+}
+
+std::string json_number(double number) {
+  if (std::isnan(number)) return "NaN";
+  if (std::isinf(number)) return number > 0 ? "Infinity" : "-Infinity";
+  return shortest(number);
+}
+
+std::string word(bool value) { return value ? "true" : "false"; }
+
+}  // namespace
+
+std::string shortest(double number) {
+  if (std::isnan(number)) return "nan";
+  if (std::isinf(number)) return number > 0 ? "inf" : "-inf";
+  char text[32];
+  const auto end = std::to_chars(text, text + sizeof text, std::fabs(number),
+                                 std::chars_format::scientific);
+  const std::string written(text, end.ptr);  // d.ddde±dd
+  const std::size_t e = written.find('e');
+  const int exponent = std::stoi(written.substr(e + 1));
+  std::string digits = written.substr(0, 1);
+  if (e > 2) digits += written.substr(2, e - 2);
+  const std::string sign = std::signbit(number) ? "-" : "";
+  if (exponent < -4 || exponent >= 16) {  // where Python's repr changes to powers of ten
+    std::string mantissa = digits.substr(0, 1);
+    if (digits.size() > 1) mantissa += "." + digits.substr(1);
+    char power[8];
+    std::snprintf(power, sizeof power, "e%+03d", exponent);
+    return sign + mantissa + power;
+  }
+  if (exponent < 0) return sign + "0." + std::string(std::size_t(-exponent - 1), '0') + digits;
+  const std::size_t whole = std::size_t(exponent) + 1;
+  if (digits.size() <= whole) return sign + digits + std::string(whole - digits.size(), '0') + ".0";
+  return sign + digits.substr(0, whole) + "." + digits.substr(whole);
+}
+
+std::string csv(const std::vector<Row>& rows) {
+  std::string table = "path,score,threshold,anomalous,regions,error\n";
+  for (const Row& row : rows) {
+    table += csv_field(row.path) + ",";
+    if (const auto& told = row.judgement) {
+      table += shortest(told->score) + "," + shortest(told->threshold) + "," +
+               word(told->anomalous) + "," + std::to_string(told->regions) + ",";
+    } else {
+      table += ",,,,";
+    }
+    table += csv_field(row.error) + "\n";
+  }
+  return table;
+}
+
+std::string json_lines(const std::vector<Row>& rows) {
+  std::string lines;
+  for (const Row& row : rows) {
+    lines += "{\"path\": " + json_string(row.path);
+    if (const auto& told = row.judgement) {
+      lines += ", \"score\": " + json_number(told->score) +
+               ", \"threshold\": " + json_number(told->threshold) +
+               ", \"anomalous\": " + word(told->anomalous) +
+               ", \"regions\": " + std::to_string(told->regions) + ", \"error\": null}\n";
+    } else {
+      lines += ", \"score\": null, \"threshold\": null, \"anomalous\": null, \"regions\": null, "
+               "\"error\": " + json_string(row.error) + "}\n";
+    }
+  }
+  return lines;
+}
+
+}  // namespace recon_ad

@@ -1,0 +1,48 @@
+// Cutting images into overlapping tiles and averaging tiles back. After recon_ad/ops/tiles.py.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "facts.h"
+#include "image.h"
+
+namespace recon_ad {
+
+struct Corner {
+  int row;
+  int column;
+};
+
+// Top left corners of the tiles that cover an image, row by row; the last tile ends with the image.
+std::vector<Corner> tile_corners(Size image, Size tile, Size stride);
+
+// A side that is shorter than a tile mirrored (after its end) until it is as long; none where no
+// side is.
+std::optional<Image> padded_to_tile(const Image& image, Size tile);
+
+// How much each pixel of a tile counts in the average.
+Map tile_weights(Size tile, bool hann);
+
+// Puts one tile where the core wants it, as one of `Type`'s; NCHW where `channels_first`. Values of
+// another type become floats in [0, 1], which is all that they can become.
+void cut(const Image& image, Corner corner, const Plan& plan, void* to);
+
+// A weighted average of overlapping tiles in the making.
+class Stitch {
+ public:
+  Stitch(Size size, const Map& weights) : total_(size), weight_(size), weights_(weights) {}
+
+  void add(const float* tile, Corner corner);
+  Map take();
+
+ private:
+  Map total_;
+  Map weight_;
+  const Map& weights_;
+};
+
+// Multiplies, in place, what is near the map's border.
+void attenuate_border(Map& values, int border, float weight);
+
+}  // namespace recon_ad

@@ -1,0 +1,104 @@
+"""The autoencoder of Bergmann et al. 2019: parameters, layers against NumPy, how it begins."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recon_ad.models.bergmann import BergmannAE
+
+# The paper's table: channels, side of the kernel, stride. The code's layer covers what is left.
+ENCODER = [
+    (32, 4, 2), (32, 4, 2), (32, 3, 1), (64, 4, 2), (64, 3, 1), (128, 4, 2), (64, 3, 1),
+    (32, 3, 1),
+]  # fmt: skip
+# Its mirror image, without the layer that covers the code and with the image's channels last.
+DECODER = [
+    (64, 3, 1), (128, 3, 1), (64, 4, 2), (64, 3, 1), (32, 4, 2), (32, 3, 1), (32, 4, 2),
+    (None, 4, 2),
+]  # fmt: skip
+
+
+def test_has_the_tables_number_of_parameters():
+    expected = 2048 * 100 + 100 + 100 * 2048 + 2048  # the linear layers that cover 8x8x32
+    for before, table in ((1, ENCODER), (32, DECODER)):
+        for channels, side, _ in table:
+            expected += side * side * before * (channels or 1) + (channels or 1)
+            before = channels
+    image = jax.ShapeDtypeStruct((1, 128, 128, 1), jnp.float32)
+    variables = jax.eval_shape(BergmannAE((128, 128), 1, 100).init, jax.random.key(0), image)
+    found = sum(p.size for p in jax.tree.leaves(variables))
+    assert found == expected == 1_050_565
+
+
+def leaky(x):
+    return np.where(x > 0, x, 0.2 * x)
+
+
+def convolve(x, kernel, bias, stride):
+    """One pixel of zeros around: a 3x3 kernel keeps the size, a 4x4 one of stride 2 halves it."""
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(x, ((1, 1), (1, 1), (0, 0))), kernel.shape[:2], (0, 1)
+    )
+    return np.einsum("ijcuv,uvco->ijo", windows[::stride, ::stride], kernel) + bias
+
+
+def transpose_convolve(x, kernel, bias):
+    """4x4, stride 2: every pixel spreads its kernel, and a pixel around the result falls off."""
+    h, w, _ = x.shape
+    wide = np.zeros((2 * h + 2, 2 * w + 2, kernel.shape[3]))
+    for i in range(4):
+        for j in range(4):
+            # Flax stores the kernel unflipped, as the correlation over the dilated input.
+            wide[i : i + 2 * h : 2, j : j + 2 * w : 2] += x @ kernel[3 - i, 3 - j]
+    return wide[1:-1, 1:-1] + bias
+
+
+def test_agrees_with_numpy_layer_by_layer():
+    model = BergmannAE((48, 32), 2, 5)
+    rng = np.random.default_rng(0)
+    image = rng.random((48, 32, 2)).astype(np.float32)
+
+    def draw(p):  # biases too, which start at zero: does the network use them?
+        spread = np.sqrt(1.9 / np.prod(p.shape[:-1])) if len(p.shape) > 1 else 0.1
+        return rng.normal(0, spread, p.shape).astype(np.float32)
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.asarray(image[None]))
+    params = jax.tree.map(draw, shapes["params"])
+    exact = jax.tree.map(lambda p: np.asarray(p, np.float64), params)
+    encoder, decoder = exact["encoder"], exact["decoder"]
+
+    x = 4 * (image.astype(np.float64) - 0.5)
+    for i, (channels, side, stride) in enumerate(ENCODER, start=1):
+        layer = encoder[f"conv{i}"]
+        assert layer["kernel"].shape == (side, side, x.shape[2], channels)
+        x = leaky(convolve(x, **layer, stride=stride))
+    assert x.shape == (3, 2, 32)
+    code = x.ravel() @ encoder["conv9"]["kernel"] + encoder["conv9"]["bias"]
+    x = leaky(code @ decoder["deconv1"]["kernel"] + decoder["deconv1"]["bias"]).reshape(3, 2, 32)
+    for i, (channels, side, stride) in enumerate(DECODER, start=2):
+        layer = decoder[f"deconv{i}"]
+        assert layer["kernel"].shape == (side, side, x.shape[2], channels or 2)
+        x = transpose_convolve(x, **layer) if stride == 2 else convolve(x, **layer, stride=1)
+        x = leaky(x) if channels else 1 / (1 + np.exp(-x))
+
+    out = jax.jit(model.apply)({"params": params}, jnp.asarray(image[None]))
+    # float32 against float64 through eighteen layers.
+    np.testing.assert_allclose(out["code"][0], code, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(out["reconstruction"][0], x, rtol=1e-5, atol=1e-6)
+
+
+def test_the_signal_keeps_its_spread_in_the_encoder_and_ends_near_gray():
+    model = BergmannAE((64, 64), 1, 20)
+    images = jax.random.uniform(jax.random.key(0), (2, 64, 64, 1))
+
+    @jax.jit
+    def begin(key):
+        return model.apply(model.init(key, images), images, capture_intermediates=True)
+
+    out, seen = begin(jax.random.key(1))
+    for i in range(1, 9):
+        (values,) = seen["intermediates"]["encoder"][f"conv{i}"]["__call__"]
+        # Zeros around maps of few pixels take some of it.
+        print(np.sqrt(np.mean(np.square(values))))
+        assert 0.5 < np.sqrt(np.mean(np.square(values))) < 1.5, f"conv{i}"
+    assert np.abs(out["reconstruction"] - 0.5).max() < 0.05
