@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from small_runs import small_config
 
 import recon_ad
-from recon_ad import evaluate
+from recon_ad import evaluate, export
 from recon_ad import train as trainer
 from recon_ad.data import synthetic_source
 from recon_ad.data.decode import decode_image
@@ -92,6 +92,19 @@ def test_metrics_tell_intervals_truths_defects_baselines_and_protocol(run):
     assert protocol["crop"] == [32, 32]
     assert protocol["calibration"]["images"] == 4
     assert protocol["versions"]["jax"]
+
+
+def test_a_run_ends_in_a_model_that_decides_as_its_detector(run, monkeypatch):
+    assert json.loads((run / "model.parity.json").read_text())["passed"]
+    image = synthetic_source("chess").test[0].load()
+    ours, theirs = (recon_ad.load(run / name)(image) for name in ("detector", "model.onnx"))
+    np.testing.assert_allclose(theirs.anomaly_map, ours.anomaly_map, rtol=1e-4, atol=1e-6)
+    before = (run / "metrics.json").read_bytes()
+    monkeypatch.setattr(export, "missing", lambda: ["jax2onnx"])
+    metrics = evaluate.evaluate_workdir(run)
+    (run / "metrics.json").write_bytes(before)
+    assert "jax2onnx" in metrics["missing"]["model.onnx"]
+    assert "pip install" in metrics["missing"]["model.onnx"]
 
 
 def test_scores_csv_has_a_line_for_each_test_image(run):

@@ -35,6 +35,5 @@ def test_the_rate_over_steps_of_training(schedule, warmup, updates):
     _, rates = lax.scan(step, tx.init(one), length=25 * updates + 1)
     shares = np.asarray(rates)[::updates] / RATE
     expected = SCHEDULES[schedule, warmup]
-    print(np.abs(shares[list(expected)]- list(expected.values())).max())
-    # Adam's moments over their corrections are 1 but for float32.
-    np.testing.assert_allclose(shares[list(expected)], list(expected.values()), atol=1e-5)
+    # Adam's moments over their corrections are 1, but float32 has 1 − 0.999 to 3e-5 only.
+    np.testing.assert_allclose(shares[list(expected)], list(expected.values()), atol=3e-5)

@@ -46,12 +46,11 @@ def structural(x, y, **options):
 def test_the_structural_residual_is_half_of_one_minus_s(kind, options):
     x, y = pairs()
     expected = structural(x, y, **options)
-    assert expected.min() < 0.1 and expected.max() > 0.3  # S from near 1 to below 0.4
+    assert expected.max() > expected.min() + 0.15  # of at most 1
     found = np.asarray(residuals.structural(x, y, window=11, kind=kind))
     assert found.shape == x.shape[:3]
-    print(np.abs(found - expected).max(), expected.min(), expected.max())
     # The variances are float32 differences of means of squares; scikit-image mirrors as we do.
-    np.testing.assert_allclose(found, expected, atol=5e-6)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -67,5 +66,4 @@ def test_the_weighted_residual_is_the_weighted_sum(squared, absolute, ssim):
     expected = squared * (error**2).mean(axis=-1) + absolute * np.abs(error).mean(axis=-1)
     expected += ssim * structural(x, y, win_size=7)
     found = residuals.weighted(config)(x, y)
-    print(np.abs(found - expected).max())
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=5e-6 * ssim + 1e-9)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6 * ssim)

@@ -12,6 +12,14 @@ EXPECTED = {
     "sum": np.sum,
     "top_1%": lambda v: np.sort(v)[-int(np.ceil(0.01 * v.size)) :].mean(),
 }
+# A float32 sum of up to two thousand numbers of size 1, of which some cancel; the others are exact
+# or sums of at most twenty numbers of one sign.
+TOLERANCE = {
+    "max": {"rel": 1e-6, "abs": 0},
+    "mean": {"abs": 1e-6},
+    "sum": {"abs": 1e-4},
+    "top_1%": {"rel": 1e-6, "abs": 0},
+}
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -22,8 +30,19 @@ def test_agrees_with_numpy_and_leaves_out_what_does_not_count(name, size):
     valid = random.random(size) < 0.6
     expected = EXPECTED[name](values[valid].astype(np.float64))
     spoiled = jnp.asarray(np.where(valid, values, 1e6), jnp.float32)
-    # A float32 sum of up to two thousand numbers of size 1.
-    assert float(SCORES[name](spoiled, jnp.asarray(valid))) == pytest.approx(expected, abs=1e-3)
+    found = float(SCORES[name](spoiled, jnp.asarray(valid)))
+    assert found == pytest.approx(expected, **TOLERANCE[name])
+
+
+@pytest.mark.parametrize("outlier", [1e3, 1e6])
+def test_outliers_do_not_hide_the_rest_of_the_top(outlier):
+    # Over nine decades; the least of the top is far below the range's thousandth part.
+    random = np.random.default_rng(3)
+    values = (10 ** random.uniform(-9, 0, (60, 70))).astype(np.float32)
+    values[17, 30] = outlier
+    expected = EXPECTED["top_1%"](values.ravel().astype(np.float64))
+    found = SCORES["top_1%"](jnp.asarray(values), jnp.ones(values.shape, bool))
+    assert float(found) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", SCORES)

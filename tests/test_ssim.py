@@ -264,7 +264,8 @@ def test_blocks_agree_with_the_whole(monkeypatch, height, channels):
         gradients = jax.jit(jax.grad(loss, (0, 1)))(x, y)
         results.append((map_of(x, y), *gradients))
     for blocks, whole in zip(*results, strict=True):
-        np.testing.assert_allclose(blocks, whole, atol=1e-4 * np.abs(whole).max())
+        # The same sums in another order: float32's rounding, 2e-7 as measured.
+        np.testing.assert_allclose(blocks, whole, atol=2e-6 * np.abs(whole).max())
 
 
 def memory(height, function):

@@ -1,7 +1,11 @@
 #include "detector.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
+
+#include <fcntl.h>
+#include <unistd.h>
 
 #include "error.h"
 #include "ops.h"
@@ -36,7 +40,30 @@ Facts facts_of(const ov::Model& model) {
   return facts;
 }
 
+// Keeps off the terminal what OpenVINO's readers print of a damaged file, beside the exception.
+class Silence {
+ public:
+  Silence() : kept_(::dup(STDERR_FILENO)) {
+    std::fflush(stderr);
+    const int nowhere = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (kept_ >= 0 && nowhere >= 0) ::dup2(nowhere, STDERR_FILENO);
+    if (nowhere >= 0) ::close(nowhere);
+  }
+  ~Silence() {
+    std::fflush(stderr);
+    if (kept_ < 0) return;
+    ::dup2(kept_, STDERR_FILENO);
+    ::close(kept_);
+  }
+  Silence(const Silence&) = delete;
+  Silence& operator=(const Silence&) = delete;
+
+ private:
+  int kept_;
+};
+
 Opened opened(ov::Core& core, const fs::path& path) {
+  const Silence silence;
   try {
     const auto model = core.read_model(path.string());
     // In floats: it would choose bfloat16 where a processor has it.

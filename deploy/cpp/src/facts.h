@@ -12,7 +12,7 @@ namespace recon_ad {
 
 using Facts = std::map<std::string, std::string>;  // without the prefix "recon_ad_"
 
-enum class Type { uint8, uint16, float32 };
+enum class Type { uint8, uint16, float32 };  // in the order of Image's values
 
 struct Plan {
   std::string pair;  // the same in the files of one export

@@ -1,0 +1,123 @@
+"""Whether exported models decide as their detectors do, on every test image of a data set.
+
+    python -m benchmarks.agreement --detector D/detector --data FOLDER [--program recon_ad_inspect]
+
+FOLDER is in the MVTec layout. The detector is exported; JAX, ONNX Runtime, OpenVINO and, where its
+program is given, the application in C++ judge all images in FOLDER/test. Results are added to
+results/agreement.json under the folder's name and the method's.
+"""
+
+import csv
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from recon_ad import cli, deployed
+from recon_ad.data.arrays import given_range
+from recon_ad.data.decode import decode_image
+from recon_ad.detector import load
+from recon_ad.export import SIDE, export
+from recon_ad.inference import Inference, count_regions
+from recon_ad.predict import inputs
+from recon_ad.runtime import files, provenance
+
+RESULTS = Path("results/agreement.json")
+
+
+class Decision(NamedTuple):
+    """What a runtime says of an image."""
+
+    score: float
+    label: bool
+    regions: int
+
+
+def judged(detector: Inference, images: dict[str, Path]) -> dict[str, Decision]:
+    """By Python, image by image."""
+    found = {}
+    for name, file in images.items():
+        prediction = detector.predict(loaded(detector, file), reconstruct=False)
+        found[name] = Decision(
+            float(prediction.score), bool(prediction.label), count_regions(prediction.mask)
+        )
+    return found
+
+
+def loaded(detector: Inference, file: Path) -> np.ndarray:
+    """The image as `predict` decodes it."""
+    scaled = given_range(detector.plan.input_range)
+    return decode_image(file, channels=detector.plan.channels, input_range=scaled)
+
+
+def judged_by_program(program: str, model: Path, folder: Path) -> dict[str, Decision]:
+    """By the application in C++, from its table."""
+    with tempfile.TemporaryDirectory() as output:
+        command = [program, "--model", model, "--input", folder, "--output", output]
+        subprocess.run([str(word) for word in command], check=True)
+        with (Path(output) / "predictions.csv").open() as table:
+            return {
+                row["path"]: Decision(
+                    float(row["score"]), row["anomalous"] == "true", int(row["regions"])
+                )
+                for row in csv.DictReader(table)
+            }
+
+
+def compared(ours: dict[str, Decision], theirs: dict[str, Decision]) -> dict[str, Any]:
+    """Counts over all images."""
+    assert ours.keys() == theirs.keys(), "not the same images"
+    pairs = [(ours[name], theirs[name]) for name in ours]
+    return {
+        "images": len(pairs),
+        "labels_that_differ": sum(a.label != b.label for a, b in pairs),
+        "region_counts_that_differ": sum(a.regions != b.regions for a, b in pairs),
+        "largest_score_difference": max(abs(a.score - b.score) for a, b in pairs),
+        "largest_relative_score_difference": max(
+            abs(a.score - b.score) / abs(a.score) for a, b in pairs
+        ),
+    }
+
+
+def main() -> None:
+    """Exports, judges, compares, writes."""
+    detector, folder = load(_DETECTOR.value), Path(_DATA.value) / "test"
+    images = {
+        file.relative_to(folder).as_posix(): file for file in inputs(folder, output=folder / "none")
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        model = Path(scratch) / "model.onnx"
+        chosen = [loaded(detector, file) for file in list(images.values())[:: len(images) // 8]]
+        result = export(detector, model, [image[:SIDE, :SIDE] for image in chosen])
+        assert result["passed"], result
+        contenders: dict[str, Callable[[], dict[str, Decision]]] = {
+            runtime: lambda r=runtime: judged(deployed.load(model, runtime=r), images)
+            for runtime in deployed.RUNTIMES
+        }
+        if _PROGRAM.value:
+            contenders["c++"] = lambda: judged_by_program(_PROGRAM.value, model, folder)
+        ours = judged(detector, images)
+        rows = {name: compared(ours, run()) for name, run in contenders.items()}
+    kept = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    kept[f"{Path(_DATA.value).name}, {detector.config.method.name}"] = {
+        "command": "python -m benchmarks.agreement",
+        "thresholds": detector.thresholds._asdict(),
+        "called_anomalous_by_jax": sum(d.label for d in ours.values()),
+        "against_jax": rows,
+        "hardware": provenance.hardware(),
+        "versions": provenance.versions() | provenance.versions_of("onnxruntime", "openvino"),
+    }
+    files.write_json(RESULTS, kept)
+    print(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    _DETECTOR = flags.DEFINE_string("detector", None, "Detector directory.", required=True)
+    _DATA = flags.DEFINE_string("data", None, "Folder in the MVTec layout.", required=True)
+    _PROGRAM = flags.DEFINE_string("program", "", "recon_ad_inspect, built.")
+    cli.run(main)
