@@ -244,7 +244,7 @@ def test_the_encoder_follows_the_critic_and_the_decoder_does_not(regularised):
 
 
 def test_the_regularisation_brings_the_codes_moments_near_the_priors():
-    fields = {"optim.learning_rate": 2e-3, "method.n_z": 4, "train.steps": 150}
+    fields = {"optim.learning_rate": 2e-3, "method.n_z": 4, "train.steps": 400}
     images = jax.random.uniform(jax.random.key(0), (32, 16, 16, 1))
 
     def variance_after(name):
@@ -252,13 +252,13 @@ def test_the_regularisation_brings_the_codes_moments_near_the_priors():
         method = build_method(config, channels=1)
         state = method.init(jax.random.key(1), images)
         step = jax.jit(method.train_step)
-        for i in range(150):
+        for i in range(400):
             state, _ = step(state, images, jax.random.key(i))
         codes = method.encode(method.finish({}, state, ()), images)
         found = aae.moments(codes)
         return float(found["covariance"])
 
-    assert variance_after("aae") < 0.7 * variance_after("cae")
+    assert variance_after("aae") < 0.1 * variance_after("cae")
 
 
 def test_moments_are_those_of_numpy():
