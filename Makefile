@@ -29,6 +29,7 @@ bench: $(BENCH)/peers  ## figures for results/, beside PyTorch's and anomalib's
 	$(BENCH)/bin/python -m benchmarks.aupro
 	$(BENCH)/bin/python -m benchmarks.ssim
 	$(BENCH)/bin/python -m benchmarks.start
+	$(BENCH)/bin/python -m benchmarks.inference
 
 clean:
 	rm -rf $(VENV) $(BENCH) .cache build *.egg-info
@@ -47,6 +48,6 @@ $(VENV)/dev: pyproject.toml | $(VENV)/bin/python
 
 # Apart from .venv: PyTorch and anomalib are only for comparison.
 $(BENCH)/peers: pyproject.toml benchmarks/peers.txt | $(BENCH)/bin/python
-	$(BENCH)/bin/python -m pip install -q -e . torch==2.13.0
+	$(BENCH)/bin/python -m pip install -q -e ".[export,openvino]" torch==2.13.0
 	$(BENCH)/bin/python -m pip install -q --no-deps -r benchmarks/peers.txt
 	touch $@

@@ -24,8 +24,8 @@ std::optional<Image> padded_to_tile(const Image& image, Size tile);
 // How much each pixel of a tile counts in the average.
 Map tile_weights(Size tile, bool hann);
 
-// Copies one tile to where the core takes it, in the plan's type and layout. The image has that type,
-// or the plan's is float32, which any becomes.
+// Copies one tile to where the core takes it, in the plan's type and layout. The image has that
+// type, or the plan's is float32, which any becomes.
 void cut(const Image& image, Corner corner, const Plan& plan, void* to);
 
 // A weighted average of overlapping tiles in the making.
