@@ -1,7 +1,7 @@
 """From the decoded image to the mask: time and memory of ours by three runtimes, of PyTorch, and of
 anomalib's nearest models.
 
-    python -m benchmarks.inference
+    python -m benchmarks.inference [METHOD …]
 
 Images are 256x256x1 of 8 bits, one or eight at a time, each four tiles of 128 px that do not
 overlap. All weights are random.
@@ -158,7 +158,7 @@ def measure() -> dict[str, Any]:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         np.save(scratch / "images.npy", images)
         peers = {name: stack.enter_context(Contender(scratch, name)) for name in PEERS}
-        for method in METHODS:
+        for method in sys.argv[1:] or METHODS:
             folder = scratch / method
             folder.mkdir()
             np.save(folder / "images.npy", images)
@@ -207,7 +207,7 @@ def main() -> None:
     files.write_json(
         Path("results/inference.json"),
         {
-            "command": "python -m benchmarks.inference",
+            "command": " ".join(["python -m benchmarks.inference", *sys.argv[1:]]),
             "unit": "ms per image: median, best; MiB: the most that the process has held",
             "timed": {
                 "detectors and pytorch": f"decoded image {SIDE}x{SIDE}x1 to mask",
