@@ -159,7 +159,8 @@ class OnnxDetector(Inference):
     def whole(self, image: Shaped[np.ndarray, "h w c"]) -> Prediction:
         """What a graph of the kind "whole" alone says of an image of the tile's size."""
         wanted = OUTPUTS["tail"]
-        feeds = {"images": self._fed(image[None])}
+        # A graph of a fixed batch takes no single image.
+        feeds = {"images": self._fed(np.repeat(image[None], self.plan.batch_size, axis=0))}
         score, label, anomaly_map, mask = (x[0] for x in self._core.run(wanted, feeds))
         return Prediction(np.asarray(score), np.asarray(label), anomaly_map, mask, None)
 

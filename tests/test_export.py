@@ -133,6 +133,13 @@ def test_options_change_the_input_and_not_the_result(options, taken, tmp_path):
             same(detector.predict(image), model.predict(image))
 
 
+def test_a_graph_for_one_tile_may_have_a_fixed_batch(tmp_path):
+    detector = make_detector("ssim_l1", **{"data.resize": (SIDE, SIDE)})
+    images = pictures(dtype=np.float32)
+    assert export.export(detector, tmp_path / "M.onnx", images, batch=3)["passed"]
+    same(detector.predict(images[0]), deployed.load(tmp_path / "M.onnx").predict(images[0]))
+
+
 def test_where_an_image_is_one_tile_one_graph_does_everything(tmp_path):
     fields = {"data.resize": (SIDE, SIDE), "inference.border": 3, "inference.sigma": 1.0}
     detector = make_detector("ssim_l1", **fields)
