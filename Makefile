@@ -17,19 +17,15 @@ demo: $(VENV)/base  ## train, evaluate and report on a generated chess board
 test: $(VENV)/dev  ## all but the slow tests
 	$(RUN) -m pytest -q -m "not slow"
 
-test-all: $(VENV)/dev  ## the slow tests too
-	$(RUN) -m pytest -q
+test-all: $(VENV)/dev  ## the slow ones, which `make test` leaves out
+	$(RUN) -m pytest -q -m slow
 
 lint: $(VENV)/dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-bench: $(BENCH)/peers  ## figures for results/, beside PyTorch's and anomalib's
-	$(BENCH)/bin/python -m benchmarks.cae_step
-	$(BENCH)/bin/python -m benchmarks.aupro
-	$(BENCH)/bin/python -m benchmarks.ssim
-	$(BENCH)/bin/python -m benchmarks.start
-	$(BENCH)/bin/python -m benchmarks.inference
+bench: $(BENCH)/peers  ## figures for results/, beside others'; BENCH_FLAGS=--data=DATASETS for all
+	$(BENCH)/bin/python -m benchmarks.all $(BENCH_FLAGS)
 
 clean:
 	rm -rf $(VENV) $(BENCH) .cache build *.egg-info

@@ -15,17 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from absl import flags
 
+from benchmarks import record
 from recon_ad import cli, deployed
-from recon_ad.data.arrays import given_range
-from recon_ad.data.decode import decode_image
 from recon_ad.detector import load
-from recon_ad.export import SIDE, export
+from recon_ad.export import export, folder_images
 from recon_ad.inference import Inference, count_regions
-from recon_ad.predict import inputs
-from recon_ad.runtime import files, provenance
+from recon_ad.predict import decoded, inputs
+from recon_ad.runtime import files
 
 RESULTS = Path("results/agreement.json")
 
@@ -42,17 +40,11 @@ def judged(detector: Inference, images: dict[str, Path]) -> dict[str, Decision]:
     """By Python, image by image."""
     found = {}
     for name, file in images.items():
-        prediction = detector.predict(loaded(detector, file), reconstruct=False)
+        prediction = detector.predict(decoded(detector, file), reconstruct=False)
         found[name] = Decision(
             float(prediction.score), bool(prediction.label), count_regions(prediction.mask)
         )
     return found
-
-
-def loaded(detector: Inference, file: Path) -> np.ndarray:
-    """The image as `predict` decodes it."""
-    scaled = given_range(detector.plan.input_range)
-    return decode_image(file, channels=detector.plan.channels, input_range=scaled)
 
 
 def judged_by_program(program: str, model: Path, folder: Path) -> dict[str, Decision]:
@@ -92,8 +84,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model.onnx"
-        chosen = [loaded(detector, file) for file in list(images.values())[:: len(images) // 8]]
-        result = export(detector, model, [image[:SIDE, :SIDE] for image in chosen])
+        result = export(detector, model, folder_images(folder, detector))
         assert result["passed"], result
         contenders: dict[str, Callable[[], dict[str, Decision]]] = {
             runtime: lambda r=runtime: judged(deployed.load(model, runtime=r), images)
@@ -109,8 +100,7 @@ def main() -> None:
         "thresholds": detector.thresholds._asdict(),
         "called_anomalous_by_jax": sum(d.label for d in ours.values()),
         "against_jax": rows,
-        "hardware": provenance.hardware(),
-        "versions": provenance.versions() | provenance.versions_of("onnxruntime", "openvino"),
+        **record.facts("onnxruntime", "openvino"),
     }
     files.write_json(RESULTS, kept)
     print(json.dumps(rows, indent=2))

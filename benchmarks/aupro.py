@@ -1,23 +1,21 @@
 """AUPRO at a false-positive rate of 0.3: ours against anomalib's, on the same maps in one run.
 
-    make bench
+    python -m benchmarks.aupro
 
 Each side takes the maps image by image and ends
 with the figure: ours with a histogram of each image, anomalib's with its metric class on the CPU.
 """
 
-import importlib.metadata
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from scipy import ndimage
 
 import benchmarks.torchvision_operators  # noqa: F401
+from benchmarks import record
 from recon_ad.metrics import aupro, empty_histogram, image_histogram, merge
-from recon_ad.runtime import files, provenance
 
 # isort: split
 from anomalib.metrics.aupro import _AUPRO as Theirs
@@ -94,17 +92,12 @@ def main() -> None:
             f"{name}: {own:.5f} in {fastest[0]:.2f} s, anomalib {other:.5f} in {fastest[1]:.2f} s: "
             f"{row['times_as_fast']:.1f} times as fast, {row['difference']:.1e} apart"
         )
-    files.write_json(
-        Path("results/aupro.json"),
-        {
-            "command": "make bench",
-            "unit": f"seconds for all maps, best of {REPEATS}, in turns",
-            "rows": rows,
-            "hardware": provenance.hardware(),
-            "versions": provenance.versions()
-            | {name: importlib.metadata.version(name) for name in ("torch", "anomalib")},
-        },
-    )
+    content = {
+        "command": "python -m benchmarks.aupro",
+        "unit": f"seconds for all maps, best of {REPEATS}, in turns",
+        "rows": rows,
+    }
+    record.write("aupro", content, "torch", "anomalib")
 
 
 if __name__ == "__main__":

@@ -1,28 +1,26 @@
 """Patches per second of a CAE training step: ours, XLA's own convolutions, PyTorch eager.
 
-    make bench
+    python -m benchmarks.cae_step
 
 Both variants of Table 2, batch 32, 128x128x1, the whole step (loss, gradient, Adam), in turns in
 one process, best of several after compilation. PyTorch computes the same network from the same
 parameters, in channels_last on all cores, which is checked first. Writes results/cae_step.json.
 """
 
-import importlib.metadata
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from unittest import mock
 
 import jax
 import numpy as np
 import torch
 
+from benchmarks import record
 from benchmarks.torch_cae import CAE as TorchCAE
 from recon_ad.config import load_config
 from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, TrainState
-from recon_ad.runtime import files, provenance
 
 BATCH, SIZE, REPEATS = 32, 128, 8
 
@@ -63,7 +61,7 @@ def torch_step(variant: str) -> Callable[[], None]:
     with torch.no_grad():
         theirs = model(turned).numpy().transpose(0, 2, 3, 1)[:, ::-1, ::-1]
     np.testing.assert_allclose(theirs, reconstruction, atol=1e-4)
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4, fused=True)
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -95,16 +93,12 @@ def main() -> None:
             f"{variant:10} lowered {rates['lowered']:6.1f} plain {rates['plain']:6.1f} "
             f"PyTorch {rates['pytorch']:6.1f} patches/s: {row['ratio']:.2f} of PyTorch"
         )
-    files.write_json(
-        Path("results/cae_step.json"),
-        {
-            "command": "make bench",
-            "unit": f"patches/s, batch {BATCH}, {SIZE}x{SIZE}x1, best of {REPEATS}, in turns",
-            "rows": rows,
-            "hardware": provenance.hardware(),
-            "versions": provenance.versions() | {"torch": importlib.metadata.version("torch")},
-        },
-    )
+    content = {
+        "command": "python -m benchmarks.cae_step",
+        "unit": f"patches/s, batch {BATCH}, {SIZE}x{SIZE}x1, best of {REPEATS}, in turns",
+        "rows": rows,
+    }
+    record.write("cae_step", content, "torch")
 
 
 if __name__ == "__main__":

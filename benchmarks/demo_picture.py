@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recon_ad.data.build import build_source
 from recon_ad.detector import load
-from recon_ad.evaluate import panel
+from recon_ad.panels import panel
 from recon_ad.report import panel_sheet
 from recon_ad.runtime import files
 
@@ -17,7 +17,9 @@ def main(workdir: str, output: str) -> None:
     """Draws the first defective test image."""
     detector = load(Path(workdir) / "detector")
     record = next(r for r in build_source(detector.config).test if r.anomalous)
-    files.write_bytes(Path(output), panel_sheet([panel(detector, record)], long_side=320))
+    files.write_bytes(
+        Path(output), panel_sheet([panel(detector, record, scale=None)], long_side=320)
+    )
 
 
 if __name__ == "__main__":

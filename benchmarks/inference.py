@@ -3,6 +3,8 @@ anomalib's nearest models.
 
     python -m benchmarks.inference [METHOD …]
 
+of the methods on pixels, all if none is named.
+
 Images are 256x256x1 of 8 bits, one or eight at a time, each four tiles of 128 px that do not
 overlap. All weights are random.
 
@@ -31,10 +33,16 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import record
 from benchmarks.contenders import DETECTORS, GRAPHS, PEERS
-from benchmarks.inference_models import CLOSE, SIDE, build_detector, some_images, write_models
-from recon_ad.methods import METHODS
-from recon_ad.runtime import files, provenance
+from benchmarks.inference_models import (
+    CLOSE,
+    NETWORKS,
+    SIDE,
+    build_detector,
+    some_images,
+    write_models,
+)
 
 TURNS = {1: 15, 8: 5}  # by the number of images
 PAUSE = 0.05  # s, until the threads of whoever was before have gone to sleep
@@ -158,7 +166,7 @@ def measure() -> dict[str, Any]:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         np.save(scratch / "images.npy", images)
         peers = {name: stack.enter_context(Contender(scratch, name)) for name in PEERS}
-        for method in sys.argv[1:] or METHODS:
+        for method in sys.argv[1:] or NETWORKS:
             folder = scratch / method
             folder.mkdir()
             np.save(folder / "images.npy", images)
@@ -204,21 +212,17 @@ def main() -> None:
     load_before = os.getloadavg()[0]
     measured = measure()
     show(measured)
-    files.write_json(
-        Path("results/inference.json"),
-        {
-            "command": " ".join(["python -m benchmarks.inference", *sys.argv[1:]]),
-            "unit": "ms per image: median, best; MiB: the most that the process has held",
-            "timed": {
-                "detectors and pytorch": f"decoded image {SIDE}x{SIDE}x1 to mask",
-                "ganomaly, fre, padim": f"tensor 3x{SIDE}x{SIDE} to map, or to score (ganomaly)",
-            },
-            **measured,
-            "load_before": load_before,
-            "hardware": provenance.hardware(),
-            "versions": provenance.versions() | provenance.versions_of(*PACKAGES),
+    content = {
+        "command": " ".join(["python -m benchmarks.inference", *sys.argv[1:]]),
+        "unit": "ms per image: median, best; MiB: the most that the process has held",
+        "timed": {
+            "detectors and pytorch": f"decoded image {SIDE}x{SIDE}x1 to mask",
+            "ganomaly, fre, padim": f"tensor 3x{SIDE}x{SIDE} to map, or to score (ganomaly)",
         },
-    )
+        **measured,
+        "load_before": load_before,
+    }
+    record.write("inference", content, *PACKAGES)
 
 
 if __name__ == "__main__":

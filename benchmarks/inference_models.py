@@ -23,6 +23,7 @@ from recon_ad.methods import build_method
 from recon_ad.ops import tiles
 from recon_ad.ops.smoothing import gaussian_window
 
+NETWORKS = ("cae", "vae", "aae", "l2_ae", "ssim_ae", "ssim_l1", "dae")  # in PyTorch too
 SIDE = 256
 JITTER = 0.01  # standard deviation of what is added to fresh parameters
 CLOSE = 1e-4  # reconstructions and maps that are the same
@@ -89,13 +90,15 @@ def write_torch(file: Path, detector: Detector, images: Images) -> float:
     assert apart < CLOSE, (name, apart)
 
     found = variables.get("thresholds")
+    sigma = config.inference.sigma
+    window = gaussian_window(sigma) if sigma else np.ones(1, np.float32)
     settings = torch_detector.Settings(
         tile=TILE[0],
         turned=turned,
         weights=config.residual.to_dict(),
         map_thresholds=(float(found["ssim"]), float(found["l1"])) if found else None,
         ssim_window=config.ssim.window,
-        smoothing=torch.from_numpy(gaussian_window(config.inference.sigma)),
+        smoothing=torch.from_numpy(window),
         score=config.inference.score,
         image_threshold=detector.thresholds.image,
         pixel_threshold=detector.thresholds.pixel,

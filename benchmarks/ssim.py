@@ -1,6 +1,6 @@
 """The SSIM map and its gradient: ours beside five others, on the same images in one run.
 
-    make bench
+    python -m benchmarks.ssim
 
 The others: dm-pix, scikit-image (forward only), torchmetrics, kornia, pytorch-msssim. Gaussian
 window of 11 px, windows inside the image only, float32. Forward is the mean of the map; gradient is
@@ -9,33 +9,23 @@ after a first call. The means are compared first. Writes results/ssim.json.
 """
 
 import functools
-import importlib.metadata
 import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-import dm_pix
 import jax
 import jax.numpy as jnp
-import kornia
 import numpy as np
-import pytorch_msssim
 import torch
 from jaxtyping import Array, Float
 from skimage.metrics import structural_similarity
 
-import benchmarks.torchvision_operators  # noqa: F401
-from recon_ad.ops.ssim import ssim_map
-from recon_ad.runtime import files, provenance
-
-# isort: split
-from torchmetrics.functional.image import structural_similarity_index_measure
+from benchmarks import record
+from benchmarks.ssim_peers import PEERS
 
 # Images, height, width, channels; and turns.
 SETS = {(8, 256, 256, 3): 15, (1, 4096, 4096, 1): 5, (32, 128, 128, 1): 25}
-WINDOW = 11
 
 Images = Float[np.ndarray, "b h w c"]
 Run = Callable[[], float]
@@ -73,34 +63,6 @@ def of_torch(
     return run
 
 
-def ours(x: Array, y: Array) -> Array:
-    """The mean over images, pixels and channels."""
-    options = {"data_range": 1.0, "window": WINDOW, "kind": "gaussian", "border": "valid"}
-    return ssim_map(x, y, **options).mean()
-
-
-def theirs_in_jax(x: Array, y: Array) -> Array:
-    """The same by dm-pix."""
-    return dm_pix.ssim(x, y, filter_size=WINDOW, return_map=True).mean()
-
-
-def by_torchmetrics(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The same, of its map without the border, where it reflects."""
-    _, full = structural_similarity_index_measure(x, y, data_range=1.0, return_full_image=True)
-    edge = WINDOW // 2
-    return full[..., edge:-edge, edge:-edge].mean()
-
-
-def by_kornia(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The same."""
-    return kornia.metrics.ssim(x, y, WINDOW, padding="valid").mean()
-
-
-def by_msssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The same."""
-    return pytorch_msssim.ssim(x, y, data_range=1.0, win_size=WINDOW)
-
-
 def by_scikit_image(x: Images, y: Images) -> float:
     """The same, image by image: it reflects, then leaves the border out of its mean."""
     options = {"gaussian_weights": True, "use_sample_covariance": False, "channel_axis": -1}
@@ -110,14 +72,11 @@ def by_scikit_image(x: Images, y: Images) -> float:
 
 def programs(x: Images, y: Images, *, gradient: bool) -> dict[str, Run]:
     """Everybody's mean SSIM of the same images."""
-    jaxes = {"recon_ad": ours, "dm_pix": theirs_in_jax}
-    torches = {
-        "torchmetrics": by_torchmetrics,
-        "kornia": by_kornia,
-        "pytorch_msssim": by_msssim,
+    made = {"jax": of_jax, "torch": of_torch}
+    runs = {
+        name: made[peer.framework](peer.mean(), x, y, gradient=gradient)
+        for name, peer in PEERS.items()
     }
-    runs = {name: of_jax(mean, x, y, gradient=gradient) for name, mean in jaxes.items()}
-    runs |= {name: of_torch(mean, x, y, gradient=gradient) for name, mean in torches.items()}
     if not gradient:
         runs["scikit_image"] = functools.partial(by_scikit_image, x, y)
     return runs
@@ -168,18 +127,13 @@ def main() -> None:
                 flush=True,
             )
     peers = ("dm-pix", "scikit-image", "torch", "torchmetrics", "kornia", "pytorch-msssim")
-    files.write_json(
-        Path("results/ssim.json"),
-        {
-            "command": "make bench",
-            "unit": "ms, median, in turns; window 11, valid; gradient includes the value",
-            "rows": rows,
-            "load_before": load_before,
-            "hardware": provenance.hardware(),
-            "versions": provenance.versions()
-            | {name: importlib.metadata.version(name) for name in peers},
-        },
-    )
+    content = {
+        "command": "python -m benchmarks.ssim",
+        "unit": "ms, median, in turns; window 11, valid; gradient includes the value",
+        "rows": rows,
+        "load_before": load_before,
+    }
+    record.write("ssim", content, *peers)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """From the command to the first finished step of the demo, and how long steps wait for their data.
 
-    make bench
+    python -m benchmarks.start
 
 The start is measured twice with a cache of compiled programs of its own, empty and then filled. The
 waiting is the trainer's own account over 60 steps of the demo: the share of the time in which it
@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from recon_ad.runtime import files, provenance
+from benchmarks import record
 
 STEPS = 60
 
@@ -65,16 +65,7 @@ def main() -> None:
         "patches_per_second": training["patches_per_second"],
     }
     print("\n".join(f"{name:26} {value:.4g}" for name, value in row.items()))
-    files.write_json(
-        Path("results/start.json"),
-        {
-            "command": "make bench",
-            **row,
-            "steps": STEPS,
-            "hardware": provenance.hardware(),
-            "versions": provenance.versions(),
-        },
-    )
+    record.write("start", {"command": "python -m benchmarks.start", **row, "steps": STEPS})
 
 
 if __name__ == "__main__":

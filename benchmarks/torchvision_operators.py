@@ -1,8 +1,9 @@
 """Import this before peers that import torchvision: two operators that it lacks beside PyTorch's
-CPU build are declared. Nothing that is compared here calls them."""
+CPU build are declared (beside a CUDA build it has them). Nothing that is compared calls them."""
 
 import torch
 
-_LIBRARY = torch.library.Library("torchvision", "DEF")
-for _name in ("nms", "qnms"):
-    _LIBRARY.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+if torch.version.cuda is None:
+    _LIBRARY = torch.library.Library("torchvision", "DEF")
+    for _name in ("nms", "qnms"):
+        _LIBRARY.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

@@ -1,13 +1,14 @@
-"""The SSIM and the L2 autoencoder of Bergmann et al. 2019.
+"""The autoencoders of Bergmann et al. 2019.
 
     python -m recon_ad.train --workdir runs/nanofibres \\
         --config configs/bergmann2019.py:dataset=nanofibres,path=DIR
 
 `dataset=` is nanofibres (NanoTWICE), grid (MVTec AD) or any folder's name; `path=` the folder in
-the MVTec layout. `method=` is ssim_ae or l2_ae. The paper trains on 10 000 patches of 128 px for
-200 epochs with Adam at 2e-4; tiles are 30 px apart and averaged evenly. The code has 500 numbers
-for the nanofibres and 100 for textures, by memory of the paper. `scale=cpu` is for two cores: fewer
-patches, in smaller batches, at a higher rate that rises for 300 steps and then falls.
+the MVTec layout. `method=` is ssim_ae, l2_ae, vae or fm_ae, whose features are those of
+`encoder=`, with the weights `weights=` (as in configs/vit.py). The paper trains on 10 000 patches
+of 128 px for 200 epochs with Adam at 2e-4; tiles are 30 px apart and averaged evenly. The code has
+500 numbers for the nanofibres and 100 for textures, by memory of the paper. `scale=cpu` is for two
+cores: fewer patches, in smaller batches, at a higher rate that rises for 300 steps and then falls.
 """
 
 from configs import default
@@ -16,12 +17,24 @@ from recon_ad.config import parse_arg
 
 def get_config(arg=""):
     args = parse_arg(
-        arg, method="ssim_ae", dataset="nanofibres", path="", seed=0, scale="paper", smoke=False
+        arg,
+        method="ssim_ae",
+        dataset="nanofibres",
+        encoder="deit_tiny_patch16_224",
+        weights="hub",
+        path="",
+        seed=0,
+        scale="paper",
+        smoke=False,
     )
     c = default.choose_method(default.default_config(), args.method)
     c.seed = args.seed
     c.data.path = args.path
     c.data.channels = 1
+    c.encoder.name = args.encoder
+    c.encoder.weights = args.weights
+    if args.method == "vae":
+        c.method.variant = "bergmann"
     fibres = args.dataset == "nanofibres"
     c.method.n_z = 500 if fibres else 100
     default.bergmann_training(c, args.scale, cpu_steps=12_000 if fibres else 4_000)

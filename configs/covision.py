@@ -2,6 +2,10 @@
 
     python -m recon_ad.train --config configs/covision.py:path=DIR --workdir runs/line
 
+Images are aligned to a template first (section 3.1; `align=false`: they are judged as they lie);
+with `--config.part.background=auto`, or a mask's file, the ground beside the part never scores. See
+`part` in configs/default.py. `scale=cpu` is a short training, for two cores.
+
 The paper gives residual blocks, Gaussian noise, the squared error and the sum of the heatmap as the
 image score; noise level, widths and training are ours.
 """
@@ -11,10 +15,17 @@ from recon_ad.config import parse_arg
 
 
 def get_config(arg=""):
-    args = parse_arg(arg, method="dae", path="", category="", seed=0, smoke=False)
+    args = parse_arg(
+        arg, method="dae", path="", category="", align=True, seed=0, scale="paper", smoke=False
+    )
     c = default.choose_method(default.default_config(), args.method)
     c.seed = args.seed
     c.data.path = args.path
     c.data.category = args.category
+    c.part.align = args.align
     c.optim.schedule = "cosine"
+    c.train.steps = default.scaled(args.scale, cpu=1_500, paper=20_000)
+    c.train.batch_size = default.scaled(args.scale, cpu=16, paper=32)
+    if args.smoke:  # the generated boards are no parts
+        c.part.align = False
     return default.finish(c, smoke=args.smoke)

@@ -16,18 +16,37 @@ def default_config() -> ConfigDict:
 
     c.method = ConfigDict()
     c.method.name = "cae"  # a row of recon_ad.methods.METHODS
-    # cae, vae, aae: column of Schneider et al. 2022, Table 2: "industrial" or "synthetic"
+    # cae, vae, aae: column of Schneider et al. 2022, Table 2: "industrial" or "synthetic"; vae
+    # also "bergmann", the network of Bergmann et al. 2019
     c.method.variant = "industrial"
     c.method.n_z = 100  # length of the code
     c.method.kl_weight = placeholder(float)  # vae: of the divergence; None: 1/(H·W·C)
     c.method.critic_steps = 5  # aae: steps of the critic for each batch
     c.method.critic_clip = 0.01  # aae: the critic's weights stay within ± this
+    # aae: rate of the encoder's step against the critic, as a multiple of optim.learning_rate
+    c.method.encoder_rate = 0.3
     # ssim_l1: a pixel is defective above either; None: from held-out normal images
     c.method.ssim_threshold = placeholder(float)  # of 1 − S
     c.method.l1_threshold = placeholder(float)  # of |x − x̃|
+    c.method.feature_weight = 0.01  # fm_ae: of the features' squared error beside the pixels'
     c.method.noise = 0.1  # dae: standard deviation of the noise on images in [0, 1]
     c.method.widths = (16, 32, 64, 64)  # dae: channels at 1/2, 1/4, 1/8 and 1/16 resolution
     c.method.bottleneck = 16  # dae: channels of the code at 1/16 resolution
+
+    c.method.memory = 60_000  # knn: features of good images that the coreset is chosen from
+    c.method.coreset = 6_000  # knn: features that are kept; 10 %, as PatchCore has it
+    c.method.flow_steps = 8  # vit_flow: of the flow
+    c.method.flow_coupling = "convolution"  # vit_flow: or "attention", how it looks around
+    c.method.flow_ratio = 0.16  # vit_flow: hidden channels, as a multiple of a step's input
+
+    c.encoder = ConfigDict()  # pretrained; of knn, vit_flow, vit_recon, fm_ae
+    c.encoder.name = "vit_small_patch14_reg4_dinov2"  # in recon_ad.pretrained.PRESETS
+    # A safetensors file, a folder with model.safetensors, "hub" to fetch it, or "random"
+    c.encoder.weights = "hub"
+    c.encoder.sha256 = ""  # that the file must have; "": any
+    # Whose tokens are the features, counted from 0; chosen by knn's image AUROC on MVTec's grid
+    c.encoder.blocks = (2, 4, 6, 8)
+    c.encoder.dtype = "float32"  # or "bfloat16", of its products
 
     c.ssim = ConfigDict()  # of the loss and of the residual
     c.ssim.window = 11  # px, side of the window, odd
@@ -42,7 +61,9 @@ def default_config() -> ConfigDict:
     c.data.source = "folder"  # or "synthetic", "tfds", "csv"
     # folder: MVTec layout, or just good images; tfds: the download; csv: the CSV files
     c.data.path = ""
-    c.data.category = ""  # folder: subfolder of path that holds train/ and test/; tfds: category
+    # folder: subfolder of path that holds train/ and test/, or several ("grid+carpet") or all
+    # ("*") of them, for one model; tfds: category
+    c.data.category = ""
     c.data.name = "chess"  # synthetic: in recon_ad.data.build.GENERATED; tfds: the set
     c.data.prepared = "~/tensorflow_datasets"  # tfds: where prepared sets are kept
     c.data.images = ""  # csv: folder of the images, "" where they are beside the CSV files
@@ -58,6 +79,18 @@ def default_config() -> ConfigDict:
     # Decoded training images are kept in memory, else in a temporary file, else decoded each time.
     c.data.cache_mib = 1024  # MiB, the most that is kept in memory
     c.data.disk_cache_mib = 32_768  # MiB, the most that is kept in the file
+
+    c.part = ConfigDict()  # one rigid part, in one pose or another
+    c.part.align = False  # images are aligned to a template before anything else sees them
+    # The template's file; "": of a few good images the one to which the others are aligned best
+    c.part.template = ""
+    c.part.angle = 15.0  # degrees, the largest rotation either way
+    c.part.scale = 0.1  # the largest change of scale: 0.9 to 1.1
+    c.part.overlap = 0.5  # share of the template that has to be in the picture
+    c.part.confidence = 0.85  # correlation with the template below which it is not registered
+    # Ground never scores: "auto" tells it by brightness, or a mask's file, white on the part, of
+    # the template's size (without align, of all images'); "": there is none
+    c.part.background = ""
 
     c.holdout = ConfigDict()  # normal images kept from training, for calibration
     c.holdout.fraction = 0.2  # share of the training images (or of each image's length)
@@ -101,11 +134,17 @@ def default_config() -> ConfigDict:
     return c
 
 
+# Methods on the network of Bergmann et al. 2019.
+ON_BERGMANN = ("ssim_ae", "l2_ae", "ssim_l1", "fm_ae")
+
+
 def choose_method(config: ConfigDict, name: str) -> ConfigDict:
     """The config with that method, and the settings that its paper gives it."""
     config.method.name = name
-    if name in ("ssim_ae", "l2_ae", "ssim_l1"):
+    if name in ON_BERGMANN:
         config.optim.learning_rate = 2e-4
+    if name == "fm_ae":  # its patches have to divide the tile, and early blocks are enough
+        config.encoder.name, config.encoder.blocks = "deit_tiny_patch16_224", (0, 1, 2)
     if name == "ssim_ae":
         config.residual.squared, config.residual.ssim = 0.0, 1.0
     if name == "ssim_l1":  # its map is in units of its thresholds, which smoothing would blur
@@ -160,6 +199,9 @@ def finish(config: ConfigDict, *, smoke: bool) -> ConfigDict:
         config.data.resize = (0, 0)
         config.data.patch_size = 32
         config.holdout.group = ""
+        config.encoder.name = "deit_tiny_patch16_224"
+        config.encoder.weights = "random"
+        config.encoder.blocks = (0, 1)
         config.train.steps = 6
         config.optim.warmup = 0
         config.train.batch_size = 8

@@ -16,6 +16,9 @@ def get_config(arg=""):
     c.seed = args.seed
     c.data.path = args.path
     c.data.category = args.category
-    c.train.steps = default.scaled(args.scale, cpu=800, paper=c.train.steps)
-    c.train.batch_size = default.scaled(args.scale, cpu=16, paper=c.train.batch_size)
+    if args.method in default.ON_BERGMANN:
+        default.bergmann_training(c, args.scale, cpu_steps=4_000)
+    else:
+        c.train.steps = default.scaled(args.scale, cpu=800, paper=c.train.steps)
+        c.train.batch_size = default.scaled(args.scale, cpu=16, paper=c.train.batch_size)
     return default.finish(c, smoke=args.smoke)

@@ -1,4 +1,4 @@
-"""The SSIM + L1 autoencoder of Preste, "Unsupervised learning models for visual inspection".
+"""The models of Preste, "Unsupervised learning models for visual inspection".
 
     python -m recon_ad.train --workdir runs/transistor \\
         --config configs/preste.py:dataset=transistor,path=DIR
@@ -7,9 +7,14 @@
 with thresholds from held-out normal images; `path=` the folder in the MVTec layout. The article
 names the network and its thresholds, and nothing of its training: that is as in
 configs/bergmann2019.py. Its objects are seen whole, at 256 px; textures in patches of 128.
+
+`method=` is ssim_l1, the autoencoder with SSIM and L1, or vit_flow, whose code cannot be found: a
+normalising flow with attention on a frozen DeiT, `encoder=` with the weights `weights=`, as in
+configs/vit.py. The article's encoder is DeiT-base-distilled at 384 px; `scale=cpu` has a tiny one
+at 224 px.
 """
 
-from configs import default
+from configs import default, vit
 from recon_ad.config import parse_arg
 
 # Of 1 − S and of |x − x̃|, from the article.
@@ -18,11 +23,32 @@ THRESHOLDS = {"transistor": (0.330540, 0.079739), "sewer": (0.850003, 0.112418)}
 
 def get_config(arg=""):
     args = parse_arg(
-        arg, method="ssim_l1", dataset="transistor", path="", seed=0, scale="paper", smoke=False
+        arg,
+        method="ssim_l1",
+        dataset="transistor",
+        encoder="",
+        weights="hub",
+        path="",
+        seed=0,
+        scale="paper",
+        smoke=False,
     )
     c = default.choose_method(default.default_config(), args.method)
     c.seed = args.seed
     c.data.path = args.path
+    if args.method == "vit_flow":
+        named = default.scaled(
+            args.scale, cpu="deit_tiny_patch16_224", paper="deit_base_distilled_patch16_384"
+        )
+        c = vit.on_features(
+            c,
+            encoder=args.encoder or named,
+            weights=args.weights,
+            side=default.scaled(args.scale, cpu=224, paper=384),
+            scale=args.scale,
+        )
+        c.method.flow_coupling = "attention"
+        return default.finish(c, smoke=args.smoke)
     if args.dataset in THRESHOLDS:
         c.method.ssim_threshold, c.method.l1_threshold = THRESHOLDS[args.dataset]
         c.data.resize = (256, 256)

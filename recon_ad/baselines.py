@@ -4,7 +4,8 @@ A data set whose defective images were taken in other light than the good ones g
 here, and then a model's high figure says little.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from recon_ad.metrics import (
     levels,
     merge,
 )
+from recon_ad.runtime.progress import told
 
 AVERAGED = 1000  # training images, spread evenly
 WHITE = 65535
@@ -36,16 +38,22 @@ class NoModel:
     """Collects, image by image, the mean brightness and the distance to the mean training image.
 
     Args:
-      train: good images, of which up to `AVERAGED` are looked at; the second figure needs all of
-        them of one size.
+      train: good images, at least one, of which up to `AVERAGED` are looked at; the second figure
+        needs all of them of one size.
+      through: what they go through one by one, as `runtime.mesh.each`.
     """
 
-    def __init__(self, train: Sequence[Record]):
+    def __init__(
+        self,
+        train: Sequence[Record],
+        *,
+        through: Callable[[Sequence[Record]], Iterable[Record]] = iter,
+    ):
         self._mean: UInt16[np.ndarray, "h w c"] | None = None
         self._reason = ""
         total: Float[np.ndarray, "h w c"] | None = None
         averaged = spread(train, AVERAGED)
-        for record in averaged:
+        for record in told(through(averaged), "mean of the good images", total=len(averaged)):
             image = record.load()
             if total is None:
                 total = np.zeros(image.shape, np.float32)
@@ -97,6 +105,20 @@ class NoModel:
                 pixels = image_histogram(distance, truth, valid=valid)
                 self._pixels = merge(self._pixels, pixels)
 
+    def seen(self) -> tuple[Any, ...]:
+        """What it has kept of the images, for `join`."""
+        return self._labels, self._brightness, self._distance, self._pixels, self._reason
+
+    def join(self, shares: Sequence[tuple[Any, ...]]) -> None:
+        """Keeps, in place of its own, what several have seen of one set of images."""
+        labels, brightness, distance, pixels, reasons = zip(*shares, strict=True)
+        self._labels, self._brightness, self._distance = (
+            list(itertools.chain(*lists)) for lists in (labels, brightness, distance)
+        )
+        self._pixels = merge(*pixels)
+        if any(reasons):
+            self._mean, self._reason = None, max(reasons)
+
     def figures(self) -> tuple[dict[str, Any], dict[str, str]]:
         """The row for metrics.json and the reasons for what is missing in it."""
         missing: dict[str, str] = {}
@@ -133,3 +155,21 @@ class NoModel:
             },
         }
         return row, missing
+
+
+def mean_figures(rows: Mapping[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The mean over categories of `NoModel.figures`' rows, and the reasons for what is missing.
+
+    Brightness separates categories better than defects, so that each has a row of its own.
+    """
+    mean: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for name, figures in next(iter(rows.values())).items():
+        mean[name] = {}
+        for key in figures:
+            values = {category: row[name][key] for category, row in rows.items()}
+            lacking = [category for category, value in values.items() if value is None]
+            mean[name][key] = None if lacking else float(np.mean(list(values.values())))
+            if lacking:
+                missing[f"no_model.{name}.{key}"] = f"{', '.join(lacking)} has none"
+    return mean, missing

@@ -8,6 +8,7 @@ does it again, without training, for an existing detector.
 import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from absl import flags
@@ -16,11 +17,15 @@ from jaxtyping import Float
 from recon_ad import cli
 from recon_ad.data import Record, folder_source
 from recon_ad.data.arrays import given_range
+from recon_ad.data.source import KNOWN, digest, roi_of
 from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
+from recon_ad.export import tell_outdated
 from recon_ad.inference import Thresholds
+from recon_ad.inspection.finding import aligned_source
 from recon_ad.metrics import empty_histogram, image_histogram, merge, upper_quantile
 from recon_ad.runtime.compilation import keep_compiled
+from recon_ad.runtime.progress import told
 
 logger = logging.getLogger("recon_ad")
 
@@ -61,15 +66,18 @@ def calibrate(
     fpr: float,
     how: str,
     regions_per_image: float = 1.0,
+    of_regions: bool = False,
 ) -> Detector:
     """The detector with thresholds from these images.
 
     Args:
-      detector: its present thresholds are not looked at.
-      heldout: normal images, or regions of them, that it was not trained on.
+      detector: its present thresholds are not looked at; without a part.
+      heldout: normal images, aligned if they are to be, or regions of them, that it was not trained
+        on.
       fpr: false-positive rate per image that the image threshold aims at.
       how: one sentence on where the images come from, for the protocol.
       regions_per_image: how many of them make up an image, where they are regions.
+      of_regions: whether the user gave regions of interest.
     """
     if not 0 < fpr < 1:
         raise UserError(f"a false-positive rate lies between 0 and 1, not at {fpr}.")
@@ -78,8 +86,8 @@ def calibrate(
     percentile = detector.config.calibration.pixel_percentile
     pixels = empty_histogram()
     scores = []
-    for record in heldout:
-        roi = record.load_roi() if record.load_roi else None
+    for record in told(heldout, "calibration"):
+        roi = roi_of(record)
         prediction = detector.predict(record.load(), roi=roi, reconstruct=False)
         scores.append(float(prediction.score))
         nothing = np.zeros(prediction.anomaly_map.shape, bool)
@@ -112,7 +120,7 @@ def calibrate(
             "heldout": how,
             "images": len(scores),
             "regions_per_image": regions_per_image,
-            "regions_of_interest": any(record.load_roi for record in heldout),
+            "regions_of_interest": of_regions,
             "pixels": int(pixels.normal.sum()),
             "fpr_wanted": fpr,
             "fpr_supported": supported,
@@ -127,6 +135,24 @@ def calibrate(
     return detector.with_thresholds(Thresholds(image_threshold, pixel_threshold), record)
 
 
+def warn_of_learnt(detector: Detector, normals: Sequence[Record]) -> None:
+    """Says so where the detector was trained on some of the images, as far as it knows them."""
+    digests = detector.record.get("learnt_from", ())
+    known = set(digests)
+    if not known:
+        return
+    looked_at = told(normals, "comparison with the images of the training")
+    learnt = [record.name for record in looked_at if digest(record.load()) in known]
+    if learnt:
+        logger.warning(
+            "%s%d of the %d images are some that the detector was trained on (%s%s), where its "
+            "residuals are smaller than on new images, so that thresholds come out too low: give "
+            "normal images that it has not seen.",
+            "at least " * (len(digests) == KNOWN), len(learnt), len(normals),
+            ", ".join(learnt[:3]), ", …" * (len(learnt) > 3),
+        )  # fmt: skip
+
+
 def main() -> None:
     """The command."""
     keep_compiled()
@@ -136,12 +162,19 @@ def main() -> None:
         channels=detector.channels,
         input_range=given_range(detector.config.data.input_range),
     )
+    warn_of_learnt(detector, source.train)
+    of_regions = any(record.load_roi for record in source.train)
+    source = aligned_source(source, detector.part)
     for note in source.notes:
         logger.warning("%s", note)
     fpr = detector.config.calibration.fpr if _FPR.value is None else _FPR.value
     how = f"{len(source.train)} images of {_NORMALS.value}"
-    calibrate(detector, source.train, fpr=fpr, how=how).save(_DETECTOR.value)
+    aligned = calibrate(
+        detector.with_part(None), source.train, fpr=fpr, how=how, of_regions=of_regions
+    )
+    aligned.with_part(detector.part).save(_DETECTOR.value)
     logger.info("new thresholds are in %s", _DETECTOR.value)
+    tell_outdated(Path(_DETECTOR.value))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,26 @@
 """How every command starts: absl flags, the log, user errors as one sentence."""
 
+import hashlib
+import io
 import logging
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import app, flags
 from absl import logging as absl_logging
 
 from recon_ad.errors import UserError
+
+# What parsing flags may end in: a config file is run meanwhile, and ml_collections reports an
+# override of an unknown field as AttributeError, of an unknown section as KeyError.
+WRONG_FLAGS = (UserError, flags.Error, OSError, AttributeError, KeyError)
+TOLD = "RECON_AD_TOLD"  # folder with a file for each error that some process has told
+REQUIRED = "must have a value other than None"  # what absl says of a flag that is missing
+# What it says, and what ml_collections says, of --config.field=value without --config before it.
+EARLY = re.compile(r"(?:Unknown command line flag '|Found --)(config\.[^\s'=]+)")
 
 
 def run(main: Callable[..., int | None], *, words: bool = False) -> None:
@@ -20,12 +33,15 @@ def run(main: Callable[..., int | None], *, words: bool = False) -> None:
     """
 
     def parse(argv: list[str]) -> list[str]:
-        # A config file is run while flags are parsed, and ml_collections reports an override of
-        # an unknown field as AttributeError.
         try:
             return flags.FLAGS(argv, known_only=False)
-        except (UserError, flags.Error, OSError, AttributeError) as error:
-            sys.exit(_say(error))
+        except WRONG_FLAGS as error:
+            absent = _missing() if REQUIRED in str(error) else []
+            sys.exit(_say(UserError(_give(absent)) if absent else error))
+
+    # Names of files may hold what the terminal cannot show; the log's stream is so already.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
     def guarded(argv: Sequence[str]) -> int | None:
         # Our own progress, and only warnings of the libraries, some of which are very chatty.
@@ -50,9 +66,59 @@ def run(main: Callable[..., int | None], *, words: bool = False) -> None:
     app.run(guarded, flags_parser=parse)
 
 
-def _say(error: Exception) -> int:
+def sentence(error: Exception) -> str:
+    """What is wrong, of `WRONG_FLAGS` or any other error, in one line."""
     # Libraries add paragraphs to their messages; the first line says what is wrong.
-    # Not str(): that of a KeyError, which ml_collections passes on, is quoted.
-    text = str(error.args[0]) if isinstance(error, AttributeError) and error.args else str(error)
-    print(f"error: {text.splitlines()[0]}", file=sys.stderr)
+    text = str(error).splitlines()[0]
+    if "config" in flags.FLAGS and (early := EARLY.match(text)):
+        return f"--{early[1]} changes a field of the config: give --config FILE before it."
+    if isinstance(error, AttributeError) and error.name == "get_config":
+        text = "the file of --config has no get_config: it is no config; see the folder configs/."
+    elif isinstance(error, AttributeError | KeyError):  # of ml_collections, at --config.field=value
+        # Its own sentence is a quoted name, and perhaps a guess at what was meant, a line lower.
+        cause = error.args[0]
+        said = str(cause.args[0] if isinstance(cause, KeyError) else cause)
+        name, *guess = said.replace('"', "").splitlines()
+        guess = guess or ["See configs/default.py."]
+        text = " ".join(["the config has no field", name.strip("'") + ".", *guess])
+    return text
+
+
+def _missing() -> list[str]:
+    """Flags that the command cannot do without and was not given."""
+    return [
+        f"--{name}"
+        for name in flags.FLAGS
+        if flags.FLAGS[name].value is None
+        and any(REQUIRED in str(check.message) for check in flags.FLAGS[name].validators)
+    ]
+
+
+def _give(absent: list[str]) -> str:
+    spec = sys.modules["__main__"].__spec__
+    command = f"python -m {spec.name.removesuffix('.__main__')}" if spec else sys.argv[0]
+    *others, last = absent
+    named = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+    return f"{named} missing: see {command} --help."
+
+
+def _say(error: Exception) -> int:
+    text = sentence(error)
+    if _first_to_say(text):
+        print(f"error: {text}", file=sys.stderr)
     return 2
+
+
+def _first_to_say(text: str) -> bool:
+    """False where another process of launch/local.sh, which names a folder for it, has said so."""
+    folder = os.environ.get(TOLD)
+    if not folder:
+        return True
+    name = hashlib.sha256(text.encode(errors="replace")).hexdigest()
+    try:
+        (Path(folder) / name).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:  # no room, or the launcher is gone: better twice than never
+        return True
+    return True

@@ -4,8 +4,9 @@ A config file is Python with `get_config(arg="")`; `configs/default.py` holds ev
 """
 
 import importlib.util
+import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from recon_ad.errors import UserError
+from recon_ad.runtime import files
 
 
 def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
@@ -41,8 +43,13 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "data.cache_mib": _AMOUNT,
     "data.disk_cache_mib": _AMOUNT,
+    "part.angle": (lambda value: 0 <= value <= 180, "from 0 to 180 degrees"),
+    "part.scale": (lambda value: 0 <= value < 1, "0 or more and below 1"),
+    "part.overlap": (lambda value: 0 < value <= 1, "above 0 and up to 1"),
+    "part.confidence": (lambda value: 0 < value < 1, "between 0 and 1"),
     "holdout.fraction": _SHARE,
     "holdout.few": _AMOUNT,
+    "encoder.dtype": _one_of("float32", "bfloat16"),
     "train.steps": _COUNT,
     "train.batch_size": _COUNT,
     "train.log_every": _COUNT,
@@ -68,14 +75,34 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_config(config: ConfigDict) -> None:
+# Of configs/classifier.py.
+CLASSIFIER_RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": _AMOUNT,
+    "features": _one_of("hu", "encoder"),
+    "encoder.side": _COUNT,
+    "hidden": _COUNT,
+    "steps": _COUNT,
+    "learning_rate": (lambda value: value > 0, "above 0"),
+    "l2": _AMOUNT,
+    "folds": (lambda value: value >= 3, "3 or more"),
+    "repeats": _COUNT,
+    "threshold": (
+        lambda value: value is None or 0 < value < 1,
+        "between 0 and 1, or None for the best on labels not learnt from",
+    ),
+}
+
+
+def check_config(
+    config: ConfigDict, rules: Mapping[str, tuple[Callable[[Any], bool], str]] = RULES
+) -> None:
     """Finds at the start what would else stop a run after its training.
 
     Raises:
       UserError: a field's value is not usable; says which would be.
     """
     fields = flatten(config.to_dict())
-    for name, (fits, what) in RULES.items():
+    for name, (fits, what) in rules.items():
         if not fits(fields[name]):
             raise UserError(f"config.{name} is {fields[name]!r}; it has to be {what}.")
 
@@ -137,6 +164,8 @@ def load_config(spec: str) -> ConfigDict:
         module_spec.loader.exec_module(module)
     finally:
         sys.path.remove(root)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path} has no get_config: it is no config; see the folder configs/.")
     return module.get_config(arg).lock()
 
 
@@ -160,3 +189,44 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for name in sorted(a.keys() | b.keys())
         if a.get(name, absent) != b.get(name, absent)
     ]
+
+
+def check_same_run(
+    workdir: Path,
+    name: str,
+    content: dict[str, Any],
+    *,
+    begin: bool = True,
+    unknown: Sequence[str] = (),
+) -> None:
+    """Writes workdir/name, or checks that the run in the workdir began with the same.
+
+    Args:
+      workdir: of the run.
+      name: of the file.
+      content: what it holds.
+      begin: whether it is written where there is none.
+      unknown: what else a file may hold, and is not compared.
+
+    Raises:
+      UserError: it began with another; says in what they differ. Or there is none, without `begin`.
+    """
+    path = workdir / name
+    if not path.is_file():
+        if not begin:
+            raise UserError(
+                f"{path} is on the first host only: give all hosts the same --workdir, on a file "
+                "system that they share."
+            )
+        files.write_json(path, content)
+        return
+    try:
+        before = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged ({error}): choose another --workdir.") from None
+    changed = differences({k: v for k, v in before.items() if k not in unknown}, content)
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run with another {path.stem} ({'; '.join(changed[:5])}): "
+            "choose another --workdir, or delete this one to start anew."
+        )

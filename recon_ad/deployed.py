@@ -1,10 +1,13 @@
 """A detector from its ONNX files, by ONNX Runtime or OpenVINO; no JAX.
 
-`M.onnx` holds the core (where an image is one tile, the tail too), `M.tail.onnx` the tail; see
+`M.onnx` holds the core (where an image is one tile, the tail too), `M.tail.onnx` the tail, and
+`M.part.safetensors`, where images are aligned, what they are aligned to; see
 `recon_ad.exporting`, which writes them. What is done around the graphs is `recon_ad.inference`, as
 with JAX. Only what stands in the files' metadata is needed: no config, no detector directory.
 """
 
+import functools
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +19,11 @@ from jaxtyping import Float, Shaped
 from recon_ad.data.arrays import to_unit
 from recon_ad.errors import UserError
 from recon_ad.inference import Inference, Plan, Prediction, Thresholds
+from recon_ad.inspection.part import Part, unpacked
 from recon_ad.ops.tiles import Geometry
+from recon_ad.runtime.files import sha256
 
-FORMAT = "1"  # of the metadata
+FORMAT = "2"  # of the metadata
 PREFIX = "recon_ad_"
 # In this order in the files. A method that reconstructs nothing leaves out the reconstruction.
 OUTPUTS: Mapping[str, tuple[str, ...]] = {
@@ -26,6 +31,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "tail": ("score", "label", "anomaly_map", "mask"),
     "whole": ("score", "label", "anomaly_map", "mask", "reconstruction", "residual_map"),
 }
+PROBABILITY = "defect_probability"  # after these, of tail and whole, where there is a classifier
 
 
 class Graph(ABC):
@@ -55,13 +61,14 @@ class OnnxRuntimeGraph(Graph):
         import onnxruntime  # part of an extra
 
         there = onnxruntime.get_available_providers()
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+        # With TF32, ten bits of mantissa, it would decide in another way than the detector.
+        wanted = {"CUDAExecutionProvider": {"use_tf32": "0"}, "CPUExecutionProvider": {}}
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors; what it warns of, it mends
         self._session = onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model),
             options,
-            providers=[name for name in wanted if name in there],
+            providers=[(name, settings) for name, settings in wanted.items() if name in there],
         )
         self.facts = _ours(self._session.get_modelmeta().custom_metadata_map)
         self.outputs = [output.name for output in self._session.get_outputs()]
@@ -71,13 +78,31 @@ class OnnxRuntimeGraph(Graph):
         return self._session.run(list(wanted), dict(feeds))
 
 
+_alone = threading.Lock()
+
+
+@functools.cache
+def _core() -> Any:
+    """One for the process, never let go of; not for two threads at once.
+
+    OpenVINO gives the thread another stack for signals and takes it back with the core. After a
+    second core it does so in the wrong order, and the next SIGTERM, say, finds freed memory.
+    """
+    import openvino  # part of an extra
+
+    return openvino.Core()
+
+
+def _openvino() -> Any:
+    with _alone:
+        return _core()
+
+
 class OpenVinoGraph(Graph):
     """By OpenVINO on the CPU, in float32 (it would choose bfloat16 where a CPU has it)."""
 
     def __init__(self, model: Path | bytes):
-        import openvino  # part of an extra
-
-        core = openvino.Core()
+        core = _openvino()
         read = core.read_model(model if isinstance(model, bytes) else str(model))
         kept = dict(read.get_rt_info().items()).get("framework", {})
         self.facts = _ours({name: value.value for name, value in kept.items()})
@@ -103,6 +128,7 @@ class OnnxDetector(Inference):
       core: of the kind "core" or "whole".
       tail: of the kind "tail", exported together with it.
       name: what messages call them.
+      part: that images are aligned to, exported together with them.
 
     Attributes:
       facts: metadata of the core.
@@ -111,26 +137,35 @@ class OnnxDetector(Inference):
       UserError: the graphs are not such a pair.
     """
 
-    def __init__(self, core: Graph, tail: Graph, *, name: str):
+    def __init__(self, core: Graph, tail: Graph, *, name: str, part: Part | None = None):
         for graph, kinds in ((core, ("core", "whole")), (tail, ("tail",))):
             if graph.facts.get("format") != FORMAT or graph.facts.get("kind") not in kinds:
                 raise UserError(
                     f"{name}: the {kinds[-1] if len(kinds) == 1 else 'model'} was not written by "
                     "python -m recon_ad.export of this version: export the detector anew."
                 )
-        if core.facts["pair"] != tail.facts["pair"]:
+        try:
+            plan, thresholds = _plan(core.facts), _thresholds(core.facts)
+            pairs = [graph.facts["pair"] for graph in (core, tail)]
+            self._swapped = core.facts["layout"] == "NCHW"
+            self._on_regions = core.facts["regions_of_interest"] == "True"
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"{name}: its metadata are damaged ({type(error).__name__}: {error}): copy it, or "
+                "export it, anew."
+            ) from None
+        if pairs[0] != pairs[1]:
             raise UserError(
                 f"{name} and its .tail.onnx are of two exports: copy both files of one export."
             )
         self.facts = core.facts
         self._core, self._tail = core, tail
-        self._swapped = core.facts["layout"] == "NCHW"
-        super().__init__(_plan(core.facts), _thresholds(core.facts))
+        super().__init__(plan, thresholds, part=part)
 
     @property
     def calibrated_on_regions(self) -> bool:
         """See there."""
-        return self.facts["regions_of_interest"] == "True"
+        return self._on_regions
 
     def run_core(
         self, images: Shaped[np.ndarray, "b h w c"], *, reconstruct: bool
@@ -149,20 +184,17 @@ class OnnxDetector(Inference):
 
     def run_tail(
         self, residual_map: np.ndarray, valid: np.ndarray, thresholds: Thresholds
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, ...]:
         """See there."""
         feeds = {"residual_map": residual_map, "valid": valid}
         feeds |= {f"{k}_threshold": np.asarray(v) for k, v in thresholds._asdict().items()}
-        score, label, anomaly_map, mask = self._tail.run(OUTPUTS["tail"], feeds)
-        return np.asarray(score), np.asarray(label), anomaly_map, mask
+        return tuple(map(np.asarray, self._tail.run(_decided(self._tail), feeds)))
 
-    def whole(self, image: Shaped[np.ndarray, "h w c"]) -> Prediction:
-        """What a graph of the kind "whole" alone says of an image of the tile's size."""
-        wanted = OUTPUTS["tail"]
-        # A graph of a fixed batch takes no single image.
-        feeds = {"images": self._fed(np.repeat(image[None], self.plan.batch_size, axis=0))}
-        score, label, anomaly_map, mask = (x[0] for x in self._core.run(wanted, feeds))
-        return Prediction(np.asarray(score), np.asarray(label), anomaly_map, mask, None)
+    def whole(self, images: Shaped[np.ndarray, "b h w c"]) -> list[Prediction]:
+        """What a graph of the kind "whole" alone says of images of the tile's size."""
+        outputs = self._core.run(_decided(self._core), {"images": self._fed(images)})
+        each = [map(np.asarray, values) for values in zip(*outputs, strict=True)]
+        return [Prediction(s, label, m, k, None, *p) for s, label, m, k, *p in each]
 
     def _fed(self, images: Shaped[np.ndarray, "b h w c"]) -> Shaped[np.ndarray, "b p q r"]:
         """The images in the type and layout that the core takes."""
@@ -175,6 +207,11 @@ class OnnxDetector(Inference):
                 "with --dtype float32, which takes any."
             )
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if self._swapped else images
+
+
+def _decided(graph: Graph) -> tuple[str, ...]:
+    """Outputs of a tail, with a classifier's."""
+    return (*OUTPUTS["tail"], *[PROBABILITY] * (PROBABILITY in graph.outputs))
 
 
 def _pair(text: str) -> tuple[int, int]:
@@ -210,6 +247,11 @@ def tail_path(path: Path) -> Path:
     return path.with_suffix(".tail.onnx")
 
 
+def part_path(path: Path) -> Path:
+    """Where the part of a model lies, if it has one: M.part.safetensors beside M.onnx."""
+    return path.with_suffix(".part.safetensors")
+
+
 def load(path: Path | str, *, runtime: str = "onnxruntime") -> OnnxDetector:
     """Opens M.onnx and M.tail.onnx.
 
@@ -223,17 +265,33 @@ def load(path: Path | str, *, runtime: str = "onnxruntime") -> OnnxDetector:
     path = Path(path)
     if runtime not in RUNTIMES:
         raise UserError(f"there is no runtime {runtime!r}; choose one of: {', '.join(RUNTIMES)}.")
+    if path.suffix != ".onnx" or path.name.endswith(".tail.onnx"):
+        raise UserError(f"{path} is no exported model: give M.onnx, beside which M.tail.onnx lies.")
     for file in (path, tail_path(path)):
         if not file.is_file():
             raise UserError(f"there is no file {file}: copy all files of the export.")
     core, tail = (_opened(file, runtime) for file in (path, tail_path(path)))
-    return OnnxDetector(core, tail, name=str(path))
+    return OnnxDetector(core, tail, name=str(path), part=_part(path, core.facts))
+
+
+def _part(path: Path, facts: Mapping[str, str]) -> Part | None:
+    wanted, file = facts.get("part_sha256", ""), part_path(path)
+    if not wanted:
+        return None
+    if not file.is_file():
+        raise UserError(f"there is no file {file}: copy all files of the export.")
+    content = file.read_bytes()
+    if sha256(content) != wanted:
+        raise UserError(f"{file} and {path.name} are of two exports: copy all files of one export.")
+    return unpacked(content, name=str(file))
 
 
 def _opened(path: Path, runtime: str) -> Graph:
     try:
         return RUNTIMES[runtime](path)
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != runtime:
+            raise
         raise UserError(
             f"{runtime} is not installed: pip install {runtime}, or choose another runtime."
         ) from None

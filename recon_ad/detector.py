@@ -7,7 +7,9 @@ What is done around them is in `recon_ad.inference`. Evaluation, prediction, not
 exported graph are these. Images are [h, w, c]; maps are float32 [h, w], raw, higher is more
 anomalous.
 
-A detector directory holds `detector.json` and `variables.safetensors`: nothing in it is executed.
+A detector directory holds `detector.json` and `variables.safetensors`, `part.safetensors` where
+images are aligned or have a ground, and `classifier.safetensors` where not every anomaly is a
+defect: nothing in it is executed.
 """
 
 import functools
@@ -21,18 +23,23 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from flax import traverse_util
+from flax.errors import FlaxError
 from jaxtyping import Array, Bool, Float, Shaped
 from ml_collections import ConfigDict
 
+from recon_ad.config import check_config
 from recon_ad.errors import UserError
 from recon_ad.inference import UNCALIBRATED, Inference, Plan, Thresholds
+from recon_ad.inspection import classifier as classifiers
+from recon_ad.inspection import part as parts
+from recon_ad.inspection.classifier import Classifier, Network
 from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, Variables
 from recon_ad.ops.scores import SCORES
 from recon_ad.ops.smoothing import smooth
 from recon_ad.runtime import files
 
-FORMAT = 4  # of detector.json
+FORMAT = 6  # of detector.json
 
 
 def core(
@@ -49,23 +56,30 @@ def tail(
     residual_map: Float[Array, "h w"],
     valid: Bool[Array, "h w"],
     thresholds: Thresholds,
+    classifier: Network | None,
     *,
     sigma: float,
     score: str,
-) -> tuple[Float[Array, ""], Bool[Array, ""], Float[Array, "h w"], Bool[Array, "h w"]]:
-    """Score, label, smoothed map and mask of one stitched residual map.
+) -> tuple[Array, ...]:
+    """Score, label, smoothed map and mask of one stitched residual map, and, with a classifier, the
+    probability that it is a defect's, on which the label then depends too.
 
     Args:
       residual_map: at the image's size, or padded to any larger one.
       valid: pixels that count.
       thresholds: of images and pixels.
+      classifier: of defects and harmless anomalies, if there is one.
       sigma: of the Gaussian smoothing in px, 0 for none.
       score: a name in `ops.scores.SCORES`.
     """
     anomaly_map = smooth(residual_map, valid, sigma=sigma)
     value = SCORES[score](anomaly_map, valid)
     mask = (anomaly_map > thresholds.pixel) & valid
-    return value, value > thresholds.image, anomaly_map, mask
+    label = value > thresholds.image
+    if classifier is None:
+        return value, label, anomaly_map, mask
+    is_defect, probability = classifiers.judge(classifier, anomaly_map[None], valid[None])
+    return value, label & is_defect[0], anomaly_map, mask, probability[0]
 
 
 class Detector(Inference):
@@ -77,6 +91,8 @@ class Detector(Inference):
       variables: from the method's `finish`.
       thresholds: from calibration; infinite before it.
       record: what calibration and training have to tell, plain JSON; for reports.
+      part: that images are aligned to; None: they are judged as they are.
+      classifier: of its heatmaps, where not every anomaly is a defect.
     """
 
     def __init__(
@@ -87,6 +103,8 @@ class Detector(Inference):
         variables: Variables,
         thresholds: Thresholds = UNCALIBRATED,
         record: dict[str, Any] | None = None,
+        part: parts.Part | None = None,
+        classifier: Classifier | None = None,
     ):
         method = build_method(config, channels=channels)
         c = config.inference
@@ -100,24 +118,31 @@ class Detector(Inference):
             border_weight=c.border_weight,
             input_range=tuple(config.data.input_range),
         )
-        super().__init__(plan, thresholds)
+        super().__init__(plan, thresholds, part=part)
         self.config = config
         self.channels = channels
         self.method = method
         # On the device once, not at each call.
         self.variables = jax.device_put(variables)
         self.record = record or {}
+        self.classifier = classifier
+        self._network = jax.device_put(classifier.network) if classifier else None
         self.core = jax.jit(functools.partial(core, method=self.method))
         self.tail = jax.jit(functools.partial(tail, sigma=c.sigma, score=c.score))
 
     def with_thresholds(self, thresholds: Thresholds, record: dict[str, Any]) -> "Detector":
         """The same detector with other thresholds and record."""
+        return self._with(thresholds=thresholds, record=record)
+
+    def with_part(self, part: parts.Part | None) -> "Detector":
+        """The same detector, for images that it aligns, or for aligned ones (None)."""
+        return self._with(part=part)
+
+    def _with(self, **changed: Any) -> "Detector":
+        kept = {"thresholds": self.thresholds, "record": self.record, "part": self.part}
+        kept["classifier"] = self.classifier
         return Detector(
-            self.config,
-            channels=self.channels,
-            variables=self.variables,
-            thresholds=thresholds,
-            record=record,
+            self.config, channels=self.channels, variables=self.variables, **kept | changed
         )
 
     @property
@@ -139,9 +164,9 @@ class Detector(Inference):
 
     def run_tail(
         self, residual_map: Any, valid: Any, thresholds: Thresholds
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, ...]:
         """See there."""
-        return jax.device_get(self.tail(residual_map, valid, thresholds))
+        return jax.device_get(self.tail(residual_map, valid, thresholds, self._network))
 
     def save(self, path: Path | str) -> None:
         """Writes the detector directory, whole or not at all."""
@@ -160,10 +185,15 @@ class Detector(Inference):
             "config": json.loads(self.config.to_json()),
             "tensors": {name: list(value.shape) for name, value in flat.items()},
             "record": self.record,
+            "has_part": self.part is not None,
         }
         with files.fresh_directory(Path(path)) as scratch:
             (scratch / "variables.safetensors").write_bytes(safetensors.numpy.save(flat))
+            if self.part is not None:
+                (scratch / parts.FILE).write_bytes(self.part.packed())
             files.write_json(scratch / "detector.json", described)
+            if self.classifier:
+                classifiers.save(self.classifier, scratch)
 
 
 def load(path: Path | str) -> Detector:
@@ -186,18 +216,29 @@ def load(path: Path | str) -> Detector:
         raise UserError(f"the detector in {path} is damaged ({error}); copy it anew.") from None
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise UserError(
-            f"{path / 'detector.json'} is not in format {FORMAT}, which this version reads."
+            f"{path / 'detector.json'} is not in format {FORMAT}, which this version reads: train "
+            "it anew, or open it by the version that wrote it."
         )
     try:
-        return _assembled(path, described, flat)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        _check_tensors(described, flat)
+        part = _part(path / parts.FILE) if described["has_part"] else None
+        return _assembled(described, flat, part=part, classifier=classifiers.load(path))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, FlaxError) as error:
         raise UserError(
             f"{path / 'detector.json'} is damaged ({type(error).__name__}: {error}); copy the "
             "detector anew."
         ) from error
 
 
-def _assembled(path: Path, described: dict[str, Any], flat: dict[str, np.ndarray]) -> Detector:
+def _part(path: Path) -> parts.Part:
+    if not path.is_file():
+        raise UserError(f"{path.name}, which its detector.json speaks of, is missing.")
+    return parts.unpacked(path.read_bytes(), name=path.name)
+
+
+def _check_tensors(described: dict[str, Any], flat: dict[str, np.ndarray]) -> None:
     shapes = {name: list(value.shape) for name, value in flat.items()}
     if shapes != described["tensors"]:
         wrong = sorted(
@@ -206,19 +247,32 @@ def _assembled(path: Path, described: dict[str, Any], flat: dict[str, np.ndarray
             if shapes.get(name) != described["tensors"].get(name)
         )
         raise UserError(
-            f"{path / 'variables.safetensors'} does not belong to its detector.json: "
+            "variables.safetensors does not belong to its detector.json: "
             f"{', '.join(wrong[:3])} differ or are missing."
         )
-    thresholds = {
-        name: np.inf if described["thresholds"][name] is None else described["thresholds"][name]
-        for name in Thresholds._fields
-    }
-    return Detector(
+
+
+def _assembled(
+    described: dict[str, Any],
+    flat: dict[str, np.ndarray],
+    *,
+    part: parts.Part | None,
+    classifier: Classifier | None,
+) -> Detector:
+    given = (described["thresholds"][name] for name in Thresholds._fields)
+    detector = Detector(
         ConfigDict(described["config"]),
-        channels=described["channels"],
+        channels=int(described["channels"]),
         variables=traverse_util.unflatten_dict(
             {tuple(name.split("/")): value for name, value in flat.items()}
         ),
-        thresholds=Thresholds(**thresholds),
+        thresholds=Thresholds(*(np.inf if value is None else float(value) for value in given)),
         record=dict(described["record"]),
+        part=part,
+        classifier=classifier,
     )
+    # Settings and tensors that do not fit each other show here, and not at the first image.
+    size = (1, *detector.plan.geometry.tile, detector.channels)
+    jax.eval_shape(detector.core, detector.variables, jax.ShapeDtypeStruct(size, jnp.float32))
+    check_config(detector.config)
+    return detector

@@ -1,6 +1,7 @@
 """Whether a reconstruction model learned anything beyond the mean of its patches, and why not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,23 @@ def fall(losses: Sequence[float]) -> float:
     quarter = len(losses) // 4
     before = float(np.mean(losses[-2 * quarter : -quarter]))
     return (before - float(np.mean(losses[-quarter:]))) / before if before else 0.0
+
+
+def explained(log: Sequence[Mapping[str, Any]], step: int, *, patches: int) -> dict[str, Any]:
+    """`explained_variance` at a step, None where there is none, and `message`, the verdict.
+
+    Args:
+      log: lines of a run's log.
+      step: of one of its held-out evaluations.
+      patches: that the model was trained on by then.
+    """
+    evaluations = [entry for entry in log if "heldout_loss" in entry]
+    entry = next(entry for entry in evaluations if entry["step"] == step)
+    if "heldout_unexplained_variance" not in entry:
+        return {"explained_variance": None, "message": ""}
+    share = 1 - entry["heldout_unexplained_variance"]
+    losses = [entry["heldout_loss"] for entry in evaluations]
+    return {"explained_variance": share, "message": verdict(share, losses, patches=patches)}
 
 
 def verdict(explained_variance: float, losses: Sequence[float], *, patches: int) -> str:

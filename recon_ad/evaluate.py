@@ -6,47 +6,47 @@ python -m recon_ad.evaluate --workdir D [--data PATH] [--export=off]
 import csv
 import functools
 import io
-import json
 import logging
-from collections.abc import Sequence
+import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
 from recon_ad import cli
-from recon_ad.baselines import NoModel
-from recon_ad.data import Record, Source
+from recon_ad.baselines import NoModel, mean_figures
+from recon_ad.data import Source
 from recon_ad.data.build import build_source
-from recon_ad.data.source import spread
+from recon_ad.data.several import EVERY
+from recon_ad.data.source import by_category
 from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
 from recon_ad.export import export_run
-from recon_ad.inference import Prediction
-from recon_ad.judging import Clock, judge, truth_of
+from recon_ad.inspection.classifier import without_labelled
+from recon_ad.judging import Clock, judge
 from recon_ad.metrics import (
     levels,
     merge,
     pro_curve,
     roc_curve,
-    upper_quantile,
 )
 from recon_ad.metrics.ranking import UndefinedMetric
-from recon_ad.metrics.summary import Judged, Pooled, summarize
+from recon_ad.metrics.summary import Judged, Pooled, pool, summarize
+from recon_ad.panels import choose_panels, slider_scale
+from recon_ad.protocol import protocol
 from recon_ad.report import (
-    Panel,
     Report,
     Scale,
     Score,
-    SmallPanel,
-    pixel_scale,
-    shrink_panel,
     write_report,
 )
-from recon_ad.runtime import files, provenance
+from recon_ad.runtime import files, stopping
+from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime.compilation import keep_compiled
+from recon_ad.runtime.stopping import Stop
 from recon_ad.runtime.writer import read_log
 
 # In this order in metrics.json.
@@ -69,156 +69,73 @@ FIGURES = (
     "images_per_second",
 )
 
-# Training images that are scored for the report, spread evenly over all of them.
-LOOKED_AT = 100
-
 logger = logging.getLogger("recon_ad")
 
 
-def whole_panel(
-    detector: Detector,
-    image: np.ndarray,
-    prediction: Prediction,
-    *,
-    name: str,
-    defect: str,
-    truth: np.ndarray | None,
-) -> Panel:
-    """What a report shows of an image, at its full size."""
-    return Panel(
-        name=name,
-        defect=defect,
-        score=float(prediction.score),
-        threshold=detector.thresholds.image,
-        image=image,
-        reconstruction=prediction.reconstruction,
-        residual=prediction.anomaly_map,
-        truth=truth,
-        mask=prediction.mask,
-    )
+class Seen(NamedTuple):
+    """What a detector says of test images.
+
+    Attributes:
+      parts: by category, of each image and of all pixels.
+      baselines: by category, the no-model row and the reasons for what is missing in it.
+      lost: names of images in which the part is not found.
+      images: that were timed.
+      seconds: that they took, one after the other.
+    """
+
+    parts: dict[str, tuple[list[Judged], Pooled]]
+    baselines: dict[str, tuple[dict[str, Any], dict[str, str]]]
+    lost: list[str]
+    images: int
+    seconds: float
 
 
-def panel(detector: Detector, record: Record, *, scale: Scale | None) -> SmallPanel:
-    """Everything about one image, computed anew, for the report; `scale` is its slider's."""
-    image = record.load()
-    roi = record.load_roi() if record.load_roi else None
-    prediction = detector.predict(image, roi=roi)
-    anomaly_map = prediction.anomaly_map
+def look(detector: Detector, source: Source, *, stop: Stop | None = None) -> Seen:
+    """Judges the test images, each host its share; all hosts come here together.
 
-    def mask_at(threshold: float) -> np.ndarray:
-        above = anomaly_map > np.float32(threshold)
-        inside = above if roi is None else above & roi
-        return detector.clean(inside)
-
-    truth = truth_of(record, image.shape[:2])
-    whole = whole_panel(
-        detector, image, prediction, name=record.name, defect=record.defect, truth=truth
-    )
-    return shrink_panel(whole, scale=scale, mask_at=mask_at)
-
-
-def slider_scale(detector: Detector, pooled: Pooled) -> Scale | None:
-    """The pixel thresholds that the report offers; None where no truth is known."""
-    pixels = merge(pooled.good, *pooled.defects.values())
-    if not len(pixels.key):
-        return None
-    return pixel_scale(detector.thresholds.pixel, functools.partial(upper_quantile, pixels))
-
-
-def choose_panels(
-    detector: Detector,
-    source: Source,
-    judged: Sequence[Judged],
-    *,
-    limit: int,
-    scale: Scale | None,
-) -> dict[str, Sequence[SmallPanel] | str]:
-    """Which images the report shows: the worst mistakes, typical cases, odd training images."""
-    ranked = sorted(
-        zip(source.test, judged, strict=True), key=lambda pair: pair[1].score, reverse=True
-    )
-    alarms = [r for r, j in ranked if not j.anomalous and j.label][:limit]
-    misses = [r for r, j in reversed(ranked) if j.anomalous and not j.label][:limit]
-    typical = []
-    for defect in dict.fromkeys(r.defect for r in source.test):
-        of_type = [r for r, _ in ranked if r.defect == defect]
-        typical.append(of_type[len(of_type) // 2])
-    looked_at = spread(source.train, LOOKED_AT)
-    scored = []
-    for i, record in enumerate(looked_at):
-        roi = record.load_roi() if record.load_roi else None
-        score = detector.predict(record.load(), roi=roi, reconstruct=False).score
-        scored.append((float(score), i))
-    odd = [looked_at[i] for _, i in sorted(scored, reverse=True)[: max(1, limit // 2)]]
-    of = "" if len(looked_at) == len(source.train) else f" of {len(looked_at)} spread over all"
-
-    def drawn(records: Sequence[Record], otherwise: str) -> Sequence[SmallPanel] | str:
-        return [panel(detector, r, scale=scale) for r in records] or otherwise
-
-    return {
-        "Worst false alarms": drawn(alarms, "None: no good test image scores above the threshold."),
-        "Worst misses": drawn(misses, "None: every defective test image scores above it."),
-        "Typical cases (median score of each type)": drawn(
-            typical[:limit], "None: there are no test images."
-        ),
-        f"Most anomalous training images{of}": drawn(odd, ""),
-    }
-
-
-def protocol(detector: Detector, source: Source) -> dict[str, Any]:
-    """How the figures came about: all that one needs to compare them with others."""
-    config = detector.config
-    geometry = detector.method.geometry
-    return {
-        "method": config.method.name,
-        "method_settings": dict(detector.method.protocol),
-        "residual": {name: weight for name, weight in config.residual.items() if weight},
-        "resolution": f"resized to {geometry.resize}" if geometry.resize else "native",
-        "crop": list(geometry.tile),
-        "stride": list(geometry.stride),
-        "tile_weights": geometry.weights,
-        "border": border_rule(config),
-        "smoothing_sigma_px": config.inference.sigma,
-        "score_rule": f"{config.inference.score} of the smoothed map",
-        "aupro_fpr_limit": 0.3,
-        "pixel_metrics": "raw scores, streamed histogram; see bounds",
-        "checkpoint": f"{config.train.select} (by held-out loss where best), never by test",
-        "good_images_not_for_testing": len(source.train),
-        "test_images": len(source.test),
-        "seed": config.seed,
-        "bootstrap": f"{config.evaluation.bootstrap} resamples over images, stratified",
-        "notes": list(source.notes),
-        "training": detector.record["training"],
-        "calibration": {k: v for k, v in detector.record["calibration"].items() if k != "scores"},
-        "config": json.loads(config.to_json()),
-        "hardware": provenance.hardware(),
-        "versions": provenance.versions(),
-    }
-
-
-def border_rule(config: ConfigDict) -> str:
-    """How the image's border is treated."""
-    rule = "tiles end with the image; smoothing is normalised over the image's pixels"
-    if config.inference.border:
-        rule += (
-            f"; residuals within {config.inference.border} px of it are multiplied by "
-            f"{config.inference.border_weight}"
+    Images that the detector's classifier was made with are left out. Where some host's `stop` is
+    asked for, all end between two images with `stopping.REQUEUE`.
+    """
+    stop = stop or Stop()
+    source = without_labelled(source, detector.classifier)
+    seen, clock = Seen({}, {}, [], 0, 0.0), Clock()
+    if not source.test:
+        return seen
+    train, test = by_category(source.train), by_category(source.test)
+    # A category without test images counts, too: it has no figures, and so has the mean.
+    for category in dict.fromkeys([*train, *test]):
+        baseline = NoModel(train[category], through=functools.partial(meshes.each, stop=stop))
+        judged, pixels, names = judge(
+            detector, test.get(category, []), baseline=baseline, clock=clock, stop=stop
         )
-    return rule
+        seen.parts[category] = (judged, pixels)
+        seen.lost.extend(names)
+        seen.baselines[category] = baseline.figures()
+        del baseline  # the mean image, which may be large
+    images, seconds = zip(*meshes.gathered((clock.images, clock.seconds)), strict=True)
+    return seen._replace(images=sum(images), seconds=sum(seconds))
 
 
 def evaluate(
-    detector: Detector, source: Source, *, name: str, log: Sequence[dict[str, Any]] = ()
+    detector: Detector,
+    source: Source,
+    *,
+    name: str,
+    log: Sequence[dict[str, Any]] = (),
+    seen: Seen | None = None,
 ) -> tuple[dict[str, Any], Report]:
     """The content of metrics.json, and the report.
 
     Args:
       detector: calibrated.
       source: its test images; without any, figures are None and the report shows training images.
+        Images that the detector's classifier was made with are left out.
       name: of the data, for headings.
       log: of the training run, for its curve.
+      seen: what `look` gave for these images; None: they are judged here.
     """
-    clock = Clock()
+    seen = look(detector, source) if seen is None else seen
+    given, source = source.test, without_labelled(source, detector.classifier)
     missing: dict[str, str] = {}
     metrics: dict[str, Any] = {"intervals": {}, "bounds": {}, "per_defect": {}, "truths": {}}
     judged: list[Judged] = []
@@ -227,17 +144,15 @@ def evaluate(
     patches: dict[str, np.ndarray] | None = None
     scale: Scale | None = None
     if source.test:
-        baseline = NoModel(source.train)
-        judged, pooled = judge(detector, source.test, baseline=baseline, clock=clock)
+        source = without(source, seen.lost)
+        judged = [j for part, _ in seen.parts.values() for j in part]
+        pooled = pool([pixels for _, pixels in seen.parts.values()])
         metrics |= summarize(
-            judged,
-            pooled,
-            seed=detector.config.seed,
-            resamples=detector.config.evaluation.bootstrap,
+            seen.parts, seed=detector.config.seed, resamples=detector.config.evaluation.bootstrap
         )
-        no_model, no_model_missing = baseline.figures()
-        del baseline  # the mean image, which may be large
-        missing |= metrics.pop("missing") | no_model_missing
+        missing |= metrics.pop("missing")
+        no_model, reasons = no_model_row(seen.baselines, metrics.get("per_category", {}))
+        missing |= reasons
         curves = draw_curves(judged, pooled)
         patches = pooled.patches._asdict()
         scale = slider_scale(detector, pooled)
@@ -246,13 +161,17 @@ def evaluate(
     metrics["patches_per_second"] = training["patches_per_second"]
     if training["patches_per_second"] is None:
         missing["patches_per_second"] = "training was too short to measure it without compilation"
-    metrics["images_per_second"] = clock.images / clock.seconds if clock.images else None
-    if not clock.images:
+    metrics["images_per_second"] = seen.images / seen.seconds if seen.images else None
+    if not seen.images:
         missing["images_per_second"] = "every call compiled: no two test images share a size"
     for key in FIGURES:
         if key not in metrics:
             metrics[key] = None
-            missing[key] = "there are no test images"
+            missing[key] = (
+                "all test images were labelled for the classifier"
+                if given and not source.test
+                else "there are no test images"
+            )
     messages = [training["message"], detector.record["calibration"]["message"], *source.notes]
     ordered = {key: metrics.pop(key) for key in FIGURES}
     metrics = (
@@ -261,7 +180,8 @@ def evaluate(
         | {
             "no_model": no_model,
             "missing": missing,
-            "protocol": {"evaluated_on": name} | protocol(detector, source),
+            "protocol": {"evaluated_on": name, "not_registered": seen.lost}
+            | protocol(detector, source),
         }
     )
     report = Report(
@@ -278,6 +198,43 @@ def evaluate(
         patches=patches,
     )
     return metrics, report
+
+
+def without(source: Source, lost: Sequence[str]) -> Source:
+    """The source without the test images in which the part was not found, which it notes.
+
+    Raises:
+      UserError: it was found in none.
+    """
+    if not lost:
+        return source
+    kept = tuple(record for record in source.test if record.name not in set(lost))
+    if not kept:
+        raise UserError(
+            f"the part is found in none of the {len(lost)} test images: is it the part that the "
+            "detector was trained on? Another template (config.part.template) or a wider search "
+            "may help."
+        )
+    defective = sum(record.anomalous for record in source.test) - sum(r.anomalous for r in kept)
+    note = (
+        f"Not registered, and in none of the figures: {len(lost)} of {len(source.test)} test "
+        f"images ({defective} of them defective): {', '.join(sorted(lost)[:5])}"
+        f"{'…' if len(lost) > 5 else ''}."
+    )
+    return source._replace(test=kept, notes=(*source.notes, note))
+
+
+def no_model_row(
+    rows: Mapping[str, tuple[dict[str, Any], dict[str, str]]], per_category: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The no-model row and its reasons; of several categories the mean, and each gets its own."""
+    if len(rows) == 1:
+        return next(iter(rows.values()))
+    mean, missing = mean_figures({category: row for category, (row, _) in rows.items()})
+    for category, (row, reasons) in rows.items():
+        per_category[category]["no_model"] = row
+        missing |= {f"per_category.{category}.{key}": why for key, why in reasons.items()}
+    return mean, missing
 
 
 def described(config: ConfigDict) -> str:
@@ -336,10 +293,16 @@ def scores_csv(report: Report) -> str:
 def evaluate_workdir(workdir: Path, *, data: str = "", export: bool = True) -> dict[str, Any]:
     """Evaluates the detector of a run and writes its files.
 
+    Several hosts come here together: each judges its share of the images, the first one writes.
+
     Args:
       workdir: of the run.
-      data: another folder in the MVTec layout, whose test images to use; else the run's own.
+      data: another folder in the MVTec layout, whose test images to use, or one that holds the
+        run's several categories; else the run's own.
       export: whether the detector becomes a model.onnx too, where the packages for it are.
+
+    Returns:
+      The content of metrics.json; nothing on other hosts than the first.
 
     Raises:
       UserError: there is no finished training, or the images are not usable.
@@ -349,10 +312,30 @@ def evaluate_workdir(workdir: Path, *, data: str = "", export: bool = True) -> d
             f"{workdir} has no detector: train first, "
             f"python -m recon_ad.train --config … --workdir {workdir}."
         )
+    with meshes.stopping_together() as stop:
+        detector, source, name = _opened(workdir, data)
+        seen = look(detector, source, stop=stop)
+        meshes.stop_together(stop)
+        metrics: dict[str, Any] = {}
+
+        def write() -> None:
+            metrics.update(_written(detector, source, workdir, seen, name, export=export))
+
+        if not meshes.is_first_host():
+            seen.parts.clear()
+        meshes.on_first_host(write)
+    return metrics
+
+
+def _opened(workdir: Path, data: str) -> tuple[Detector, Source, str]:
+    """The detector, the images to judge and their name."""
     detector = load(workdir / "detector")
     config = detector.config.copy_and_resolve_references()
     if data:
-        config.data.source, config.data.path, config.data.category = "folder", data, ""
+        config.data.source, config.data.path = "folder", data
+        several = config.data.category == EVERY or "+" in config.data.category
+        if not several or any((Path(data) / part).is_dir() for part in ("train", "test")):
+            config.data.category = ""  # the folder is one itself
         config.data.channels = detector.channels
     source = build_source(config)
     if data and not source.test:
@@ -362,26 +345,45 @@ def evaluate_workdir(workdir: Path, *, data: str = "", export: bool = True) -> d
         )
     for note in source.notes if data else ():  # those of the run's own images were told in training
         logger.warning("%s", note)
+    return detector, source, described(config)
+
+
+def _written(
+    detector: Detector, source: Source, workdir: Path, seen: Seen, name: str, *, export: bool
+) -> dict[str, Any]:
+    """Makes the figures and writes the files."""
     metrics, report = evaluate(
-        detector, source, name=described(config), log=read_log(workdir / "log.jsonl")
+        detector, source, name=name, log=read_log(workdir / "log.jsonl"), seen=seen
     )
+    seen.parts.clear()  # the export needs the room
     files.write_text(workdir / "scores.csv", scores_csv(report))
     write_report(workdir / "report.html", report)
-    if export and (reason := export_run(detector, source, workdir)):
-        logger.warning("model.onnx: %s", reason)
-        metrics["missing"]["model.onnx"] = reason
+    written = ["report.html", "metrics.json", "scores.csv"]
+    if export:
+        logger.info("exporting model.onnx, which has to decide as the detector does")
+        try:
+            reason = export_run(detector, source, workdir)
+        except Exception as error:  # what fails in the exporter costs no figures
+            logger.exception("model.onnx was not written")
+            reason = f"the export failed: {type(error).__name__}: {error}"
+        if reason:
+            logger.warning("model.onnx: %s", reason)
+            metrics["missing"]["model.onnx"] = reason
+        else:
+            written += sorted(file.name for file in workdir.glob("model.*"))
     # Last: a run with metrics.json has the other files too.
     files.write_json(workdir / "metrics.json", metrics)
     for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle"):
         if metrics[key] is not None:
             logger.info("%s %.4f", key, metrics[key])
-    logger.info("report: %s", workdir / "report.html")
+    logger.info("written to %s: %s", workdir, ", ".join(written))
     return metrics
 
 
 def main() -> None:
     """The command."""
     keep_compiled()
+    signal.signal(signal.SIGTERM, stopping.requeue)
     export = _EXPORT.value == "auto"
     evaluate_workdir(Path(_WORKDIR.value), data=_DATA.value, export=export)
 

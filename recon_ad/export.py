@@ -2,11 +2,13 @@
 
     python -m recon_ad.export --detector D/detector --output M.onnx [--data FOLDER]
 
-writes M.onnx, M.tail.onnx and M.parity.json. The images on which both are compared are those that
-the detector was made with, or, with --data, those of a folder. Where they differ by more than
-rounding, only M.parity.json is written, and the exit status is 1.
+writes M.onnx, M.tail.onnx and M.parity.json, and M.part.safetensors where images are aligned. The
+images on which both are compared are those that the detector was made with, or, with --data, those
+of a folder. Where they differ by more than rounding, only M.parity.json is written, and the exit
+status is 1.
 """
 
+import functools
 import importlib.util
 import logging
 from collections.abc import Sequence
@@ -19,17 +21,14 @@ from jaxtyping import Shaped
 
 from recon_ad import cli
 from recon_ad.data import Record, Source
-from recon_ad.data.arrays import given_range
 from recon_ad.data.build import build_source
-from recon_ad.data.decode import decode_image
-from recon_ad.data.source import spread
+from recon_ad.data.source import roi_of, spread
 from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
-from recon_ad.predict import inputs
+from recon_ad.inspection.part import NotRegistered, Part
+from recon_ad.predict import decoded, inputs
 from recon_ad.runtime import files, provenance
 from recon_ad.runtime.compilation import keep_compiled
-
-logger = logging.getLogger("recon_ad")
 
 PACKAGES = ("jax2onnx", "onnx", "onnxruntime")  # of the extra
 INSTALL = 'pip install "recon_ad[export]"'
@@ -37,6 +36,8 @@ OPSET = 18  # what current runtimes all take
 IMAGES, SIDE = 16, 1024  # that are compared, at most, and px of each side, cut from the middle
 DTYPES = ("uint8", "uint16", "float32")
 FAILED = 1  # exit status
+
+logger = logging.getLogger("recon_ad")
 
 
 def missing() -> list[str]:
@@ -50,7 +51,7 @@ def export(
     images: Sequence[Shaped[np.ndarray, "_ _ c"]],
     *,
     opset: int = OPSET,
-    batch: int | str = "dynamic",
+    batch: int | None = None,
     layout: str = "nhwc",
     dtype: str = "",
 ) -> dict[str, Any]:
@@ -59,9 +60,9 @@ def export(
     Args:
       detector: calibrated.
       output: M.onnx.
-      images: real ones, for the comparison.
+      images: real ones, for the comparison; aligned, if the detector aligns.
       opset: of ONNX.
-      batch: number of tiles at a time, or "dynamic".
+      batch: number of tiles at a time; None: any.
       layout: "nhwc" or "nchw", of images and reconstructions.
       dtype: of the images, one of `DTYPES`; "": that of the images given, where all have one.
 
@@ -84,28 +85,16 @@ def export(
         raise UserError(
             f"--dtype {chosen}: this detector resizes its images, which makes them float32."
         )
-    traced: dict[str, Any] = {"batch": "b" if batch == "dynamic" else batch, "opset": opset}
-    facts: dict[str, Any] = {"dtype": chosen, "batch": traced["batch"], "nchw": layout == "nchw"}
-    kind = "whole" if exporting.is_whole(detector) else "core"
-    core, tail = exporting.paired(
-        [
-            (
-                exporting.core_model(detector, dtype=chosen, nchw=layout == "nchw", **traced),
-                exporting.described(detector, kind=kind, **facts),
-            ),
-            (
-                exporting.tail_model(detector, opset=opset),
-                exporting.described(detector, kind="tail", **facts),
-            ),
-        ]
+    core, tail = exporting.models(
+        detector, exporting.Options(chosen, batch, opset, nchw=layout == "nchw")
     )
     graph = deployed.OnnxRuntimeGraph
-    exported = deployed.OnnxDetector(graph(core), graph(tail), name=str(output))
+    exported = deployed.OnnxDetector(graph(core), graph(tail), name=str(output), part=detector.part)
     result = parity.compare(
         detector,
         exported,
         images,
-        batches=parity.BATCHES if batch == "dynamic" else (int(batch),),
+        batches=parity.BATCHES if batch is None else (batch,),
     )
     result |= {
         "onnx": provenance.versions_of(*PACKAGES),
@@ -116,10 +105,14 @@ def export(
     }
     if result["passed"]:
         # The tail first: a core that stands there has its tail.
+        if detector.part is not None:
+            files.write_bytes(deployed.part_path(output), detector.part.packed())
+        else:
+            deployed.part_path(output).unlink(missing_ok=True)
         files.write_bytes(deployed.tail_path(output), tail)
         files.write_bytes(output, core)
     else:  # nor may an earlier export pass for this one
-        for stale in (output, deployed.tail_path(output)):
+        for stale in (output, deployed.tail_path(output), deployed.part_path(output)):
             stale.unlink(missing_ok=True)
     files.write_json(output.with_suffix(".parity.json"), result)
     return result
@@ -132,13 +125,26 @@ def _common_dtype(detector: Detector, images: Sequence[np.ndarray]) -> str:
     return kinds.pop()
 
 
-def some_images(records: Sequence[Record]) -> list[Shaped[np.ndarray, "_ _ c"]]:
-    """Images spread over all; of large ones the middle, as a comparison holds several at once."""
+def some_images(
+    records: Sequence[Record], *, part: Part | None
+) -> list[Shaped[np.ndarray, "_ _ c"]]:
+    """Images spread over all, aligned if there is a part; of large ones the middle, as a comparison
+    holds several at once."""
     images = []
     for record in spread(records, IMAGES):
         image = record.load()
+        if part is not None:
+            try:
+                image = part.place(image, roi=roi_of(record)).image
+            except NotRegistered:  # it has no score to compare
+                continue
         top, left = (max(0, n - SIDE) // 2 for n in image.shape[:2])
         images.append(image[top : top + SIDE, left : left + SIDE].copy())
+    if not images:
+        raise UserError(
+            "the part is found in none of the images to compare the exported model on: give others "
+            "with --data FOLDER."
+        )
     return images
 
 
@@ -146,10 +152,25 @@ def export_run(detector: Detector, source: Source, workdir: Path) -> str:
     """Exports a run's detector to its model.onnx; "" or, in a sentence, why there is none."""
     if absent := missing():
         return f"not exported, as {', '.join(absent)} are not installed: {INSTALL}"
-    result = export(detector, workdir / "model.onnx", some_images(source.test or source.train))
+    result = export(
+        detector,
+        workdir / "model.onnx",
+        some_images(source.test or source.train, part=detector.part),
+    )
     if result["passed"]:
         return ""
     return f"the exported model did not decide as the detector does: {worst(result)}"
+
+
+def tell_outdated(detector: Path) -> None:
+    """Says, once a detector is another, which of its run's files tell of it as it was."""
+    run = detector.absolute().parent
+    found = [file for file in (run / "metrics.json", run / "model.onnx") if file.is_file()]
+    named = f" ({', '.join(map(str, found))})" if found else ""
+    logger.warning(
+        "figures and exported models from before are of the detector as it was%s: evaluate and "
+        "export it again", named,
+    )  # fmt: skip
 
 
 def own_images(detector: Detector) -> list[Shaped[np.ndarray, "_ _ c"]]:
@@ -165,18 +186,14 @@ def own_images(detector: Detector) -> list[Shaped[np.ndarray, "_ _ c"]]:
             f"the images that the detector was made with cannot be read ({error}): give others to "
             "compare on with --data FOLDER."
         ) from None
-    return some_images(source.test or source.train)
+    return some_images(source.test or source.train, part=detector.part)
 
 
 def folder_images(folder: Path, detector: Detector) -> list[Shaped[np.ndarray, "_ _ c"]]:
     """Of a folder, or one file."""
-    scaled = given_range(detector.plan.input_range)
-
-    def load_file(file: Path) -> np.ndarray:
-        return decode_image(file, channels=detector.channels, input_range=scaled)
-
     found = inputs(folder, output=folder / "overlays")
-    return some_images([Record(f.name, lambda f=f: load_file(f)) for f in found])
+    records = [Record(f.name, functools.partial(decoded, detector, f)) for f in found]
+    return some_images(records, part=detector.part)
 
 
 def worst(result: dict[str, Any]) -> str:
@@ -210,7 +227,7 @@ def main() -> int:
         output,
         images,
         opset=_OPSET.value,
-        batch=batch if batch == "dynamic" else int(batch),
+        batch=None if batch == "dynamic" else int(batch),
         layout=_LAYOUT.value,
         dtype=_DTYPE.value or "",
     )

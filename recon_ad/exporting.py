@@ -4,6 +4,7 @@
     tail    residual_map [h, w], valid [h, w], thresholds → score, label, anomaly_map, mask
     whole   images [b, h, w, c] → score, label, anomaly_map, mask, reconstruction, residual_map
 
+Where the detector has a classifier, the last two give defect_probability too, at the end.
 The third is for images that are one tile: core and tail in one graph, with the thresholds in it. It
 decides on images of the tile's size; where larger ones were resized to it, a detector decides at
 their own size, by the residual map and the tail. Opening and minimum area are no part of any graph:
@@ -17,7 +18,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,53 +29,90 @@ from jax2onnx import to_onnx
 from jaxtyping import Array, Float, Shaped
 from onnx_ir.passes import common as passes
 
-from recon_ad.deployed import FORMAT, OUTPUTS, PREFIX
+from recon_ad.deployed import FORMAT, OUTPUTS, PREFIX, PROBABILITY
 from recon_ad.detector import Detector, core, tail
 from recon_ad.errors import UserError
 from recon_ad.inference import Thresholds
+from recon_ad.inspection.classifier import Network, judge
 from recon_ad.ops.conv import portable
 from recon_ad.runtime import provenance
+from recon_ad.runtime.files import sha256
 
 # It warns of types that it then leaves out, on which nothing here depends.
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)
 
 OPSETS = range(18, 24)  # before, reductions had their axes elsewhere
-MAPS = ("anomaly_map", "mask")
-# No licence but the project's own: all weights that there are were learnt from the user's images.
-LICENCE = "the user's own: learnt from the user's images"
+LICENCE = "the user's own: learnt from the user's images"  # of all but pretrained weights
+
+
+class Options(NamedTuple):
+    """How graphs are written.
+
+    Attributes:
+      dtype: of the images: uint8, uint16, or float32 in [0, 1].
+      batch: how many there are, or None where that is left open.
+      opset: of ONNX, one of `OPSETS`.
+      nchw: whether images and reconstructions are [b, c, h, w].
+    """
+
+    dtype: np.dtype
+    batch: int | None
+    opset: int
+    nchw: bool
+
+
+def models(detector: Detector, options: Options) -> tuple[bytes, bytes]:
+    """M.onnx and M.tail.onnx of a calibrated detector.
+
+    Raises:
+      UserError: there is no such opset.
+    """
+    if options.opset not in OPSETS:
+        raise UserError(f"--opset {options.opset}: choose one from {OPSETS[0]} to {OPSETS[-1]}.")
+    kind = "whole" if is_whole(detector) else "core"
+    made = (
+        (core_model(detector, options), described(detector, options, kind=kind)),
+        (tail_model(detector, options), described(detector, options, kind="tail")),
+    )
+    digest = hashlib.sha256()
+    for model, facts in made:
+        digest.update(model.SerializeToString(deterministic=True))
+        digest.update(json.dumps(facts, sort_keys=True).encode())
+    for model, facts in made:
+        named = {PREFIX + k: v for k, v in {**facts, "pair": digest.hexdigest()}.items()}
+        onnx.helper.set_model_props(model, named)
+    core_file, tail_file = (model.SerializeToString(deterministic=True) for model, _ in made)
+    return core_file, tail_file
 
 
 def is_whole(detector: Detector) -> bool:
     """Whether images are resized to one tile, so that one graph can do everything."""
     geometry = detector.plan.geometry
-    return geometry.resize == geometry.tile
+    # Of an aligned image only some pixels count, which the graph is not told.
+    return geometry.resize == geometry.tile and detector.part is None
 
 
-def core_model(
-    detector: Detector, *, dtype: np.dtype, batch: int | str, opset: int, nchw: bool
-) -> onnx.ModelProto:
-    """The core as a graph; where an image is one tile, core and tail.
-
-    Args:
-      detector: calibrated.
-      dtype: of the images: uint8, uint16, or float32 in [0, 1].
-      batch: how many there are, or a name where that is left open.
-      opset: of ONNX, one of `OPSETS`.
-      nchw: whether images and reconstructions are [b, c, h, w].
-    """
-    channels = detector.channels
-    size = (*detector.plan.geometry.tile, channels)
+def core_model(detector: Detector, options: Options) -> onnx.ModelProto:
+    """The core as a graph; where an image is one tile, core and tail."""
+    size = (*detector.plan.geometry.tile, detector.channels)
     variables = jax.device_get(detector.variables)
 
     def of_tiles(images: Shaped[Array, "b h w c"]) -> tuple[Array, ...]:
         residual, reconstruction = core(variables, images, method=detector.method)
         return (residual,) if reconstruction is None else (residual, reconstruction)
 
+    thresholds, network = detector.thresholds.rounded(), _network(detector)
+
     def of_images(images: Shaped[Array, "b h w c"]) -> tuple[Array, ...]:
         residual, *reconstruction = of_tiles(images)
-        decided = jax.vmap(lambda r: _tail(detector, r, jnp.ones(r.shape, bool), _baked(detector)))
+        decided = jax.vmap(lambda r: _tail(detector, r, jnp.ones(r.shape, bool), thresholds, None))
         weighted = residual * jnp.asarray(_border_weights(detector))
-        return (*decided(weighted), *reconstruction, residual)
+        score, label, smoothed, mask = decided(weighted)
+        if network is None:
+            return (score, label, smoothed, mask, *reconstruction, residual)
+        # Not under vmap, of which the exporter knows nothing in linen's layers.
+        is_defect, probability = judge(network, smoothed, jnp.ones(smoothed.shape, bool))
+        return (score, label & is_defect, smoothed, mask, *reconstruction, residual, probability)
 
     whole = is_whole(detector)
     has_reconstruction = detector.method.reconstruct is not None
@@ -83,22 +121,24 @@ def core_model(
         for name in OUTPUTS["whole" if whole else "core"]
         if has_reconstruction or name != "reconstruction"
     ]
-    shape = _shape(batch, *size)
+    if whole and detector.classifier:
+        names.append(PROBABILITY)
+    shape = _shape(options.batch or "b", *size)
     return _traced(
         of_images if whole else of_tiles,
-        [jax.ShapeDtypeStruct(shape, dtype)],
+        [jax.ShapeDtypeStruct(shape, options.dtype)],
         inputs=["images"],
         outputs=names,
-        opset=opset,
-        channels_first=(["images"], ["reconstruction"]) if nchw else ([], []),
+        options=options,
     )
 
 
-def tail_model(detector: Detector, *, opset: int) -> onnx.ModelProto:
+def tail_model(detector: Detector, options: Options) -> onnx.ModelProto:
     """The tail as a graph, for maps of any height and width."""
+    network = _network(detector)
 
     def decide(residual: Array, valid: Array, image: Array, pixel: Array) -> tuple[Array, ...]:
-        return _tail(detector, residual, valid, Thresholds(image, pixel))
+        return _tail(detector, residual, valid, Thresholds(image, pixel), network)
 
     shape = _shape("h", "w")
     number = jax.ShapeDtypeStruct((), np.float32)
@@ -106,18 +146,24 @@ def tail_model(detector: Detector, *, opset: int) -> onnx.ModelProto:
         decide,
         [jax.ShapeDtypeStruct(shape, t) for t in (np.float32, np.bool_)] + [number, number],
         inputs=["residual_map", "valid", "image_threshold", "pixel_threshold"],
-        outputs=OUTPUTS["tail"],
-        opset=opset,
+        outputs=(*OUTPUTS["tail"], *[PROBABILITY] * bool(detector.classifier)),
+        options=options,
     )
 
 
-def _tail(detector: Detector, residual: Array, valid: Array, thresholds: Thresholds):
+def _network(detector: Detector) -> Network | None:
+    return jax.device_get(detector.classifier.network) if detector.classifier else None
+
+
+def _tail(
+    detector: Detector,
+    residual: Array,
+    valid: Array,
+    thresholds: Thresholds,
+    network: Network | None,
+) -> tuple[Array, ...]:
     settings = detector.config.inference
-    return tail(residual, valid, thresholds, sigma=settings.sigma, score=settings.score)
-
-
-def _baked(detector: Detector) -> Thresholds:
-    return Thresholds(*(np.float32(t) for t in detector.thresholds))
+    return tail(residual, valid, thresholds, network, sigma=settings.sigma, score=settings.score)
 
 
 def _border_weights(detector: Detector) -> Float[np.ndarray, "1 h w"]:
@@ -137,22 +183,24 @@ def _traced(
     *,
     inputs: Sequence[str],
     outputs: Sequence[str],
-    opset: int,
-    channels_first: tuple[Sequence[str], Sequence[str]] = ([], []),
+    options: Options,
 ) -> onnx.ModelProto:
-    if opset not in OPSETS:
-        raise UserError(f"--opset {opset}: choose one from {OPSETS[0]} to {OPSETS[-1]}.")
+    def swapped(names: Sequence[str]) -> list[int]:
+        return [
+            i for i, n in enumerate(names) if options.nchw and n in ("images", "reconstruction")
+        ]
+
     with portable():
         model = to_onnx(
             function,
             inputs=specs,
             model_name="recon_ad",
-            opset=opset,
+            opset=options.opset,
             return_mode="ir",
             input_names=list(inputs),
             output_names=list(outputs),
-            inputs_as_nchw=[inputs.index(name) for name in channels_first[0]],
-            outputs_as_nchw=[outputs.index(n) for n in channels_first[1] if n in outputs],
+            inputs_as_nchw=swapped(inputs),
+            outputs_as_nchw=swapped(outputs),
         )
     # XLA would see that map and reconstruction ask for the same network; ONNX has to be told.
     onnx_ir.passes.Sequential(
@@ -167,39 +215,37 @@ def _traced(
     return proto
 
 
-def described(
-    detector: Detector, *, kind: str, dtype: np.dtype, batch: int | str, nchw: bool
-) -> dict[str, str]:
-    """The metadata of a graph, without `PREFIX`; `pair` is added by `paired`.
-
-    Args:
-      detector: as `core_model` takes it.
-      kind: "core", "whole" or "tail".
-      dtype: see `core_model`, as the others.
-      batch: see there.
-      nchw: see there.
-    """
+def described(detector: Detector, options: Options, *, kind: str) -> dict[str, str]:
+    """The metadata of a graph of that kind, without `PREFIX`; `pair` is added by `models`."""
     plan, settings = detector.plan, detector.config.inference
     geometry = plan.geometry
+    thresholds = detector.thresholds.rounded()
+    classifier = detector.classifier
+    encoders = [detector.record, classifier.record if classifier else {}]
+    origin = "; ".join(
+        f"{pretrained['encoder']}: {pretrained['licence']}"
+        for pretrained in (record.get("pretrained", {}) for record in encoders)
+        if "licence" in pretrained
+    )
     config = json.dumps(json.loads(detector.config.to_json()), sort_keys=True)
     facts: dict[str, Any] = {
         "format": FORMAT,
         "kind": kind,
         "version": provenance.versions()["recon_ad"],
         "method": detector.config.method.name,
-        "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
-        "image_threshold": float(np.float32(detector.thresholds.image)),
-        "pixel_threshold": float(np.float32(detector.thresholds.pixel)),
+        "config_sha256": sha256(config.encode()),
+        "image_threshold": float(thresholds.image),
+        "pixel_threshold": float(thresholds.pixel),
         "channels": plan.channels,
         "channel_order": {1: "gray", 3: "RGB"}.get(plan.channels, "as in the files"),
-        "layout": "NCHW" if nchw else "NHWC",
-        "dtype": np.dtype(dtype).name,
+        "layout": "NCHW" if options.nchw else "NHWC",
+        "dtype": options.dtype.name,
         "input_range": plan.input_range,
         "tile": geometry.tile,
         "stride": geometry.stride,
         "tile_weights": geometry.weights,
         "resize": geometry.resize or (0, 0),
-        "batch_size": plan.batch_size if isinstance(batch, str) else batch,
+        "batch_size": options.batch or plan.batch_size,
         "border": plan.border,
         "border_weight": plan.border_weight,
         "smoothing_sigma": settings.sigma,
@@ -207,25 +253,13 @@ def described(
         "opening": plan.opening,
         "min_area": plan.min_area,
         "regions_of_interest": detector.calibrated_on_regions,
-        "licence": LICENCE,
+        "part_sha256": "" if detector.part is None else sha256(detector.part.packed()),
+        "classifier": classifier.network.spec.features if classifier else "none",
+        "classifier_threshold": classifier.threshold if classifier else "none",
+        "licence": f"{LICENCE}; {origin}" if origin else LICENCE,
     }
     return {name: _word(value) for name, value in facts.items()}
 
 
 def _word(value: Any) -> str:
     return ",".join(map(repr, value)) if isinstance(value, tuple) else str(value)
-
-
-def paired(models: Sequence[tuple[onnx.ModelProto, dict[str, str]]]) -> list[bytes]:
-    """The models as files, with their metadata, each of which names the set that it belongs to."""
-    digest = hashlib.sha256()
-    for model, facts in models:
-        digest.update(model.SerializeToString(deterministic=True))
-        digest.update(json.dumps(facts, sort_keys=True).encode())
-    contents = []
-    for model, facts in models:
-        onnx.helper.set_model_props(
-            model, {PREFIX + k: v for k, v in {**facts, "pair": digest.hexdigest()}.items()}
-        )
-        contents.append(model.SerializeToString(deterministic=True))
-    return contents

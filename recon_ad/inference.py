@@ -1,5 +1,6 @@
 """The single inference path, whatever computes its two graphs; no JAX here.
 
+    place   NumPy, where the detector knows its part: the image aligned, and which pixels count
     core    a graph: tiles → residual maps, reconstructions
     stitch  NumPy: weighted average of the tiles' maps
     tail    a graph: smoothing, score, label, mask; thresholds are inputs
@@ -19,6 +20,8 @@ from scipy import ndimage
 
 from recon_ad.data.arrays import as_image, given_range, resize
 from recon_ad.errors import UserError
+from recon_ad.inspection.part import Part, Placement
+from recon_ad.inspection.registration import Registration
 from recon_ad.ops import tiles
 
 # Maps are padded to multiples of this before the tail, so that images of many sizes share few
@@ -33,6 +36,10 @@ class Thresholds(NamedTuple):
     image: float
     pixel: float
 
+    def rounded(self) -> "Thresholds":
+        """In float32, as graphs compare with them."""
+        return Thresholds(*(np.float32(t) for t in self))
+
 
 UNCALIBRATED = Thresholds(np.inf, np.inf)
 
@@ -42,10 +49,13 @@ class Prediction(NamedTuple):
 
     Attributes:
       score: raw image score.
-      label: whether the score is above the image threshold.
+      label: whether the score is above the image threshold and, with a classifier, what it scores
+        for is a defect.
       anomaly_map: smoothed residual map, float32 [h, w].
       mask: bool [h, w], pixels above the pixel threshold in regions of at least the minimum area.
       reconstruction: float32 [h, w, c] in [0, 1], or None for a method without one.
+      defect_probability: of the classifier, calibrated, or None for a detector without one.
+      registration: where the part was; None without alignment. Maps are of the image all the same.
     """
 
     score: np.ndarray
@@ -53,6 +63,8 @@ class Prediction(NamedTuple):
     anomaly_map: np.ndarray
     mask: np.ndarray
     reconstruction: np.ndarray | None
+    defect_probability: np.ndarray | None = None
+    registration: Registration | list[Registration] | None = None
 
 
 class Plan(NamedTuple):
@@ -105,7 +117,11 @@ def clean_mask(
 
 def count_regions(mask: Bool[np.ndarray, "h w"]) -> int:
     """Number of 8-connected regions."""
-    return int(ndimage.label(mask, structure=EIGHT_CONNECTED)[1])
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    if not rows.size:
+        return 0
+    inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return int(ndimage.label(inner, structure=EIGHT_CONNECTED)[1])
 
 
 def map_bucket(size: tuple[int, int]) -> tuple[int, int]:
@@ -120,10 +136,12 @@ class Inference(ABC):
     Args:
       plan: what is done around them.
       thresholds: of images and pixels.
+      part: that images are aligned to before; None: they are judged as they are.
     """
 
-    def __init__(self, plan: Plan, thresholds: Thresholds):
+    def __init__(self, plan: Plan, thresholds: Thresholds, *, part: Part | None = None):
         self.plan = plan
+        self.part = part
         self.thresholds = thresholds
         self._weights = tiles.tile_weights(plan.geometry.tile, kind=plan.geometry.weights)
 
@@ -141,8 +159,9 @@ class Inference(ABC):
     @abstractmethod
     def run_tail(
         self, residual_map: Any, valid: Any, thresholds: Thresholds
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Score, label, smoothed map and mask of a padded map [h, w], as `placed` gave it."""
+    ) -> tuple[np.ndarray, ...]:
+        """Score, label, smoothed map and mask of a padded map [h, w], as `placed` gave it; with a
+        classifier, the probability of a defect too."""
 
     def placed(self, *arrays: np.ndarray) -> tuple[Any, ...]:
         """The arrays where the tail wants them."""
@@ -218,20 +237,12 @@ class Inference(ABC):
     ) -> Prediction:
         """Tail, as the graph gives it: the mask is not cleaned. See `decide`."""
         h, w = residual_map.shape
-        padded, valid = tiles.pad_map(residual_map, multiple=MAP_MULTIPLE)
-        if roi is not None:
-            if roi.shape != (h, w) or not roi.any():
-                raise UserError(
-                    f"the region of interest has shape {list(roi.shape)} and "
-                    f"{np.count_nonzero(roi)} pixels that count, for an image of {h} × {w}: give "
-                    "bool [height, width] of the image's size."
-                )
-            valid[:h, :w] = roi
-        thresholds = Thresholds(*(np.float32(t) for t in self.thresholds))
+        padded, valid = padded_map(residual_map, roi)
         # The host's copies are let go before the tail needs memory of its own.
         padded, valid = self.placed(padded, valid)
-        score, label, smoothed, mask = self.run_tail(padded, valid, thresholds)
-        return Prediction(score, label, smoothed[:h, :w], mask[:h, :w], None)
+        tail = self.run_tail(padded, valid, self.thresholds.rounded())
+        score, label, smoothed, mask, *probability = tail
+        return Prediction(score, label, smoothed[:h, :w], mask[:h, :w], None, *probability)
 
     def decide(
         self, residual_map: Float[np.ndarray, "h w"], *, roi: Bool[np.ndarray, "p q"] | None = None
@@ -259,9 +270,44 @@ class Inference(ABC):
         roi: Bool[np.ndarray, "p q"] | None = None,
         reconstruct: bool = True,
     ) -> Prediction:
-        """One image [h, w, c] as `as_image` gives it, and which of its pixels count (`decide`)."""
-        residual, reconstruction = self.residual_map(image, reconstruct=reconstruct)
-        return self.decide(residual, roi=roi)._replace(reconstruction=reconstruction)
+        """One image [h, w, c] as `as_image` gives it, and which of its pixels count (`decide`).
+
+        Raises:
+          NotRegistered: the part is not found in it.
+          UserError: it does not fit the detector.
+        """
+        placement, _, prediction = self.judged(image, roi=roi, reconstruct=reconstruct)
+        return back(prediction, placement)
+
+    def judged(
+        self,
+        image: Shaped[np.ndarray, "h w c"],
+        *,
+        roi: Bool[np.ndarray, "p q"] | None,
+        reconstruct: bool,
+    ) -> tuple[Placement, np.ndarray, Prediction]:
+        """As `predict`, in the frame in which the image is judged: where that is, the raw residual
+        map, and the prediction, which `back` moves to the image."""
+        placement = self.place(image, roi=roi)
+        residual, reconstruction = self.residual_map(placement.image, reconstruct=reconstruct)
+        prediction = self.decide(residual, roi=placement.valid)
+        return placement, residual, prediction._replace(reconstruction=reconstruction)
+
+    def place(
+        self, image: Shaped[np.ndarray, "h w c"], *, roi: Bool[np.ndarray, "p q"] | None = None
+    ) -> Placement:
+        """The image as the core is to see it: aligned, where the detector knows its part.
+
+        Raises:
+          NotRegistered: the part is not found in it.
+          UserError: the region of interest is of another size.
+        """
+        shape = (image.shape[0], image.shape[1])
+        if self.part is None:
+            return Placement(image, roi, None, shape, fill=False)
+        if roi is not None:
+            _check_roi(roi, shape)
+        return self.part.place(image, roi=roi)
 
     def __call__(self, images: Any) -> Prediction:
         """Judges one image or several of one size.
@@ -271,7 +317,7 @@ class Inference(ABC):
             or float in [0, 1], or in the config's `input_range`.
 
         Returns:
-          A prediction; for several images each field has a leading axis.
+          A prediction; for several images each field has a leading axis, or is a list.
 
         Raises:
           UserError: not such an array, values outside [0, 1], or the wrong number of channels.
@@ -285,8 +331,44 @@ class Inference(ABC):
         predictions = [self.predict(x) for x in arrays]
         if len({p.mask.shape for p in predictions}) != 1:
             raise UserError("the images differ in size; call the detector on each by itself.")
+        fields = zip(*(p[:-1] for p in predictions), strict=True)
+        found = [p.registration for p in predictions]
         return Prediction(
-            *(None if x[0] is None else np.stack(x) for x in zip(*predictions, strict=True))
+            *(None if x[0] is None else np.stack(x) for x in fields),
+            None if found[0] is None else found,
+        )
+
+
+def padded_map(
+    residual_map: Float[np.ndarray, "h w"], roi: Bool[np.ndarray, "p q"] | None
+) -> tuple[Float[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
+    """A map as the tail takes it, and which of its pixels count; raises where the region of
+    interest does not fit."""
+    h, w = residual_map.shape
+    padded, valid = tiles.pad_map(residual_map, multiple=MAP_MULTIPLE)
+    if roi is not None:
+        _check_roi(roi, (h, w))
+        valid[:h, :w] = roi
+    return padded, valid
+
+
+def back(prediction: Prediction, placement: Placement) -> Prediction:
+    """What was said of the aligned image, as of the image itself."""
+    reconstruction = prediction.reconstruction
+    return prediction._replace(
+        anomaly_map=placement.map_back(prediction.anomaly_map),
+        mask=placement.mask_back(prediction.mask),
+        reconstruction=None if reconstruction is None else placement.image_back(reconstruction),
+        registration=placement.registration,
+    )
+
+
+def _check_roi(roi: Bool[np.ndarray, "p q"], shape: tuple[int, int]) -> None:
+    if roi.shape != shape or not roi.any():
+        raise UserError(
+            f"the region of interest has shape {list(roi.shape)} and {np.count_nonzero(roi)} "
+            f"pixels that count, for an image of {shape[0]} × {shape[1]}: give bool "
+            "[height, width] of the image's size."
         )
 
 

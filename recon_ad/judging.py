@@ -1,19 +1,25 @@
 """Runs a detector over test images, and keeps counts and histograms instead of maps."""
 
 import functools
+import itertools
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from recon_ad.baselines import NoModel
 from recon_ad.data import GOOD, Record
+from recon_ad.data.source import roi_of
 from recon_ad.detector import Detector
-from recon_ad.inference import Prediction, map_bucket
+from recon_ad.inference import Prediction, back, map_bucket
+from recon_ad.inspection.part import NotRegistered
 from recon_ad.metrics import PixelHistogram, compact, empty_histogram, image_histogram, merge
 from recon_ad.metrics.patches import PatchMeans, joined, patch_means
 from recon_ad.metrics.summary import Judged, Pooled, mask_overlap
+from recon_ad.runtime import mesh as meshes
+from recon_ad.runtime.progress import told
+from recon_ad.runtime.stopping import Stop
 
 _Result = TypeVar("_Result")
 
@@ -56,42 +62,112 @@ def _decide(
     detector: Detector, image: np.ndarray, roi: np.ndarray | None
 ) -> tuple[np.ndarray, Prediction]:
     """`detector.predict`, with the residual map before its smoothing."""
-    residual, _ = detector.residual_map(image)
-    return residual, detector.decide(residual, roi=roi)
+    placement, residual, prediction = detector.judged(image, roi=roi, reconstruct=False)
+    return placement.map_back(residual), back(prediction, placement)
+
+
+class Share(NamedTuple):
+    """What is kept of some of the test images.
+
+    Attributes:
+      judged: what is said of each.
+      by_defect: their pixels by defect type, `GOOD` among them.
+      by_truth: the same by further truth.
+      patches: by the image's name.
+      lost: names of images in which the part is not found.
+    """
+
+    judged: list[Judged]
+    by_defect: dict[str, PixelHistogram]
+    by_truth: dict[str, PixelHistogram]
+    patches: dict[str, PatchMeans]
+    lost: list[str]
 
 
 def judge(
-    detector: Detector, test: Sequence[Record], *, baseline: NoModel, clock: Clock
-) -> tuple[list[Judged], Pooled]:
-    """Runs the detector over the test images, one at a time; keeps counts, not maps."""
-    judged: list[Judged] = []
-    # Pixels by defect type (GOOD among them), and by further truth.
-    by_defect: dict[str, PixelHistogram] = {}
-    by_truth: dict[str, PixelHistogram] = {name: empty_histogram() for name in further_truths(test)}
-    patches: list[PatchMeans] = []
-    for record in test:
+    detector: Detector, test: Sequence[Record], *, baseline: NoModel, clock: Clock, stop: Stop
+) -> tuple[list[Judged], Pooled, list[str]]:
+    """Runs the detector over the test images, one at a time on each host; keeps counts, not maps.
+
+    All hosts come here together. Where one is asked to stop, all end with `stopping.REQUEUE`.
+
+    Returns:
+      What is said of each image, all their pixels, and the names of images in which the part is not
+      found: they have no score, and are in none of the figures. The same on every host.
+    """
+    mine = _look(
+        detector,
+        told(
+            meshes.share(test, stop),
+            f"evaluation of {test[0].category}" if test and test[0].category else "evaluation",
+            total=meshes.share_length(test),
+        ),
+        truths=further_truths(test),
+        baseline=baseline,
+        clock=clock,
+    )
+    shares: list[Share] = meshes.gathered(mine)
+    baseline.join(meshes.gathered(baseline.seen()))
+    place = {record.name: i for i, record in enumerate(test)}
+    judged = sorted(
+        itertools.chain(*(share.judged for share in shares)), key=lambda one: place[one.name]
+    )
+    lost = sorted(itertools.chain(*(share.lost for share in shares)), key=place.__getitem__)
+    # In the order of the images, as one host finds them.
+    kinds = dict.fromkeys(one.defect for one in judged if one.pixels is not None)
+    by_defect = {
+        kind: merge(*(share.by_defect[kind] for share in shares if kind in share.by_defect))
+        for kind in kinds
+    }
+    by_truth = {name: merge(*(share.by_truth[name] for share in shares)) for name in mine.by_truth}
+    patches = {name: part for share in shares for name, part in share.patches.items()}
+    good = by_defect.pop(GOOD, empty_histogram())
+    pooled = Pooled(
+        good,
+        by_defect,
+        by_truth,
+        joined([patches[one.name] for one in judged if one.name in patches]),
+    )
+    return judged, pooled, lost
+
+
+def _look(
+    detector: Detector,
+    records: Iterable[Record],
+    *,
+    truths: Sequence[str],
+    baseline: NoModel,
+    clock: Clock,
+) -> Share:
+    share = Share([], {}, {name: empty_histogram() for name in truths}, {}, [])
+    for record in records:
         image = record.load()
-        roi = record.load_roi() if record.load_roi else None
-        residual, prediction = clock.timed(
-            map_bucket(image.shape[:2]), functools.partial(_decide, detector, image, roi)
-        )
+        roi = roi_of(record)
+        try:
+            residual, prediction = clock.timed(
+                map_bucket(image.shape[:2]), functools.partial(_decide, detector, image, roi)
+            )
+        except NotRegistered:
+            share.lost.append(record.name)
+            continue
         truth = truth_of(record, image.shape[:2])
         baseline.add(image, anomalous=record.anomalous, truth=truth, valid=roi)
         pixels, overlap = None, (0, 0)
         if truth is not None:
             pixels = image_histogram(prediction.anomaly_map, truth, valid=roi)
             overlap = mask_overlap(prediction.mask, truth if roi is None else truth & roi)
-            before = by_defect.get(record.defect, empty_histogram())
-            by_defect[record.defect] = merge(before, pixels)
-            side = detector.config.data.patch_size
-            patches.append(patch_means(residual, truth, side=side, valid=roi))
-        for name, before in by_truth.items():
+            before = share.by_defect.get(record.defect, empty_histogram())
+            share.by_defect[record.defect] = merge(before, pixels)
+            if not any(detector.config.data.resize):  # else tiles are no patches of the image
+                side = detector.config.data.patch_size
+                share.patches[record.name] = patch_means(residual, truth, side=side, valid=roi)
+        for name, before in share.by_truth.items():
             mask = truth_of(record, image.shape[:2], further=name)
             if mask is not None:
-                by_truth[name] = merge(
+                share.by_truth[name] = merge(
                     before, image_histogram(prediction.anomaly_map, mask, valid=roi)
                 )
-        judged.append(
+        share.judged.append(
             Judged(
                 record.name,
                 record.defect,
@@ -104,8 +180,7 @@ def judge(
         )
         # The next image is not to be judged beside the maps of this one.
         del image, roi, residual, prediction, truth
-    good = by_defect.pop(GOOD, empty_histogram())
-    return judged, Pooled(good, by_defect, by_truth, joined(patches))
+    return share
 
 
 def further_truths(test: Sequence[Record]) -> list[str]:

@@ -1,8 +1,15 @@
 """Opens a detector, whichever form it has."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+from absl import flags
+
+from recon_ad.errors import UserError
 from recon_ad.inference import Inference
+
+# What `detector_flags` defines belongs to the command that calls it, whose --help shows it then.
+flags.disclaim_key_flags()
 
 
 def load(path: Path | str, *, runtime: str = "onnxruntime") -> Inference:
@@ -23,3 +30,34 @@ def load(path: Path | str, *, runtime: str = "onnxruntime") -> Inference:
     from recon_ad import detector
 
     return detector.load(path)
+
+
+def detector_flags() -> Callable[[], Inference]:
+    """Defines the flags by which a command is told its detector; returns what opens it.
+
+    That raises UserError where not one of both kinds is given, or a runtime for what is run by JAX,
+    and what `load` raises.
+    """
+    detector = flags.DEFINE_string("detector", "", "Detector directory.")
+    onnx = flags.DEFINE_string("onnx", "", "Exported model, in place of a detector directory.")
+    runtime = flags.DEFINE_enum(
+        "runtime", "onnxruntime", ["onnxruntime", "openvino"], "That computes the model."
+    )
+
+    def opened() -> Inference:
+        if bool(detector.value) == bool(onnx.value):
+            raise UserError("give either --detector, a detector directory, or --onnx, a model.")
+        if onnx.value:
+            from recon_ad import deployed
+
+            return deployed.load(onnx.value, runtime=runtime.value)
+        if runtime.present:
+            raise UserError("--runtime is for --onnx: a detector directory is run by JAX.")
+        # Of JAX, which --onnx does without.
+        from recon_ad.detector import load
+        from recon_ad.runtime.compilation import keep_compiled
+
+        keep_compiled()
+        return load(detector.value)
+
+    return opened

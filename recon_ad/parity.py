@@ -1,10 +1,12 @@
 """Whether an exported model decides as its detector does: the content of M.parity.json.
 
-Both judge the same real images. Every output may differ by `SHARE` of its scale: the calibrated
-threshold of images for scores, that of pixels for maps, and 1, the range of an image, for
-reconstructions; values above it are their own scale, or a good model would be refused for what
+Both judge the same real images. Every output may differ by a share of its scale (`share_of`): the
+calibrated threshold of images for scores, that of pixels for maps, and 1, the range of an image,
+for reconstructions; values above it are their own scale, or a good model would be refused for what
 rounding does to strong defects. Labels have to agree wherever the score is farther than that share
-from the threshold, and masks wherever the map is; how many are nearer is counted.
+from the threshold, and masks wherever the map is; how many are nearer is counted. With a
+classifier, its probabilities may differ by `SHARE_OF_PROBABILITY`, and a label may depend on
+whether a probability that near to the threshold is above it.
 """
 
 from collections.abc import Sequence
@@ -19,6 +21,9 @@ from recon_ad.inference import Prediction
 from recon_ad.ops import tiles
 
 SHARE = 1e-4
+# With an encoder before it: a dozen blocks of products of hundreds of numbers round more.
+SHARE_OF_FEATURES = 1e-3
+SHARE_OF_PROBABILITY = 1e-3  # the logarithm of a small moment has all of its rounding
 BATCHES = (1, 2, 7)  # of tiles
 TINY = float(np.finfo(np.float32).tiny)  # a threshold of 0 is no scale
 
@@ -28,10 +33,11 @@ class Differences:
 
     Args:
       scale: of the values; larger values are their own scale, as rounding grows with them.
+      share: of the scale that they may be apart.
     """
 
-    def __init__(self, scale: float):
-        self._scale, self._worst = max(abs(scale), TINY), 0.0
+    def __init__(self, scale: float, share: float):
+        self._scale, self._share, self._worst = max(abs(scale), TINY), share, 0.0
         self._largest = self._sum = 0.0
         self._count = 0
 
@@ -56,7 +62,7 @@ class Differences:
             "max": self._largest if np.isfinite(self._largest) else None,
             "mean": mean if np.isfinite(mean) else None,
             "max_share_of_scale": self._worst if np.isfinite(self._worst) else None,
-            "passed": self._worst <= SHARE,
+            "passed": self._worst <= self._share,
         }
 
 
@@ -64,19 +70,17 @@ class Agreement:
     """Counts decisions that agree, and those that need not: too near to the threshold to tell.
 
     Args:
-      threshold: above which something is anomalous; nearer to it than `SHARE` of it, decisions may
-        differ.
+      threshold: above which something is anomalous.
+      share: nearer to the threshold than this share of it, decisions may differ.
     """
 
-    def __init__(self, threshold: float):
-        self._threshold = threshold
+    def __init__(self, threshold: float, share: float):
+        self._threshold, self._near = threshold, share * abs(threshold)
         self.counted = self.differ = self.near = 0
 
     def add(self, value: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> None:
         """Takes the values that were decided on, and both decisions."""
-        near = np.abs(np.asarray(value, np.float64) - self._threshold) <= SHARE * abs(
-            self._threshold
-        )
+        near = np.abs(np.asarray(value, np.float64) - self._threshold) <= self._near
         self.counted += np.size(ours)
         self.near += int(np.count_nonzero(near))
         self.differ += int(np.count_nonzero((np.asarray(ours) != np.asarray(theirs)) & ~near))
@@ -89,6 +93,11 @@ class Agreement:
             "too_near_to_tell": self.near,
             "passed": not self.differ,
         }
+
+
+def share_of(detector: Detector) -> float:
+    """What outputs may be apart, as a share of their scale."""
+    return SHARE_OF_FEATURES if "encoder" in detector.variables else SHARE
 
 
 def compare(
@@ -107,10 +116,12 @@ def compare(
       batches: numbers of tiles, for a model of any batch; else the one that it takes.
     """
     image, pixel = detector.thresholds
+    share = share_of(detector)
+    classifier = detector.classifier
     scales = {"residual_map": pixel, "anomaly_map": pixel, "score": image, "reconstruction": 1.0}
     groups = {}
     for size in batches:
-        found = {name: Differences(scales[name]) for name in OUTPUTS["core"]}
+        found = {name: Differences(scales[name], share) for name in OUTPUTS["core"]}
         chosen = some_tiles(detector, images, count=size)
         ours = detector.run_core(chosen, reconstruct=True)
         for name, a, b in zip(
@@ -123,42 +134,55 @@ def compare(
         groups[f"{size} tile{'s' * (size > 1)} at once"] = found
 
     def compared() -> dict[str, Differences | Agreement]:
-        return {
-            "score": Differences(image),
-            "anomaly_map": Differences(pixel),
-            "label": Agreement(image),
-            "mask": Agreement(pixel),
+        found = {
+            "score": Differences(image, share),
+            "anomaly_map": Differences(pixel, share),
+            "label": Agreement(image, share),
+            "mask": Agreement(pixel, share),
         }
+        if classifier:
+            found["label"] = Agreement(1.0, 1.0)
+            found["defect_probability"] = Differences(1.0, SHARE_OF_PROBABILITY)
+        return found
+
+    def add(group: str, ours: Prediction, theirs: Prediction) -> None:
+        found = groups[group]
+        found["score"].add(ours.score, theirs.score)
+        found["anomaly_map"].add(ours.anomaly_map, theirs.anomaly_map)
+        found["mask"].add(ours.anomaly_map, ours.mask, theirs.mask)
+        decisive = ours.score
+        if classifier:
+            found["defect_probability"].add(ours.defect_probability, theirs.defect_probability)
+            # Both have to be above: the one that is less so decides. The thresholds are at 1, and
+            # what is too near to tell is within 1 of them.
+            by_score = (ours.score - image) / max(abs(image), TINY) / share
+            apart = ours.defect_probability - classifier.threshold
+            decisive = 1 + np.minimum(by_score, apart / SHARE_OF_PROBABILITY)
+        found["label"].add(np.asarray(decisive), ours.label, theirs.label)
 
     groups["images"] = compared()
     for i, picture in enumerate(images):
         # The tail knows pixels that do not count, too: a region of interest, on the first image.
         roi = middle(picture.shape[:2]) if i == 0 else None
         ours, theirs = (d.raw(d.residual_map(picture)[0], roi=roi) for d in (detector, exported))
-        _add(groups["images"], ours, theirs)
+        add("images", ours, theirs)
     if exported.facts["kind"] == "whole":
         groups["images of the tile's size"] = compared()
-        for tile in some_tiles(detector, images, count=max(batches)):
+        chosen = some_tiles(detector, images, count=max(batches))
+        for tile, theirs in zip(chosen, exported.whole(chosen), strict=True):
             ours = detector.raw(detector.residual_map(tile)[0])
-            _add(groups["images of the tile's size"], ours, exported.whole(tile))
+            add("images of the tile's size", ours, theirs)
     described = {
         group: {name: found.described() for name, found in outputs.items()}
         for group, outputs in groups.items()
     }
     return {
-        "share_of_scale": SHARE,
+        "share_of_scale": share,
         "scale": {"image": image, "pixel": pixel},
         "compared_images": len(images),
         "groups": described,
         "passed": all(f["passed"] for outputs in described.values() for f in outputs.values()),
     }
-
-
-def _add(found: dict[str, Any], ours: Prediction, theirs: Prediction) -> None:
-    found["score"].add(ours.score, theirs.score)
-    found["anomaly_map"].add(ours.anomaly_map, theirs.anomaly_map)
-    found["label"].add(ours.score, ours.label, theirs.label)
-    found["mask"].add(ours.anomaly_map, ours.mask, theirs.mask)
 
 
 def middle(size: tuple[int, int]) -> Bool[np.ndarray, "p q"]:

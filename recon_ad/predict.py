@@ -3,20 +3,23 @@
     python -m recon_ad.predict --detector D/detector --input FILE-or-FOLDER --output O [--roi PATH]
     python -m recon_ad.predict --onnx M.onnx [--runtime openvino] --input … --output …
 
-writes O/predictions.csv, O/predictions.jsonl and O/overlays/. A file that cannot be read is a row
-with its error, and the exit status is then 3. With `--onnx` an exported model judges, without JAX.
-With `--roi`, one image or a folder laid out as the input is, only pixels that are white in it
-count.
+writes O/predictions.csv, O/predictions.jsonl and O/overlays/. A file that cannot be read, or in
+which the part is not found, is a row with its error, and the exit status is then 3. With `--onnx`
+an exported model judges, without JAX. With `--roi`, one image or a folder laid out as the input is,
+only pixels that are white in it count.
 """
 
 import csv
 import io
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
+from jaxtyping import Shaped
 
 from recon_ad import cli
 from recon_ad.data.arrays import given_range, to_unit
@@ -25,12 +28,16 @@ from recon_ad.data.listing import files_below
 from recon_ad.data.truth import Regions
 from recon_ad.errors import UserError
 from recon_ad.inference import Inference, count_regions
-from recon_ad.loading import load
+from recon_ad.inspection.part import NotRegistered
+from recon_ad.inspection.store import BROKEN, GOOD, NOT_REGISTERED, REJECT
+from recon_ad.loading import detector_flags
 from recon_ad.report.pictures import encode, outlined, rgb
 from recon_ad.runtime import files
+from recon_ad.runtime.progress import told
 
-FIELDS = ("path", "score", "threshold", "anomalous", "regions", "error")
-BROKEN = 3  # exit status when some file could not be judged
+FIELDS = ("path", "score", "threshold", "anomalous", "regions", "error", "defect_probability")
+NOT_JUDGED = 3  # exit status when some file could not be judged
+TOLD = 5  # files that were not judged, of each kind, of which the terminal says why
 
 
 def inputs(path: Path, *, output: Path) -> list[Path]:
@@ -56,51 +63,102 @@ def inputs(path: Path, *, output: Path) -> list[Path]:
     return images
 
 
-def judge(
-    detector: Inference, name: str, file: Path, *, regions: Regions, overlays: Path
-) -> dict[str, Any]:
-    """One row; the overlay is written beside."""
+def decoded(detector: Inference, file: Path) -> Shaped[np.ndarray, "h w c"]:
+    """The image with the detector's channels and range; raises as `decode_image`."""
+    return decode_image(
+        file,
+        channels=detector.plan.channels,
+        input_range=given_range(detector.plan.input_range),
+    )
+
+
+class Judged(NamedTuple):
+    """What there is to tell of a file.
+
+    Attributes:
+      row: its fields, `error` alone where it could not be judged.
+      image: decoded; None where that failed.
+      overlay: a PNG of the image with the mask's outlines; b"" where there is none.
+      outcome: see `recon_ad.inspection.store`.
+      confidence: of the registration; None without one.
+      cause: why it is broken; None else.
+    """
+
+    row: dict[str, Any]
+    image: Shaped[np.ndarray, "h w c"] | None
+    overlay: bytes
+    outcome: str
+    confidence: float | None = None
+    cause: Exception | None = None
+
+
+def judge(detector: Inference, name: str, file: Path, *, regions: Regions) -> Judged:
+    """Decodes and judges a file, and draws its overlay."""
     row: dict[str, Any] = dict.fromkeys(FIELDS)
     row["path"] = name
+    image = None
     try:
-        image = decode_image(
-            file,
-            channels=detector.plan.channels,
-            input_range=given_range(detector.plan.input_range),
-        )
-        load_roi = regions.of(file)
-        roi = load_roi() if load_roi else None
-        prediction = detector.predict(image, roi=roi, reconstruct=False)
-    except UserError as error:
+        image = decoded(detector, file)
+        prediction = detector.predict(image, roi=regions.load(file), reconstruct=False)
+    except NotRegistered as error:
         row["error"] = str(error)
-        return row
+        return Judged(row, image, b"", NOT_REGISTERED, error.registration.confidence)
+    except (UserError, MemoryError) as error:
+        row["error"] = str(error) or "there is not enough memory for this image."
+        return Judged(row, image, b"", BROKEN, cause=error)
     row |= {
         "score": float(prediction.score),
         "threshold": float(detector.thresholds.image),
         "anomalous": bool(prediction.label),
         "regions": count_regions(prediction.mask),
     }
+    if prediction.defect_probability is not None:
+        row["defect_probability"] = float(prediction.defect_probability)
     shown = image if image.dtype == np.uint8 else to_unit(image)
     drawn = outlined(rgb(shown), truth=None, mask=prediction.mask)
-    files.write_bytes(overlays / f"{name}.png", encode(drawn, quality=None))
-    return row
+    found = prediction.registration
+    return Judged(
+        row,
+        image,
+        encode(drawn, quality=None),
+        REJECT if prediction.label else GOOD,
+        None if found is None else found.confidence,
+    )
 
 
-def opened() -> Inference:
-    """The detector that the flags name."""
-    if bool(_DETECTOR.value) == bool(_ONNX.value):
-        raise UserError("give either --detector, a detector directory, or --onnx, a model.")
-    if _ONNX.value:
-        return load(_ONNX.value, runtime=_RUNTIME.value)
-    from recon_ad.runtime.compilation import keep_compiled  # of JAX, which --onnx does without
+def judge_and_draw(
+    detector: Inference, name: str, file: Path, *, regions: Regions, overlays: Path
+) -> Judged:
+    """What there is to tell of a file, without pictures: its overlay is written below `overlays`"""
+    judged = judge(detector, name, file, regions=regions)
+    if judged.overlay:
+        files.write_bytes(overlays / f"{name}.png", judged.overlay)
+    # An error keeps the image that it was raised about, and there may be many.
+    return judged._replace(image=None, overlay=b"", cause=None)
 
-    keep_compiled()
-    return load(_DETECTOR.value)
+
+def summary(judged: Sequence[Judged], output: Path) -> str:
+    """How many images are what, and of the first that were not judged, why."""
+    counts = Counter(one.outcome for one in judged)
+    anomalous, lost, broken = (counts[what] for what in (REJECT, NOT_REGISTERED, BROKEN))
+    lines = [
+        f"{len(judged)} images: {anomalous} anomalous, {lost + broken} not judged"
+        f"{f' ({lost} not registered)' if lost else ''}; see {output}"
+    ]
+    for what, count in ((NOT_REGISTERED, lost), (BROKEN, broken)):
+        rows = [one.row for one in judged if one.outcome == what]
+        for row in rows[:TOLD]:
+            # What is wrong with a file begins with its path.
+            named = row["path"] in row["error"]
+            lines.append(f"  {row['error']}" if named else f"  {row['path']}: {row['error']}")
+        if count > TOLD:
+            lines.append(f"  and {count - TOLD} more {what}: see {output / 'predictions.csv'}")
+    return "\n".join(lines)
 
 
 def main() -> int:
     """The command."""
-    detector = opened()
+    detector = _OPENED()
     output = Path(_OUTPUT.value)
     given = Path(_INPUT.value)
     if not given.exists() and not given.is_symlink():
@@ -118,16 +176,17 @@ def main() -> int:
         print(f"{without} of {len(images)} images without a region of interest: all pixels count")
     if not regions and detector.calibrated_on_regions:
         print("the thresholds are of regions of interest, and none is given: see --roi")
-    rows = [
-        judge(
+    judged = [
+        judge_and_draw(
             detector,
             file.relative_to(root).as_posix(),
             file,
             regions=regions,
             overlays=output / "overlays",
         )
-        for file in images
+        for file in told(images, "prediction")
     ]
+    rows = [one.row for one in judged]
     table = io.StringIO()
     writer = csv.DictWriter(table, FIELDS, lineterminator="\n")
     writer.writeheader()
@@ -137,18 +196,12 @@ def main() -> int:
     files.write_text(output / "predictions.csv", table.getvalue())
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     files.write_text(output / "predictions.jsonl", lines)
-    broken = sum(row["error"] is not None for row in rows)
-    anomalous = sum(row["anomalous"] is True for row in rows)
-    print(f"{len(rows)} images: {anomalous} anomalous, {broken} not readable; see {output}")
-    return BROKEN if broken else 0
+    print(summary(judged, output))
+    return NOT_JUDGED if any(row["error"] for row in rows) else 0
 
 
 if __name__ == "__main__":
-    _DETECTOR = flags.DEFINE_string("detector", "", "Detector directory.")
-    _ONNX = flags.DEFINE_string("onnx", "", "Exported model, in place of a detector directory.")
-    _RUNTIME = flags.DEFINE_enum(
-        "runtime", "onnxruntime", ["onnxruntime", "openvino"], "That computes the model."
-    )
+    _OPENED = detector_flags()
     _INPUT = flags.DEFINE_string("input", None, "Image, or folder of images.", required=True)
     _ROI = flags.DEFINE_string("roi", "", "Region of interest: an image, or a folder of them.")
     _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)

@@ -6,14 +6,17 @@
 The same command again goes on where it stopped, also on another machine that has only NAME.json.
 """
 
+import signal
 from pathlib import Path
 
 from absl import flags
 
 from recon_ad import cli
 from recon_ad.errors import UserError
+from recon_ad.runtime import stopping
 from recon_ad.runtime.compilation import keep_compiled
 from recon_ad.tables import TABLES
+from recon_ad.tables.locate import check_weights
 from recon_ad.tables.run import run_table
 
 
@@ -25,21 +28,26 @@ def main() -> None:
             "configs the table is made of."
         )
     keep_compiled()
+    signal.signal(signal.SIGTERM, stopping.requeue)
     run_table(
         TABLES[_TABLE.value],
         scale=_SCALE.value,
         workdir=Path(_WORKDIR.value),
         data=Path(_DATA.value).expanduser() if _DATA.value else None,
+        weights=check_weights(Path(_WEIGHTS.value).expanduser()) if _WEIGHTS.value else None,
     )
 
 
 if __name__ == "__main__":
     _TABLE = flags.DEFINE_enum("table", None, list(TABLES), "Which table.", required=True)
     _SCALE = flags.DEFINE_enum(
-        "scale", "cpu", ["cpu", "paper"], "cpu: at most an hour on two cores; paper: for a GPU."
+        "scale", "cpu", ["cpu", "paper"], "cpu: an hour or two on two cores; paper: for a GPU."
     )
     _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the runs.", required=True)
     _DATA = flags.DEFINE_string(
         "data", "", "Folder with the data sets, in the MVTec layout; others are null."
+    )
+    _WEIGHTS = flags.DEFINE_string(
+        "weights", "", "Folder with a folder of each encoder's name; else they are fetched."
     )
     cli.run(main)

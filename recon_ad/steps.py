@@ -6,16 +6,17 @@ and `mask` [b] in evaluation.
 
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key, PyTree
 
 from recon_ad.data.augment import augment
-from recon_ad.methods.base import Method, Metrics, TrainState
+from recon_ad.methods.base import Method, Metrics, TrainState, masked_mean
 from recon_ad.runtime import mesh as meshes
 
 _Batch = TypeVar("_Batch")
@@ -29,16 +30,28 @@ def named_key(root: Key[Array, ""], name: str) -> Key[Array, ""]:
 def train_step(
     state: TrainState,
     frozen: PyTree,
-    batch: dict[str, Array],
+    batch: dict[str, PyTree],
     key: Key[Array, ""],
     *,
     method: Method,
     augmentations: tuple[str, ...],
 ) -> tuple[TrainState, Metrics]:
-    """Augments, prepares, and lets the method take its step; what is random hangs on the step."""
-    images = augment(named_key(key, "augment"), batch["image"], batch["index"], names=augmentations)
+    """Augments, prepares, and lets the method take its step; what is random hangs on the step.
+
+    A batch that is prepared already has `prepared` and no `image`. Where it has `stop`, there is a
+    metric of that name: whether any host was asked to stop.
+    """
+    if "prepared" in batch:
+        prepared = batch["prepared"]
+    else:
+        index, names = batch["index"], augmentations
+        images = augment(named_key(key, "augment"), batch["image"], index, names=names)
+        prepared = method.prepare(frozen, images)
     step_key = jax.random.fold_in(named_key(key, "train"), state.step)
-    return method.train_step(state, method.prepare(frozen, images), step_key)
+    state, metrics = method.train_step(state, prepared, step_key)
+    if "stop" in batch:
+        metrics |= {"stop": masked_mean(batch["stop"], jnp.ones(batch["stop"].shape, bool))}
+    return state, metrics
 
 
 def eval_step(
@@ -61,7 +74,7 @@ def heldout_batches(
     return batches
 
 
-def summed(metrics: list[dict[str, tuple[Any, Any]]]) -> dict[str, float]:
+def summed(metrics: Sequence[dict[str, Sequence[Any]]]) -> dict[str, float]:
     """(sum, count) pairs of several batches to one figure each; without those that count nothing.
 
     Images without any variance, say, have no share of it that is unexplained.
@@ -73,7 +86,15 @@ def summed(metrics: list[dict[str, tuple[Any, Any]]]) -> dict[str, float]:
     return {name: float(total / count) for name, (total, count) in totals.items() if count}
 
 
-def check_finite(step: int, metrics: dict[str, tuple[Any, Any]]) -> None:
+def fetched_means(step: int, metrics: Sequence[Metrics]) -> dict[str, float]:
+    """`summed` of what is still on the devices; raises as `check_finite`."""
+    fetched = jax.device_get(metrics)
+    for part in fetched:
+        check_finite(step, part)
+    return summed(fetched)
+
+
+def check_finite(step: int, metrics: dict[str, Sequence[Any]]) -> None:
     """Raises FloatingPointError, naming the step, where a metric is NaN or infinite."""
     for name, (total, _) in metrics.items():
         if not np.isfinite(total):
@@ -87,15 +108,28 @@ def new_book() -> dict[str, Any]:
     """`train_seconds` of all steps; seconds, patches and waiting of those that did not compile.
 
     `steady_waited` are the seconds in which the loop waited for its next batch. The devices may
-    still have been at the step before, so they idled for that long at most.
+    still have been at the step before, so they idled for that long at most. `window` are the
+    metrics of steps that no line of the log has told of yet.
     """
-    return dict.fromkeys(
-        ("train_seconds", "steady_seconds", "steady_patches", "steady_waited"), 0.0
-    )
+    times = ("train_seconds", "steady_seconds", "steady_patches", "steady_waited")
+    return dict.fromkeys(times, 0.0) | {"window": []}
+
+
+def speed(book: dict[str, Any]) -> dict[str, float | None]:
+    """What a run tells of its times; None where every step compiled."""
+    seconds = book["steady_seconds"]
+    return {
+        "train_seconds": book["train_seconds"],
+        "patches_per_second": book["steady_patches"] / seconds if seconds else None,
+        "waited_for_data": book["steady_waited"] / seconds if seconds else None,
+    }
 
 
 class Meter:
     """Fetches metrics one step late, so that the devices never wait for the host; keeps the time.
+
+    `asked_to_stop` says whether some host was, as of the steps that were fetched: all hosts find
+    it so at the same step.
 
     Args:
       book: the run's bookkeeping, `new_book` or a restored one, which is added to.
@@ -107,7 +141,8 @@ class Meter:
         self._waited = 0.0
         self._batch_size = batch_size
         self._pending: tuple[int, Metrics] | None = None
-        self._window: list[dict[str, tuple[Any, Any]]] = []
+        self._window: list[dict[str, list[float]]] = book["window"]
+        self.asked_to_stop = False
         self._steps = 0
         self._start = time.perf_counter()
 
@@ -129,7 +164,9 @@ class Meter:
         if self._pending is not None:
             step, metrics = self._pending
             self._pending = None
-            fetched = jax.device_get(metrics)
+            # Plain numbers, as the window goes into checkpoints.
+            fetched = {k: [float(x) for x in v] for k, v in jax.device_get(metrics).items()}
+            self.asked_to_stop |= fetched.pop("stop", [0.0])[0] > 0
             check_finite(step, fetched)
             self._window.append(fetched)
 

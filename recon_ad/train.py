@@ -5,10 +5,13 @@
 The same command again resumes a run that was stopped, or says that it is complete.
 """
 
+import collections
 import contextlib
 import functools
-import json
 import logging
+import math
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,32 +24,35 @@ from ml_collections import ConfigDict, config_flags
 
 from recon_ad import cli, evaluate
 from recon_ad.calibrate import calibrate
-from recon_ad.config import check_config, check_file, differences
+from recon_ad.config import check_config, check_file
 from recon_ad.data import Source, split_holdout
 from recon_ad.data.augment import check_names
 from recon_ad.data.build import build_source
-from recon_ad.data.pipeline import Images, grid_patches, patch_batches
-from recon_ad.data.source import fingerprint
+from recon_ad.data.pipeline import Images, grid_patches, patch_batches, prepared_batches
+from recon_ad.data.source import fingerprint, known_again
 from recon_ad.detector import Detector, load
-from recon_ad.diagnosis import verdict
+from recon_ad.diagnosis import explained
 from recon_ad.errors import UserError
+from recon_ad.inspection.finding import ALIGNED, aligned_source, find_part, found_in, identity
 from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, TrainState, Variables
+from recon_ad.prepared import prepare_all
 from recon_ad.report import reconstruction_sheet
 from recon_ad.report.pictures import encode
-from recon_ad.runtime import files
+from recon_ad.resuming import same_run
 from recon_ad.runtime import mesh as meshes
+from recon_ad.runtime import stopping
 from recon_ad.runtime.checkpoints import Checkpoints
 from recon_ad.runtime.compilation import keep_compiled
 from recon_ad.runtime.writer import Writer, read_log
 from recon_ad.steps import (
     Meter,
-    check_finite,
     eval_step,
+    fetched_means,
     heldout_batches,
     named_key,
     new_book,
-    summed,
+    speed,
     train_step,
 )
 
@@ -58,28 +64,6 @@ SAMPLES = 8  # patches whose reconstruction is drawn at each held-out evaluation
 Watch = Callable[[int, Variables, float], None]
 
 
-def check_same_run(workdir: Path, name: str, content: dict[str, Any]) -> None:
-    """Writes workdir/name, or checks that the run in the workdir began with the same.
-
-    Raises:
-      UserError: it began with another; says in what they differ.
-    """
-    path = workdir / name
-    if not path.is_file():
-        files.write_json(path, content)
-        return
-    try:
-        before = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is damaged ({error}): choose another --workdir.") from None
-    changed = differences(before, content)
-    if changed:
-        raise UserError(
-            f"{workdir} holds a run with another {path.stem} ({'; '.join(changed[:5])}): "
-            "choose another --workdir, or delete this one to start anew."
-        )
-
-
 def fit_state(
     config: ConfigDict,
     workdir: Path,
@@ -87,25 +71,29 @@ def fit_state(
     patches: Float[np.ndarray, "n p p c"],
     *,
     method: Method,
+    frozen: PyTree,
     profile: bool,
     watch: Watch | None = None,
 ) -> tuple[TrainState, dict[str, Any]]:
-    """The training loop: the chosen state and what the run has to tell."""
+    """The training loop: the chosen state and, on the first host, what the run has to tell."""
     c = config.train
 
     # ---- Devices -------------------------------------------------------------------------------
     mesh = meshes.data_mesh()
     everywhere = meshes.replicated(mesh)
-    root = jax.random.key(config.seed)
+    first = meshes.is_first_host()
+    # Made where it is used: a key cannot be sent to other hosts' devices.
+    root = jax.jit(functools.partial(jax.random.key, config.seed), out_shardings=everywhere)()
 
     # ---- Model and optimiser: shapes first, then straight to where they live -------------------
     size = config.data.patch_size
-    frozen: PyTree = {}
+    frozen = meshes.put_replicated(mesh, frozen)
     one = jax.ShapeDtypeStruct((1, size, size, images.channels), np.float32)
-    prepared = jax.eval_shape(method.prepare, frozen, one)
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), prepared)
+    shapes = jax.eval_shape(method.prepare, frozen, one)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     state = jax.jit(method.init, out_shardings=everywhere)(named_key(root, "init"), zeros)
-    logger.info("%d parameters", sum(p.size for p in jax.tree.leaves(state.params)))
+    parameters = sum(p.size for p in jax.tree.leaves(state.params))
+    logger.info("%d parameters", parameters)
 
     # ---- Steps ---------------------------------------------------------------------------------
     step_fn = jax.jit(
@@ -120,34 +108,42 @@ def fit_state(
     book = new_book()
     start = checkpoints.latest() or 0
     if start:
-        state, book = checkpoints.restore(start, state)
+        state, kept = checkpoints.restore(start, state)
+        book |= kept
         logger.info("resumed at step %d of %d", start, c.steps)
     writer = Writer(workdir, start=start, total=c.steps)
 
     # ---- Data ----------------------------------------------------------------------------------
-    batches = patch_batches(
-        images,
-        seed=config.seed,
-        batch_size=c.batch_size,
-        patch_size=size,
-        start=start,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
-    )
+    began = time.perf_counter()
+    prepared = prepare_all(images, method, frozen, config, mesh)
+    book["train_seconds"] += time.perf_counter() - began
+    if prepared is not None:
+        batches = prepared_batches(prepared, seed=config.seed, batch_size=c.batch_size, start=start)
+    else:
+        batches = patch_batches(
+            images,
+            seed=config.seed,
+            batch_size=c.batch_size,
+            patch_size=size,
+            start=start,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+        )
     held = heldout_batches(patches, batch_size=c.batch_size, mesh=mesh)
     samples = patches[:: max(1, len(patches) // SAMPLES)][:SAMPLES]
 
     # ---- Loop ----------------------------------------------------------------------------------
-    # At a checkpoint the order is: fetch what is pending, evaluate, save; then the next batch.
-    # A checkpoint at step s thus has everything up to s and nothing of the batch after it.
+    # A checkpoint at step s has everything up to s and nothing of the batch after it. One that is
+    # saved because the run was asked to stop has the figures not logged yet, and no evaluation.
     meter = Meter(book, batch_size=c.batch_size)
-    first = start + WARM_UP
-    profiled = range(first, min(first + PROFILED, c.steps)) if profile else range(0)
-    if profile and not profiled:
+    warm = start + WARM_UP
+    profiled = range(warm, min(warm + PROFILED, c.steps)) if profile and first else range(0)
+    if profile and first and not profiled:
         logger.warning("fewer than %d steps are left, too few to profile", WARM_UP + 1)
     draw = jax.jit(method.reconstruct) if method.reconstruct else None
-    key = jax.device_put(root, everywhere)
+    done = start
     with (
+        stopping.deferred() as stop,
         contextlib.closing(writer),
         contextlib.closing(checkpoints),
         jax.transfer_guard("disallow"),
@@ -155,14 +151,16 @@ def fit_state(
         for step in range(start, c.steps):
             if profiled and step == profiled.start:
                 jax.profiler.start_trace(str(workdir / "profile"))
-            batch = meshes.put_batch(mesh, meter.waiting(batches))
+            batch = meter.waiting(batches)
+            batch["stop"] = np.full(len(batch["index"]), float(stop.asked), np.float32)
+            batch = meshes.put_batch(mesh, batch)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                state, metrics = step_fn(state, frozen, batch, key)
+                state, metrics = step_fn(state, frozen, batch, root)
             done = step + 1
             meter.add(done, metrics)
             writer.step_done()
             if profiled and done == profiled.stop:
-                meter.fetch()
+                jax.block_until_ready(state)
                 jax.profiler.stop_trace()
             logs, evals = done % c.log_every == 0, done % c.eval_every == 0 or done == c.steps
             if step == start:
@@ -173,55 +171,44 @@ def fit_state(
                 writer.scalars(done, {f"train_{k}": v for k, v in meter.means().items()})
             if evals:
                 meter.stop_clock()  # neither evaluation nor saving is training time
-                measured = [jax.device_get(eval_fn(state, frozen, b)) for b in held]
-                for part in measured:
-                    check_finite(done, part)  # before anything of it is kept
-                measured = summed(measured)
+                measured = fetched_means(done, [eval_fn(state, frozen, b) for b in held])
                 writer.scalars(done, {f"heldout_{k}": v for k, v in measured.items()})
                 variables = method.finish(frozen, state, ()) if draw or watch else None
                 if draw:
-                    shown = jax.device_get(draw(variables, jax.device_put(samples, everywhere)))
-                    sheet = reconstruction_sheet(samples, shown)
-                    files.write_bytes(
-                        workdir / "samples" / f"step_{done:07d}.png", encode(sheet, quality=None)
-                    )
-                    writer.image(done, "reconstructions", sheet)
+                    drawn = jax.device_get(draw(variables, meshes.put_replicated(mesh, samples)))
+                    sheet = reconstruction_sheet(samples, drawn)
+                    writer.samples(done, sheet, png=encode(sheet, quality=None))
                 if watch:
                     with jax.transfer_guard("allow"):  # it may run a detector
                         watch(done, jax.device_get(variables), book["train_seconds"])
-                # A copy: the checkpoint is written while training goes on.
-                checkpoints.save(done, state, dict(book), loss=measured["loss"])
+                checkpoints.save(done, state, book, loss=measured["loss"])
                 meter.start_clock()
+            if meter.asked_to_stop:
+                if not evals:
+                    meter.stop_clock()
+                    checkpoints.save(done, state, book, loss=math.inf)
+                break
 
         # ---- Choose ----------------------------------------------------------------------------
         chosen = c.steps
-        if c.select == "best":
+        if c.select == "best" and not meter.asked_to_stop:
             chosen = checkpoints.best() or c.steps
             state, _ = checkpoints.restore(chosen, state)
-    log = [e for e in read_log(workdir / "log.jsonl") if "heldout_loss" in e]
+    stop.asked |= meter.asked_to_stop
+    if meshes.asked_anywhere(stop):
+        logger.info("asked to stop, after step %d: the same command goes on from there", done)
+        meshes.requeue_all()
+    if not first:
+        return state, {}  # the log is the first host's
     story = {
         "steps": c.steps,
         "selected_step": chosen,
         "select": c.select,
-        "parameters": sum(p.size for p in jax.tree.leaves(state.params)),
+        "parameters": parameters,
         "training_images": len(images),
-        "train_seconds": book["train_seconds"],
-        "patches_per_second": (
-            book["steady_patches"] / book["steady_seconds"] if book["steady_seconds"] else None
-        ),
-        "waited_for_data": (
-            book["steady_waited"] / book["steady_seconds"] if book["steady_seconds"] else None
-        ),
+        **speed(book),
+        **explained(read_log(workdir / "log.jsonl"), chosen, patches=chosen * c.batch_size),
     }
-    entry = next(e for e in log if e["step"] == chosen)
-    story |= {"explained_variance": None, "message": ""}
-    if "heldout_unexplained_variance" in entry:
-        story["explained_variance"] = 1 - entry["heldout_unexplained_variance"]
-        story["message"] = verdict(
-            story["explained_variance"],
-            [e["heldout_loss"] for e in log],
-            patches=chosen * c.batch_size,
-        )
     if story["message"]:
         logger.warning("%s", story["message"])
     return state, story
@@ -253,12 +240,22 @@ def train(
     check_config(config)
     check_names(config.data.augment)
     source = source or build_source(config)
+    resized = any(config.data.resize)
+    raw, part = source.train, find_part(config, source.train)
+    data = {"good_images": len(raw), "fingerprint": fingerprint(raw), **identity(part, config)}
+    if meshes.agreed((workdir / "detector" / "detector.json").is_file()):
+        # In which images the part is found follows from all that: none is registered again.
+        same_run(workdir, config, data, unknown=[ALIGNED])
+        logger.info("training in %s is complete", workdir)
+        return load(workdir / "detector")
+    source = aligned_source(source, part)
     for note in source.notes:
         logger.warning("%s", note)
-    resized = any(config.data.resize)
-    if resized and len(source.train) == 1:
+    counts = collections.Counter(record.category for record in source.train)
+    if resized and 1 in counts.values():
+        of = "" if len(counts) == 1 else f" of {min(counts, key=counts.__getitem__)}"
         raise UserError(
-            "there is 1 good image, and a region of it, held out for calibration, cannot be "
+            f"there is 1 good image{of}, and a region of it, held out for calibration, cannot be "
             "resized as the whole is: give more images, or leave out config.data.resize."
         )
     holdout = split_holdout(
@@ -284,53 +281,63 @@ def train(
     )
     method = build_method(config, channels=images.channels)
     meshes.check_batch_size(config.train.batch_size, meshes.data_mesh())
+    frozen, origin = method.pretrained()
     # Only now, when all of it is known to fit: a mistake that was put right is no other config.
-    check_same_run(workdir, "config.json", json.loads(config.to_json()))
-    data = {"good_images": len(source.train), "fingerprint": fingerprint(source.train)}
-    check_same_run(workdir, "data.json", data)
-    if (workdir / "detector" / "detector.json").is_file():
-        logger.info("training in %s is complete", workdir)
-        return load(workdir / "detector")
-
+    same_run(workdir, config, data | found_in(part, source.train))
     logger.info("held out for calibration: %s", holdout.how)
     state, story = fit_state(
-        config, workdir, images, patches, method=method, profile=profile, watch=watch
+        config, workdir, images, patches, method=method, frozen=frozen, profile=profile, watch=watch
     )
     size = config.train.batch_size
     heldout = [patches[i : i + size] for i in range(0, len(patches), size)]
-    detector = Detector(
-        config,
-        channels=images.channels,
-        variables=jax.device_get(method.finish({}, state, heldout)),
-        record={"training": story, "notes": list(source.notes)},
-    )
-    detector = calibrate(
-        detector,
-        holdout.heldout,
-        fpr=config.calibration.fpr,
-        how=holdout.how,
-        regions_per_image=holdout.regions_per_image,
-    )
-    detector.save(workdir / "detector")
+    variables = jax.device_get(method.finish(frozen, state, heldout))
+
+    def calibrate_and_save() -> None:
+        detector = Detector(
+            config,
+            channels=images.channels,
+            variables=variables,
+            record={"training": story, "notes": list(source.notes), "pretrained": origin}
+            | {"learnt_from": known_again(raw, kept=source.train, but=holdout.heldout)},
+        )
+        calibrated = calibrate(
+            detector,
+            holdout.heldout,
+            fpr=config.calibration.fpr,
+            how=holdout.how,
+            regions_per_image=holdout.regions_per_image,
+            of_regions=any(record.load_roi for record in raw),
+        )
+        calibrated.with_part(part).save(workdir / "detector")
+
+    with meshes.stopping_together() as stop:
+        meshes.on_first_host(calibrate_and_save)
+        logger.info("detector: %s", workdir / "detector")
+        detector = load(workdir / "detector")
+        meshes.stop_together(stop)
     return detector
 
 
-def main() -> int | None:
+def _evaluate_once(workdir: Path) -> None:
+    if meshes.agreed(all((workdir / name).is_file() for name in ("metrics.json", "report.html"))):
+        logger.info("the run in %s is complete; see %s", workdir, workdir / "report.html")
+    else:
+        evaluate.evaluate_workdir(workdir)
+
+
+def main() -> None:
     """The command."""
     keep_compiled()
     meshes.initialize_distributed()
+    signal.signal(signal.SIGTERM, stopping.requeue)  # JAX's own handler would only take note
+    if not meshes.is_first_host():
+        logger.setLevel(logging.WARNING)  # the first host tells how it goes
     workdir = Path(_WORKDIR.value)
     # ml_collections reports a missing file only when a field is first asked for.
-    path, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    check_file(path)
+    check_file(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
     train(_CONFIG.value, workdir, profile=_PROFILE.value)
-    if _STOP_AFTER.value == "train":
-        return None
-    if (workdir / "metrics.json").is_file() and (workdir / "report.html").is_file():
-        logger.info("the run in %s is complete; see %s", workdir, workdir / "report.html")
-        return None
-    evaluate.evaluate_workdir(workdir)
-    return None
+    if _STOP_AFTER.value != "train":
+        _evaluate_once(workdir)
 
 
 if __name__ == "__main__":
@@ -338,7 +345,6 @@ if __name__ == "__main__":
     flags.mark_flag_as_required("config")
     _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
     _PROFILE = flags.DEFINE_bool("profile", False, "Profile a few steps to WORKDIR/profile.")
-    _STOP_AFTER = flags.DEFINE_enum(
-        "stop_after", "", ["", "train"], "`train` leaves out the evaluation."
-    )
-    cli.run(main)
+    _STOP_AFTER = flags.DEFINE_enum("stop_after", "", ["", "train"], "train: do not evaluate.")
+    with meshes.ending_at_once():
+        cli.run(main)

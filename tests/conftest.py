@@ -26,3 +26,14 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images at {folder}")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Lets go of compiled programs after each file of tests.
+
+    Each is some ten mappings of memory, of which Linux gives a process 65,530: with more, the
+    compiler crashes.
+    """
+    yield
+    jax.clear_caches()

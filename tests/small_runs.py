@@ -1,6 +1,10 @@
 """Small runs for tests: a config shrunk to seconds, and what two runs have to agree on."""
 
+import csv
+import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -46,3 +50,16 @@ def only_devices(monkeypatch, count: int):
     monkeypatch.setattr(jax, "device_count", lambda: count)
     make_mesh = jax.make_mesh
     monkeypatch.setattr(jax, "make_mesh", lambda *a, **k: make_mesh(*a, devices=devices, **k))
+
+
+def by_command(name, *arguments, cwd=None):
+    """What `python -m recon_ad.NAME` says, and its exit status."""
+    return subprocess.run(
+        [sys.executable, "-m", f"recon_ad.{name}", *map(str, arguments)],
+        capture_output=True, text=True, check=False, cwd=cwd,
+    )  # fmt: skip
+
+
+def table(path: Path):
+    """The rows of a CSV file."""
+    return list(csv.DictReader(io.StringIO(path.read_text())))

@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from small_runs import small_config
 
 from recon_ad.methods import build_method
-from recon_ad.models.bergmann import BergmannAE
+from recon_ad.models.bergmann import LOG_VARIANCE, BergmannAE, BergmannVAE, Decoder
 
 # The paper's table: channels, side of the kernel, stride. The code's layer covers what is left.
 ENCODER = [
@@ -30,6 +31,9 @@ def test_has_the_tables_number_of_parameters():
     variables = jax.eval_shape(BergmannAE((128, 128), 1, 100).init, jax.random.key(0), image)
     found = sum(p.size for p in jax.tree.leaves(variables))
     assert found == expected == 1_050_565
+    code = jax.ShapeDtypeStruct((1, 100), jnp.float32)
+    vae = jax.eval_shape(BergmannVAE((128, 128), 1, 100).init, jax.random.key(0), image, code)
+    assert sum(p.size for p in jax.tree.leaves(vae)) == expected + 2048 * 100 + 100
 
 
 def leaky(x):
@@ -107,3 +111,45 @@ def test_the_signal_keeps_its_spread_in_the_encoder_and_ends_near_gray():
     assert 0.5 < min(spreads) < max(spreads) < 1.5
     reconstructions = jax.jit(method.reconstruct)({"params": params}, images)
     assert np.abs(reconstructions - 0.5).max() < 0.05
+
+
+def test_their_vae_draws_its_code_and_shows_the_mean():
+    config = small_config("configs/bergmann2019.py:method=vae,smoke", **{"method.n_z": 5})
+    method = build_method(config, channels=1)
+    images = jax.random.uniform(jax.random.key(0), (2, 32, 32, 1))
+    state = method.init(jax.random.key(1), images)
+    model = BergmannVAE((32, 32), 1, 5)
+    variables = method.finish({}, state, ())
+    noise = jax.random.normal(jax.random.key(2), (2, 5))
+    out = model.apply(variables, images, noise)
+    np.testing.assert_allclose(
+        out["code"], out["mean"] + jnp.exp(out["log_variance"] / 2) * noise, rtol=1e-6
+    )
+    assert float(jnp.max(jnp.abs(out["log_variance"] + 5))) < 3  # begins near log σ² = −5
+    still = model.apply(variables, images, jnp.zeros((2, 5)))
+    np.testing.assert_allclose(method.encode(variables, images), still["mean"], rtol=1e-5)
+    np.testing.assert_allclose(
+        method.reconstruct(variables, images), still["reconstruction"], rtol=1e-5
+    )
+
+
+def test_their_vae_paints_the_drawn_code_in_training():
+    config = small_config("configs/bergmann2019.py:method=vae,smoke", **{"method.n_z": 5})
+    method = build_method(config, channels=1)
+    images = jax.random.uniform(jax.random.key(0), (2, 32, 32, 1))
+    state = jax.jit(method.init)(jax.random.key(1), images)
+    head = state.params["encoder"][LOG_VARIANCE]
+    head["bias"] = jnp.full_like(head["bias"], 2.0)  # so much noise that it shows
+    key = jax.random.key(2)
+    noise = jax.random.normal(key, (2, 5))
+    out = jax.jit(BergmannVAE((32, 32), 1, 5).apply)({"params": state.params}, images, noise)
+    decode = jax.jit(Decoder((32, 32), 1).apply)
+    drawn, mean = (
+        np.asarray(decode({"params": state.params["decoder"]}, out[name]), np.float64)
+        for name in ("code", "mean")
+    )
+    np.testing.assert_allclose(out["reconstruction"], drawn, rtol=1e-5)
+    _, metrics = jax.jit(method.train_step)(state, images, key)
+    error, without = (((np.asarray(images) - x) ** 2).mean() for x in (drawn, mean))
+    assert float(metrics["squared_error"][0]) == pytest.approx(2 * error, rel=1e-5)
+    assert abs(error - without) > 3e-4 * error  # or either would do

@@ -8,7 +8,7 @@ import pytest
 from configs import default
 from recon_ad.errors import UserError
 from recon_ad.methods import base, build_method
-from recon_ad.models.cae import CAE, SLOPE
+from recon_ad.models.cae import CAE, SLOPE, START, VAE
 
 
 def small_config(variant="synthetic", size=32):
@@ -191,3 +191,12 @@ def test_gradients_are_finite_on_constant_images():
         state = method.init(jax.random.key(1), images)
         state, _ = method.train_step(state, images, jax.random.key(0))
         assert all(np.isfinite(p).all() for p in jax.tree.leaves(state.params))
+
+
+def test_a_vaes_codes_begin_nearly_without_noise():
+    model = VAE("synthetic", (32, 32), 1, 10)
+    images = jax.random.uniform(jax.random.key(0), (4, 32, 32, 1))
+    noise = jnp.zeros((4, 10))
+    out = model.apply(model.init(jax.random.key(1), images, noise), images, noise)
+    # The last layer's weights add a little to its bias.
+    np.testing.assert_allclose(out["log_variance"], START, atol=0.5)

@@ -1,8 +1,7 @@
 """evaluate, predict, calibrate, fit and load as a user calls them."""
 
-import csv
-import io
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -12,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
-from small_runs import small_config
+from small_runs import by_command, small_config, table
 
 import recon_ad
 from recon_ad import evaluate, export
 from recon_ad import train as trainer
-from recon_ad.data import synthetic_source
+from recon_ad.data import Record, synthetic_source
 from recon_ad.data.decode import decode_image
+from recon_ad.data.source import KNOWN, digest, known_again
 from recon_ad.data.synthetic import write_folder
 from recon_ad.detector import load
 from recon_ad.errors import UserError
@@ -40,17 +40,6 @@ def run(tmp_path_factory):
     trainer.train(config, workdir)
     evaluate.evaluate_workdir(workdir)
     return workdir
-
-
-def command(name, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", f"recon_ad.{name}", *map(str, arguments)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
-def table(path):
-    return list(csv.DictReader(io.StringIO(path.read_text())))
 
 
 def test_metrics_have_every_key_and_are_those_of_the_scores_and_maps(run):
@@ -159,7 +148,7 @@ def test_a_broken_test_image_stops_by_name_or_is_left_out_with_a_note(folder, tm
 
 
 def test_a_workdir_without_a_detector_is_told_to_train(tmp_path):
-    result = command("evaluate", "--workdir", tmp_path)
+    result = by_command("evaluate", "--workdir", tmp_path)
     assert result.returncode == 2
     assert "train first" in result.stderr
     assert "Traceback" not in result.stderr
@@ -173,7 +162,7 @@ def test_predict_judges_a_folder_with_a_broken_file(run, folder, tmp_path):
     Image.fromarray(good).save(images / "sub" / "b.jpg")
     (images / "broken.png").write_bytes(b"no image")
     (images / ".hidden.png").write_bytes(b"no image")
-    result = command(
+    result = by_command(
         "predict", "--detector", run / "detector", "--input", images, "--output", tmp_path / "out"
     )
     assert result.returncode == 3, result.stderr
@@ -193,7 +182,7 @@ def test_predict_judges_a_folder_with_a_broken_file(run, folder, tmp_path):
 
 def test_predict_judges_one_file_and_exits_with_zero(run, folder, tmp_path):
     file = folder / "test" / "good" / "001.png"
-    result = command(
+    result = by_command(
         "predict", "--detector", run / "detector", "--input", file, "--output", tmp_path
     )
     assert result.returncode == 0, result.stderr
@@ -203,7 +192,7 @@ def test_predict_judges_one_file_and_exits_with_zero(run, folder, tmp_path):
 @pytest.mark.parametrize("given", ["missing", "empty"])
 def test_predict_says_when_there_is_nothing_to_judge(run, tmp_path, given):
     (tmp_path / "empty").mkdir()
-    result = command(
+    result = by_command(
         "predict", "--detector", run / "detector", "--input", tmp_path / given,
         "--output", tmp_path / "out",
     )  # fmt: skip
@@ -211,10 +200,40 @@ def test_predict_says_when_there_is_nothing_to_judge(run, tmp_path, given):
     assert str(tmp_path / given) in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--onnx", "model.txt"], "model.txt is no exported model"),
+        (["--onnx", "."], ". is no exported model"),
+        (["--detector", "{run}/detector", "--runtime", "openvino"], "--runtime is for --onnx"),
+        (["--detector", "{run}/model.onnx"], "is not a detector directory"),
+    ],
+)
+def test_predict_takes_either_form_of_a_detector_by_its_own_flag(run, tmp_path, flags, says):
+    flags = [flag.replace("{run}", str(run)) for flag in flags]
+    done = by_command("predict", *flags, "--input", run, "--output", tmp_path / "o")
+    assert done.returncode == 2
+    assert says in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--config.nofield=3", "no field nofield. See configs/default.py"),
+        ("--config.tran.steps=3", "no field tran. Did you mean train"),
+        ("--config.train.step=3", "no field step. Did you mean steps"),
+    ],
+)
+def test_a_field_that_no_config_has_is_told(tmp_path, flag, says):
+    done = by_command("train", "--config", "configs/demo.py", "--workdir", tmp_path / "w", flag)
+    assert done.returncode == 2
+    assert says in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 def test_calibrate_sets_other_thresholds_without_training(run, folder, tmp_path):
     detector = load(run / "detector")
     detector.save(tmp_path / "d")
-    result = command(
+    result = by_command(
         "calibrate", "--detector", tmp_path / "d", "--normals", folder / "test" / "good",
         "--fpr", 0.25,
     )  # fmt: skip
@@ -224,6 +243,44 @@ def test_calibrate_sets_other_thresholds_without_training(run, folder, tmp_path)
                     if not r.anomalous)  # fmt: skip
     assert again.thresholds.image == pytest.approx(scores[3], rel=1e-6)  # ⌈5 · 0.75⌉ = 4th
     assert again.record["calibration"]["images"] == 4
+    assert "trained on" not in result.stderr
+    assert "evaluate and export it again" in result.stderr
+
+
+def test_calibrating_with_images_that_were_trained_on_is_told(run, folder, tmp_path):
+    shutil.copytree(run / "detector", tmp_path / "run/detector")
+    (tmp_path / "run/metrics.json").write_text("{}")
+    images = tmp_path / "images"
+    shutil.copytree(folder / "test/good", images)
+    for i, file in enumerate(sorted((folder / "train/good").iterdir())[:3]):
+        shutil.copy(file, images / f"copy{i}.png")
+    arguments = ("--detector", tmp_path / "run/detector", "--normals", images)
+    done = by_command("calibrate", *arguments)
+    assert done.returncode == 0, done.stderr
+    # Of the four, the end of each was held out.
+    assert "3 of the 7 images are some that the detector was trained on (copy0.png" in done.stderr
+    assert f"as it was ({tmp_path / 'run/metrics.json'})" in done.stderr
+
+
+def test_held_out_images_are_none_that_were_trained_on():
+    records = [Record(f"{i}.png", lambda i=i: np.full((2, 2, 1), i, np.uint8)) for i in range(9)]
+    known = known_again(records, kept=records[:8], but=records[:2])
+    assert known == [digest(record.load()) for record in records[2:8]]
+    assert len(known_again(records * 200, kept=records, but=())) == KNOWN == 1000
+    images = [np.full((64, 64, 1), i, np.uint8) for i in range(12)]
+    detector = recon_ad.fit(images, small_config("configs/folder.py:smoke"))
+    assert len(detector.record["learnt_from"]) == 12 - detector.record["calibration"]["images"] < 12
+
+
+def test_evaluation_names_what_it_wrote(run, caplog):
+    with caplog.at_level(logging.INFO, "recon_ad"):
+        evaluate.evaluate_workdir(run)
+    (told,) = [message for message in caplog.messages if message.startswith("written to")]
+    for name in ("report.html", "metrics.json", "scores.csv", "model.onnx", "model.tail.onnx"):
+        assert (run / name).is_file() and name in told
+    with caplog.at_level(logging.INFO, "recon_ad"):
+        evaluate.evaluate_workdir(run, export=False)
+    assert "model.onnx" not in caplog.messages[-1]
 
 
 def test_fit_takes_arrays_or_a_folder_and_load_opens_what_it_made(folder, tmp_path):
@@ -272,7 +329,7 @@ def test_regions_of_interest_hold_from_training_to_prediction(tmp_path, folder):
     again = json.loads((tmp_path / "run/metrics.json").read_text())
     for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_calibrated", "patch_auroc"):
         assert again[key] == inside[key]
-    done = command(
+    done = by_command(
         "predict", "--detector", tmp_path / "run/detector", "--input", data / "test/elastic",
         "--output", tmp_path / "out", "--roi", data / "roi.png",
     )  # fmt: skip
@@ -281,7 +338,7 @@ def test_regions_of_interest_hold_from_training_to_prediction(tmp_path, folder):
     for row in table(tmp_path / "run/scores.csv"):
         if row["defect"] == "elastic":
             assert rows[row["path"].split("/")[-1]] == pytest.approx(float(row["score"]), rel=1e-6)
-    done = command(
+    done = by_command(
         "predict", "--detector", tmp_path / "run/detector", "--input", data / "test/elastic",
         "--output", tmp_path / "out", "--roi", data / "gone.png",
     )  # fmt: skip
@@ -290,7 +347,7 @@ def test_regions_of_interest_hold_from_training_to_prediction(tmp_path, folder):
 
 def test_a_region_of_interest_that_fits_no_image_is_told(run, folder, tmp_path):
     (tmp_path / "roi").mkdir()
-    done = command(
+    done = by_command(
         "predict", "--detector", run / "detector", "--input", folder / "test/elastic",
         "--output", tmp_path / "out", "--roi", tmp_path / "roi",
     )  # fmt: skip
@@ -302,7 +359,7 @@ def test_the_commands_own_output_is_not_judged(run, folder, tmp_path):
     shutil.copytree(folder / "test/elastic", images)
     for _ in range(2):
         arguments = ("--detector", run / "detector", "--input", images, "--output", images / "out")
-        done = command("predict", *arguments)
+        done = by_command("predict", *arguments)
         assert done.stdout.startswith("4 images: "), done.stdout
 
 
@@ -312,11 +369,22 @@ def test_a_name_that_is_no_utf8_is_written_escaped(run, folder, tmp_path):
     name = os.fsdecode(b"bad\xff.png")
     shutil.copy(next((folder / "test/elastic").iterdir()), images / name)
     arguments = ("--detector", run / "detector", "--input", images, "--output", tmp_path / "out")
-    done = command("predict", *arguments)
+    done = by_command("predict", *arguments)
     assert done.returncode == 0, done.stderr
     (line,) = (tmp_path / "out/predictions.jsonl").read_text().splitlines()
     assert json.loads(line)["path"] == name
     assert "bad\\udcff.png" in (tmp_path / "out/predictions.csv").read_text()
+
+
+def test_a_terminal_that_cannot_show_a_name_is_told_it_escaped(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    (tmp_path / "größe.png").write_bytes(b"no image")
+    done = by_command(
+        "predict", "--detector", run / "detector", "--input", tmp_path / "größe.png",
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "1 not judged" in done.stdout and "gr\\xf6\\xdfe.png: " in done.stdout
 
 
 def test_evaluating_on_a_folder_without_test_images_keeps_the_results(run, folder):

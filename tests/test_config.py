@@ -4,12 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from recon_ad.config import RULES, check_config, differences, flatten, load_config, parse_arg
+from recon_ad.config import (
+    CLASSIFIER_RULES,
+    RULES,
+    check_config,
+    differences,
+    flatten,
+    load_config,
+    parse_arg,
+)
 from recon_ad.errors import UserError
 from recon_ad.ops.scores import SCORES
 from recon_ad.train import train
 
-CONFIGS = sorted(p for p in Path("configs").glob("*.py") if p.stem not in ("__init__", "default"))
+# Of runs: not what all share, nor what is of classify.
+CONFIGS = sorted(
+    p for p in Path("configs").glob("*.py") if p.stem not in ("__init__", "default", "classifier")
+)
 
 
 def test_arguments_take_their_defaults_types():
@@ -68,6 +79,18 @@ def test_unusable_values_are_found_before_training(field, value, tmp_path):
 
 def test_the_rules_name_fields_that_exist():
     assert RULES.keys() <= flatten(load_config("configs/demo.py").to_dict()).keys()
+
+
+def test_the_classifiers_config_follows_its_rules():
+    config = load_config("configs/classifier.py:features=encoder,weights=FILE,seed=3")
+    assert (config.features, config.encoder.weights, config.seed) == ("encoder", "FILE", 3)
+    assert CLASSIFIER_RULES.keys() <= flatten(config.to_dict()).keys()
+    check_config(config, CLASSIFIER_RULES)
+    for field, value in (("features", "sift"), ("folds", 2), ("threshold", 1.0), ("hidden", 0)):
+        wrong = load_config("configs/classifier.py")
+        wrong.update_from_flattened_dict({field: value})
+        with pytest.raises(UserError, match=f"config.{field} is "):
+            check_config(wrong, CLASSIFIER_RULES)
 
 
 def test_the_scores_that_are_allowed_are_those_there_are():

@@ -15,7 +15,9 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from test_classifier import with_classifier
 from test_detector import make_detector
+from test_export import make_detector as classifiable
 
 from recon_ad import export
 from recon_ad.data.decode import decode_image
@@ -199,11 +201,36 @@ def test_it_judges_and_draws_as_python_does(name, program, images, tmp_path):
         np.testing.assert_array_equal(drawn, expected, err_msg=name)
     for path in BROKEN:
         assert ours.rows[path]["error"].startswith(f"{images / path}: ")
-    assert ours.out.splitlines()[-1].startswith(f"{len(ours.rows)} images: ")
+    said, expected = (
+        [line for line in run.out.replace(str(tmp_path / who), "OUT").splitlines() if "OUT" in line]
+        for run, who in ((ours, "ours"), (theirs, "theirs"))
+    )
+    assert said == expected and len(said) == 2  # how many are what, and how many more are broken
+    broken = len(ours.rows) - len(judged)
+    assert f", {broken} not judged; " in said[0]
     lines = (tmp_path / "ours/predictions.jsonl").read_text().splitlines()
     for line, row in zip(map(json.loads, lines), ours.rows.values(), strict=True):
         assert line["path"] == row["path"] and line["error"] == (row["error"] or None)
         assert line["score"] == (float(row["score"]) if row["score"] else None)
+
+
+@pytest.mark.parametrize("features", ["hu", "encoder"])
+def test_it_classifies_as_python_does(features, program, images, tmp_path):
+    detector = with_classifier(classifiable(), features)
+    model = tmp_path / "M.onnx"
+    pictures = [noise(50, 70), noise(60, 33)]
+    assert export.export(detector, model, pictures, dtype="float32")["passed"]
+    ours = by_cpp(program, model, images, tmp_path / "ours")
+    theirs = by_python(model, images, tmp_path / "theirs")
+    same_rows(ours, theirs)
+    judged = [(ours.rows[path], row) for path, row in theirs.rows.items() if not row["error"]]
+    assert {row["anomalous"] for row, _ in judged} == {"true", "false"}
+    for row, expected in judged:
+        np.testing.assert_allclose(
+            float(row["defect_probability"]), float(expected["defect_probability"]), atol=1e-6
+        )
+    for path in BROKEN:
+        assert ours.rows[path]["defect_probability"] == ""
 
 
 # Sorted by code points, as which Python puts a byte that is no UTF-8 before U+E123.

@@ -220,12 +220,26 @@ def damaged(path, kind):
         described.write_text(json.dumps(text | {"tensors": None}))
     elif kind == "empty config":
         described.write_text(json.dumps(text | {"config": {}}))
+    elif kind == "other channels":
+        described.write_text(json.dumps(text | {"channels": 2}))
+    elif kind == "a threshold that is a word":
+        text["thresholds"]["image"] = "x"
+        described.write_text(json.dumps(text))
+    elif kind in ("another patch size", "an unknown score", "an unknown method"):
+        part, name, value = {
+            "another patch size": ("data", "patch_size", 64),
+            "an unknown score": ("inference", "score", "foo"),
+            "an unknown method": ("method", "name", "foo"),
+        }[kind]
+        text["config"][part][name] = value
+        described.write_text(json.dumps(text))
 
 
 @pytest.mark.parametrize(
     "kind",
     ["no tensors", "cut tensors", "not json", "another tensor's shape", "another format",
-     "no tensors named", "empty config", "no thresholds"],
+     "no tensors named", "empty config", "no thresholds", "other channels",
+     "a threshold that is a word", "another patch size", "an unknown score", "an unknown method"],
 )  # fmt: skip
 def test_damaged_detectors_are_refused_by_name(detector, tmp_path, kind):
     detector.save(tmp_path / "d")

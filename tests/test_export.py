@@ -16,7 +16,7 @@ from recon_ad import deployed, export, exporting, parity
 from recon_ad.detector import Detector
 from recon_ad.errors import UserError
 from recon_ad.inference import UNCALIBRATED, Thresholds
-from recon_ad.methods import METHODS, build_method
+from recon_ad.methods import METHODS, ON_FEATURES, build_method
 from recon_ad.ops.scores import SCORES
 
 SIDE = 32  # of the tiles
@@ -25,12 +25,20 @@ SIDE = 32  # of the tiles
 def make_detector(method="cae", *, channels=1, quantile=0.9, **fields):
     """Random weights, with thresholds that some of the images are above of."""
     spec = f"configs/folder.py:method={method},smoke"
-    config = small_config(spec, **({"inference.stride": 16, "data.channels": channels} | fields))
+    config = small_config(
+        spec,
+        **({"inference.stride": 16, "data.channels": channels, "train.batch_size": 4} | fields),
+    )
     built = build_method(config, channels=channels)
     size = config.data.patch_size
     example = np.random.default_rng(1).random((4, size, size, channels), np.float32)
-    state = jax.jit(built.init)(jax.random.key(0), example)
-    variables = built.finish({}, state, [example])
+    frozen, _ = built.pretrained()
+    batch = jax.jit(built.prepare)(frozen, example)
+    state = jax.jit(built.init)(jax.random.key(0), batch)
+    if method == "knn":  # its memory is filled by training
+        for i in range(config.train.steps):
+            state, _ = jax.jit(built.train_step)(state, batch, jax.random.key(i))
+    variables = built.finish(frozen, state, [example])
     raw = Detector(config, channels=channels, variables=variables)
     predictions = [raw.predict(image) for image in pictures(channels=channels)]
     pixels = np.concatenate([p.anomaly_map.ravel() for p in predictions])
@@ -57,14 +65,16 @@ def exported(tmp_path_factory):
     return detector, path
 
 
-def same(ours, theirs):
+def same(ours, theirs, *, decided=True):
     # Rounding of float32 in another order of operations, on maps of about 0.1 to 1.
     np.testing.assert_allclose(theirs.score, ours.score, rtol=1e-5)
-    np.testing.assert_allclose(theirs.anomaly_map, ours.anomaly_map, atol=1e-5)
-    np.testing.assert_allclose(theirs.reconstruction, ours.reconstruction, atol=1e-5)
-    assert theirs.label == ours.label
+    np.testing.assert_allclose(theirs.anomaly_map, ours.anomaly_map, rtol=2e-6, atol=1e-5)
+    if ours.reconstruction is not None:
+        np.testing.assert_allclose(theirs.reconstruction, ours.reconstruction, atol=1e-5)
     assert theirs.mask.dtype == bool
-    assert np.count_nonzero(theirs.mask != ours.mask) <= 1e-3 * ours.mask.size
+    if decided:  # features of noise are all as anomalous: there parity alone tells what is too near
+        assert theirs.label == ours.label
+        assert np.count_nonzero(theirs.mask != ours.mask) <= 1e-3 * ours.mask.size
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -76,13 +86,14 @@ def test_every_method_passes_in_both_runtimes(method, tmp_path):
         "1 tile at once", "2 tiles at once", "7 tiles at once", "images",
     ]  # fmt: skip
     written = json.loads((tmp_path / "M.parity.json").read_text())
-    assert written["groups"]["images"]["label"] == {
-        "compared": 4, "differ": 0, "too_near_to_tell": 0, "passed": True,
-    }  # fmt: skip
+    label = written["groups"]["images"]["label"]
+    assert (label["compared"], label["differ"], label["passed"]) == (4, 0, True)
+    if method not in ON_FEATURES:  # to which noise is all the same
+        assert label["too_near_to_tell"] == 0
     for runtime in deployed.RUNTIMES:
         model = recon_ad.load(tmp_path / "M.onnx", runtime=runtime)
         for image in pictures():
-            same(detector.predict(image), model.predict(image))
+            same(detector.predict(image), model.predict(image), decided=method not in ON_FEATURES)
         assert model.predict(pictures()[0]).mask.any()
 
 
@@ -220,7 +231,7 @@ def test_the_command_ends_with_1_where_it_refuses(tmp_path):
 
 
 def test_difference_and_agreement_are_counted():
-    found = parity.Differences(1.0)
+    found = parity.Differences(1.0, 1e-4)
     found.add(np.zeros(4), np.array([0, 0, 0.00005, -0.0001]))
     assert found.described() == {
         "max": 1e-4, "mean": pytest.approx(3.75e-5), "max_share_of_scale": 1e-4, "passed": True,
@@ -231,7 +242,7 @@ def test_difference_and_agreement_are_counted():
     assert not found.described()["passed"]
     found.add(np.zeros(1), np.array([np.nan]))
     assert not found.described()["passed"] and found.described()["max"] is None
-    agreement = parity.Agreement(1.0)
+    agreement = parity.Agreement(1.0, 1e-4)
     agreement.add(np.array([0.5, 0.99995, 1.5]), np.array([0, 0, 1]), np.array([0, 1, 0]))
     assert agreement.described() == {
         "compared": 3, "differ": 1, "too_near_to_tell": 1, "passed": False,
@@ -259,6 +270,22 @@ def test_wrong_files_end_in_a_sentence(exported, tmp_path, runtime):
     tail.write_bytes(deployed.tail_path(tmp_path / "other.onnx").read_bytes())
     with pytest.raises(UserError, match="of two exports"):
         deployed.load(there, runtime=runtime)
+
+
+def test_metadata_with_holes_end_in_a_sentence(exported, tmp_path):
+    _, path = exported
+    tail = deployed.tail_path(tmp_path / "M.onnx")
+    tail.write_bytes(deployed.tail_path(path).read_bytes())
+    for change in ({"layout": None}, {"stride": "sixteen,16"}, {"image_threshold": "x"}):
+        model = onnx.load(path)
+        facts = {p.key: p.value for p in model.metadata_props}
+        facts |= {f"{deployed.PREFIX}{name}": value for name, value in change.items()}
+        onnx.helper.set_model_props(model, {k: v for k, v in facts.items() if v is not None})
+        onnx.save(model, tmp_path / "M.onnx")
+        with pytest.raises(UserError, match=r"M\.onnx: its metadata are damaged"):
+            deployed.load(tmp_path / "M.onnx")
+    with pytest.raises(UserError, match=r"give M\.onnx"):
+        deployed.load(tail)
 
 
 def test_wrong_images_end_in_a_sentence(exported):
@@ -295,7 +322,7 @@ def test_an_exported_model_judges_files_without_jax(exported, tmp_path):
     block = (
         "import sys, runpy; sys.path.insert(0, '.'); "
         "sys.modules.update(dict.fromkeys(('jax', 'flax', 'orbax', 'grain', 'ml_collections', "
-        "'optax', 'safetensors', 'tensorflow_datasets'))); "
+        "'optax', 'tensorflow_datasets'))); "
         "runpy.run_module('recon_ad.predict', run_name='__main__')"
     )
     given = ["--onnx", path, "--input", tmp_path / "in", "--output", tmp_path / "out"]
@@ -306,3 +333,25 @@ def test_an_exported_model_judges_files_without_jax(exported, tmp_path):
     rows = (tmp_path / "out/predictions.csv").read_text().splitlines()
     assert len(rows) == 6 and "broken.png" in rows[-1]
     assert len(list((tmp_path / "out/overlays").iterdir())) == 4
+
+
+SIGNALLED = """
+import gc, os, signal, sys
+from pathlib import Path
+from recon_ad import deployed
+
+detectors = [deployed.load(Path(sys.argv[1]), runtime=sys.argv[2]) for _ in range(2)]
+while detectors:
+    detectors.pop(0)
+    gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize("runtime", deployed.RUNTIMES)
+def test_signals_are_heard_when_models_were_let_go_of(exported, runtime):
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, exported[1], runtime], capture_output=True, check=False
+    )
+    assert done.returncode == 75, done.stderr

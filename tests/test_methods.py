@@ -1,4 +1,4 @@
-"""Every method against its formulas in NumPy, and every method through the same trainer."""
+"""Every method on pixels against its formulas in NumPy."""
 
 import functools
 
@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import losses, only_devices, small_config
+from small_runs import small_config
 
-from recon_ad import train as trainer
 from recon_ad.config import load_config
 from recon_ad.errors import UserError
-from recon_ad.methods import METHODS, aae, build_method, vae
+from recon_ad.methods import METHODS, WITH_ENCODER, aae, build_method, vae
 from recon_ad.models.cae import VAE, Critic
 from recon_ad.models.dae import ResidualAE
 
 PATCH = (4, 32, 32, 2)
+ON_PIXELS = [name for name in METHODS if name not in WITH_ENCODER]
 
 
 def config_of(method, **fields):
@@ -100,7 +100,7 @@ def test_the_ssim_loss_is_one_minus_the_mean_over_windows_inside(name):
     assert mean_of_loss(measured) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ON_PIXELS)
 def test_the_heldout_loss_leaves_padding_out(name):
     method, state, images = started(name)
     mask = jnp.array([True, True, True, False])
@@ -240,7 +240,8 @@ def test_the_encoder_follows_the_critic_and_the_decoder_does_not(regularised):
     shift = np.abs(
         np.asarray(ours["encoder"]["lin2"]["bias"] - alone.params["encoder"]["lin2"]["bias"])
     )
-    assert np.median(shift) == pytest.approx(1e-3, rel=0.1)  # a step of Adam
+    step = 1e-3 * config_of("aae").method.encoder_rate  # of Adam
+    assert np.median(shift) == pytest.approx(step, rel=0.1)
 
 
 def test_the_regularisation_brings_the_codes_moments_near_the_priors():
@@ -317,7 +318,7 @@ def test_the_residual_network_takes_any_shape(shape):
     assert np.isfinite(out["reconstruction"]).all()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ON_PIXELS)
 def test_gradients_are_finite_on_constant_images(name):
     for value in (0.0, 1.0):
         method, state, images = started(name)
@@ -325,47 +326,11 @@ def test_gradients_are_finite_on_constant_images(name):
         assert all(np.isfinite(p).all() for p in jax.tree.leaves(state.params))
 
 
-@pytest.fixture(scope="module", params=METHODS)
-def trained(request, tmp_path_factory):
-    """A finished smoke run of each method."""
-    workdir = tmp_path_factory.mktemp(request.param)
-    trainer.train(config_of(request.param), workdir)
-    return request.param, workdir
-
-
-def tensors(workdir):
-    return (workdir / "detector" / "variables.safetensors").read_bytes()
-
-
-def test_a_stopped_run_of_each_method_ends_as_the_uninterrupted_one(trained, tmp_path, monkeypatch):
-    name, finished = trained
-
-    class Stopped(Exception):
-        pass
-
-    def stop(done, variables, seconds):
-        if done == 4:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        trainer.train(config_of(name), tmp_path, watch=stop)
-    trainer.train(config_of(name), tmp_path)
-    assert tensors(tmp_path) == tensors(finished)
-    np.testing.assert_array_equal(losses(tmp_path), losses(finished))
-
-
-def test_each_method_learns_on_one_device_as_on_eight(trained, tmp_path, monkeypatch):
-    name, on_eight = trained
-    only_devices(monkeypatch, 1)
-    trainer.train(config_of(name), tmp_path)
-    # Sums over the batch are taken in another order; see test_train for the fifty steps.
-    np.testing.assert_allclose(losses(tmp_path), losses(on_eight), rtol=1e-4)
-
-
 @pytest.mark.parametrize(
     ("method", "field", "value", "says"),
     [
         ("vae", "method.kl_weight", -1.0, "kl_weight"),
+        ("vae", "method.variant", "bergman", "synthetic, industrial, bergmann"),
         ("aae", "method.critic_steps", 0, "critic_steps"),
         ("aae", "method.critic_clip", 0.0, "critic_clip"),
         ("ssim_ae", "ssim.window", 10, "odd"),
@@ -396,5 +361,3 @@ def test_settings_that_do_not_fit_are_refused_by_name(method, field, value, says
 def test_the_papers_configs_build_their_methods(spec):
     config = load_config(f"configs/{spec}")
     assert build_method(config, channels=1).geometry.tile == (config.data.patch_size,) * 2
-    with pytest.raises(UserError, match="scale"):
-        load_config("configs/preste.py:scale=huge")

@@ -41,12 +41,20 @@ def predicted(odd, tmp_path_factory):
     return {row["path"]: row for row in rows}, done, output
 
 
-def test_every_file_has_a_row_and_the_status_tells_of_the_broken_ones(predicted):
+def test_every_file_has_a_row_and_the_status_tells_of_the_broken_ones(predicted, odd):
     rows, done, output = predicted
     assert len(BROKEN) + len(SCORED) > 30
     assert set(rows) == {*BROKEN, *SCORED}
     assert done.returncode == 3
-    assert f"{len(rows)} images: " in done.stdout and f"{len(BROKEN)} not readable" in done.stdout
+    assert f"{len(rows)} images: " in done.stdout
+    assert f" anomalous, {len(BROKEN)} not judged; see " in done.stdout
+    told = [line for line in done.stdout.splitlines() if line.startswith("  ")]
+    # Each begins with its path, once.
+    first = [name for name in rows if name in BROKEN][:5]
+    assert [line.split(": ")[0].strip() for line in told[:-1]] == [
+        str(odd / name) for name in first
+    ]
+    assert f"and {len(BROKEN) - 5} more broken" in told[-1]
     assert "1 other files" in done.stdout
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
     lines = (output / "predictions.jsonl").read_text().splitlines()

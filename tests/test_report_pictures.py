@@ -43,6 +43,8 @@ from recon_ad.report import (
 from recon_ad.report.gallery import LADDER, encode_panels
 from recon_ad.report.pictures import shrink_panel
 
+UNIT = pictures.HeatScale(0.0, 1.0)
+
 
 def test_thirty_large_panels_stay_below_ten_megabytes(tmp_path):
     rng = np.random.default_rng(0)
@@ -64,12 +66,12 @@ def test_pictures_get_smaller_until_they_fit():
     panels = [shrink_panel(panel(height=300, width=600))]
     sizes = []
     for limit in (10**8, 400_000, 150_000, 60_000, 10):
-        encoded, encoding = encode_panels(panels, top=1.0, limit=limit)
+        encoded, encoding = encode_panels(panels, scale=UNIT, limit=limit)
         total = sum(len(picture.data) for picture in encoded[0].values())
         assert total <= limit or encoding == LADDER[-1]
         sizes.append(total)
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 5
-    assert encode_panels(panels, top=1.0, limit=10**8)[1] == LADDER[0]
+    assert encode_panels(panels, scale=UNIT, limit=10**8)[1] == LADDER[0]
 
 
 def test_a_defect_of_one_pixel_survives_shrinking():
@@ -86,7 +88,9 @@ def test_a_defect_of_one_pixel_survives_shrinking():
     page = Page(render_report(Report("t", {}, panels={"g": [one]})))
     image, heat, outlines = (decoded(i["src"]) for i in page.images)
     assert image.shape == heat.shape == outlines.shape == (350, 512, 3)
-    assert tuple(heat[333 // 2, 777 // 2]) == tuple(pictures.heat(np.ones((1, 1)), top=1.0)[0, 0])
+    assert tuple(heat[333 // 2, 777 // 2]) == tuple(
+        pictures.heat(np.ones((1, 1)), scale=UNIT)[0, 0]
+    )
     assert (outlines == pictures.MASK_COLOUR).all(2).sum() >= 9
     assert (outlines == pictures.TRUTH_COLOUR).all(2).sum() >= 9
     assert "shrunk" in page.text
@@ -157,7 +161,7 @@ def test_the_embedded_map_holds_levels_and_truth(long_side):
     one = inspected(3, defect="dent", size=(300, 1100), threshold=0.03)
     small = shrunk(one, Scale((0.02, 0.03, 0.05), 1))
     small = pictures.shrink_further(small, long_side=long_side)
-    (made,), _ = encode_panels([small], top=1.0)
+    (made,), _ = encode_panels([small], scale=UNIT)
     data, shape = made["levels"]
     stored = np.asarray(Image.open(io.BytesIO(data)))
     assert stored.dtype == np.uint8 and stored.shape == shape and max(shape) == long_side
@@ -189,7 +193,7 @@ def test_pixels_that_are_no_numbers_stand_out():
     image[0, 0, 0] = np.nan
     shown = pictures.rgb(image)
     assert tuple(shown[0, 0]) == pictures.NOT_FINITE_IMAGE and tuple(shown[1, 1]) == (255,) * 3
-    heat = pictures.heat(np.array([[np.nan, np.inf, 0.0]]), top=1.0)
+    heat = pictures.heat(np.array([[np.nan, np.inf, 0.0]]), scale=UNIT)
     assert tuple(heat[0, 0]) == pictures.NOT_FINITE_RESIDUAL
     assert heat[0, 1].sum() > heat[0, 2].sum()
 
@@ -198,10 +202,22 @@ def test_one_glaring_panel_does_not_set_the_colour_scale():
     def flat(value):
         return shrink_panel(panel(residual=np.full((40, 60), value, np.float32)))
 
-    assert pictures.heat_top([*[flat(0.5)] * 5, flat(100.0)]) == 0.5
-    assert pictures.heat_top([flat(0.0)]) == 1.0
-    assert pictures.heat_top([flat(np.inf)]) == 1.0
-    assert pictures.heat_top([]) == 1.0
+    assert pictures.heat_scale([*[flat(0.5)] * 5, flat(0.0), flat(100.0)]) == (0.0, 0.5)
+    assert pictures.heat_scale([flat(0.5)]) == (0.0, 0.5)
+    for nothing in ([flat(0.0)], [flat(np.inf)], []):
+        assert pictures.heat_scale(nothing) == (0.0, 1.0)
+
+
+def test_the_colour_scale_begins_where_maps_do():
+    def ramp(low, high):
+        values = np.linspace(low, high, 2400, dtype=np.float32).reshape(40, 60)
+        return shrink_panel(panel(residual=values))
+
+    assert pictures.heat_scale([ramp(0.01, 1.0)]) == (0.0, 1.0)  # of pixels: 0 is no residual
+    assert pictures.heat_scale([ramp(5.0, 9.0), ramp(6.0, 9.0)]) == (5.0, 9.0)
+    assert pictures.heat_scale([ramp(-2.0, -0.5)]) == (-2.0, -0.5)
+    low, high = pictures.heat(np.array([[-2.0, -0.5]]), scale=pictures.HeatScale(-2.0, -0.5))[0]
+    assert high.sum() > low.sum()
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])

@@ -3,24 +3,27 @@
 import io
 import itertools
 import json
+import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
-from small_runs import small_config, without_timings
+from small_runs import by_command, small_config, without_timings
+from vit_reference import make_tensors
 
 from recon_ad import train as trainer
 from recon_ad.data import synthetic_source
+from recon_ad.data.build import build_source
 from recon_ad.data.synthetic import write_folder
 from recon_ad.errors import UserError
 from recon_ad.evaluate import FIGURES
+from recon_ad.pretrained import preset
 from recon_ad.tables import TABLES, run, schneider2022_figures
-from recon_ad.tables.base import Cell, Column, Figure, Table
+from recon_ad.tables.base import Cell, Column, Figure, Made, Table
 from recon_ad.tables.run import run_table
 from recon_ad.tables.schneider2022 import time_to_mark
 
@@ -171,6 +174,45 @@ def test_a_finished_cell_of_another_config_is_refused(finished, tmp_path):
     assert (tmp_path / "tiny.json").read_bytes() == before
 
 
+def test_a_cell_is_finished_though_configs_have_new_fields_since(finished, tmp_path, monkeypatch):
+    content = json.loads((finished / "tiny.json").read_text())
+    for cell in content["cells"]:
+        del cell["config"]["optim"]["warmup"]
+        # What autoencoders do not read, as older versions kept it.
+        cell["config"]["encoder"] = {"blocks": [7]}
+        cell["config"]["method"]["coreset"] = 7
+    (tmp_path / "tiny.json").write_text(json.dumps(content))
+    monkeypatch.setattr(run, "_run", None)  # nothing is run
+    assert len(run_table(TINY, scale="cpu", workdir=tmp_path)) == 2
+
+
+def test_images_that_are_made_from_the_users_are_made_once_and_used(tmp_path, monkeypatch):
+    data, seen = tmp_path / "data", []
+
+    def make(folder, target):
+        seen.append(folder)
+        write_folder(synthetic_source("chess"), target)
+        Image.new("L", (9, 9), 200).save(target / "extra.png")
+
+    write_folder(synthetic_source("noise"), data / "my_set")
+    made = Made("boards", make, {"part.template": "extra.png"})
+    cells = [USERS._replace(made=made, variant=v) for v in ("one", "two")]
+    table = table_of(*cells)
+    looked_at = []
+    monkeypatch.setattr(run, "build_source", lambda c: looked_at.append(c) or build_source(c))
+    first, second = run_table(table, scale="cpu", workdir=tmp_path / "w", data=data)
+    assert seen == [data / "my_set"] and not first.get("reason")
+    folder = tmp_path / "w" / "made" / "boards"
+    assert [c.data.path for c in looked_at] == [str(folder)] * 2
+    assert looked_at[0].part.template == str(folder / "extra.png")
+    # On another machine the files are elsewhere; it is the same run.
+    assert first["config"]["part"]["template"] is True and "path" not in first["config"]["data"]
+    (cell, _) = run_table(table, scale="cpu", workdir=tmp_path / "w", data=data)
+    assert len(seen) == 1 and cell == first and second["variant"] == "two"
+    (cell, _) = run_table(table, scale="cpu", workdir=tmp_path / "other")
+    assert "no --data was given" in cell["reason"]
+
+
 def test_another_scale_or_a_damaged_file_is_refused(finished, tmp_path):
     with pytest.raises(UserError, match="at --scale cpu: choose another"):
         run_table(TINY, scale="paper", workdir=finished)
@@ -191,7 +233,7 @@ def test_images_that_are_not_there_are_null_with_a_reason_until_they_are(tmp_pat
     data = tmp_path / "data"
     data.mkdir()
     (cell,) = run_table(table, scale="cpu", workdir=tmp_path / "w", data=data)
-    assert f"there is none in {data}" in cell["reason"]
+    assert "there is none in the folder of --data" in cell["reason"]
 
     write_folder(synthetic_source("chess"), data / "some" / "My-Set")
     (cell,) = run_table(table, scale="cpu", workdir=tmp_path / "w", data=data)
@@ -204,6 +246,43 @@ def test_images_that_are_not_there_are_null_with_a_reason_until_they_are(tmp_pat
     assert run_table(table, scale="cpu", workdir=tmp_path / "w", data=data) == [cell]
     with pytest.raises(UserError, match="nowhere: there is no such folder"):
         run_table(table, scale="cpu", workdir=tmp_path / "w", data=tmp_path / "nowhere")
+
+
+def test_one_model_of_several_sets_has_a_row_for_each(tmp_path):
+    both = USERS._replace(
+        dataset="all", folders=(), together={"one": ("set_one",), "two": ("set_two",)}
+    )
+    write_folder(synthetic_source("chess"), tmp_path / "data" / "deep" / "set_one")
+    (cell,) = run_table(table_of(both), scale="cpu", workdir=tmp_path / "w", data=tmp_path / "data")
+    assert "there is none of two in the folder of --data" in cell["reason"]
+    write_folder(synthetic_source("noise"), tmp_path / "data" / "set_two")
+    (cell,) = run_table(table_of(both), scale="cpu", workdir=tmp_path / "w", data=tmp_path / "data")
+    assert list(cell["per_category"]) == ["one", "two"]
+    assert "category" not in cell["config"]["data"]
+    rows = (tmp_path / "w" / "tiny.md").read_text()
+    for name in ("one", "two"):
+        auroc = cell["per_category"][name]["image_auroc"]
+        shown = "–" if auroc is None else f"{auroc:.3f}"
+        assert re.search(rf"\| {name} \| cae \| 1 \|.*\| {shown} \|", rows)
+    assert "| all | cae" not in rows
+
+
+def test_weights_are_looked_for_by_the_encoders_name_and_leave_no_path(tmp_path):
+    cell = CHESS._replace(method="knn", config="configs/vit.py", iou_watched=None, paper={})
+    fields = {"encoder.weights": "hub", "encoder.name": "deit_tiny_patch16_224"}
+    table = table_of(cell._replace(fields=fields))
+    (kept,) = run_table(table, scale="cpu", workdir=tmp_path / "w", weights=tmp_path)
+    assert kept["reason"].startswith("there is no deit_tiny_patch16_224 in the folder of --weights")
+    spec = preset("deit_tiny_patch16_224").spec
+    (tmp_path / "deit_tiny_patch16_224").mkdir()
+    safetensors.numpy.save_file(
+        make_tensors(spec), tmp_path / "deit_tiny_patch16_224" / "model.safetensors"
+    )
+    (kept,) = run_table(table, scale="cpu", workdir=tmp_path / "w", weights=tmp_path)
+    assert "reason" not in kept
+    assert "weights" not in kept["config"]["encoder"]
+    assert len(kept["pretrained"]["sha256"]) == 64
+    assert str(tmp_path) not in (tmp_path / "w" / "tiny.json").read_text()
 
 
 def test_images_that_are_broken_are_null_and_the_next_cell_is_run(tmp_path, monkeypatch):
@@ -330,13 +409,6 @@ def test_who_watches_is_called_at_each_evaluation_and_costs_no_training_time(tmp
     assert record["training"]["train_seconds"] == calls[-1][2]
 
 
-def command(*arguments, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-m", "recon_ad.reproduce", *map(str, arguments)],
-        capture_output=True, text=True, check=False, cwd=cwd,
-    )  # fmt: skip
-
-
 def test_bad_flags_end_in_one_sentence(tmp_path):
     root = Path(__file__).parent.parent
     for name, said, cwd in (
@@ -344,7 +416,7 @@ def test_bad_flags_end_in_one_sentence(tmp_path):
         ("mvtec_ad", "the table mvtec_ad needs --data", root),
         ("preste", "no folder configs/ here", tmp_path),
     ):
-        result = command("--table", name, "--workdir", tmp_path, cwd=cwd)
+        result = by_command("reproduce", "--table", name, "--workdir", tmp_path, cwd=cwd)
         assert result.returncode == 2
         assert said in result.stderr
         assert "Traceback" not in result.stderr

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 from scipy import ndimage
-from skimage.metrics import structural_similarity
+from ssim_reference import scikit_image
 
 from recon_ad.ops import ssim
 from recon_ad.ops.ssim import ssim_map
@@ -48,23 +48,6 @@ def reference(x, y, *, data_range=1.0, window=11, kind="gaussian"):
     va, vb, cov = (np.einsum("...kl,...kl,kl->...", p, q, w) for p, q in ((a, a), (b, b), (a, b)))
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     return (2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
-
-
-def scikit_image(x, y, **options):
-    # In float64: in float32 it is itself 1e-4 away from the truth.
-    x, y = (np.asarray(z).astype(np.float64) for z in (x, y))
-    maps = [
-        structural_similarity(
-            *pair,
-            data_range=1.0,
-            channel_axis=-1,
-            full=True,
-            use_sample_covariance=False,
-            **options,
-        )[1]
-        for pair in zip(x, y, strict=True)
-    ]
-    return np.stack(maps)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -45,13 +45,17 @@ NOTHING = np.zeros((20, 20), bool)
 PATCHES = PatchMeans(np.array([0.1, 0.2, 0.3]), np.array([0.25, 0.4]))
 
 
-def summary(rows):
+def judged_part(rows):
     pooled = {}
     for row, pixels in rows:
         if pixels is not None:
             pooled[row.defect] = merge(pooled.get(row.defect, empty_histogram()), pixels)
     good = pooled.pop(GOOD, empty_histogram())
-    return summarize([r for r, _ in rows], Pooled(good, pooled, {}, PATCHES), seed=0, resamples=50)
+    return [r for r, _ in rows], Pooled(good, pooled, {}, PATCHES)
+
+
+def summary(rows):
+    return summarize({"": judged_part(rows)}, seed=0, resamples=50)
 
 
 GOODS = [judged(f"g{i}", GOOD, 0.1 * i, truth=NOTHING, seed=i) for i in range(7)]

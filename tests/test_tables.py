@@ -5,7 +5,8 @@ import pytest
 
 from recon_ad.config import load_config
 from recon_ad.data import synthetic_source
-from recon_ad.tables import TABLES, page, schneider2022_figures
+from recon_ad.methods import build_method
+from recon_ad.tables import TABLES, page, schneider2022_figures, stretches
 from recon_ad.tables.base import Column, Table, figure_of
 from recon_ad.tables.locate import categories, find_category
 from recon_ad.tables.schneider2022 import ranking
@@ -82,6 +83,7 @@ def test_every_cell_has_a_name_of_its_own_and_a_config(name, scale, tmp_path):
     for cell in cells:
         config = load_config(cell.spec)
         config.update_from_flattened_dict(dict(cell.fields))
+        build_method(config, channels=1)
         assert (config.method.name, config.seed) == (cell.method, cell.seed)
         assert bool(cell.paper) == bool(cell.source)
         assert set(cell.paper) <= {c.key for c in table.columns}
@@ -100,7 +102,7 @@ def test_main_cells_come_first_then_seeds_then_ablations():
 
 
 def test_the_patches_shown_are_the_most_damaged_and_a_clean_one():
-    record = schneider2022_figures.first_defective(synthetic_source("chess"))
+    record = stretches.first_defective(synthetic_source("chess"))
     clean, damaged = schneider2022_figures.chosen_patches(record, side=64)
     truth = record.load_mask()
     most = max(
@@ -116,4 +118,22 @@ def test_the_darkest_window_is_found_and_keeps_off_the_excluded():
     image[20:30, 31:41] = 0.2
     excluded = np.zeros(image.shape, bool)
     excluded[10, 10] = True
-    assert schneider2022_figures.darkest_window(image, excluded, side=10) == (20, 31)
+    assert stretches.darkest_window(image, excluded, side=10) == (20, 31)
+
+
+def test_defects_are_held_against_the_darkest_stretch():
+    image = np.full((60, 80, 1), 200, np.uint8)
+    image[10:20, 50:60] = 20  # dark, and no defect
+    truth = np.zeros((60, 80), bool)
+    truth[40:44, 10:14] = truth[40:44, 50:54] = True
+    residual = np.full((60, 80), 0.01, np.float32)
+    residual[10:20, 50:60] = 0.3
+    residual[40:44, 10:14], residual[40:44, 50:54] = 0.5, 0.2
+    seen = stretches.compared(image, truth, residual, side=10)
+    assert seen.dark[10:20, 50:60].all() and seen.dark.sum() == 100
+    np.testing.assert_allclose(sorted(seen.means), [0.2, 0.5], rtol=1e-6)
+    told = stretches.summary(seen)
+    assert (told["defects"], told["above"]) == (2, 1)
+    np.testing.assert_allclose(
+        (told["on_defects"], told["on_dark"], told["elsewhere"]), (0.35, 0.3, 0.01), rtol=1e-5
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -10,6 +11,7 @@ from recon_ad.data.csv_source import csv_source
 from recon_ad.data.folder import folder_source
 from recon_ad.data.granular import granular_source
 from recon_ad.data.riblet import riblet_source
+from recon_ad.data.several import named, several
 from recon_ad.data.source import Source, readable
 from recon_ad.data.synthetic import synthetic_source
 from recon_ad.errors import UserError
@@ -69,11 +71,19 @@ def build_source(config: ConfigDict) -> Source:
     if data.source == "csv":
         source = csv_source(data.path, images=data.images or data.path, channels=channels)
     else:
-        source = folder_source(
+        load = partial(
+            folder_source,
             data.path,
-            category=data.category,
-            channels=channels,
             input_range=given_range(data.input_range),
             on_error=data.on_error,
         )
+        names = named(data.category, Path(data.path))
+        if len(names) == 1:
+            source = load(category=names[0], channels=channels)
+        else:
+            source = several(
+                lambda name, channels: load(category=name, channels=channels),
+                names,
+                channels=channels,
+            )
     return readable(source, on_error=data.on_error)

@@ -24,6 +24,7 @@ from recon_ad.data.decode import SUFFIXES, check_channels, decode_image, stored_
 from recon_ad.data.listing import files_below, images_below, images_in, subfolders
 from recon_ad.data.source import GOOD, Record, Source
 from recon_ad.errors import UserError
+from recon_ad.runtime.progress import told
 
 # In a folder without train/good every image is taken for a good one; these names say otherwise.
 _NOT_GOOD = frozenset(
@@ -168,8 +169,8 @@ def dataset_root(path: Path, category: str) -> Path:
         return root
     if categories and not category:
         raise UserError(
-            f"{path}: holds a folder for each category: choose one with category=, there are "
-            f"{', '.join(categories)}"
+            f"{path}: holds a folder for each category: choose one with category=, several as a+b, "
+            f"or all as *; there are {', '.join(categories)}"
         )
     if (root / "train").is_dir():
         raise UserError(f"{root}: has a folder train but no train/{GOOD}: put good images there")
@@ -260,7 +261,8 @@ def _verified(
         verify = partial(
             _verify, decode=partial(decode, channels=channels), regions=regions, on_error=on_error
         )
-        for file, result in zip(files, pool.map(verify, files), strict=True):
+        reading = told(files, "reading good images")
+        for file, result in zip(reading, pool.map(verify, files), strict=True):
             if isinstance(result, UserError):
                 broken.append(result)
             else:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon_ad.data.source import Record
+from recon_ad.data.source import Record, by_category
 from recon_ad.errors import UserError
 
 _BLOCKS = 4  # more blocks cut more series in two, fewer show less of what varies over time
@@ -28,7 +28,8 @@ class HoldOut(NamedTuple):
       how: one sentence on how they were divided.
       regions_per_image: how many held-out regions make up a whole image, by the pixels that count;
         1 where images are held out whole. An image's score is a maximum, so it is likelier to be
-        high than a region's.
+        high than a region's. Of several categories the largest, so that no one of them has more
+        false alarms than asked for.
     """
 
     train: tuple[Record, ...]
@@ -55,7 +56,8 @@ def split_holdout(
         its first capture group, or the whole match if it has none, says which series the image is
         from. Whole series are held out, evenly spaced over the sorted ones.
       few: with at least this many images, and no `group`, contiguous blocks of the sorted names are
-        held out; with fewer, a region of each image, at the end of its longer side.
+        held out; with fewer, a region of each image, at the end of its longer side. Of several
+        categories each is divided by itself.
       gap: px between an image's training part and its held-out part (one patch).
       min_side: px, the least side of either part (one patch).
 
@@ -68,6 +70,25 @@ def split_holdout(
         raise UserError(f"the hold-out fraction is {fraction}: give a number between 0 and 1")
     if not records:
         raise UserError("there are no good images to hold out from: give at least one")
+    categories = by_category(records)
+    if len(categories) > 1:
+        each = {
+            category: split_holdout(
+                categories[category],
+                fraction=fraction,
+                group=group,
+                few=few,
+                gap=gap,
+                min_side=min_side,
+            )
+            for category in sorted(categories)
+        }
+        return HoldOut(
+            tuple(record for part in each.values() for record in part.train),
+            tuple(record for part in each.values() for record in part.heldout),
+            "; ".join(f"{category}: {part.how}" for category, part in each.items()),
+            max(part.regions_per_image for part in each.values()),
+        )
     ordered = sorted(records, key=lambda record: record.name)
     if group:
         return _by_group(ordered, fraction, group)

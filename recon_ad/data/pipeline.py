@@ -7,23 +7,25 @@ number of hosts. Patches are float32 [p, p, c] in [0, 1].
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, SupportsIndex
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, SupportsIndex
 
 import grain
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, PyTree, Shaped
 
 from recon_ad.data.arrays import resize, to_unit
 from recon_ad.data.source import Record
 from recon_ad.errors import UserError
 from recon_ad.ops import tiles
+from recon_ad.runtime.progress import told
 
 EXAMPLES = 2**31 - 1  # as many as an int32 index tells apart: without end, for any training
 MEBI = 2**20
 # With a region of interest, positions are drawn anew until this share of the patch lies in it.
 INSIDE = 0.5
 DRAWS = 20
+LARGER = 4  # times an image's longer side that a patch may have: the rest is mirrored
 
 
 class Whole(NamedTuple):
@@ -57,6 +59,20 @@ def read_whole(record: Record, *, size: tuple[int, int] | None, patch_size: int)
     return Whole(image, roi, (int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])))
 
 
+def check_fits(records: Sequence[Record], *, size: tuple[int, int] | None, patch_size: int) -> None:
+    """Raises UserError where nearly all of every patch would be mirrored."""
+    longest, where = 0, ""
+    for record in records:
+        side = max(size or record.load().shape[:2])
+        if patch_size <= LARGER * side:
+            return  # the first, as a rule: no other is decoded for this
+        longest, where = max((longest, where), (side, record.name))
+    raise UserError(
+        f"config.data.patch_size is {patch_size}, and the largest good image, {where}, has "
+        f"{longest} px on its longer side: choose a patch that fits into the images."
+    )
+
+
 class Images:
     """The records' images as a random-access sequence.
 
@@ -84,6 +100,7 @@ class Images:
     ):
         if not records:
             raise UserError("no image is left to train on; add good images or hold out fewer.")
+        check_fits(records, size=size, patch_size=patch_size)
         self._records = records
         self._size = size
         self._patch_size = patch_size
@@ -96,7 +113,7 @@ class Images:
     def _keep(self, memory: int, disk: int) -> list[Whole] | None:
         kept: list[Whole] = []
         used = 0
-        for i in range(len(self)):
+        for i in told(range(len(self)), "keeping images"):
             whole = self._read(i)
             used += whole.image.nbytes + (0 if whole.roi is None else whole.roi.nbytes)
             if used > memory:
@@ -110,10 +127,10 @@ class Images:
         kept: list[Whole] = []
         # It has no name, so that a killed run leaves nothing behind.
         with tempfile.TemporaryFile() as file:
-            for i in range(len(self)):
+            for i in told(range(len(self)), "keeping images on the disk"):
                 whole = self._read(i)
-                roi = None if whole.roi is None else _mapped(file, whole.roi)
-                kept.append(Whole(_mapped(file, whole.image), roi, whole.box))
+                roi = None if whole.roi is None else mapped(file, whole.roi)
+                kept.append(Whole(mapped(file, whole.image), roi, whole.box))
                 if file.tell() > disk:
                     return None
         return kept
@@ -132,7 +149,7 @@ class Images:
         return whole
 
 
-def _mapped(file, values: np.ndarray) -> np.ndarray:
+def mapped(file, values: np.ndarray) -> np.ndarray:
     """The values, written to the end of a file and mapped from there."""
     start = file.seek(0, 2)
     file.write(np.ascontiguousarray(values).data)
@@ -211,13 +228,47 @@ def patch_batches(
       An iterator of {"image": float32 [b, p, p, c], "index": int32 [b]}, b = batch_size / hosts;
       `index` is the example's global index.
     """
+    slices = slice(host + start * hosts, None, hosts)
+    return _batches(
+        images,
+        lambda i, whole: _crop_at(i, whole, patch_size, seed),
+        seed=seed,
+        size=batch_size // hosts,
+        slices=slices,
+        threads=threads,
+    )
+
+
+def prepared_batches(
+    prepared: Sequence[PyTree[np.ndarray]], *, seed: int, batch_size: int, start: int
+) -> Iterator[dict[str, Any]]:
+    """{"prepared", "index"} of what was made of whole images, in the order of `patch_batches`."""
+    return _batches(
+        prepared,
+        lambda i, row: {"prepared": row, "index": np.int32(i)},
+        seed=seed,
+        size=batch_size,
+        slices=slice(start, None),
+        threads=1,
+    )
+
+
+def _batches(
+    source: Sequence[Any] | Images,
+    example: Callable[[int, Any], dict[str, Any]],
+    *,
+    seed: int,
+    size: int,
+    slices: slice,
+    threads: int,
+) -> Iterator[dict[str, Any]]:
     dataset = (
-        grain.MapDataset.source(images)
+        grain.MapDataset.source(source)
         .seed(seed)
         .shuffle()
-        .repeat(EXAMPLES // len(images) + 1)
-        .map_with_index(lambda i, whole: _crop_at(i, whole, patch_size, seed))
-        .batch(batch_size // hosts)[host + start * hosts :: hosts]
+        .repeat(EXAMPLES // len(source) + 1)
+        .map_with_index(example)
+        .batch(size)[slices]
     )
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8)
     return iter(dataset.to_iter_dataset(options))

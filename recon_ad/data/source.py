@@ -13,7 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from recon_ad.errors import UserError
+from recon_ad.runtime.progress import told
 
+KNOWN = 1_000  # images of a training that a detector knows again, at most
 GOOD = "good"  # the defect type of a normal image, as MVTec's folders spell it
 
 
@@ -28,6 +30,7 @@ class Record(NamedTuple):
         image needs none, its truth is all False.
       other_masks: further truths by name (the synthetic sets have two), same form.
       load_roi: decodes the region of interest, bool [h, w]. None where every pixel counts.
+      category: what is shown, in a source of several categories (`data.several`).
     """
 
     name: str
@@ -36,11 +39,25 @@ class Record(NamedTuple):
     load_mask: Callable[[], np.ndarray] | None = None
     other_masks: Mapping[str, Callable[[], np.ndarray]] = {}
     load_roi: Callable[[], np.ndarray] | None = None
+    category: str = ""
 
     @property
     def anomalous(self) -> bool:
         """Whether the image shows a defect."""
         return self.defect != GOOD
+
+
+def roi_of(record: Record) -> np.ndarray | None:
+    """Its region of interest, decoded, bool [h, w]; None where every pixel counts."""
+    return record.load_roi() if record.load_roi else None
+
+
+def by_category(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The images of each category, in the order of the first of each; one where none has a name."""
+    categories: dict[str, list[Record]] = {}
+    for record in records:
+        categories.setdefault(record.category, []).append(record)
+    return categories
 
 
 class Source(NamedTuple):
@@ -71,7 +88,7 @@ def readable(source: Source, *, on_error: str) -> Source:
       UserError: a test image or its region of interest is broken.
     """
     usable, notes = [], []
-    for record in source.test:
+    for record in told(source.test, "reading test images"):
         try:
             record.load()
             if not _to_find(record):
@@ -104,9 +121,26 @@ def spread(records: Sequence[Record], limit: int) -> list[Record]:
 
 def fingerprint(records: Sequence[Record]) -> str:
     """A digest of all names and of the pixels of up to 16 images spread over them."""
-    digest = hashlib.sha256(json.dumps([record.name for record in records]).encode())
+    found = hashlib.sha256(json.dumps([record.name for record in records]).encode())
     step = max(1, len(records) // 16)
     for record in records[::step]:
-        image = record.load()
-        digest.update(f"{image.shape} {image.dtype}".encode() + image.tobytes())
-    return digest.hexdigest()
+        found.update(_content(record.load()))
+    return found.hexdigest()
+
+
+def digest(image: np.ndarray) -> str:
+    """A SHA-256 of an image's shape, type and pixels, whatever its file is called."""
+    return hashlib.sha256(_content(image)).hexdigest()
+
+
+def known_again(
+    records: Sequence[Record], *, kept: Sequence[Record], but: Sequence[Record]
+) -> list[str]:
+    """Digests of up to `KNOWN` of the images, spread over them: of the names kept, without some."""
+    names = {record.name for record in kept} - {record.name for record in but}
+    rest = [record for record in records if record.name in names]
+    return [digest(record.load()) for record in spread(rest, KNOWN)]
+
+
+def _content(image: np.ndarray) -> bytes:
+    return f"{image.shape} {image.dtype}".encode() + image.tobytes()

@@ -105,6 +105,15 @@ class Regions:
         file = self._by_stem.get(_stem(image, self._root), self._single)
         return None if file is None else partial(load_region, file, image)
 
+    def load(self, image: Path) -> Bool[np.ndarray, "h w"] | None:
+        """The region of an image below the root; None where all of its pixels count.
+
+        Raises:
+          UserError: as `load_region`.
+        """
+        load = self.of(image)
+        return load() if load else None
+
     def is_region(self, image: Path) -> bool:
         """Whether the file is itself a region, and no image to judge."""
         return image == self._single or image in self._by_stem.values()

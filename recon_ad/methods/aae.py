@@ -32,7 +32,8 @@ class Settings(NamedTuple):
     Attributes:
       autoencoder: encoder and decoder.
       critic: codes to one number each.
-      tx: the optimiser of the reconstruction, and of the encoder's step.
+      tx: the optimiser of the reconstruction.
+      encoder_tx: of the encoder's step against the critic.
       critic_tx: the critic's.
       critic_steps: for each batch.
       clip: half the side of the box that the critic's weights are clipped to.
@@ -41,6 +42,7 @@ class Settings(NamedTuple):
     autoencoder: CAE
     critic: Critic
     tx: optax.GradientTransformation
+    encoder_tx: optax.GradientTransformation
     critic_tx: optax.GradientTransformation
     critic_steps: int
     clip: float
@@ -125,7 +127,9 @@ def train_step(
         return -jnp.mean(settings.critic.apply({"params": critic}, codes))
 
     (encoder_grads,) = back(jax.grad(critical)(codes))
-    updates, of_encoder = tx.update(encoder_grads, state.opt_state["encoder"], params["encoder"])
+    updates, of_encoder = settings.encoder_tx.update(
+        encoder_grads, state.opt_state["encoder"], params["encoder"]
+    )
     params = params | {"encoder": optax.apply_updates(params["encoder"], updates)}
 
     count = jnp.float32(images.shape[0])
@@ -162,15 +166,19 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
     """
     plain = cae.build(config, channels=channels)
     c, size = config.method, config.data.patch_size
-    if c.critic_steps < 1 or c.critic_clip <= 0:
+    if c.critic_steps < 1 or c.critic_clip <= 0 or c.encoder_rate <= 0:
         raise UserError(
-            f"config.method.critic_steps is {c.critic_steps} and critic_clip {c.critic_clip}; the "
-            "critic needs 1 step or more for each batch and a clip above 0."
+            f"config.method.critic_steps is {c.critic_steps}, critic_clip {c.critic_clip} and "
+            f"encoder_rate {c.encoder_rate}; the critic needs 1 step or more for each batch, a "
+            "clip above 0, and the encoder a rate above 0."
         )
     settings = Settings(
         CAE(c.variant, (size, size), channels, c.n_z),
         Critic(),
         base.build_optimizer(config),
+        # Adam makes a step of the same length of the critic's small gradients: unscaled, they would
+        # pull at the encoder as much as the reconstruction does, and the code collapses.
+        optax.chain(base.build_optimizer(config), optax.scale(c.encoder_rate)),
         base.build_optimizer(config, updates=c.critic_steps),
         c.critic_steps,
         c.critic_clip,
@@ -185,7 +193,7 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
         opt_state = {
             "reconstruction": settings.tx.init(autoencoder),
             "critic": settings.critic_tx.init(critic),
-            "encoder": settings.tx.init(autoencoder["encoder"]),
+            "encoder": settings.encoder_tx.init(autoencoder["encoder"]),
         }
         params = {"autoencoder": autoencoder, "critic": critic}
         return base.TrainState(params, {}, opt_state, jnp.zeros((), jnp.int32))
@@ -199,5 +207,9 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
         ),
         eval_step=functools.partial(eval_step, of_autoencoder=plain),
         finish=finish,
-        protocol={"critic_steps": settings.critic_steps, "critic_clip": settings.clip},
+        protocol={
+            "critic_steps": settings.critic_steps,
+            "critic_clip": settings.clip,
+            "encoder_rate": c.encoder_rate,
+        },
     )

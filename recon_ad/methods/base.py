@@ -42,6 +42,9 @@ class Method(NamedTuple):
     """A method is data; the trainer and the detector know nothing else of it.
 
     Attributes:
+      pretrained: () -> (frozen, origin): weights that are not trained, from where the config says,
+        and what there is to tell of them, plain JSON; both {} where a method has none. Raises
+        UserError where they cannot be had.
       prepare: (frozen, images) -> batch. The identity for methods on pixels.
       init: (key, example batch) -> TrainState.
       train_step: (state, batch, key) -> (TrainState, metrics).
@@ -58,6 +61,7 @@ class Method(NamedTuple):
       protocol: what an evaluation's protocol says of it beside the config, plain JSON.
     """
 
+    pretrained: Callable[[], tuple[PyTree, dict[str, Any]]]
     prepare: Callable[[PyTree, Float[Array, "b h w c"]], Batch]
     init: Callable[[Key[Array, ""], Batch], TrainState]
     train_step: Callable[[TrainState, Batch, Key[Array, ""]], tuple[TrainState, Metrics]]

@@ -1,8 +1,12 @@
-"""The L2 and the SSIM autoencoder (Bergmann et al. 2019): one network, two losses.
+"""The autoencoders of Bergmann et al. 2019: one network, three losses.
 
 `l2_ae` learns by the mean squared error, `ssim_ae` by the mean of 1 − S over the windows that lie
-inside the patch. The residual is what the config weighs (`config.residual`): by default that of
-the loss.
+inside the patch, `fm_ae` by feature matching: to the mean squared error of the pixels comes that of
+what a frozen encoder sees in them, mean (F(x) − F(x̃))², weighted (a sum there, after Dosovitskiy
+and Brox 2016, with the first layers of AlexNet for F). Here F is the early blocks of a Vision
+Transformer, each normalised over its channels. The residual is what the config weighs
+(`config.residual`): by default that of the loss, of `fm_ae` the squared one; its encoder is needed
+in training only.
 
 `ssim_l1` is `ssim_ae` with two residual maps, 1 − S and |x − x̃|, each with a threshold of its own
 (Preste, "Unsupervised learning models for visual inspection"): a pixel is defective where either
@@ -17,11 +21,12 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Bool, Float, Key, PyTree
 from ml_collections import ConfigDict
 
 from recon_ad.errors import UserError
 from recon_ad.methods import base, reconstruction
+from recon_ad.methods.features import Encoder
 from recon_ad.methods.reconstruction import Images, Losses
 from recon_ad.models.bergmann import DOWNSCALING, BergmannAE
 from recon_ad.ops import residuals
@@ -40,14 +45,15 @@ def dissimilarity(
     return 1.0 - jnp.mean(similarity, axis=(1, 2, 3))
 
 
-def _check(config: ConfigDict) -> None:
+def check_settings(config: ConfigDict) -> None:
+    """Raises UserError where patch, code or window do not fit the network."""
     base.check_patch_size(config, multiple=DOWNSCALING)
     base.check_code(config)
     residuals.check_window(config)
 
 
 def _build(config: ConfigDict, *, channels: int, loss: Losses) -> base.Method:
-    _check(config)
+    check_settings(config)
     size = config.data.patch_size
     model = BergmannAE((size, size), channels, config.method.n_z)
 
@@ -88,6 +94,56 @@ def build_ssim(config: ConfigDict, *, channels: int) -> base.Method:
     """`ssim_ae`; raises as `build_l2`."""
     loss = functools.partial(dissimilarity, window=config.ssim.window, kind=config.ssim.kind)
     return _build(config, channels=channels, loss=loss)
+
+
+def build_fm(config: ConfigDict, *, channels: int) -> base.Method:
+    """`fm_ae`; raises as `build_l2`, and where the encoder does not fit (`features.Encoder`) or the
+    weight of its features is not above 0."""
+    weight = config.method.feature_weight
+    if weight <= 0:
+        raise UserError(
+            f"config.method.feature_weight is {weight}; give one above 0, or choose l2_ae."
+        )
+    plain = build_l2(config, channels=channels)
+    encoder = Encoder(config, channels=channels)
+    tx = base.build_optimizer(config)
+
+    def prepare(frozen: PyTree, images: Images) -> base.Batch:
+        # The encoder looks at reconstructions too, so it goes along.
+        return {"images": images, "encoder": frozen}
+
+    def losses(
+        params: PyTree, batch: base.Batch, key: Key[Array, ""] | None
+    ) -> dict[str, Float[Array, " b"]]:
+        del key  # nothing is random here
+        images = batch["images"]
+        found = plain.reconstruct({"params": params}, images)
+        seen = (encoder.side_by_side(batch["encoder"], x) for x in (images, found))
+        error = reconstruction.mean_squared_error(images, found)
+        of_features = jnp.mean(residuals.squared(*seen), axis=(1, 2))
+        loss = error + weight * of_features
+        return {"loss": loss, "squared_error": error, "feature_error": of_features}
+
+    def eval_step(
+        state: base.TrainState, batch: base.Batch, mask: Bool[Array, " b"]
+    ) -> base.Metrics:
+        measured = plain.eval_step(state, batch["images"], mask)
+        values = losses(state.params, batch, None)
+        return measured | {name: base.masked_mean(v, mask) for name, v in values.items()}
+
+    settings = {
+        "encoder": config.encoder.name,
+        "blocks": list(encoder.blocks),
+        "feature_weight": weight,
+    }
+    return plain._replace(
+        pretrained=encoder.pretrained,
+        prepare=prepare,
+        init=lambda key, batch: plain.init(key, batch["images"]),
+        train_step=functools.partial(reconstruction.train_step, losses=losses, tx=tx),
+        eval_step=eval_step,
+        protocol=plain.protocol | settings,
+    )
 
 
 def build_ssim_l1(config: ConfigDict, *, channels: int) -> base.Method:

@@ -5,6 +5,7 @@ over channels.
 """
 
 import functools
+from collections.abc import Sequence
 
 from jaxtyping import Array, Float, Key, PyTree
 from ml_collections import ConfigDict
@@ -15,8 +16,12 @@ from recon_ad.methods.reconstruction import Images
 from recon_ad.models.cae import CAE, DOWNSCALING, ENCODERS
 
 
-def check_settings(config: ConfigDict) -> None:
+def check_settings(config: ConfigDict, *, others: Sequence[str] = ()) -> None:
     """What the networks of Schneider et al. 2022 need.
+
+    Args:
+      config: of the method.
+      others: variants that the method has beside theirs, for the message.
 
     Raises:
       UserError: the patch size is not a multiple of 16, the code has no length, or there is no
@@ -27,7 +32,8 @@ def check_settings(config: ConfigDict) -> None:
     variant = config.method.variant
     if variant not in ENCODERS:
         raise UserError(
-            f"config.method.variant is {variant!r}; choose one of {', '.join(ENCODERS)}."
+            f"config.method.variant is {variant!r}; choose one of "
+            f"{', '.join([*ENCODERS, *others])}."
         )
 
 

@@ -20,8 +20,9 @@ from recon_ad.methods import base
 from recon_ad.ops import residuals
 
 Images = Float[Array, "b h w c"]
-# (params, images, key or None) -> values per image, of which "loss" is minimised.
-Losses = Callable[[PyTree, Images, Key[Array, ""] | None], dict[str, Float[Array, " b"]]]
+# (params, batch, key or None) -> values per image, of which "loss" is minimised. The batch is the
+# images, but for methods that prepare another.
+Losses = Callable[[PyTree, base.Batch, Key[Array, ""] | None], dict[str, Float[Array, " b"]]]
 
 
 def mean_squared_error(images: Images, reconstructions: Images) -> Float[Array, " b"]:
@@ -35,12 +36,12 @@ def as_metrics(values: Mapping[str, Float[Array, " b"]]) -> base.Metrics:
 
 
 def minimize(
-    losses: Losses, params: PyTree, images: Images, key: Key[Array, ""] | None
+    losses: Losses, params: PyTree, batch: base.Batch, key: Key[Array, ""] | None
 ) -> tuple[PyTree, dict[str, Float[Array, " b"]]]:
     """Gradients of the batch's mean loss, and the losses per image."""
 
     def mean_loss(params: PyTree) -> tuple[Float[Array, ""], dict[str, Array]]:
-        values = losses(params, images, key)
+        values = losses(params, batch, key)
         return jnp.mean(values["loss"]), values
 
     return jax.grad(mean_loss, has_aux=True)(params)
@@ -48,14 +49,14 @@ def minimize(
 
 def train_step(
     state: base.TrainState,
-    images: Images,
+    batch: base.Batch,
     key: Key[Array, ""],
     *,
     losses: Losses,
     tx: optax.GradientTransformation,
 ) -> tuple[base.TrainState, base.Metrics]:
     """One optimiser step."""
-    grads, values = minimize(losses, state.params, images, key)
+    grads, values = minimize(losses, state.params, batch, key)
     return base.apply_gradients(tx, state, grads, {}), as_metrics(values)
 
 
@@ -116,6 +117,7 @@ def build(
         return residual(images, reconstruct(variables, images))
 
     return base.Method(
+        pretrained=lambda: ({}, {}),
         prepare=lambda frozen, images: images,
         init=init_state,
         train_step=functools.partial(train_step, losses=losses, tx=tx),

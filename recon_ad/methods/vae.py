@@ -1,4 +1,5 @@
-"""The variational autoencoder (Schneider et al. 2022, section 2.2).
+"""The variational autoencoder (Schneider et al. 2022, section 2.2), with their networks or, as the
+variant "bergmann", with that of Bergmann et al. 2019.
 
 The encoder gives the mean and the logarithm of the variance of each number of the code; the decoder
 sees a sample of it (eq. 6). To the mean squared error, averaged over pixels and channels, comes the
@@ -17,10 +18,12 @@ from jaxtyping import Array, Float, Key, PyTree
 from ml_collections import ConfigDict
 
 from recon_ad.errors import UserError
-from recon_ad.methods import base, reconstruction
-from recon_ad.methods.cae import check_settings
+from recon_ad.methods import base, bergmann, cae, reconstruction
 from recon_ad.methods.reconstruction import Images
+from recon_ad.models.bergmann import BergmannVAE
 from recon_ad.models.cae import VAE
+
+BERGMANN = "bergmann"  # beside the variants of `models.cae`
 
 
 def divergence(
@@ -53,10 +56,14 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
     Raises:
       UserError: see `cae.check_settings`; or the weight of the divergence is negative.
     """
-    check_settings(config)
     size, n_z = config.data.patch_size, config.method.n_z
     weight = kl_weight(config, channels=channels)
-    model = VAE(config.method.variant, (size, size), channels, n_z)
+    if config.method.variant == BERGMANN:
+        bergmann.check_settings(config)
+        model = BergmannVAE((size, size), channels, n_z)
+    else:
+        cae.check_settings(config, others=[BERGMANN])
+        model = VAE(config.method.variant, (size, size), channels, n_z)
 
     def init(key: Key[Array, ""], images: Images) -> PyTree:
         return model.init(key, images, jnp.zeros((images.shape[0], n_z)))["params"]

@@ -25,6 +25,7 @@ from recon_ad.metrics.ranking import (
     levels,
 )
 from recon_ad.metrics.segmentation import PixelHistogram, coarsen, iou_max, merge
+from recon_ad.runtime.progress import told
 
 Intervals = dict[str, tuple[float, float]]
 
@@ -169,7 +170,8 @@ def _intervals(
     for figure in figures.values():
         figure(once)  # raises UndefinedMetric where no resample could do better
     values: dict[str, list[float]] = {name: [] for name in figures}
-    for times in multiplicities(defective, seed=seed, resamples=resamples):
+    drawn = multiplicities(defective, seed=seed, resamples=resamples)
+    for times in told(drawn, "intervals, resamples", total=resamples):
         counts = resampled(times)
         try:
             found = {name: figure(counts) for name, figure in figures.items()}

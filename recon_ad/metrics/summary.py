@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from recon_ad.metrics import bootstrap
-from recon_ad.metrics.patches import PatchMeans
+from recon_ad.metrics.patches import PatchMeans, joined
 from recon_ad.metrics.pro import aupro, aupro_bound
 from recon_ad.metrics.ranking import (
     UndefinedMetric,
@@ -146,6 +146,8 @@ def patch_figure(patches: PatchMeans) -> tuple[dict[str, Any], dict[str, str]]:
     scores = np.concatenate(patches)
     truth = np.arange(len(scores)) >= len(patches.normal)
     figure = _given(missing, "patch_auroc", lambda: auroc(levels(scores, truth)))
+    if not len(scores):
+        missing["patch_auroc"] = "there are no patches: images are resized, or have no truth masks"
     return {"patch_auroc": figure}, missing
 
 
@@ -203,33 +205,86 @@ def _per_defect(judged: Sequence[Judged], pooled: Pooled) -> dict[str, dict[str,
     return table
 
 
+def pool(parts: Sequence[Pooled]) -> Pooled:
+    """The pixels of several shares of the images, whose defect types differ in name."""
+    truths = {name for part in parts for name in part.other}
+    return Pooled(
+        merge(*(part.good for part in parts)),
+        {defect: pixels for part in parts for defect, pixels in part.defects.items()},
+        {
+            name: merge(*(part.other[name] for part in parts if name in part.other))
+            for name in sorted(truths)
+        },
+        joined([part.patches for part in parts]),
+    )
+
+
+def _figures(judged: Sequence[Judged], pooled: Pooled) -> tuple[dict[str, Any], dict[str, str]]:
+    """All figures, and why some are None."""
+    parts = (
+        image_figures(judged),
+        pixel_figures(merge(pooled.good, *pooled.defects.values())),
+        _calibrated_iou(judged),
+        patch_figure(pooled.patches),
+    )
+    figures: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for found, reasons in parts:
+        figures |= found
+        missing |= reasons
+    return figures, missing
+
+
 def summarize(
-    judged: Sequence[Judged], pooled: Pooled, *, seed: int, resamples: int
+    categories: Mapping[str, tuple[Sequence[Judged], Pooled]], *, seed: int, resamples: int
 ) -> dict[str, Any]:
     """All figures of the test images, with intervals, bounds, defect types and what is missing.
 
     Args:
-      judged: one for each test image, at least one.
-      pooled: their pixels.
+      categories: each with what the detector said of its images, at least one, and their pixels.
+        Of several, the figures are those of all images together, and each has its own, which is
+        what papers average, under `per_category`, with their mean under `category_mean`.
       seed: of the bootstrap.
       resamples: of the bootstrap.
     """
+    judged = [j for rows, _ in categories.values() for j in rows]
+    pooled = pool([pixels for _, pixels in categories.values()])
     everything = merge(pooled.good, *pooled.defects.values())
-    images, no_image = image_figures(judged)
-    pixels, no_pixel = pixel_figures(everything)
-    iou, no_iou = _calibrated_iou(judged)
-    patch, no_patch = patch_figure(pooled.patches)
-    return {
-        **images,
-        **pixels,
-        **iou,
-        **patch,
+    figures, missing = _figures(judged, pooled)
+    per_defect: dict[str, dict[str, Any]] = {}
+    for part in categories.values():  # against the good images of their own category
+        per_defect |= _per_defect(*part)
+    summary = {
+        **figures,
         "intervals": _intervals(judged, everything, seed=seed, resamples=resamples),
         "bounds": _bounds(everything),
-        "per_defect": _per_defect(judged, pooled),
+        "per_defect": per_defect,
         "truths": {name: pixel_figures(h)[0] for name, h in pooled.other.items()},
-        "missing": no_image | no_pixel | no_iou | no_patch,
+        "missing": missing,
     }
+    if len(categories) > 1:
+        each = {name: _figures(*part) for name, part in categories.items()}
+        summary["per_category"] = {
+            name: {"n": len(categories[name][0])} | found for name, (found, _) in each.items()
+        }
+        # Over all or none: a mean over fewer must not pass for one over all.
+        lacking = {
+            key: [n for n, (found, _) in each.items() if found[key] is None] for key in figures
+        }
+        summary["category_mean"] = {
+            key: None if none else float(np.mean([found[key] for found, _ in each.values()]))
+            for key, none in lacking.items()
+        }
+        missing |= {
+            f"category_mean.{key}": "; ".join(
+                f"{name}: {each[name][1].get(key, 'none')}" for name in none
+            )
+            for key, none in lacking.items()
+            if none
+        }
+        for name, (_, reasons) in each.items():
+            missing |= {f"per_category.{name}.{key}": why for key, why in reasons.items()}
+    return summary
 
 
 def mask_overlap(mask: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"]) -> tuple[int, int]:

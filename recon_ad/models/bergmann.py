@@ -19,6 +19,7 @@ import functools
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from recon_ad.models.cae import START, drawn
 from recon_ad.models.layers import Conv, UpConv
 
 # Channels and strides; stride 2 goes with 4x4 kernels, 1 with 3x3.
@@ -28,6 +29,7 @@ DOWNSCALING = 16
 CODE_CHANNELS = 32
 SLOPE = 0.2
 GAIN = 2 / (1 + SLOPE**2)  # behind a leaky ReLU (He et al. 2015, eq. 15)
+MEAN, LOG_VARIANCE = "conv9", "conv9_variance"  # the innermost layers
 
 
 class Encoder(nn.Module):
@@ -35,20 +37,26 @@ class Encoder(nn.Module):
 
     Attributes:
       n_z: length of the code.
+      heads: names of the innermost layers.
     """
 
     n_z: int
+    heads: tuple[str, ...] = (MEAN,)
 
     @nn.compact
-    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b n_z"]:
-        """Encodes images whose height and width are multiples of 16."""
+    def __call__(self, images: Float[Array, "b h w c"]) -> tuple[Float[Array, "b n_z"], ...]:
+        """Encodes images whose height and width are multiples of 16; one result for each head."""
         x = 4.0 * (images - 0.5)  # about unit variance
         for i, (channels, stride) in enumerate(ENCODER, start=1):
             slope = SLOPE if i > 1 else None
             gain = GAIN if i > 1 else 1.0
             x = Conv(channels, stride, 2 + stride, slope=slope, gain=gain, name=f"conv{i}")(x)
-        x = nn.leaky_relu(x, SLOPE)
-        return nn.Dense(self.n_z, name="conv9")(x.reshape(x.shape[0], -1))
+        x = nn.leaky_relu(x, SLOPE).reshape(x.shape[0], -1)
+        starts = {MEAN: 0.0, LOG_VARIANCE: START}
+        return tuple(
+            nn.Dense(self.n_z, name=name, bias_init=nn.initializers.constant(starts[name]))(x)
+            for name in self.heads
+        )
 
 
 class Decoder(nn.Module):
@@ -94,5 +102,30 @@ class BergmannAE(nn.Module):
 
     def __call__(self, images: Float[Array, "b h w c"]) -> dict[str, Array]:
         """Returns `code` [b, n_z] and `reconstruction` [b, h, w, c] in (0, 1)."""
-        code = self.encoder(images)
+        (code,) = self.encoder(images)
         return {"code": code, "reconstruction": self.decoder(code)}
+
+
+class BergmannVAE(nn.Module):
+    """The same with two innermost layers, mean and log σ² of each number of the code.
+
+    Attributes:
+      size: height and width of the images it is for, multiples of 16.
+      channels: image channels.
+      n_z: length of the code.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    n_z: int
+
+    def setup(self) -> None:
+        """The two halves."""
+        self.encoder = Encoder(self.n_z, (MEAN, LOG_VARIANCE))
+        self.decoder = Decoder(self.size, self.channels)
+
+    def __call__(
+        self, images: Float[Array, "b h w c"], noise: Float[Array, "b n_z"]
+    ) -> dict[str, Array]:
+        """As `models.cae.VAE`."""
+        return drawn(*self.encoder(images), noise, self.decoder)

@@ -9,7 +9,7 @@ transposed convolution of stride 4 would leave every fourth row and column witho
 (holes), so that layer is nearest-neighbour enlargement by 4 followed by a 3x3 convolution.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -32,6 +32,10 @@ CODE_CHANNELS = 16
 HIDDEN = 1024  # r of Table 3
 # The paper does not give the leaky ReLU's slope; 0.01 is what the common frameworks default to.
 SLOPE = 0.01
+MEAN, LOG_VARIANCE = "lin21", "lin22"  # the VAE's innermost layers
+# Of log σ² when training begins, which the paper does not give: with σ = 1 there is more noise in
+# the code than image, and chess is hardly learnt at first.
+START = -5.0
 
 
 def _activate(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -60,7 +64,13 @@ class Encoder(nn.Module):
         x = _activate(x)
         x = x.reshape(x.shape[0], -1)
         x = _activate(nn.Dense(HIDDEN, name="lin1")(x))
-        return tuple(nn.Dense(self.n_z, name=name)(x) for name in self.heads)
+        biases = {LOG_VARIANCE: nn.initializers.constant(START)}
+        return tuple(
+            nn.Dense(self.n_z, name=name, bias_init=biases.get(name, nn.initializers.zeros_init()))(
+                x
+            )
+            for name in self.heads
+        )
 
 
 class Decoder(nn.Module):
@@ -125,6 +135,22 @@ class CAE(nn.Module):
         return {"code": code, "reconstruction": self.decoder(code)}
 
 
+def drawn(
+    mean: Float[Array, "b n_z"],
+    log_variance: Float[Array, "b n_z"],
+    noise: Float[Array, "b n_z"],
+    decoder: Callable[[Float[Array, "b n_z"]], Float[Array, "b h w c"]],
+) -> dict[str, Array]:
+    """What a VAE returns: the code that is drawn with that noise, and what is decoded from it."""
+    code = mean + jnp.exp(0.5 * log_variance) * noise  # eq. 6
+    return {
+        "mean": mean,
+        "log_variance": log_variance,
+        "code": code,
+        "reconstruction": decoder(code),
+    }
+
+
 class VAE(nn.Module):
     """The same with two innermost layers, mean and log σ² of each number of the code: 102 500
     parameters more.
@@ -143,7 +169,7 @@ class VAE(nn.Module):
 
     def setup(self) -> None:
         """The two halves."""
-        self.encoder = Encoder(self.variant, self.n_z, ("lin21", "lin22"))
+        self.encoder = Encoder(self.variant, self.n_z, (MEAN, LOG_VARIANCE))
         self.decoder = Decoder(self.variant, self.size, self.channels)
 
     def __call__(
@@ -155,14 +181,7 @@ class VAE(nn.Module):
           images: [b, h, w, c] in [0, 1].
           noise: samples of N(0, 1) that the code is drawn with; zeros for the mean code.
         """
-        mean, log_variance = self.encoder(images)
-        code = mean + jnp.exp(0.5 * log_variance) * noise  # eq. 6
-        return {
-            "mean": mean,
-            "log_variance": log_variance,
-            "code": code,
-            "reconstruction": self.decoder(code),
-        }
+        return drawn(*self.encoder(images), noise, self.decoder)
 
 
 class Critic(nn.Module):

@@ -20,8 +20,9 @@ from recon_ad.report.pictures import (
     MASK_COLOUR,
     TRUTH_COLOUR,
     TRUTH_GAP,
+    HeatScale,
     encode,
-    heat_top,
+    heat_scale,
     line_width,
     panel_pictures,
     shrink_further,
@@ -69,13 +70,13 @@ def encode_levels(level: UInt8[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"
 
 
 def _encode_all(
-    panels: Sequence[SmallPanel], *, top: float, quality: int | None, limit: Real
+    panels: Sequence[SmallPanel], *, scale: HeatScale, quality: int | None, limit: Real
 ) -> list[dict[str, Encoded]] | None:
     """Encodes all pictures; None as soon as they exceed `limit` bytes."""
     result, total = [], 0
     for panel in panels:
         made = {}
-        for field, pixels in panel_pictures(panel, top=top)._asdict().items():
+        for field, pixels in panel_pictures(panel, scale=scale)._asdict().items():
             if pixels is not None:
                 made[field] = Encoded(encode(pixels, quality=quality), pixels.shape[:2])
         if panel.marks is not None:
@@ -90,13 +91,13 @@ def _encode_all(
 
 
 def encode_panels(
-    panels: Sequence[SmallPanel], *, top: float, limit: int = PICTURE_BYTES
+    panels: Sequence[SmallPanel], *, scale: HeatScale, limit: int = PICTURE_BYTES
 ) -> tuple[list[dict[str, Encoded]], Encoding]:
     """The best rung of `LADDER` on which all pictures fit into `limit` bytes.
 
     Args:
       panels: what to show.
-      top: the residual at which the colour scale ends.
+      scale: of the residuals' colours.
       limit: bytes of all pictures together. The last rung is taken even if it does not fit.
 
     Returns:
@@ -106,24 +107,25 @@ def encode_panels(
     for encoding in LADDER:
         small = [shrink_further(panel, long_side=encoding.long_side) for panel in panels]
         allowed = math.inf if encoding == LADDER[-1] else limit
-        result = _encode_all(small, top=top, quality=encoding.quality, limit=allowed)
+        result = _encode_all(small, scale=scale, quality=encoding.quality, limit=allowed)
         if result is not None:
             break
     return result, encoding
 
 
-def _scale(top: float) -> str:
+def _scale(scale: HeatScale) -> str:
     """The colour scale under a residual, in CSS."""
     stops = matplotlib.colormaps[HEAT](np.linspace(0, 1, 9), bytes=True)[:, :3]
+    low = f"≤ {wording.significant(scale.bottom)}" if scale.bottom else "0"
     colours = ",".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in stops)
     return (
-        f'<span class="scale"><span>0</span><span class="bar" '
+        f'<span class="scale"><span>{low}</span><span class="bar" '
         f'style="background:linear-gradient(90deg,{colours})"></span>'
-        f"<span>≥ {wording.significant(top)}</span></span>"
+        f"<span>≥ {wording.significant(scale.top)}</span></span>"
     )
 
 
-def _captions(panel: SmallPanel, *, top: float) -> dict[str, tuple[str, str]]:
+def _captions(panel: SmallPanel, *, scale: HeatScale) -> dict[str, tuple[str, str]]:
     """Field of `Pictures` -> (markup under the picture, plain text for its alt)."""
     if panel.defective is None:
         truth = "a good image has no truth mask" if panel.defect == GOOD else "no truth mask"
@@ -140,7 +142,7 @@ def _captions(panel: SmallPanel, *, top: float) -> dict[str, tuple[str, str]]:
         "image": ("Input", f"Input image {who}"),
         "reconstruction": ("Reconstruction", f"Reconstruction {who}"),
         "residual": (
-            f"Residual {_scale(top)}",
+            f"Residual {_scale(scale)}",
             f"Residual map {who}, highest value {wording.score(float(panel.residual.max()))}",
         ),
         # The script replaces what the mask's words stand in.
@@ -152,10 +154,10 @@ def _captions(panel: SmallPanel, *, top: float) -> dict[str, tuple[str, str]]:
 
 
 def _panel(
-    panel: SmallPanel, pictures: Mapping[str, Encoded], encoding: Encoding, *, top: float
+    panel: SmallPanel, pictures: Mapping[str, Encoded], encoding: Encoding, *, scale: HeatScale
 ) -> str:
     kind = "png" if encoding.quality is None else "jpeg"
-    captions = _captions(panel, top=top)
+    captions = _captions(panel, scale=scale)
     figures = []
     for field, (caption, alt) in captions.items():
         if field in pictures:
@@ -217,8 +219,8 @@ def gallery(groups: Mapping[str, Iterable[Panel | SmallPanel] | str]) -> str:
         for title, group in groups.items()
     }
     panels = [panel for group in taken.values() if not isinstance(group, str) for panel in group]
-    top = heat_top(panels)
-    encoded, encoding = encode_panels(panels, top=top)
+    scale = heat_scale(panels)
+    encoded, encoding = encode_panels(panels, scale=scale)
     pictures = iter(encoded)
     parts = []
     if panels:
@@ -229,7 +231,7 @@ def gallery(groups: Mapping[str, Iterable[Panel | SmallPanel] | str]) -> str:
         if isinstance(group, str) or not group:
             parts.append(markup.paragraph(markup.text(group or "None."), kind="note"))
             continue
-        parts += [_panel(panel, next(pictures), encoding, top=top) for panel in group]
+        parts += [_panel(panel, next(pictures), encoding, scale=scale) for panel in group]
     return "".join(parts)
 
 
@@ -266,7 +268,7 @@ def _resolution(scale: Scale, encoding: Encoding) -> str:
 def _legend(panels: Sequence[SmallPanel], encoding: Encoding) -> str:
     kind = "PNG" if encoding.quality is None else f"JPEG of quality {encoding.quality}"
     words = [
-        "All residual maps share one colour scale, which starts at 0 and saturates at its end.",
+        "All residual maps share one colour scale, which saturates at its ends.",
         '<span class="key truth">dashed</span> is the truth, '
         '<span class="key mask">solid</span> what the detector marks.',
     ]

@@ -25,7 +25,10 @@ from recon_ad.report.plots import patch_histogram, pro_curve, roc_curve, trainin
 from recon_ad.runtime.files import write_text
 
 # Keys of metrics.json that are not single figures and have their own place on the page.
-STRUCTURED = ("missing", "intervals", "bounds", "per_defect", "no_model", "truths", "protocol")
+STRUCTURED = (
+    *("missing", "intervals", "bounds", "per_category", "category_mean", "per_defect"),
+    *("no_model", "truths", "protocol"),
+)
 
 
 def write_report(path: str | os.PathLike, report: Report) -> None:
@@ -48,6 +51,7 @@ def render_report(report: Report) -> str:
     sections = [
         ("summary", "Key figures", _summary(report, scores)),
         ("baseline", "Model against no model", _baseline(report.metrics)),
+        ("categories", "By category", _per_category(report.metrics)),
         ("defects", "By defect type", _per_defect(report.metrics)),
         ("curves", "Curves", _curves(report)),
         ("distribution", "Scores and threshold", distribution(scores, report.threshold)),
@@ -56,15 +60,44 @@ def render_report(report: Report) -> str:
         ("training", "Training", _training(report)),
         ("protocol", "Protocol and versions", _protocol(report.metrics)),
     ]
+    return page(
+        "Anomaly detection report",
+        report.title,
+        lead=_lead(report, scores),
+        messages=[*report.messages, *wording.no_model_warnings(report.metrics)],
+        sections=sections,
+        script=_file("report.js"),
+    )
+
+
+def page(
+    kind: str,
+    title: str,
+    *,
+    lead: str,
+    messages: Sequence[str],
+    sections: Sequence[tuple[str, str, str]],
+    script: str = "",
+) -> str:
+    """A whole page in the report's style.
+
+    Args:
+      kind: plain text over the title.
+      title: plain text.
+      lead: markup of the sentence under it.
+      messages: plain sentences that are to be read first.
+      sections: anchor, plain title and markup of each; those without markup are left out.
+      script: the only one that the page lets run.
+    """
     present = [entry for entry in sections if entry[2]]
-    page, style, script = map(_file, ("report.html", "report.css", "report.js"))
-    return Template(page).substitute(
-        title=text(report.title),
-        style=style,
+    return Template(_file("report.html")).substitute(
+        kind=text(kind),
+        title=text(title),
+        style=_file("report.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        lead=_lead(report, scores),
-        messages=_messages([*report.messages, *wording.no_model_warnings(report.metrics)]),
+        lead=lead,
+        messages=_messages(messages),
         contents="".join(f'<li><a href="#{a}">{text(t)}</a></li>' for a, t, _ in present),
         sections="\n".join(section(*entry) for entry in present),
     )
@@ -179,7 +212,12 @@ def _baseline(metrics: Mapping[str, Any]) -> str:
         return ""
     keys = ("image_auroc", "pixel_auroc")
     reasons: dict[str, str] = {}
-    rows = [["this model", *(_cell(metrics, key, metrics.get(key), reasons) for key in keys)]]
+    # Of several categories, either is the mean.
+    path, model = "", metrics
+    if "category_mean" in metrics:
+        path, model = "category_mean.", metrics["category_mean"]
+    own = [_cell(metrics, path + key, model.get(key), reasons) for key in keys]
+    rows = [["this model", *own]]
     for name, label in wording.NO_MODEL.items():
         if name in no_model:
             figures = no_model[name]
@@ -207,6 +245,28 @@ def _baseline(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def _per_category(metrics: Mapping[str, Any]) -> str:
+    per_category = metrics.get("per_category")
+    if not per_category:
+        return ""
+    words = (
+        "One model for all categories. Each is ranked by itself, as papers do; the key figures are "
+        "of all images together, at one threshold."
+    )
+    means = ", ".join(
+        f"{wording.label(key)} {wording.shown(metrics, key, value)}"
+        for key, value in metrics.get("category_mean", {}).items()
+        if key in ("image_auroc", "pixel_auroc", "aupro_30") and value is not None
+    )
+    mean = paragraph(f"Mean over the categories: {text(means)}.") if means else ""
+    ranked = {  # without a row of its own
+        name: {key: value for key, value in figures.items() if key != "no_model"}
+        for name, figures in per_category.items()
+    }
+    rows = _figure_table(metrics, "per_category", ranked, "Figures by category")
+    return paragraph(words, kind="note") + rows + mean
+
+
 def _per_defect(metrics: Mapping[str, Any]) -> str:
     parts = []
     per_defect = metrics.get("per_defect")
@@ -226,7 +286,7 @@ def _figure_table(
     present = {key for figures in rows.values() for key in figures}
     known = [key for key in ("n", *wording.FIGURES) if key in present]
     keys = known + sorted(present - set(known))
-    heads = [{"n": "images"}.get(key) or _label(key) for key in keys]
+    heads = [{"n": "images"}.get(key) or wording.label(key) for key in keys]
     reasons: dict[str, str] = {}
     cells = [
         [markup.name(name)]
@@ -234,12 +294,6 @@ def _figure_table(
         for name, figures in rows.items()
     ]
     return table(caption, ["name", *heads], cells) + _reasons(reasons)
-
-
-def _label(key: str) -> str:
-    if key not in wording.FIGURES:
-        return key
-    return wording.FIGURES[key].label + (" (oracle)" if key.endswith("oracle") else "")
 
 
 def _curves(report: Report) -> str:

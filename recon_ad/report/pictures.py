@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 from scipy import ndimage
 
+from recon_ad.inference import count_regions
 from recon_ad.report.content import Marks, Panel, Scale, SmallPanel
 
 HEAT = "inferno"  # perceptually uniform, and monotonous in brightness when printed in grey
@@ -23,10 +24,10 @@ TRUTH_GAP = (0, 50, 90)
 MASK_COLOUR = (255, 120, 0)
 NOT_FINITE_IMAGE = (255, 0, 255)  # a diverged reconstruction must not pass for a black one
 NOT_FINITE_RESIDUAL = (128, 128, 128)
+NEAR_0 = 0.25  # of the colour scale's top
 PAPER = 255
 LONG_SIDE = 512  # pixels of the longer side of a picture on the page, at most
 MAX_LEVELS = 127  # seven bits: the eighth of the embedded map is the truth
-EIGHT_CONNECTED = np.ones((3, 3), bool)
 
 
 class Pictures(NamedTuple):
@@ -92,25 +93,43 @@ def rgb(image: Shaped[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
     return pixels
 
 
-def heat(residual: Float[np.ndarray, "h w"], *, top: float) -> UInt8[np.ndarray, "h w 3"]:
-    """A residual map in colours from 0 to `top`; higher values saturate, NaN is grey."""
-    level = np.clip(np.where(np.isnan(residual), 0, residual) / top, 0, 1)
+class HeatScale(NamedTuple):
+    """The residuals at the two ends of the colour scale."""
+
+    bottom: float
+    top: float
+
+
+def heat(residual: Float[np.ndarray, "h w"], *, scale: HeatScale) -> UInt8[np.ndarray, "h w 3"]:
+    """A residual map in colours; values beyond the scale's ends saturate, NaN is grey."""
+    known = np.where(np.isnan(residual), scale.bottom, residual)
+    level = np.clip((known - scale.bottom) / (scale.top - scale.bottom), 0, 1)
     pixels = matplotlib.colormaps[HEAT](level, bytes=True)[..., :3].copy()
     pixels[np.isnan(residual)] = NOT_FINITE_RESIDUAL
     return pixels
 
 
-def heat_top(panels: Sequence[SmallPanel]) -> float:
-    """The upper end of the colour scale that all of `panels` share, in units of the residual.
+def heat_scale(panels: Sequence[SmallPanel]) -> HeatScale:
+    """The colour scale that all of `panels` share, in units of the residual.
 
-    It is the upper quartile of the panels' maxima: one glaring image may not turn all others
-    black, and where most panels are quiet they must look so. 1 where no residual is above 0.
+    Its top is the upper quartile of the panels' maxima: one glaring image may not turn all others
+    black, and where most panels are quiet they must look so. It begins at 0, but where no map comes
+    near 0, as distances of features do not, or is below it, as likelihoods may be, at the least
+    value. From 0 to 1 where there is nothing to tell apart.
     """
-    peaks = [np.max(p.residual, where=np.isfinite(p.residual), initial=0.0) for p in panels]
+    finite = [p.residual[np.isfinite(p.residual)] for p in panels]
+    peaks = [float(values.max()) for values in finite if values.size]
+    least = min((float(values.min()) for values in finite if values.size), default=0.0)
     top = float(np.quantile(peaks, 0.75)) if peaks else 0.0
-    if top <= 0:
-        top = float(max(peaks, default=0.0))
-    return top if top > 0 else 1.0
+    bottom = 0.0 if 0 <= least < NEAR_0 * top else least
+    for scale in (
+        HeatScale(bottom, top),
+        HeatScale(bottom, max(peaks, default=0.0)),
+        HeatScale(0.0, top),
+    ):
+        if scale.bottom < scale.top:
+            return scale
+    return HeatScale(0.0, 1.0)
 
 
 def display_shape(height: int, width: int, *, long_side: int) -> tuple[int, int]:
@@ -203,15 +222,6 @@ def outlined(
         dash = (rows + columns) % (5 * width) < 3 * width
         drawn[ring] = np.where(dash[ring, None], TRUTH_COLOUR, TRUTH_GAP)
     return drawn
-
-
-def count_regions(mask: Bool[np.ndarray, "h w"]) -> int:
-    """How many 8-connected regions a mask has."""
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    if not rows.size:
-        return 0
-    inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return int(ndimage.label(inner, structure=EIGHT_CONNECTED)[1])
 
 
 def shrink_panel(
@@ -315,12 +325,12 @@ def shrink_further(panel: SmallPanel, *, long_side: int) -> SmallPanel:
     )
 
 
-def panel_pictures(panel: SmallPanel, *, top: float) -> Pictures:
-    """Colours one panel; `top` is the residual at which the colour scale ends, see `heat_top`."""
+def panel_pictures(panel: SmallPanel, *, scale: HeatScale) -> Pictures:
+    """Colours one panel, by the scale that all share."""
     return Pictures(
         image=panel.image,
         reconstruction=panel.reconstruction,
-        residual=heat(panel.residual, top=top),
+        residual=heat(panel.residual, scale=scale),
         outlines=outlined(panel.image, truth=panel.truth, mask=panel.mask),
     )
 

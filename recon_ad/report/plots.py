@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -28,6 +29,9 @@ INK = "#1c2127"
 RULE = "#c9ced4"
 BLUE = "#2f7fc1"  # good images, training
 ORANGE = "#d9701e"  # defective images, held-out, the detector's settings
+# Of many runs in one figure; each is seen on white and on black.
+MANY = (BLUE, ORANGE, "#2a9d62", "#b5478f", "#98801c", "#7767d6", "#c8423a", "#3f9aa5")
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))  # once round MANY, the next one
 FONT = "DejaVu Sans"  # comes with matplotlib, so the figures look alike on every machine
 SIZE = 9
 PRO_LIMIT = 0.3
@@ -357,21 +361,59 @@ def training_curve(rows: Sequence[Mapping[str, Real | None]], *, title: str = ""
         ("heldout_loss", "held-out loss", ORANGE, (0, (5, 2))),
     )
     for key, label, colour, dash in lines:
-        points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
-        points = sorted(point for point in points if np.isfinite(point[1]))
+        points = _losses(rows, key)
         if points:
-            # A single measurement is no line, so few points get markers.
-            look = {"color": colour, "linewidth": 1.6, "linestyle": dash}
-            look |= {"marker": "o" if len(points) <= 30 else "", "markersize": 3.5}
-            axes.plot(*zip(*points, strict=True), **look)
-            handles[label] = Line2D([], [], **look)
+            handles[label] = _line(axes, points, color=colour, linestyle=dash)
             seen += [loss for _, loss in points]
+    _dress_losses(axes, seen, y="loss", title=title)
+    _legend(axes, handles, loc="upper right")
+    return _svg(figure)
+
+
+def heldout_curves(kinds: Mapping[str, Sequence[Sequence[Mapping[str, Real | None]]]]) -> str:
+    """Held-out losses of many runs in one figure; runs of one kind share a colour.
+
+    Args:
+      kinds: by the kind's label, the rows of each of its runs, as `training_curve` takes them.
+
+    Returns:
+      SVG text.
+    """
+    figure = Figure(figsize=(5.6, 3.1 + 0.2 * len(kinds)), layout="constrained")
+    axes = figure.add_subplot()
+    handles: dict[str, Line2D | Patch] = {}
+    seen: list[float] = []
+    for i, (label, runs) in enumerate(kinds.items()):
+        look = {
+            "color": MANY[i % len(MANY)],
+            "linestyle": DASHES[i // len(MANY) % len(DASHES)],
+        }
+        for points in filter(None, (_losses(rows, "heldout_loss") for rows in runs)):
+            handles[short_label(label, limit=70)] = _line(axes, points, **look)
+            seen += [loss for _, loss in points]
+    _dress_losses(axes, seen, y="held-out loss")
+    _legend(figure, handles, loc="outside lower left")
+    return _svg(figure)
+
+
+def _losses(rows: Sequence[Mapping[str, Real | None]], key: str) -> list[tuple[Real, Real]]:
+    points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+    return sorted(point for point in points if np.isfinite(point[1]))
+
+
+def _line(axes: Axes, points: Sequence[tuple[Real, Real]], **look: Any) -> Line2D:
+    """Draws the points; what stands for them in a legend."""
+    # A single measurement is no line, so few points get markers.
+    look |= {"linewidth": 1.6, "marker": "o" if len(points) <= 30 else "", "markersize": 3.5}
+    axes.plot(*zip(*points, strict=True), **look)
+    return Line2D([], [], **look)
+
+
+def _dress_losses(axes: Axes, seen: Sequence[Real], *, y: str, title: str = "") -> None:
     log = bool(seen) and min(seen) > 0 and max(seen) > LOG_SPAN * min(seen)
     if log:
         axes.set_yscale("log")
         _plain_powers(axes.yaxis)
-    _dress(axes, x="training step", y="loss" + (" (logarithmic)" if log else ""), title=title)
+    _dress(axes, x="training step", y=y + (" (logarithmic)" if log else ""), title=title)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    _legend(axes, handles, loc="upper right")
-    return _svg(figure)

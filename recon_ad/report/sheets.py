@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from recon_ad.report.content import Panel
-from recon_ad.report.pictures import HEAT, PAPER, heat_top, panel_pictures, rgb, shrink_panel
+from recon_ad.report.pictures import HEAT, PAPER, heat_scale, panel_pictures, rgb, shrink_panel
 from recon_ad.report.plots import FONT, SIZE, short_label, style_text
 
 
@@ -70,8 +70,8 @@ def panel_sheet(panels: Sequence[Panel], *, long_side: int = 512) -> bytes:
     if not panels:
         raise ValueError("a panel sheet needs at least one panel")
     small = [shrink_panel(panel, long_side=long_side) for panel in panels]
-    top = heat_top(small)
-    drawn = [panel_pictures(panel, top=top) for panel in small]
+    scale = heat_scale(small)
+    drawn = [panel_pictures(panel, scale=scale) for panel in small]
     heights = [2.3 * p.image.shape[0] / p.image.shape[1] + 0.6 for p in drawn]
     size = (10.2, sum(heights) + 0.3)
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
@@ -97,8 +97,8 @@ def panel_sheet(panels: Sequence[Panel], *, long_side: int = 512) -> bytes:
         # A long name reaches over the neighbours; the layout must not make room for it.
         title.set_in_layout(False)
         style_text(title)
-    scale = ScalarMappable(Normalize(0, top), HEAT)
-    bar = figure.colorbar(scale, ax=grid, extend="max", shrink=min(1.0, 3 / size[1]), aspect=30)
+    colours = ScalarMappable(Normalize(*scale), HEAT)
+    bar = figure.colorbar(colours, ax=grid, extend="max", shrink=min(1.0, 3 / size[1]), aspect=30)
     bar.ax.tick_params(labelsize=SIZE - 1, labelfontfamily=FONT)
     style_text(bar.ax.yaxis.label)
     buffer = io.BytesIO()

@@ -181,7 +181,7 @@ GROUPS = (
         (
             Figure(
                 "image_f1_max",
-                "Best image F1",
+                "Best image F1 (oracle)",
                 "Balance of precision and recall at the image threshold that suits these test "
                 "images best.",
             ),
@@ -221,6 +221,14 @@ GROUPS = (
 
 FIGURES = {figure.key: figure for group in GROUPS for figure in group.figures}
 
+
+def label(key: str) -> str:
+    """A figure's name as a head of a column; the key where it has none."""
+    if key not in FIGURES:
+        return key
+    return FIGURES[key].label + (" (oracle)" if key.endswith("oracle") else "")
+
+
 PATCHES = (
     "Each patch of the test images by the mean of its residual, not yet smoothed: how far the two "
     "hills stand apart is what the residual has to offer. One defective pixel makes a patch "
@@ -255,7 +263,14 @@ def shown(metrics: Mapping[str, Any], key: str, value: Any) -> str:
 
 
 def no_model_warnings(metrics: Mapping[str, Any]) -> list[str]:
-    """One sentence for each figure at which no model at all does about as well as the model."""
+    """One sentence for each figure at which no model at all does about as well as the model, of
+    several categories for each."""
+    if "per_category" in metrics:
+        return [
+            f"{category}: {sentence}"
+            for category, figures in metrics["per_category"].items()
+            for sentence in no_model_warnings(figures)
+        ]
     sentences = []
     for name, label in NO_MODEL.items():
         for key in ("image_auroc", "pixel_auroc"):

@@ -1,9 +1,11 @@
 """Checkpoints of a training run: asynchronous, atomic, the latest and the best.
 
 A checkpoint at step s is the state after s steps with the run's bookkeeping (plain JSON). Orbax
-writes into a temporary directory and renames it, so a killed run leaves no half checkpoint.
+writes into a temporary directory and renames it, so a killed run leaves no half checkpoint. Every
+host calls all of this; it may be restored by any number of hosts and devices.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers as policies
+
+from recon_ad.runtime import mesh as meshes
 
 
 class Checkpoints:
@@ -38,18 +42,23 @@ class Checkpoints:
         )
 
     def save(self, step: int, state: PyTree, book: dict[str, Any], *, loss: float) -> None:
-        """Starts writing; returns before it is on disk. `loss` (held-out) ranks checkpoints."""
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), book=ocp.args.JsonSave(book))
+        """Starts writing; returns before it is on disk.
+
+        `loss` (held-out) ranks checkpoints; infinite where it was not measured.
+        """
+        # Copied, as it is written while training goes on.
+        kept = ocp.args.JsonSave(copy.deepcopy(book))
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), book=kept)
         self._manager.save(step, args=items, metrics={"loss": loss})
 
     def latest(self) -> int | None:
-        """Step of the newest complete checkpoint, or None."""
-        return self._manager.latest_step()
+        """Step of the newest complete checkpoint, or None; the same on every host."""
+        return meshes.agreed(self._manager.latest_step() or 0) or None
 
     def best(self) -> int | None:
-        """Step of the checkpoint with the lowest held-out loss, or None."""
+        """Step of the checkpoint with the lowest held-out loss, or None; the same on every host."""
         self._manager.wait_until_finished()
-        return self._manager.best_step()
+        return meshes.agreed(self._manager.best_step() or 0) or None
 
     def restore(self, step: int, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
         """State and bookkeeping of a step; `like` gives shapes, types and where arrays go."""

@@ -1,4 +1,4 @@
-"""Where a run's figures go: log.jsonl (always), TensorBoard events, and the terminal.
+"""Where a run's figures go: log.jsonl (always), TensorBoard events, pictures, and the terminal.
 
 Every line of log.jsonl is one JSON object with `step`; the file holds each step once, also after
 a run was killed and resumed.
@@ -47,6 +47,7 @@ class Writer:
         self._active = jax.process_index() == 0
         if not self._active:
             return
+        self._workdir = workdir
         path = workdir / "log.jsonl"
         kept = read_log(path, until=start)
         files.write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
@@ -74,10 +75,11 @@ class Writer:
         else:
             self._bar.set_postfix_str(text)
 
-    def image(self, step: int, name: str, image: UInt8[np.ndarray, "h w c"]) -> None:
-        """A picture for TensorBoard."""
+    def samples(self, step: int, sheet: UInt8[np.ndarray, "h w c"], *, png: bytes) -> None:
+        """Reconstructions: a picture for TensorBoard and, encoded, a file under `samples`."""
         if self._active:
-            self._board.add_image(name, image, step, dataformats="HWC")
+            files.write_bytes(self._workdir / "samples" / f"step_{step:07d}.png", png)
+            self._board.add_image("reconstructions", sheet, step, dataformats="HWC")
 
     def close(self) -> None:
         """Closes the files."""

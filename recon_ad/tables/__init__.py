@@ -7,10 +7,17 @@ a metric is, or a default of a config; each cell is a run like any other, of a f
 
 from collections.abc import Mapping
 
-from recon_ad.tables import bergmann2019, mvtec_ad, preste, schneider2022
+from recon_ad.tables import bergmann2019, covision, mvtec_ad, preste, schneider2022, vit
 from recon_ad.tables.base import Table
 
 TABLES: Mapping[str, Table] = {
     table.name: table
-    for table in (schneider2022.TABLE, bergmann2019.TABLE, preste.TABLE, mvtec_ad.TABLE)
+    for table in (
+        schneider2022.TABLE,
+        bergmann2019.TABLE,
+        preste.TABLE,
+        mvtec_ad.TABLE,
+        covision.TABLE,
+        vit.TABLE,
+    )
 }

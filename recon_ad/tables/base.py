@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recon_ad.data import Source
+from recon_ad.detector import Detector
+
 Run = dict[str, Any]  # a cell as NAME.json holds it
 
 
@@ -17,6 +20,20 @@ SEEDS = (0, 1, 2)
 def seeds_at(scale: str) -> tuple[int, ...]:
     """One seed for two cores, all at the paper's scale."""
     return SEEDS if scale == "paper" else SEEDS[:1]
+
+
+class Made(NamedTuple):
+    """Images that are made from a user's set before a run.
+
+    Attributes:
+      name: of the folder they are kept in.
+      make: (the set's folder, an empty folder) -> fills it, in the MVTec layout.
+      files: config fields that name files in it, by their dotted names.
+    """
+
+    name: str
+    make: Callable[[Path, Path], None]
+    files: Mapping[str, str] = {}
 
 
 class Cell(NamedTuple):
@@ -32,6 +49,8 @@ class Cell(NamedTuple):
       variant: what an ablation changes, "d = 50", say.
       fields: config fields by their dotted names, set after the config was made.
       folders: names under which the images are looked for; () where they are generated.
+      together: the same for each of several sets that one model learns, by the set's name.
+      made: what is made from the images, and used in their place; None: they are used as they are.
       absent: what to tell a user who does not have them.
       paper: the paper's figures.
       source: where they stand; "" where there are none.
@@ -49,6 +68,8 @@ class Cell(NamedTuple):
     variant: str = ""
     fields: Mapping[str, Any] = {}
     folders: tuple[str, ...] = ()
+    together: Mapping[str, tuple[str, ...]] = {}
+    made: Made | None = None
     absent: str = ""
     paper: Mapping[str, float] = {}
     source: str = ""
@@ -105,6 +126,12 @@ def no_remarks(runs: Sequence[Run]) -> list[str]:
     return []
 
 
+def nothing(detector: Detector, source: Source) -> Run:
+    """For a table that measures no more than evaluation does."""
+    del detector, source
+    return {}
+
+
 class Table(NamedTuple):
     """A table of a paper.
 
@@ -117,6 +144,7 @@ class Table(NamedTuple):
       protocol: sentences on what differs from the paper, or what the paper leaves open.
       remarks: (finished cells) -> sentences on what came out, made from the figures.
       figures: drawn when all cells are run.
+      measure: (detector, its images) -> what a finished cell holds beside what evaluation found.
       mean_row: whether each method has a row with its mean over the data sets.
       minutes: that the table may take at `--scale cpu`; counts for optional cells only.
     """
@@ -128,13 +156,19 @@ class Table(NamedTuple):
     protocol: tuple[str, ...] = ()
     remarks: Callable[[Sequence[Run]], list[str]] = no_remarks
     figures: tuple[Figure, ...] = ()
+    measure: Callable[[Detector, Source], Run] = nothing
     mean_row: bool = False
     minutes: float = 60.0
 
 
+def value_of(content: Mapping[str, Any], key: str) -> Any:
+    """What stands under a dotted name; None where nothing does."""
+    value: Any = content
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
 def figure_of(run: Run, key: str) -> float | None:
     """A figure of a run by its name; None where the run has none."""
-    value: Any = run
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
+    return value_of(run, key)

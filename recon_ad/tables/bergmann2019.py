@@ -1,7 +1,7 @@
 """Bergmann et al. 2019 (VISAPP): the SSIM autoencoder against the one with squared error.
 
 Its two figures on nanofibres are as others cite them. For its further tables no source could be
-read, so that the ablations have no figures beside them.
+read, so that feature matching, the VAE on nanofibres and the ablations have no figures beside them.
 """
 
 from pathlib import Path
@@ -10,10 +10,11 @@ from recon_ad.config import flatten, load_config
 from recon_ad.tables.base import Cell, Column, Table, seeds_at
 
 CONFIG = "configs/bergmann2019.py"
-METHODS = ("ssim_ae", "l2_ae")
+METHODS = ("ssim_ae", "l2_ae", "vae", "fm_ae")
 NANOFIBRES = {"ssim_ae": {"pixel_auroc": 0.966}, "l2_ae": {"pixel_auroc": 0.688}}
 # PRO is of Bergmann et al. 2020 (CVPR), up to 30 % false positives, as aupro_30 is.
 GRID = {
+    "vae": {"aupro_30": 0.224},
     "ssim_ae": {"pixel_auroc": 0.94, "aupro_30": 0.849},
     "l2_ae": {"pixel_auroc": 0.90, "aupro_30": 0.582},
 }
@@ -28,6 +29,20 @@ ABSENT = {
     "grid": "put MVTec AD's grid there as a folder grid.",
     "woven_fabrics_1": "put the paper's first fabric there as a folder texture_1.",
     "woven_fabrics_2": "put the paper's second fabric there as a folder texture_2.",
+}
+PROTOCOL = {
+    "grid": (
+        "grid stands in place of the paper's fabrics; its figures are of a later paper of the same "
+        "authors.",
+    ),
+    "vae": (
+        "the residual is the squared error of the mean code's reconstruction, where the paper has "
+        "a probability of each pixel from several samples; the divergence's weight is 1/(H·W·C).",
+    ),
+    "fm_ae": (
+        "features are the first three blocks of a DeiT-Tiny instead of the first layers of "
+        "AlexNet, and their weight is ours.",
+    ),
 }
 MAIN, ABLATIONS = "Main results", "Ablations on nanofibres (SSIM autoencoder)"
 # By the sign that the page shows: the config's field, and the values it is given.
@@ -57,16 +72,9 @@ def _cell(dataset: str, method: str, seed: int, scale: str) -> Cell:
         folders=FOLDERS[dataset],
         absent=ABSENT[dataset],
         paper=paper,
-        source=sources.get(dataset, ""),
-        optional=dataset != "nanofibres",
-        protocol=(
-            (
-                "grid stands in place of the paper's fabrics; its figures are of a later paper of "
-                "the same authors.",
-            )
-            if dataset == "grid"
-            else ()
-        ),
+        source=sources.get(dataset, "") if paper else "",
+        optional=dataset != "nanofibres" or method not in NANOFIBRES,
+        protocol=(*PROTOCOL.get(dataset, ()), *PROTOCOL.get(method, ())),
     )
 
 

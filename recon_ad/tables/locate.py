@@ -8,17 +8,29 @@ from recon_ad.data.listing import subfolders
 from recon_ad.errors import UserError
 
 
-def check_folder(data: Path) -> Path:
-    """The folder given as --data.
+def check_folder(folder: Path, *, flag: str, give: str) -> Path:
+    """The folder that a flag names.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none; ends with what to give.
     """
-    if not data.is_dir():
-        raise UserError(
-            f"--data {data}: there is no such folder: give the one that holds your data sets."
-        )
-    return data
+    if not folder.is_dir():
+        raise UserError(f"{flag} {folder}: there is no such folder: give {give}.")
+    return folder
+
+
+def check_data(data: Path) -> Path:
+    """The folder given as --data; raises as `check_folder`."""
+    return check_folder(data, flag="--data", give="the one that holds your data sets")
+
+
+def check_weights(weights: Path) -> Path:
+    """The folder given as --weights; raises as `check_folder`."""
+    give = (
+        "the one that holds a folder with model.safetensors for each encoder, or leave it out to "
+        "fetch them"
+    )
+    return check_folder(weights, flag="--weights", give=give)
 
 
 def in_layout(folder: Path) -> bool:

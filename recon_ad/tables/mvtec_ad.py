@@ -6,11 +6,10 @@ At cpu scale with one seed, one method after the other, for as long as the table
 from pathlib import Path
 
 from recon_ad.errors import UserError
-from recon_ad.methods import METHODS
+from recon_ad.methods import METHODS, ON_FEATURES
 from recon_ad.tables.base import Cell, Column, Table, seeds_at
 from recon_ad.tables.locate import categories
 
-CONFIG = "configs/folder.py"
 FOLDERS = ("mvtec_ad", "mvtec", "mvtec_anomaly_detection")
 
 
@@ -33,7 +32,7 @@ def cells(scale: str, data: Path | None) -> list[Cell]:
             folder.name,
             method,
             seed,
-            CONFIG,
+            "configs/vit.py" if method in ON_FEATURES else "configs/folder.py",
             arguments={"scale": scale},
             folders=(f"{folder.absolute().parent.name}/{folder.name}",),
             optional=True,
@@ -57,8 +56,9 @@ TABLE = Table(
     ),
     cells=cells,
     protocol=(
-        "All methods learn with the settings of configs/folder.py, the same for every category, "
-        "and none is tuned to one.",
+        "All methods learn with the settings of configs/folder.py, those on a pretrained encoder's "
+        "features with those of configs/vit.py, the same for every category. The encoder's blocks "
+        "there were chosen by knn's image AUROC on grid.",
         "A category that lies in the folder in another split or at another resolution than the "
         "official one gives figures near to, not equal to, published ones.",
     ),

@@ -1,8 +1,9 @@
 """The page of a table in Markdown, NAME.md: ours beside the paper's, and how ours came about."""
 
 import logging
+import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from recon_ad.runtime import files
@@ -62,30 +63,30 @@ def page(table: Table, runs: Sequence[Run], *, scale: str, figures: Sequence[str
         f"`python -m recon_ad.reproduce --table {table.name} --scale {scale}`; all figures, "
         f"configs and intervals are in {table.name}.json. Where a cell was run with several "
         "seeds, the mean is shown, with the least and the greatest in brackets. – is a figure "
-        "that there is not, here or in the paper.",
+        "that there is not.",
     ]
     for part in dict.fromkeys(run["part"] for run in runs):
         parts.append(f"## {part or 'Figures'}")
         parts.append(_figures([run for run in runs if run["part"] == part], table))
     if remarks := table.remarks(done):
-        parts += ["## What came out", _bullets(remarks)]
+        parts += ["## What came out", bullets(remarks)]
     sources = sorted({run["paper"]["source"] for run in runs if run["paper"]})
     protocol = [f"The paper's figures: {'; '.join(sources)}."] if sources else []
     protocol += table.protocol
     for sentence in dict.fromkeys(s for run in runs for s in run["protocol"]):
         names = [run["name"] for run in runs if sentence in run["protocol"]]
         protocol.append(f"{', '.join(names)}: {sentence}")
-    parts += ["## What differs from the paper", _bullets(protocol)]
+    parts += ["## What differs from the paper" if sources else "## Protocol", bullets(protocol)]
     nulls = [f"{run['name']}: {run['reason']}" for run in runs if "reason" in run]
-    shown = [column.key for column in table.columns]
+    keys = "|".join(re.escape(column.key) for column in table.columns)
     nulls += [
         f"{run['name']}, {key}: {reason}"
         for run in done
         for key, reason in run["missing"].items()
-        if key in shown
+        if re.fullmatch(rf"(per_category\..*\.)?({keys})", key)
     ]
     if nulls:
-        parts += ["## What there is not, and why", _bullets(nulls)]
+        parts += ["## What there is not, and why", bullets(nulls)]
     if done:
         parts += ["## How it was run", _runs(done)]
     if figures:
@@ -93,15 +94,21 @@ def page(table: Table, runs: Sequence[Run], *, scale: str, figures: Sequence[str
     return "\n\n".join(parts) + "\n"
 
 
-def _bullets(sentences: Iterable[str]) -> str:
+def bullets(sentences: Iterable[str]) -> str:
+    """A list in Markdown."""
     return "\n".join(f"- {' '.join(sentence.split())}" for sentence in sentences)
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; the first row is its head."""
+def markdown_table(rows: Sequence[Sequence[str]], *, aligned: bool = False) -> str:
+    """A table in Markdown; the first row is its head. `aligned` ones are for terminals too."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    lines = [f"| {' | '.join(row)} |" for row in cells]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+    widths = [max(map(len, column)) if aligned else 0 for column in zip(*cells, strict=True)]
+    lines = [
+        f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |"
+        for row in cells
+    ]
+    rule = "".join("-" * max(3, width + 2) + "|" for width in widths)
+    return "\n".join([lines[0], f"|{rule}", *lines[1:]])
 
 
 def by_kind(runs: Iterable[Run]) -> dict[Key, list[Run]]:
@@ -127,9 +134,18 @@ def _ours(figures: Sequence[float], column: Column) -> str:
     return text
 
 
+def each_set(runs: Iterable[Run]) -> Iterator[Run]:
+    """Runs, and for one that learnt several sets, its figures on each of them."""
+    for run in runs:
+        for name, figures in run.get("per_category", {}).items():
+            yield run | {"dataset": name} | figures
+        if "per_category" not in run:
+            yield run
+
+
 def _figures(runs: Sequence[Run], table: Table) -> str:
     """One line for each data set, variant and method; the paper's column where it has figures."""
-    kinds = by_kind(runs)
+    kinds = by_kind(each_set(runs))
     printed = {c.key for c in table.columns if any(c.key in run["paper"] for run in runs)}
     variants = any(run["variant"] for run in runs)
     head = ["data", *(["variant"] if variants else []), "method", "seeds"]
@@ -147,7 +163,7 @@ def _figures(runs: Sequence[Run], table: Table) -> str:
         rows.append(row)
     if table.mean_row:
         rows += _means(kinds, table, printed, variants=variants)
-    return _table(rows)
+    return markdown_table(rows)
 
 
 def _means(
@@ -204,4 +220,4 @@ def _runs(done: Sequence[Run]) -> str:
         *(f"Machine {i}: {machine}." for i, machine in enumerate(machines, 1)),
         *(f"Versions: {', '.join(f'{k} {v}' for k, v in stack)}." for stack in stacks),
     ]
-    return _table(rows) + "\n\n" + _bullets(sentences)
+    return markdown_table(rows) + "\n\n" + bullets(sentences)

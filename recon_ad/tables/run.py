@@ -7,35 +7,45 @@ checkpoint, in its folder below `runs`.
 
 import json
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from recon_ad.config import check_config, differences, load_config
+from recon_ad.config import check_config, differences, flatten, load_config
+from recon_ad.data import Source
 from recon_ad.data.build import build_source
+from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
 from recon_ad.evaluate import FIGURES, evaluate_workdir
+from recon_ad.methods import WITH_ENCODER, build_method
+from recon_ad.pretrained.weights import HUB
+from recon_ad.protocol import settings
 from recon_ad.runtime import files
 from recon_ad.runtime.writer import read_log
 from recon_ad.tables import page
 from recon_ad.tables.base import Cell, Run, Table
-from recon_ad.tables.locate import check_folder, find_category
+from recon_ad.tables.locate import check_data, find_category
 from recon_ad.tables.watch import Watcher
 from recon_ad.train import train
 
 logger = logging.getLogger("recon_ad")
 
 # Of a run's protocol: what has a place of its own in a cell.
-ELSEWHERE = ("config", "notes", "training", "calibration", "hardware", "versions")
-
-# Where the images are on a machine, and how much of them it keeps at hand: the same run elsewhere.
-PLACES = ("path", "images", "prepared", "cache_mib", "disk_cache_mib")
+ELSEWHERE = ("config", "notes", "training", "calibration", "pretrained", "hardware", "versions")
 
 
-def run_table(table: Table, *, scale: str, workdir: Path, data: Path | None = None) -> list[Run]:
+def run_table(
+    table: Table,
+    *,
+    scale: str,
+    workdir: Path,
+    data: Path | None = None,
+    weights: Path | None = None,
+) -> list[Run]:
     """Runs what is not finished; writes `NAME.json`, `NAME.md` and `figures/` in the workdir.
 
     Args:
@@ -43,6 +53,7 @@ def run_table(table: Table, *, scale: str, workdir: Path, data: Path | None = No
       scale: "cpu" or "paper".
       workdir: made if absent.
       data: folder in which the data sets are looked for.
+      weights: folder that holds a folder of each encoder's name; None: they are fetched.
 
     Returns:
       The cells as `NAME.json` holds them.
@@ -51,10 +62,13 @@ def run_table(table: Table, *, scale: str, workdir: Path, data: Path | None = No
       UserError: a finished cell was run in another way than it would be now, the table's file is
         damaged, or a run of its own finds something wrong.
     """
-    cells = table.cells(scale, None if data is None else check_folder(data))
+    cells = table.cells(scale, None if data is None else check_data(data))
     path = workdir / f"{table.name}.json"
     # All configs are made before the first run: a mistake shows at once.
-    planned = {cell.name: (cell, *_config_of(cell, data)) for cell in cells}
+    planned = {
+        cell.name: (cell, *_config_of(cell, data, weights, scratch=workdir / "made"))
+        for cell in cells
+    }
     runs = _read(path, scale)
     for name, (_, config, _) in planned.items():
         if config is not None and name in runs and "reason" not in runs[name]:
@@ -77,7 +91,12 @@ def run_table(table: Table, *, scale: str, workdir: Path, data: Path | None = No
             keep(_null(cell, reason))
             continue
         logger.info("%s: %s", name, cell.spec)
-        keep(_run(cell, config, workdir / "runs" / name))
+        if cell.made and not (workdir / "made" / cell.made.name).is_dir():
+            folder = find_category(data, cell.folders)
+            assert folder is not None  # or there were no config
+            with files.fresh_directory(workdir / "made" / cell.made.name) as made:
+                cell.made.make(folder, made)
+        keep(_run(cell, config, workdir / "runs" / name, measure=table.measure))
         page.write(table, list(runs.values()), scale=scale, workdir=workdir)
         jax.clear_caches()  # the next one has its own programs
     finished = json.loads(path.read_text())["cells"]
@@ -85,25 +104,56 @@ def run_table(table: Table, *, scale: str, workdir: Path, data: Path | None = No
     return finished
 
 
-def _config_of(cell: Cell, data: Path | None) -> tuple[ConfigDict | None, str]:
-    """The cell's config; or None, and why the cell cannot be run."""
+def _config_of(
+    cell: Cell, data: Path | None, weights: Path | None, *, scratch: Path
+) -> tuple[ConfigDict | None, str]:
+    """The cell's config; or None, and why the cell cannot be run.
+
+    Images that are made from the user's have a folder in `scratch`.
+    """
     config = load_config(cell.spec)
     config.update_from_flattened_dict(dict(cell.fields))
-    if cell.folders:
-        folder = find_category(data, cell.folders)
-        if folder is None:
-            place = "no --data was given" if data is None else f"there is none in {data}"
+    wanted = {cell.dataset: cell.folders} if cell.folders else dict(cell.together)
+    if wanted:
+        found = {name: find_category(data, folders) for name, folders in wanted.items()}
+        if data is None or None in found.values():
+            missing = ", ".join(name for name, folder in found.items() if folder is None)
+            place = (
+                "no --data was given"
+                if data is None
+                else f"there is none of {missing} in the folder of --data"
+                if cell.together
+                else "there is none in the folder of --data"
+            )
             return None, f"its images are the user's own, and {place}: {cell.absent}"
-        config.data.source, config.data.path, config.data.category = "folder", str(folder), ""
+        config.data.source, config.data.category = "folder", ""
+        if cell.together:
+            config.data.path = str(data)
+            config.data.category = "+".join(
+                os.path.relpath(folder, data) for folder in found.values()
+            )
+        elif cell.made:
+            config.data.path = str(scratch / cell.made.name)
+            for field, file in cell.made.files.items():
+                config.update_from_flattened_dict({field: str(scratch / cell.made.name / file)})
+        else:
+            config.data.path = str(found[cell.dataset])
+    if weights and config.method.name in WITH_ENCODER and config.encoder.weights == HUB:
+        folder = weights / config.encoder.name
+        if not folder.exists():
+            return None, (
+                f"there is no {config.encoder.name} in the folder of --weights: put its "
+                "model.safetensors there, in a folder of that name."
+            )
+        config.encoder.weights = str(folder)
     check_config(config)
+    build_method(config, channels=config.data.channels or 1)
     return config, ""
 
 
 def _content(config: ConfigDict) -> dict[str, Any]:
-    """A config as JSON without what is a machine's own."""
-    content = json.loads(config.to_json())
-    content["data"] = {k: v for k, v in content["data"].items() if k not in PLACES}
-    return content
+    """The settings of a cell, whichever machine it is run on."""
+    return settings(json.loads(config.to_json()))
 
 
 def _read(path: Path, scale: str) -> dict[str, Run]:
@@ -125,7 +175,10 @@ def _read(path: Path, scale: str) -> dict[str, Run]:
 
 
 def _check_same(path: Path, run: Run, config: ConfigDict) -> None:
-    changed = differences(run["config"], _content(config))
+    # A field that there was not yet when the cell was run, or is no more, says nothing of it.
+    before, now = flatten(run["config"]), flatten(_content(config))
+    common = before.keys() & now.keys()
+    changed = differences(*({name: c[name] for name in common} for c in (before, now)))
     if changed:
         raise UserError(
             f"{path} holds {run['name']}, which was run with another config "
@@ -172,18 +225,22 @@ def _null(cell: Cell, reason: str) -> Run:
     return _described(cell) | {"reason": reason, "steps": None} | dict.fromkeys(FIGURES)
 
 
-def _run(cell: Cell, config: ConfigDict, workdir: Path) -> Run:
+def _run(
+    cell: Cell, config: ConfigDict, workdir: Path, *, measure: Callable[[Detector, Source], Run]
+) -> Run:
     """Trains, or goes on, and evaluates."""
     try:
         source = build_source(config)
-    except UserError as error:  # one user's broken set does not stop the others
-        return _null(cell, str(error))
-    watcher = Watcher(workdir / "watched.json", config, source, iou=cell.iou_watched)
-    try:
+        watcher = Watcher(workdir / "watched.json", config, source, iou=cell.iou_watched)
         train(config, workdir, source=source, watch=watcher)
+        metrics = _evaluated(workdir)
+    except UserError as error:  # a broken set, or weights that are not here, stop no other cell
+        return _null(cell, str(error))
     except FloatingPointError as error:  # how this cell ends is a result too
         return _null(cell, f"training failed: {error}")
-    metrics = _evaluated(workdir)
+    detector = load(workdir / "detector")
+    measured = measure(detector, source)
+    pretrained = {k: v for k, v in detector.record["pretrained"].items() if k != "weights"}
     watcher.keep()
     protocol = metrics["protocol"]
     log = read_log(workdir / "log.jsonl")
@@ -192,6 +249,8 @@ def _run(cell: Cell, config: ConfigDict, workdir: Path) -> Run:
         | {"steps": config.train.steps}
         | {key: metrics[key] for key in FIGURES}
         | {key: metrics[key] for key in ("missing", "intervals", "truths")}
+        | _each_set(cell, config, metrics)
+        | measured
         | ({"seconds_to_iou": watcher.story()} if cell.iou_watched is not None else {})
         | {
             "training": protocol["training"],
@@ -199,12 +258,27 @@ def _run(cell: Cell, config: ConfigDict, workdir: Path) -> Run:
             "notes": protocol["notes"],
             "evaluation": {k: v for k, v in protocol.items() if k not in ELSEWHERE},
             "config": _content(config),
+            **({"pretrained": pretrained} if pretrained else {}),
             "data": json.loads((workdir / "data.json").read_text()),
             "hardware": protocol["hardware"],
             "versions": protocol["versions"],
             "wall_seconds": watcher.wall_seconds(),
         }
     )
+
+
+def _each_set(cell: Cell, config: ConfigDict, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The figures of each set that one model has learnt, by the sets' names in the table."""
+    if not cell.together:
+        return {}
+    # In the order in which `_config_of` named their folders.
+    folders = [Path(place).name for place in config.data.category.split("+")]
+    names = zip(cell.together, folders, strict=True)
+    per_category = metrics["per_category"]
+    return {
+        "per_category": {name: per_category[folder] for name, folder in names},
+        "category_mean": metrics["category_mean"],
+    }
 
 
 def _evaluated(workdir: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, UInt8
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -19,18 +19,17 @@ from scipy import ndimage
 from recon_ad.data import GOOD, Record, Source
 from recon_ad.data.build import build_source
 from recon_ad.detector import Detector, load
-from recon_ad.evaluate import whole_panel
 from recon_ad.judging import truth_of
 from recon_ad.metrics import iou_max
 from recon_ad.metrics.patches import PatchMeans, joined, patch_means
+from recon_ad.panels import whole_panel
 from recon_ad.report import Panel, panel_sheet
-from recon_ad.report.pictures import display_shape, heat, rgb, shrink_max, shrink_mean
+from recon_ad.report.pictures import HeatScale, heat, rgb, shrink_max, shrink_mean
 from recon_ad.report.plots import BLUE, ORANGE, style_text
+from recon_ad.tables.stretches import first_defective, look_at_stretches
 from recon_ad.tables.watch import pooled_pixels
 
-LONG_SIDE = 900  # px of a large image on a picture
 DEFECT, HARMLESS = "#e02020", "#20a040"  # the colours of the paper's boxes
-BOX = 4  # px of the shrunk picture between a defect and its box
 GAP = 2  # px between input and reconstruction in a run's sample pictures
 HISTOGRAM_BINS = 40
 
@@ -49,11 +48,6 @@ def opened(folder: Path) -> tuple[Detector, Source]:
     """A run's detector and its images."""
     detector = load(folder / "detector")
     return detector, build_source(detector.config)
-
-
-def first_defective(source: Source) -> Record:
-    """The first defective test image, which for the riblet foil has darker stretches too."""
-    return next(record for record in source.test if record.anomalous)
 
 
 def tiled_once(detector: Detector) -> Detector:
@@ -218,59 +212,29 @@ def all_patch_means(folder: Path) -> PatchMeans:
     return joined(parts)
 
 
-def darkest_window(
-    image: Float[np.ndarray, "h w"], excluded: Bool[np.ndarray, "h w"], *, side: int
-) -> tuple[int, int]:
-    """Top left corner of the darkest square without an excluded pixel."""
-    sums = _window_sums(image, side)
-    sums[_window_sums(excluded.astype(np.float64), side) > 0] = np.inf
-    top, left = np.unravel_index(np.argmin(sums), sums.shape)
-    return int(top), int(left)
-
-
-def _window_sums(values: Float[np.ndarray, "h w"], side: int) -> Float[np.ndarray, "p q"]:
-    """Sums over all squares of that side, by their top left corner."""
-    total = np.pad(values, ((1, 0), (1, 0))).cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
-    return total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
-
-
 def dark_stretch(runs: Runs) -> tuple[bytes, str]:
     """Figure 7: a damaged albedo image, its residual, and a darker stretch that is no defect."""
     (folder,) = runs.values()
-    detector, source = opened(folder)
-    record, side = first_defective(source), detector.config.data.patch_size
-    image = record.load()
-    truth = truth_of(record, image.shape[:2])
-    assert truth is not None
-    residual, _ = detector.residual_map(image)
-    top, left = darkest_window(image[..., 0] / 255.0, truth, side=side)
-    dark = np.zeros(truth.shape, bool)
-    dark[top : top + side, left : left + side] = True
-    means = {
-        "defective pixels": residual[truth].mean(),
-        "the darkest stretch without a defect": residual[dark].mean(),
-        "all other pixels": residual[~truth & ~dark].mean(),
-    }
-    shape = display_shape(*truth.shape, long_side=LONG_SIDE)
-    shown = shrink_max(residual, shape)
-    pictures = [rgb(shrink_mean(image, shape)), heat(shown, top=float(np.quantile(shown, 0.999)))]
+    seen = look_at_stretches(*opened(folder))
+    shape = seen.small.shape
+    shown = shrink_max(seen.residual, shape)
+    pictures = [
+        rgb(shrink_mean(seen.image, shape)),
+        heat(shown, scale=HeatScale(0.0, float(np.quantile(shown, 0.999)))),
+    ]
     figure, axes = picture_grid([pictures], columns=("albedo", "residual map"), width=5.5)
-    small = ndimage.binary_dilation(shrink_max(truth, shape), iterations=BOX)
-    defects, number = ndimage.label(small)
-    # Back to full size by the nearest pixel: the boxes leave room enough.
-    index = (np.arange(n) * new // n for n, new in zip(truth.shape, shape, strict=True))
-    each = ndimage.mean(residual, defects[np.ix_(*index)] * truth, np.arange(1, number + 1))
-    higher = np.count_nonzero(each > residual[dark].mean())
-    for labels, colour in ((defects, DEFECT), (shrink_max(dark, shape).astype(int), HARMLESS)):
+    dark = shrink_max(seen.dark, shape).astype(int)
+    for labels, colour in ((seen.small, DEFECT), (dark, HARMLESS)):
         for rows, columns in ndimage.find_objects(labels):
             size = (columns.stop - columns.start, rows.stop - rows.start)
             box = Rectangle((columns.start, rows.start), *size, fill=False, color=colour)
             axes[0, 0].add_patch(box)
     return png(figure), (
         "the first damaged albedo image with its defects (red) and the darkest patch without one "
-        "(green), and the residual map. Mean squared residual: "
-        + ", ".join(f"{mean:.2e} on {where}" for where, mean in means.items())
-        + f". {higher} of the {number} defects have a higher one than that stretch."
+        f"(green), and the residual map. Mean residual: {seen.residual[seen.truth].mean():.2e} on "
+        f"defective pixels, {seen.on_dark:.2e} on the darkest stretch without a defect, "
+        f"{seen.elsewhere:.2e} on all other pixels. {seen.above} of the {len(seen.means)} defects "
+        "have a higher one than that stretch."
     )
 
 

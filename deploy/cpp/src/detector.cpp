@@ -21,8 +21,11 @@ constexpr char kPrefix[] = "recon_ad_";
 // The tail sees maps padded to multiples of this, as in Python, so that it sums in the same order.
 constexpr int kMapMultiple = 64;
 
+constexpr char kProbability[] = "defect_probability";
+
 struct Opened {
   Facts facts;
+  bool classifies;
   ov::InferRequest request;
 };
 
@@ -69,7 +72,11 @@ Opened opened(ov::Core& core, const fs::path& path) {
     // In floats: it would choose bfloat16 where a processor has it.
     const auto precision = ov::hint::inference_precision(ov::element::f32);
     auto compiled = core.compile_model(model, "CPU", precision);
-    return {facts_of(*model), compiled.create_infer_request()};
+    const auto outputs = compiled.outputs();
+    const bool classifies = std::any_of(outputs.begin(), outputs.end(), [](const auto& output) {
+      return output.get_names().count(kProbability) > 0;
+    });
+    return {facts_of(*model), classifies, compiled.create_infer_request()};
   } catch (const std::exception& error) {
     throw UserError(path.string() + " is no model that OpenVINO can open (" +
                     shortened(error.what()) + "): copy it, or export it, anew.");
@@ -131,6 +138,7 @@ Detector::Detector(const fs::path& model) {
   }
   core_ = first.request;
   tail_ = second.request;
+  classifies_ = second.classifies;
   weights_ = tile_weights(plan_.tile, plan_.hann);
   batch_ = empty_batch(plan_);
   core_.set_tensor("images", batch_);
@@ -178,6 +186,10 @@ Map Detector::stitched(const Image& image) {
     std::memset(tiles + count * bytes, 0, (batch - count) * bytes);
     core_.infer();
     const ov::Tensor residual = core_.get_tensor("residual_map");
+    if (residual.get_size() != batch * plan_.tile.pixels()) {
+      throw UserError("the model's residual maps are not of the size that its metadata say: "
+                      "export the detector anew.");
+    }
     const float* maps = residual.data<const float>();
     for (std::size_t i = 0; i < count; ++i) {
       stitch.add(maps + i * plan_.tile.pixels(), corners[first + i]);
@@ -211,8 +223,11 @@ Prediction Detector::decide(const Map& residual, const std::optional<Mask>& roi)
   const ov::Tensor label = tail_.get_tensor("label");
   const ov::Tensor mask = tail_.get_tensor("mask");
   const auto* marked = static_cast<const std::uint8_t*>(mask.data());
+  std::optional<float> probability;
+  if (classifies_) probability = *tail_.get_tensor(kProbability).data<const float>();
   return {*score.data<const float>(), *static_cast<const std::uint8_t*>(label.data()) != 0,
-          clean_mask(cropped(marked, padded.width, size), plan_.opening, plan_.min_area)};
+          clean_mask(cropped(marked, padded.width, size), plan_.opening, plan_.min_area),
+          probability};
 }
 
 }  // namespace recon_ad

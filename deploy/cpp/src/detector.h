@@ -13,8 +13,9 @@ namespace recon_ad {
 
 struct Prediction {
   float score;
-  bool label;  // whether the score is above the image threshold
+  bool label;  // whether the image is anomalous, and, with a classifier, defective
   Mask mask;   // pixels above the pixel threshold, opened, in regions of at least the minimum area
+  std::optional<float> defect_probability;  // of the classifier; none where there is none
 };
 
 class Detector {
@@ -38,6 +39,7 @@ class Detector {
   Map weights_;
   ov::InferRequest core_;
   ov::InferRequest tail_;
+  bool classifies_;   // whether the tail gives the probability of a defect
   ov::Tensor batch_;  // tiles at a time, the last of an image filled up with zeros
 };
 

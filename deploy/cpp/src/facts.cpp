@@ -9,7 +9,7 @@
 namespace recon_ad {
 namespace {
 
-constexpr char kFormat[] = "1";
+constexpr char kFormat[] = "2";
 
 // What is wrong with one fact; what it means for the file is said further up.
 class Misfit : public std::runtime_error {
@@ -82,6 +82,9 @@ Plan read(const Book& book, bool tail) {
   plan.channels = book.whole("channels", 1);
   plan.tile = book.size("tile", 1);
   plan.stride = book.size("stride", 1);
+  if (plan.stride.height > plan.tile.height || plan.stride.width > plan.tile.width) {
+    throw Misfit("stride is " + book.word("stride") + " for tiles of " + book.word("tile"));
+  }
   plan.hann = book.choice("tile_weights", {"uniform", "hann"}) == 1;
   const Size resize = book.size("resize", 0);
   if (resize != Size{0, 0}) plan.resize = resize;
@@ -100,6 +103,11 @@ Plan read(const Book& book, bool tail) {
 }  // namespace
 
 Plan plan_of(const Facts& facts, bool tail, const std::string& name) {
+  const auto part = facts.find("part_sha256");
+  if (part != facts.end() && !part->second.empty()) {
+    throw UserError(name + ": its images are aligned to a part, or have a ground, which this program "
+                           "does not heed: use python -m recon_ad.predict --onnx.");
+  }
   try {
     return read(Book(facts), tail);
   } catch (const Misfit& misfit) {

@@ -29,6 +29,7 @@ namespace fs = std::filesystem;
 
 constexpr int kWrong = 2;
 constexpr int kBroken = 3;
+constexpr std::size_t kTold = 5;  // images that were not judged of which it says why
 
 constexpr char kUsage[] =
     "recon_ad_inspect --model M.onnx --input FILE-or-FOLDER --output O [--roi PATH]\n"
@@ -83,7 +84,7 @@ Row judge(Detector& detector, const std::string& name, const fs::path& file, con
     if (region) roi = load_region(*region, file, image.size);
     const Prediction prediction = detector.predict(image, roi);
     row.judgement = Judgement{prediction.score, plan.image_threshold, prediction.label,
-                              count_regions(prediction.mask)};
+                              count_regions(prediction.mask), prediction.defect_probability};
     Bytes drawn = rgb(image);
     outline(drawn, prediction.mask);
     overlay = encode_png(drawn, image.size);
@@ -94,6 +95,28 @@ Row judge(Detector& detector, const std::string& name, const fs::path& file, con
   }
   write_whole(output / "overlays" / (name + ".png"), overlay.data(), overlay.size());
   return row;
+}
+
+// Says how many images are what, and of the first that were not judged, why; how many those are.
+std::size_t told(const std::vector<Row>& rows, const fs::path& output) {
+  std::vector<const Row*> broken;
+  std::size_t anomalous = 0;
+  for (const Row& row : rows) {
+    if (!row.judgement) broken.push_back(&row);
+    anomalous += row.judgement && row.judgement->anomalous ? 1 : 0;
+  }
+  std::cout << rows.size() << " images: " << anomalous << " anomalous, " << broken.size()
+            << " not judged; see " << output.string() << "\n";
+  for (std::size_t i = 0; i < broken.size() && i < kTold; ++i) {
+    // What is wrong with a file begins with its path.
+    const bool named = broken[i]->error.find(broken[i]->path) != std::string::npos;
+    std::cout << "  " << (named ? "" : broken[i]->path + ": ") << broken[i]->error << "\n";
+  }
+  if (broken.size() > kTold) {
+    std::cout << "  and " << broken.size() - kTold << " more broken: see "
+              << (output / "predictions.csv").string() << "\n";
+  }
+  return broken.size();
 }
 
 int run(const Arguments& arguments) {
@@ -126,22 +149,15 @@ int run(const Arguments& arguments) {
   }
 
   std::vector<Row> rows;
-  std::size_t broken = 0;
-  std::size_t anomalous = 0;
   for (const fs::path& file : images) {
     const std::string name = (root == "." ? file : file.lexically_relative(root)).generic_string();
     rows.push_back(judge(detector, name, file, regions, arguments.output));
-    const auto& told = rows.back().judgement;
-    broken += told ? 0 : 1;
-    anomalous += told && told->anomalous ? 1 : 0;
   }
   const std::string table = csv(rows);
   const std::string lines = json_lines(rows);
   write_whole(arguments.output / "predictions.csv", table.data(), table.size());
   write_whole(arguments.output / "predictions.jsonl", lines.data(), lines.size());
-  std::cout << rows.size() << " images: " << anomalous << " anomalous, " << broken
-            << " not readable; see " << arguments.output.string() << "\n";
-  return broken > 0 ? kBroken : 0;
+  return told(rows, arguments.output) > 0 ? kBroken : 0;
 }
 
 int guarded(const std::vector<std::string>& words) {

@@ -89,7 +89,7 @@ std::string shortest(double number) {
 }
 
 std::string csv(const std::vector<Row>& rows) {
-  std::string table = "path,score,threshold,anomalous,regions,error\n";
+  std::string table = "path,score,threshold,anomalous,regions,error,defect_probability\n";
   for (const Row& row : rows) {
     table += csv_field(row.path) + ",";
     if (const auto& told = row.judgement) {
@@ -98,7 +98,11 @@ std::string csv(const std::vector<Row>& rows) {
     } else {
       table += ",,,,";
     }
-    table += csv_field(row.error) + "\n";
+    table += csv_field(row.error) + ",";
+    if (row.judgement && row.judgement->defect_probability) {
+      table += shortest(*row.judgement->defect_probability);
+    }
+    table += "\n";
   }
   return table;
 }
@@ -111,10 +115,12 @@ std::string json_lines(const std::vector<Row>& rows) {
       lines += ", \"score\": " + json_number(told->score) +
                ", \"threshold\": " + json_number(told->threshold) +
                ", \"anomalous\": " + word(told->anomalous) +
-               ", \"regions\": " + std::to_string(told->regions) + ", \"error\": null}\n";
+               ", \"regions\": " + std::to_string(told->regions) +
+               ", \"error\": null, \"defect_probability\": " +
+               (told->defect_probability ? json_number(*told->defect_probability) : "null") + "}\n";
     } else {
       lines += ", \"score\": null, \"threshold\": null, \"anomalous\": null, \"regions\": null, "
-               "\"error\": " + json_string(row.error) + "}\n";
+               "\"error\": " + json_string(row.error) + ", \"defect_probability\": null}\n";
     }
   }
   return lines;

@@ -12,6 +12,7 @@ struct Judgement {
   double threshold;
   bool anomalous;
   int regions;
+  std::optional<double> defect_probability;  // none without a classifier
 };
 
 struct Row {

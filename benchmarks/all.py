@@ -1,0 +1,129 @@
+"""Every benchmark of speed in one command, and the table of what is in results/.
+
+    python -m benchmarks.all [--data DATASETS] [NAME …]
+
+One after the other, each in a process of its own, with the time that it takes on two cores said
+before (MINUTES, all together about an hour and a half). One that fails, or takes three times as
+long, is named at the end, the others run all the same, and the exit status is then 1.
+
+Those that need images (registration, line) run where --data is given: a folder that holds
+ball_screw and grid in the MVTec layout, as `recon_ad.reproduce` takes it. The line's model is
+trained for some steps, as its quality is of no matter. benchmarks.agreement is about decisions, not
+speed, and has to be given a detector.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+
+from benchmarks import record, summary
+from recon_ad import cli
+from recon_ad.errors import UserError
+from recon_ad.tables.locate import check_data, find_category
+
+PATIENCE = 3  # times as long as it should take
+FAILED = 1  # exit status
+
+
+class Benchmark(NamedTuple):
+    """A command, or several of which each needs the one before.
+
+    Attributes:
+      minutes: that it takes, about.
+      commands: what follows `python -m`; {NAME} stands for the folder of that set, {scratch} for
+        one that is deleted afterwards.
+    """
+
+    minutes: float
+    commands: Sequence[Sequence[str]]
+
+
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "cae_step": Benchmark(3, [["benchmarks.cae_step"]]),
+    "ssim": Benchmark(4, [["benchmarks.ssim"]]),
+    "aupro": Benchmark(2, [["benchmarks.aupro"]]),
+    "encoder": Benchmark(5, [["benchmarks.encoder"]]),
+    "start": Benchmark(4, [["benchmarks.start"]]),
+    "inference": Benchmark(20, [["benchmarks.inference"]]),
+    "frameworks": Benchmark(9, [["benchmarks.frameworks"]]),
+    "step_profile": Benchmark(3, [["benchmarks.step_profile"]]),
+    "registration": Benchmark(5, [["benchmarks.registration", "--data={ball_screw}"]]),
+    "line": Benchmark(
+        20,
+        [
+            [
+                *("recon_ad.train", "--config=configs/folder.py:path={grid}"),
+                *("--workdir={scratch}/run", "--config.train.steps=20"),
+                *("--config.train.eval_every=20", "--stop_after=train"),
+            ],
+            [
+                *("recon_ad.export", "--detector={scratch}/run/detector"),
+                "--output={scratch}/model.onnx",
+            ],
+            ["benchmarks.line", "--onnx={scratch}/model.onnx", "--images={grid}/train/good"],
+        ],
+    ),
+}
+SETS = ("ball_screw", "grid")
+
+
+def needed(benchmark: Benchmark) -> list[str]:
+    """Data sets that it asks for."""
+    words = [word for command in benchmark.commands for word in command]
+    return [name for name in SETS if any(f"{{{name}}}" in word for word in words)]
+
+
+def run(benchmark: Benchmark, folders: Mapping[str, Path]) -> str:
+    """Runs its commands; why that failed, "" if it did not."""
+    until = time.monotonic() + 60 * PATIENCE * benchmark.minutes
+    with tempfile.TemporaryDirectory() as scratch:
+        for command in benchmark.commands:
+            words = [word.format(scratch=scratch, **folders) for word in command]
+            try:
+                done = subprocess.run(
+                    [sys.executable, "-m", *words], timeout=max(1, until - time.monotonic())
+                )
+            except subprocess.TimeoutExpired:
+                return f"stopped after {PATIENCE * benchmark.minutes:.0f} minutes"
+            if done.returncode:
+                return f"{command[0]} ended with exit status {done.returncode}"
+    return ""
+
+
+def main(names: Sequence[str]) -> int:
+    """Runs them, prints the table and what failed."""
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        raise UserError(f"no benchmark {unknown[0]!r}; choose from: {', '.join(BENCHMARKS)}.")
+    data = check_data(Path(_DATA.value)) if _DATA.value else None
+    folders = {name: find_category(data, [name]) for name in SETS}
+    left_out, failed = {}, {}
+    for name in names or BENCHMARKS:
+        benchmark = BENCHMARKS[name]
+        absent = [wanted for wanted in needed(benchmark) if folders[wanted] is None]
+        if absent:
+            left_out[name] = f"needs {', '.join(absent)} in --data"
+            continue
+        print(f"\n{name}: about {benchmark.minutes:.0f} minutes", flush=True)
+        begin = time.monotonic()
+        why = run(benchmark, folders)
+        if why:
+            failed[name] = why
+        print(f"{name}: {(time.monotonic() - begin) / 60:.1f} minutes. {why}", flush=True)
+    print("\n" + summary.table(record.RESULTS))
+    for name, why in left_out.items():
+        print(f"left out: {name} {why}")
+    for name, why in failed.items():
+        print(f"FAILED: {name}: {why}")
+    return FAILED if failed else 0
+
+
+if __name__ == "__main__":
+    _DATA = flags.DEFINE_string("data", None, "Folder that holds data sets.")
+    cli.run(main, words=True)

@@ -1,0 +1,148 @@
+"""Images per second of the encoder: ours by JAX, timm's by PyTorch eager.
+
+    python -m benchmarks.encoder
+
+The same weights (timm's at random, read by ours from a file), all 12 blocks and the last norm, in
+turns in one process on all cores, best of several after compilation. Before that all outputs are
+compared, at the trained size and at another, for which positions are interpolated. Writes
+results/encoder.json.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors.torch
+import torch
+
+import benchmarks.torchvision_operators  # noqa: F401
+
+# isort: split
+import timm
+
+from benchmarks import record
+from recon_ad.models.vit import ViT, fitted
+from recon_ad.pretrained import preset, read_encoder
+
+CLOSE = 1e-4  # of the largest value
+REPEATS = 7
+PAUSE = 0.05  # s, until the other's threads have gone to sleep
+COMPARED = {
+    "deit_tiny_patch16_224": (224, 384),
+    "deit_tiny_distilled_patch16_224": (224, 160),
+    "vit_small_patch14_dinov2": (518, 224),
+    "vit_small_patch14_reg4_dinov2": (518, 392),
+}
+TIMED = (("deit_tiny_patch16_224", 224), ("deit_tiny_patch16_224", 384),
+         ("vit_small_patch14_reg4_dinov2", 392))  # fmt: skip
+COUNTS = (1, 8)  # images at a time
+
+
+def theirs(name: str) -> torch.nn.Module:
+    """timm's network, for any size; positions are of the trained one."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, dynamic_img_size=True, num_classes=0).eval()
+    for parameter in model.parameters():  # zeros and ones, which many are at first, show no mistake
+        parameter.data += 0.02 * torch.randn(parameter.shape)
+    return model
+
+
+def ours(name: str, side: int, model: torch.nn.Module) -> Callable[[np.ndarray], jax.Array]:
+    """Our network with its weights, compiled."""
+    spec = preset(name).spec
+    blocks, size = (spec.depth - 1,), (side // spec.patch, side // spec.patch)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.safetensors"
+        safetensors.torch.save_file(model.state_dict(), path)
+        read = read_encoder(name, str(path))
+    params = fitted(read.params, size, blocks=blocks, antialias=read.antialias)
+    params = jax.device_put(params)
+    apply = jax.jit(lambda params, x: ViT(spec, blocks, size).apply({"params": params}, x)["norm"])
+    return lambda images: apply(params, images)
+
+
+def some_images(count: int, side: int) -> np.ndarray:
+    """Noise, as normalised images have it."""
+    return np.random.default_rng(0).standard_normal((count, side, side, 3), np.float32)
+
+
+def to_torch(images: np.ndarray) -> torch.Tensor:
+    """As PyTorch has them."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1)))
+
+
+def compare() -> list[dict[str, Any]]:
+    """How far outputs are apart; raises AssertionError where they are not the same."""
+    rows = []
+    for name, sides in COMPARED.items():
+        for side in sides:
+            model, images = theirs(name), some_images(1, side)
+            with torch.inference_mode():
+                expected = model.forward_features(to_torch(images)).numpy()
+            found = np.asarray(ours(name, side, model)(images))
+            apart = float(np.abs(found - expected).max() / np.abs(expected).max())
+            print(f"{name} at {side} px: {apart:.1e} apart", flush=True)
+            assert apart < CLOSE, (name, side, apart)
+            rows.append({"encoder": name, "side": side, "apart": apart})
+    return rows
+
+
+def measure() -> list[dict[str, Any]]:
+    """Images per second, in turns."""
+    rows = []
+    for name, side in TIMED:
+        model = theirs(name)
+        apply = ours(name, side, model)
+        for count in COUNTS:
+            images = some_images(count, side)
+            tensor = to_torch(images)
+
+            def by_torch(model=model, tensor=tensor) -> None:
+                with torch.inference_mode():
+                    model.forward_features(tensor)
+
+            def by_jax(apply=apply, images=images) -> None:
+                apply(images).block_until_ready()
+
+            contenders = {"jax": by_jax, "timm": by_torch}
+            best = dict.fromkeys(contenders, float("inf"))
+            for turn in range(REPEATS + 1):
+                for contender, run in contenders.items():
+                    time.sleep(PAUSE)
+                    begin = time.perf_counter()
+                    run()
+                    if turn:  # the first compiles
+                        best[contender] = min(best[contender], time.perf_counter() - begin)
+            rates = {contender: count / seconds for contender, seconds in best.items()}
+            row = {"encoder": name, "side": side, "images": count, **rates}
+            rows.append(row | {"ratio": rates["jax"] / rates["timm"]})
+            print(
+                f"{name} at {side} px, {count} at a time: JAX {rates['jax']:.1f}, timm "
+                f"{rates['timm']:.1f} images/s: {rows[-1]['ratio']:.2f}",
+                flush=True,
+            )
+    return rows
+
+
+def main() -> None:
+    """Compares, measures, writes."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    load_before = os.getloadavg()[0]
+    compared = compare()
+    content = {
+        "command": "python -m benchmarks.encoder",
+        "unit": f"images/s, float32, best of {REPEATS}, in turns",
+        "compared": compared,
+        "rows": measure(),
+        "load_before": load_before,
+    }
+    record.write("encoder", content, "torch", "timm")
+
+
+if __name__ == "__main__":
+    main()

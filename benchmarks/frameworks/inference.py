@@ -1,0 +1,282 @@
+"""From images on the device to their anomaly maps: network and residual, of the CAE, the SSIM
+autoencoder and `vit_recon` (encoder, decoder, cosines, enlarged to the image's size).
+
+Against PyTorch, with timm's encoder, and ONNX Runtime with our exported graph, where they are
+there; on a GPU by its CUDA provider. Maps are compared first. In float32 only: with TF32's ten bits
+of mantissa, residuals of SSIM are not the same.
+"""
+
+import copy
+import importlib.util
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Array
+from ml_collections import ConfigDict
+
+from benchmarks.frameworks import settings
+from benchmarks.frameworks.book import OURS, Book
+from benchmarks.frameworks.settings import DEVICE, MODES
+from benchmarks.frameworks.training import of_function
+from benchmarks.frameworks.turns import Runner, in_turns
+from benchmarks.subjects import METHODS, Scale, config_of, some_images
+from benchmarks.torch_bergmann import BergmannAE
+from benchmarks.torch_cae import CAE
+from benchmarks.torch_decoder import FeatureDecoder, cosine_distance
+from benchmarks.torch_ssim import StructuralResidual
+from recon_ad.methods import build_method
+from recon_ad.methods.base import Method, Variables
+from recon_ad.pretrained import preset
+
+CLOSE = 1e-4  # of the largest value of a map
+ONNX = ("jax2onnx", "onnxruntime")  # packages
+PROVIDER = "CUDAExecutionProvider" if DEVICE == "cuda" else "CPUExecutionProvider"
+JITTER = 0.01  # standard deviation of what is added to fresh parameters
+
+
+class Judge(NamedTuple):
+    """The same inference in both frameworks.
+
+    Attributes:
+      config: of the method.
+      method: ours.
+      variables: its.
+      images: NHWC.
+      theirs: PyTorch's, images to maps; None where something is missing.
+      turned: whether it takes images turned by 180 degrees (see torch_cae).
+    """
+
+    config: ConfigDict
+    method: Method
+    variables: Variables
+    images: np.ndarray
+    theirs: torch.nn.Module | None
+    turned: bool
+
+
+class SquaredResidual(torch.nn.Module):
+    """An autoencoder and (x − x̃)²."""
+
+    def __init__(self, network: torch.nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The maps."""
+        return (x - self.network(x)).square().mean(1)
+
+
+class StructuralMap(torch.nn.Module):
+    """An autoencoder and (1 − S) / 2."""
+
+    def __init__(self, network: torch.nn.Module, *, window: int, size: tuple[int, int]):
+        super().__init__()
+        self.network, self.residual = network, StructuralResidual(window, 1, size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The maps."""
+        return self.residual(x, self.network(x)).mean(1)
+
+
+class FeatureMap(torch.nn.Module):
+    """timm's encoder and our decoder: the mean cosine distance of the two groups, enlarged."""
+
+    def __init__(self, encoder: torch.nn.Module, decoder: FeatureDecoder, config: ConfigDict):
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+        self.blocks = list(config.encoder.blocks)
+        found = preset(config.encoder.name)
+        for name, value in (("mean", found.mean), ("std", found.std)):
+            self.register_buffer(name, torch.tensor(value).reshape(1, 3, 1, 1))
+        self.rows = config.data.patch_size // found.spec.patch
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The maps."""
+        options = {"output_fmt": "NLC", "intermediates_only": True, "stop_early": True}
+        normal = (x - self.mean) / self.std
+        blocks = self.encoder.forward_intermediates(normal, indices=self.blocks, **options)
+        half = len(blocks) // 2
+        targets = torch.stack([sum(g) / len(g) for g in (blocks[:half], blocks[half:])], dim=2)
+        apart = cosine_distance(targets, self.decoder(targets)).mean(2)
+        maps = apart.view(len(x), 1, self.rows, self.rows)
+        return F.interpolate(maps, x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+
+
+def jittered(params: Any) -> Any:
+    """With something added: zeros, which fresh biases are, could be left out by a runtime."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda p: np.asarray(p) + JITTER * rng.standard_normal(p.shape, np.float32), params
+    )
+
+
+def autoencoder(name: str, scale: Scale) -> Judge:
+    """`cae` or `ssim_ae`."""
+    config = config_of(name, scale)
+    images = some_images(name, scale, config)
+    method, size = build_method(config, channels=1), images.shape[1:3]
+    params = jittered(jax.jit(method.init)(jax.random.key(1), images[:1]).params)
+    if name == "cae":
+        theirs = SquaredResidual(CAE(config.method.variant, size, params))
+    else:
+        theirs = StructuralMap(BergmannAE(size, params), window=config.ssim.window, size=size)
+    theirs = theirs.to(DEVICE, memory_format=torch.channels_last)
+    return Judge(config, method, {"params": params}, images, theirs, name == "cae")
+
+
+def on_features(book: Book, scale: Scale) -> Judge:
+    """`vit_recon`, whose encoder is timm's with its random weights."""
+    config = config_of("vit_recon", scale)
+    config.data.resize = (0, 0)  # or images of any size would be one tile
+    encoder = None
+    if importlib.util.find_spec("timm"):
+        import safetensors.torch
+
+        from benchmarks.encoder import theirs as timms
+
+        encoder = timms(config.encoder.name)
+    else:
+        book.left_out["inference of vit_recon by PyTorch"] = "timm, for the encoder, is absent"
+    with tempfile.TemporaryDirectory() as scratch:
+        if encoder is not None:
+            config.encoder.weights = str(Path(scratch) / "model.safetensors")
+            safetensors.torch.save_file(encoder.state_dict(), config.encoder.weights)
+        method = build_method(config, channels=3)
+        frozen, _ = method.pretrained()
+    images = some_images("vit_recon", scale, config)
+    targets = jax.jit(method.prepare)(frozen, images[:1])
+    params = jittered(jax.jit(method.init)(jax.random.key(1), targets).params)
+    theirs = None
+    if encoder is not None:
+        heads = preset(config.encoder.name).spec.heads
+        decoder = FeatureDecoder(params, len(config.encoder.blocks), heads)
+        theirs = FeatureMap(encoder, decoder, config).to(DEVICE)
+    return Judge(config, method, {"encoder": frozen, "params": params}, images, theirs, False)
+
+
+class TorchMaps:
+    """PyTorch's maps: call it with a number of times."""
+
+    def __init__(self, judge: Judge, *, mode: str | None):
+        self._step = -1 if judge.turned else 1
+        network = copy.deepcopy(judge.theirs).eval().requires_grad_(False)
+        self._network = settings.compiled(network, mode)
+        self._images = settings.to_torch(judge.images[:, :: self._step, :: self._step])
+
+    @torch.inference_mode()
+    def __call__(self, times: int) -> torch.Tensor:
+        """The maps."""
+        for _ in range(times):
+            torch.compiler.cudagraph_mark_step_begin()
+            maps = self._network(self._images)
+        settings.synchronize()
+        return maps
+
+    def maps(self) -> np.ndarray:
+        """As ours are."""
+        return self(1).cpu().numpy()[:, :: self._step, :: self._step]
+
+
+class OnnxMaps:
+    """Our exported graph in ONNX Runtime, images and maps on its device."""
+
+    def __init__(self, judge: Judge):
+        import onnxruntime
+
+        from recon_ad.detector import Detector
+        from recon_ad.exporting import Options, core_model
+        from recon_ad.inference import Thresholds
+
+        channels = judge.images.shape[3]
+        detector = Detector(judge.config, channels=channels, variables=judge.variables)
+        detector = detector.with_thresholds(Thresholds(1.0, 1.0), {"training": {}})
+        options = Options(np.dtype(np.float32), len(judge.images), 18, False)
+        model = core_model(detector, options)
+        self._name, device = model.graph.output[0].name, DEVICE
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), providers=[provider()]
+        )
+        used = self._session.get_providers()[0]
+        assert used == PROVIDER, f"it took the {used}"
+        self._binding = self._session.io_binding()
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(judge.images, device, 0)
+        self._binding.bind_ortvalue_input("images", value)
+        self._binding.bind_output(self._name, device)
+
+    def __call__(self, times: int) -> None:
+        """Makes the maps."""
+        for _ in range(times):
+            self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
+
+    def maps(self) -> np.ndarray:
+        """On the host."""
+        self(1)
+        return self._binding.copy_outputs_to_cpu()[0]
+
+
+def provider() -> Any:
+    """Of the device, without TF32."""
+    return PROVIDER if DEVICE == "cpu" else (PROVIDER, {"use_tf32": 0})
+
+
+def missing_for_onnx() -> str:
+    """Why ONNX Runtime cannot take part; "" where it can."""
+    absent = [name for name in ONNX if importlib.util.find_spec(name) is None]
+    if absent:
+        return f"not installed: {', '.join(absent)}"
+    import onnxruntime
+
+    there = PROVIDER in onnxruntime.get_available_providers()
+    return "" if there else f"onnxruntime has no {PROVIDER}"
+
+
+def contenders(book: Book, name: str, judge: Judge) -> tuple[dict[str, Runner], dict[str, float]]:
+    """Who makes the same maps, and how far they are from ours."""
+    torch.compiler.reset()
+    program = jax.jit(judge.method.anomaly_map)
+    arguments = jax.device_put((judge.variables, judge.images))
+    expected: Array = np.asarray(program(*arguments))
+    runners: dict[str, Runner] = {OURS: of_function(lambda: program(*arguments))}
+    made: dict[str, Callable[[], TorchMaps | OnnxMaps]] = {}
+    if judge.theirs is not None:
+        made |= {n: (lambda mode=mode: TorchMaps(judge, mode=mode)) for n, mode in MODES.items()}
+    why = missing_for_onnx()
+    if why:
+        book.left_out["inference by ONNX Runtime"] = why
+    else:
+        made["ONNX Runtime"] = lambda: OnnxMaps(judge)
+    apart: dict[str, float] = {}
+    for contender, make in made.items():
+        with book.attempt(f"inference of {name} by {contender}, compared"):
+            runner = make()
+            difference = np.abs(runner.maps() - expected).max() / np.abs(expected).max()
+            assert difference < CLOSE, float(difference)
+            runners[contender], apart[contender] = runner, float(difference)
+    return runners, apart
+
+
+def measure(book: Book, scale: Scale) -> None:
+    """All methods."""
+    settings.set_precision("float32")
+    for name in METHODS:
+        if not book.in_time(f"inference of {name}"):
+            continue
+        with book.attempt(f"inference of {name}"):
+            judge = on_features(book, scale) if name == "vit_recon" else autoencoder(name, scale)
+            runners, apart = contenders(book, name, judge)
+            timings = in_turns(runners, seconds=scale.seconds, burst=scale.burst)
+            book.add(
+                f"inference of `{name}`",
+                timings,
+                precision="float32",
+                per_step=len(judge.images),
+                apart=apart,
+                batch="x".join(map(str, judge.images.shape)),
+            )

@@ -1,0 +1,64 @@
+"""What `python -m benchmarks.frameworks` does, once it is clear that all it needs is there."""
+
+import os
+from pathlib import Path
+
+from absl import flags
+
+from benchmarks.frameworks import inference, settings, similarity, training
+from benchmarks.frameworks.book import Book
+from benchmarks.subjects import SCALES, default_scale
+from recon_ad import cli
+
+# The most wanted first: time may run out.
+PARTS = {"training": training, "similarity": similarity, "inference": inference}
+
+
+def measured(path: Path, scale: str, parts: list[str], *, minutes: float, command: str) -> Book:
+    """Measures, and writes the file as it goes.
+
+    Args:
+      path: of the JSON.
+      scale: in `SCALES`.
+      parts: in `PARTS`.
+      minutes: after which nothing new is begun.
+      command: that the JSON names.
+    """
+    settings.check_devices()
+    about = {
+        "command": command,
+        "unit": "median with quartiles, in turns; ratio to the fastest other",
+        "scale": scale,
+        "precision": "float32 and TF32 alike in all frameworks; bfloat16 nowhere",
+        "load_before": os.getloadavg()[0],
+    }
+    book = Book(path, about, seconds=60 * minutes)
+    for precision in settings.PRECISIONS:
+        with book.attempt(f"rounding in {precision}"):
+            settings.set_precision(precision)
+            book.extra[f"rounding in {precision}"] = settings.rounding()
+    for part in parts:
+        with book.attempt(part):
+            PARTS[part].measure(book, SCALES[scale])
+    book.write()
+    return book
+
+
+def start() -> None:
+    """Parses the flags, measures, prints the table."""
+    kind = default_scale()
+    minutes = flags.DEFINE_float("minutes", 9.0, "After these nothing new is begun.")
+    scale = flags.DEFINE_enum("scale", kind, list(SCALES), "Sizes of what is measured.")
+    parts = flags.DEFINE_multi_enum("parts", list(PARTS), list(PARTS), "What is measured.")
+    path = flags.DEFINE_string("output", f"results/frameworks_{kind}.json", "JSON file.")
+
+    def main() -> int:
+        book = measured(
+            *(Path(path.value), scale.value, parts.value),
+            minutes=minutes.value,
+            command="python -m benchmarks.frameworks",
+        )
+        print("\n" + book.table())
+        return 1 if book.failed else 0
+
+    cli.run(main)

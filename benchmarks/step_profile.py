@@ -1,0 +1,139 @@
+"""What a training step spends its time on: the three largest costs of each of three methods.
+
+    python -m benchmarks.step_profile
+
+Some steps are traced by JAX's profiler, on a CPU or a GPU alike. Each operation that ran is named,
+in the compiled program, by the layer that it came from, forward or in its gradient, so that costs
+add up by layer; those of several blocks of one kind are one. Shares are of the time of all
+operations; loops do not count beside what they repeat. Writes results/profile.json.
+"""
+
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from jax.profiler import ProfileData
+from jaxtyping import PyTree
+
+from benchmarks import record
+from benchmarks.subjects import METHODS, SCALES, JaxTraining, Scale, default_scale, subject
+from recon_ad import cli
+
+STEPS = 5
+SHOWN = 3
+# Their time is that of what they call.
+AROUND = ("while", "conditional", "call")
+_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?(\S+) = .*? ([a-z][a-z0-9-]*)\(", re.MULTILINE)
+_METADATA = re.compile(r'op_name="([^"]*)"')
+
+
+def layers(params: PyTree) -> set[str]:
+    """Names of a network's modules."""
+    paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(params))
+    return {part.key for path in paths for part in path[:-1]}
+
+
+def part_of(op_name: str, known: set[str]) -> str:
+    """What an operation is for.
+
+    Args:
+      op_name: as the compiled program has it, with JAX's transformations and linen's modules.
+      known: names of modules.
+    """
+    if not op_name:
+        return "other"
+    backward, forward = "transpose(" in op_name, "jvp(" in op_name
+    way = "gradient" if backward else "forward"
+    inside = [re.sub(r"^block\d+$", "block*", part) for part in op_name.split("/") if part in known]
+    if inside:
+        return f"{'/'.join(inside)}, {way}"
+    return f"loss, {way}" if backward or forward else "optimiser"
+
+
+def instructions(program: str) -> dict[str, tuple[str, str]]:
+    """Operation code and `op_name` of each instruction in the text of a compiled program."""
+    found = {}
+    for line in program.splitlines():
+        if match := _INSTRUCTION.match(line):
+            named = _METADATA.search(line)
+            found[match[1]] = (match[2], named[1] if named else "")
+    return found
+
+
+def operations(profile: ProfileData, module: str) -> Iterator[tuple[str, float]]:
+    """Instruction and seconds of all that a program ran, on GPUs if there are any."""
+    planes = list(profile.planes)
+    on_gpu = [plane for plane in planes if plane.name.startswith("/device:GPU")]
+    for plane in on_gpu or planes:
+        for line in plane.lines:
+            if on_gpu and not line.name.startswith("Stream"):
+                continue  # sums of what streams did
+            for event in line.events:
+                told = dict(event.stats)
+                if told.get("hlo_module") == module and "hlo_op" in told:
+                    yield told["hlo_op"], event.duration_ns / 1e9
+
+
+def costs(name: str, scale: Scale, *, steps: int) -> dict[str, Any]:
+    """The largest costs of a method's training step."""
+    made = subject(name, scale)
+    training = JaxTraining(made)
+    program = training.step.lower(made.state, made.batch).compile().as_text()
+    module = re.match(r"HloModule ([^,\s]+)", program)[1]
+    known, named = layers(made.state.params), instructions(program)
+    training(2)
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        with jax.profiler.trace(scratch, profiler_options=options):
+            training(steps)
+        (file,) = Path(scratch).rglob("*.xplane.pb")
+        profile = ProfileData.from_file(str(file))
+    seconds: Counter[str] = Counter()
+    for instruction, taken in operations(profile, module):
+        code, op_name = named.get(instruction, ("", ""))
+        if code not in AROUND:
+            seconds[part_of(op_name, known)] += taken
+    total = sum(seconds.values())
+    assert total, f"the trace has no operation of {module}"
+    return {
+        "method": name,
+        "batch": "x".join(map(str, made.batch.shape)),
+        "ms_of_operations_per_step": 1e3 * total / steps,
+        "largest": [
+            {"what": what, "share": taken / total} for what, taken in seconds.most_common(SHOWN)
+        ],
+        "shares": {what: taken / total for what, taken in seconds.most_common()},
+    }
+
+
+def main() -> None:
+    """Traces, prints, writes."""
+    rows = []
+    for name in METHODS:
+        rows.append(costs(name, SCALES[_SCALE.value or default_scale()], steps=STEPS))
+        told = ", ".join(f"{cost['what']} {cost['share']:.0%}" for cost in rows[-1]["largest"])
+        print(f"{name}: {told}", flush=True)
+    content = {
+        "command": "python -m benchmarks.step_profile",
+        "unit": f"share of the time of all operations in {STEPS} training steps",
+        "rows": rows,
+    }
+    record.write("profile", content)
+
+
+if __name__ == "__main__":
+    # Else a GPU runs many operations at once that nobody can tell apart.
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_gpu_enable_command_buffer="
+    ).strip()
+    _SCALE = flags.DEFINE_enum(
+        "scale", None, list(SCALES), "Sizes; by default those of the device."
+    )
+    cli.run(main)

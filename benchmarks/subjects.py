@@ -1,0 +1,140 @@
+"""The trainings whose speed is measured, each with a state and a batch, at a device's sizes."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PyTree
+from ml_collections import ConfigDict
+
+from recon_ad.config import load_config
+from recon_ad.methods import build_method
+from recon_ad.methods.base import Method, TrainState
+
+METHODS = ("cae", "ssim_ae", "vit_recon")
+
+
+class Scale(NamedTuple):
+    """Sizes of what is measured.
+
+    Attributes:
+      patches: that an autoencoder trains on in a step, and judges at a time.
+      side: of a patch in px.
+      vit: arguments of configs/vit.py.
+      images: that `vit_recon` trains on in a step, and judges at a time.
+      ssim: shapes of the images that are compared.
+      copied: MiB of an array that is copied, to see how fast memory is.
+      seconds: that a group of contenders takes turns.
+      burst: seconds of a turn, at least.
+    """
+
+    patches: int
+    side: int
+    vit: str
+    images: int
+    ssim: tuple[tuple[int, int, int, int], ...]
+    copied: int
+    seconds: float
+    burst: float
+
+
+# No image of these fits a GPU's cache but those of the training.
+GPU_SSIM = ((128, 128, 128, 1), (64, 256, 256, 3), (1, 4096, 4096, 1))
+CPU_SSIM = ((32, 128, 128, 1), (8, 256, 256, 3), (1, 1024, 1024, 1))
+SCALES: Mapping[str, Scale] = {
+    "gpu": Scale(128, 128, "scale=paper", 16, GPU_SSIM, 1024, seconds=5.0, burst=0.1),
+    "cpu": Scale(32, 128, "scale=cpu", 8, CPU_SSIM, 256, seconds=20.0, burst=0.1),
+    "small": Scale(2, 32, "smoke", 2, ((2, 32, 32, 1),), 1, seconds=0.0, burst=0.0),
+}
+
+
+def default_scale() -> str:
+    """That of JAX's device."""
+    return "cpu" if jax.default_backend() == "cpu" else "gpu"
+
+
+class Subject(NamedTuple):
+    """A training.
+
+    Attributes:
+      config: its.
+      method: its.
+      state: at the beginning.
+      batch: of a step, on the device.
+      images: that the batch was made of.
+    """
+
+    config: ConfigDict
+    method: Method
+    state: TrainState
+    batch: Array
+    images: np.ndarray
+
+
+def config_of(name: str, scale: Scale) -> ConfigDict:
+    """Of that method at that scale; encoders have random weights."""
+    if name == "vit_recon":
+        return load_config(f"configs/vit.py:method=vit_recon,weights=random,{scale.vit}")
+    config = load_config(f"configs/folder.py:method={name}")
+    config.data.channels, config.data.patch_size = 1, scale.side
+    config.inference.stride = scale.side
+    return config
+
+
+def some_images(name: str, scale: Scale, config: ConfigDict) -> np.ndarray:
+    """A batch of noise."""
+    count, channels = (scale.images, 3) if name == "vit_recon" else (scale.patches, 1)
+    side = config.data.patch_size
+    return np.random.default_rng(0).random((count, side, side, channels), np.float32)
+
+
+def subject(name: str, scale: Scale) -> Subject:
+    """One of `METHODS`, or `l2_ae`.
+
+    `vit_recon` trains on tokens that its encoder has made before, as it does where images are not
+    augmented; as in the middle of a training, its rate stays and its mining has risen.
+    """
+    config = config_of(name, scale)
+    if name == "vit_recon":
+        config.optim.schedule, config.optim.warmup, config.train.steps = "constant", 0, 1
+    images = some_images(name, scale, config)
+    method = build_method(config, channels=images.shape[-1])
+    frozen, _ = method.pretrained()
+    batch = jax.jit(method.prepare)(frozen, images)
+    state = jax.jit(method.init)(jax.random.key(1), batch[:1])
+    return Subject(config, method, state._replace(step=jnp.ones_like(state.step)), batch, images)
+
+
+class JaxTraining:
+    """Trains: call it with a number of steps."""
+
+    def __init__(self, subject: Subject):
+        key = jax.random.key(2)
+
+        def step(state: TrainState, batch: Array) -> tuple[TrainState, PyTree]:
+            return subject.method.train_step(state, batch, jax.random.fold_in(key, state.step))
+
+        self.step, self._batch = jax.jit(step, donate_argnums=0), subject.batch
+        self._state = jax.tree.map(jnp.copy, subject.state)
+
+    def __call__(self, steps: int) -> PyTree:
+        """The last step's metrics, when they are there."""
+        for _ in range(steps):
+            self._state, metrics = self.step(self._state, self._batch)
+        return jax.block_until_ready((self._state, metrics))[1]
+
+    def told(self, steps: int) -> np.ndarray:
+        """Of each of the next steps its loss, and after it the norms of Adam's first moments.
+
+        These are what gradients were; in order of size, each framework names its arrays as it will.
+        """
+        rows = []
+        for _ in range(steps):
+            total, count = self(1)["loss"]
+            moments = optax.tree_utils.tree_get(self._state.opt_state, "mu")
+            norms = sorted(float(jnp.linalg.norm(m.ravel())) for m in jax.tree.leaves(moments))
+            rows.append([float(total / count), *norms])
+        return np.array(rows)

@@ -1,0 +1,59 @@
+"""A method of one's own: a linear autoencoder of blocks, which learns what PCA finds.
+
+    python -m examples.linear_ae train --config configs/folder.py:path=my_part \
+        --config.method.name=linear_ae --config.method.n_z=8 --workdir runs/linear
+
+(Baldi and Hornik 1989.) Any command of recon_ad takes the place of `train`, but not `sweep`.
+"""
+
+import runpy
+import sys
+
+import flax.linen as nn
+from jaxtyping import Array, Float, Key, PyTree
+from ml_collections import ConfigDict
+
+from recon_ad.methods import METHODS, base, reconstruction
+
+BLOCK = 8  # px
+Images = Float[Array, "b h w c"]
+
+
+class LinearAE(nn.Module):
+    """Each block to that many numbers and back."""
+
+    n_z: int
+
+    @nn.compact
+    def __call__(self, images: Images) -> Images:
+        """Reconstructions of images whose sides are multiples of BLOCK."""
+        _, h, w, c = images.shape
+        rows, columns = h // BLOCK, w // BLOCK
+        blocks = images.reshape(-1, rows, BLOCK, columns, BLOCK, c).swapaxes(2, 3)
+        code = nn.Dense(self.n_z)(blocks.reshape(-1, rows, columns, BLOCK * BLOCK * c))
+        out = nn.Dense(BLOCK * BLOCK * c)(code)
+        return out.reshape(-1, rows, columns, BLOCK, BLOCK, c).swapaxes(2, 3).reshape(-1, h, w, c)
+
+
+def build(config: ConfigDict, *, channels: int) -> base.Method:
+    """The method; `reconstruction.build` adds optimiser, residual map and tiles."""
+    del channels  # the layers take theirs from the images
+    base.check_patch_size(config, multiple=BLOCK)
+    base.check_code(config)
+    model = LinearAE(config.method.n_z)
+
+    def losses(params: PyTree, images: Images, key: Key[Array, ""] | None) -> dict[str, Array]:
+        del key  # nothing is random here
+        out = model.apply({"params": params}, images)
+        return {"loss": reconstruction.mean_squared_error(images, out)}
+
+    return reconstruction.build(
+        config, init=lambda key, images: model.init(key, images)["params"],
+        losses=losses, reconstruct=model.apply,
+    )  # fmt: skip
+
+
+METHODS["linear_ae"] = build
+if __name__ == "__main__":
+    command = sys.argv.pop(1) if sys.argv[1:] and sys.argv[1][:1] != "-" else "train"
+    runpy.run_module(f"recon_ad.{command}", run_name="__main__", alter_sys=True)

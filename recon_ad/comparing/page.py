@@ -1,0 +1,177 @@
+"""The table of a comparison in Markdown, and its page: one HTML file that needs no network."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from recon_ad.comparing.runs import KEYS, OF_CATEGORIES, Comparison, Row, Run, Set
+from recon_ad.report import markup, wording
+from recon_ad.report.html import page
+from recon_ad.report.markup import paragraph, text
+from recon_ad.report.plots import heldout_curves
+from recon_ad.tables.base import figure_of
+from recon_ad.tables.page import NOTHING, bullets, markdown_table
+
+# Of the table in Markdown; the page has all.
+MAIN = (
+    *("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle", "iou_calibrated"),
+    *("image_tpr_calibrated", "image_fpr_calibrated", "train_seconds"),
+    *(f"category_mean.{key}" for key in OF_CATEGORIES),
+)
+NOTE = (
+    "Each row is the mean over its seeds, which are named; ± is half its 95 % interval by "
+    "Student's t (two seeds or more), which tells of the seeds and not of the choice of test "
+    "images. Bold is a figure whose interval lies above those of all other rows; a row with one "
+    "seed has none, and then nothing in the column is bold. Defects found and false alarms, which "
+    f"are bought with each other, and times are never bold. {NOTHING}: there is none."
+)
+
+
+def markdown(comparison: Comparison) -> str:
+    """The tables, with what has to be known of them."""
+    parts = ["# Runs compared"]
+    if comparison.messages:
+        parts.append(bullets(comparison.messages))
+    for one in comparison.sets:
+        parts += [f"## {one.name}", *([bullets(one.warnings)] if one.warnings else [])]
+        keys = [key for key in MAIN if key in _present(one)]
+        parts.append(markdown_table(_table(one, keys, strong="**{}**".format), aligned=True))
+        if one.along:
+            parts += ["What differs along with it:", markdown_table(_along(one), aligned=True)]
+    return "\n\n".join([*parts, NOTE]) + "\n"
+
+
+def html(comparison: Comparison, *, beside: Path) -> str:
+    """The page.
+
+    Args:
+      comparison: what it shows.
+      beside: folder that it is written in, from which its links to the runs' reports go.
+    """
+    runs = sum(len(row.runs) for one in comparison.sets for row in one.rows)
+    rows = sum(len(one.rows) for one in comparison.sets)
+    lead = (
+        f"{_count(runs, 'finished run')} in {_count(rows, 'row')}, on "
+        f"{_count(len(comparison.sets), 'set')} of images."
+    )
+    sections = [
+        (f"set{i}", one.name, _section(one, beside)) for i, one in enumerate(comparison.sets, 1)
+    ]
+    return page(
+        "Comparison of runs",
+        "Runs compared",
+        lead=lead,
+        messages=comparison.messages,
+        sections=sections,
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def _present(one: Set) -> list[str]:
+    """Figures that some row has."""
+    return [key for key in KEYS if any(key in row.figures for row in one.rows)]
+
+
+def _head(key: str) -> str:
+    prefix, _, name = key.rpartition(".")
+    return wording.label(name) + (", mean of categories" if prefix else "")
+
+
+def _form(key: str, value: float) -> str:
+    return wording.FIGURES[key.rpartition(".")[2]].form(value)
+
+
+def _cell(row: Row, key: str) -> str:
+    if key not in row.figures:
+        return NOTHING
+    mean = row.figures[key]
+    half = "" if mean.half is None else f" ± {_form(key, mean.half)}"
+    # A mean over fewer seeds than the others' must not pass for theirs.
+    short = "" if mean.n == len(row.runs) else f" (of {mean.n})"
+    return f"{_form(key, mean.value)}{half}{short}"
+
+
+def _setting(row: Row, name: str) -> str:
+    value = row.settings.get(name)
+    return NOTHING if value is None or value == "" else str(value)
+
+
+def _table(
+    one: Set,
+    keys: Sequence[str],
+    *,
+    strong: Callable[[str], str],
+    plain: Callable[[str], str] = str,
+) -> list[list[str]]:
+    """The head and a line for each row; `plain` and `strong` make cells of plain text."""
+    lines = [["row", *one.columns, "seeds", *map(_head, keys)]]
+    for i, row in enumerate(one.rows):
+        seeds = f"{len(row.runs)} ({', '.join(str(run.seed) for run in row.runs)})"
+        line = [plain(str(i + 1)), *(plain(_setting(row, name)) for name in one.columns)]
+        line.append(plain(seeds))
+        for key in keys:
+            shown = plain(_cell(row, key))
+            line.append(strong(shown) if one.best.get(key) == i else shown)
+        lines.append(line)
+    return lines
+
+
+def _along(one: Set, *, plain: Callable[[str], str] = str) -> list[list[str]]:
+    head = ["setting", *(f"row {i}" for i in range(1, len(one.rows) + 1))]
+    settings = [[name, *(_setting(row, name) for row in one.rows)] for name in one.along]
+    return [head, *([plain(cell) for cell in line] for line in settings)]
+
+
+def _section(one: Set, beside: Path) -> str:
+    keys = _present(one)
+    parts = [paragraph(text(sentence), kind="warning") for sentence in one.warnings]
+    head, *rows = _table(one, keys, strong="<strong>{}</strong>".format, plain=text)
+    parts += [markup.table("Means over seeds", head, rows), paragraph(text(NOTE), kind="note")]
+    if one.along:
+        head, *rows = _along(one, plain=text)
+        parts.append(markup.table("What differs along with it", head, rows))
+    return "".join([*parts, _curves(one), _runs(one, keys, beside)])
+
+
+def _curves(one: Set) -> str:
+    """The held-out losses of all runs in one figure; "" where there are none."""
+    kinds = {}
+    for i, row in enumerate(one.rows, 1):
+        words = ", ".join(f"{name} {_setting(row, name)}" for name in one.columns)
+        logs = [[line for line in run.log if "heldout_loss" in line] for run in row.runs]
+        if any(logs):
+            kinds[f"{i}: {words}" if words else "all seeds"] = logs
+    if not kinds:
+        return ""
+    caption = "Held-out loss of each run; runs of one row share a colour."
+    if len({row.settings["method.name"] for row in one.rows}) > 1:
+        caption += (
+            " Methods learn by different losses: compare how curves of different methods fall, "
+            "not how low they end."
+        )
+    return markup.curve(heldout_curves(kinds), alt=f"Curves. {caption}", caption=caption, wide=True)
+
+
+def _runs(one: Set, keys: Sequence[str], beside: Path) -> str:
+    """A line for each run, with a link to its report."""
+    lines = []
+    for i, row in enumerate(one.rows, 1):
+        for run in row.runs:
+            figures = [(key, figure_of(run.metrics, key)) for key in keys]
+            lines.append(
+                [_link(run, beside), str(i), text(run.seed)]
+                + [text(_form(k, v)) if wording.is_number(v) else NOTHING for k, v in figures]
+            )
+    return markup.table("Single runs", ["report of", "row", "seed", *map(_head, keys)], lines)
+
+
+def _link(run: Run, beside: Path) -> str:
+    report = run.folder / "report.html"
+    if not report.is_file():
+        return markup.name(run.folder)
+    address = quote(os.path.relpath(report.resolve(), beside.resolve()))
+    return f'<a href="{text(address)}">{markup.name(run.folder)}</a>'

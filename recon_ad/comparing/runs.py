@@ -1,0 +1,346 @@
+"""Finished runs side by side: which may be compared, which form one row, and what differs.
+
+Runs on the same images (or images of the same generator), against the same truth, form a set, and
+only within it is anything compared. In a set, runs that differ in nothing but the seed form one
+row. All of it is read from the runs' files; nothing is computed anew.
+"""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from recon_ad.config import flatten
+from recon_ad.errors import UserError
+from recon_ad.metrics.seeds import Mean, clearly_best, mean_over_seeds
+from recon_ad.protocol import settings
+from recon_ad.report.wording import FIGURES, is_number
+from recon_ad.runtime.files import sha256
+from recon_ad.runtime.writer import read_log
+from recon_ad.tables.base import figure_of, value_of
+
+# Figures of which more is better by itself. A false-alarm rate and a share of found defects are
+# bought with each other, and times are a machine's.
+RANKED = (
+    *("image_auroc", "image_ap", "image_f1_max", "patch_auroc", "pixel_auroc", "pixel_ap"),
+    *("aupro_30", "iou_max_oracle", "iou_calibrated", "iou_mean_calibrated"),
+)
+# Of several categories, the figures that papers average.
+OF_CATEGORIES = ("image_auroc", "pixel_auroc", "aupro_30")
+KEYS = (*FIGURES, *(f"category_mean.{key}" for key in OF_CATEGORIES))
+
+# Of a run's protocol: what makes two figures of one name different measurements.
+RULES: Mapping[str, str] = {
+    "evaluated_on": "name of the test images",
+    "resolution": "resolution",
+    "crop": "tile",
+    "part": "alignment",
+    "score_rule": "score rule",
+    "pixel_metrics": "rule of the pixel figures",
+    "checkpoint": "choice of the checkpoint",
+    "calibration.heldout": "images of the calibration",
+    "calibration.fpr_wanted": "false-positive rate that the thresholds are for",
+    "classifier.features": "features of the classifier",
+    "classifier.threshold": "threshold of the classifier",
+}
+PLACES: Mapping[str, str] = {"hardware": "hardware, so compare no times", "versions": "software"}
+
+
+class Run(NamedTuple):
+    """A run's folder, read.
+
+    Attributes:
+      folder: of the run.
+      config: its config.json.
+      data: its data.json.
+      metrics: its metrics.json; None where it is not finished.
+      log: lines of its log.jsonl.
+      tested: digest of its test images' names and defect types.
+      unfinished: how far it came, in words; "" where it is finished.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    data: Mapping[str, Any]
+    metrics: Mapping[str, Any] | None
+    log: Sequence[Mapping[str, Any]]
+    tested: str
+    unfinished: str
+
+    @property
+    def seed(self) -> int:
+        """Of everything random."""
+        return self.config["seed"]
+
+
+class Row(NamedTuple):
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+      runs: by their seeds.
+      settings: what they share, by dotted names.
+      figures: over the seeds; those that no run has are absent.
+    """
+
+    runs: Sequence[Run]
+    settings: Mapping[str, Any]
+    figures: Mapping[str, Mean]
+
+
+class Set(NamedTuple):
+    """Rows that may be compared.
+
+    Attributes:
+      name: of the images.
+      rows: in the order in which their first runs were given.
+      columns: settings that tell the rows apart; as few as do.
+      along: settings that differ too, but follow from those.
+      best: by figure, the index of the row whose interval lies above all others'.
+      warnings: sentences on what was not done alike.
+    """
+
+    name: str
+    rows: Sequence[Row]
+    columns: Sequence[str]
+    along: Sequence[str]
+    best: Mapping[str, int]
+    warnings: Sequence[str]
+
+
+class Comparison(NamedTuple):
+    """All of it.
+
+    Attributes:
+      sets: of runs on the same images.
+      unfinished: runs without figures.
+      messages: sentences that come first.
+    """
+
+    sets: Sequence[Set]
+    unfinished: Sequence[Run]
+    messages: Sequence[str]
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a run's folder.
+
+    Raises:
+      UserError: it is none, or one of its files is damaged.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder} is no run: it has no config.json; give the --workdir of recon_ad.train."
+        )
+    config = _json(folder / "config.json")
+    # Absent where training stopped before it began.
+    data = _json(folder / "data.json") if (folder / "data.json").is_file() else {}
+    try:
+        log = read_log(folder / "log.jsonl")
+    except ValueError as error:
+        raise UserError(f"{folder / 'log.jsonl'} is damaged ({error}): train it anew.") from None
+    metrics, tested, unfinished = None, "", ""
+    if (folder / "metrics.json").is_file():  # written last
+        metrics = _json(folder / "metrics.json")
+        tested = _tested(folder / "scores.csv")
+    elif (folder / "detector" / "detector.json").is_file():
+        unfinished = f"not evaluated, python -m recon_ad.evaluate --workdir {folder} does it"
+    else:
+        done = log[-1]["step"] if log else 0
+        unfinished = f"at step {done:,} of {config['train']['steps']:,}"
+    return Run(folder, config, data, metrics, log, tested, unfinished)
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The folder, if it is a run, or those directly in it, as of a sweep.
+
+    Raises:
+      UserError: it is none and holds none.
+    """
+    if (folder / "config.json").is_file():
+        return [folder]
+    found = sorted(path.parent for path in folder.glob("*/config.json"))
+    if not found:
+        raise UserError(
+            f"{folder} is no run and holds none: there is no config.json in it; give the --workdir "
+            "of recon_ad.train or recon_ad.sweep."
+        )
+    return found
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({error}): run that training or evaluation again, or leave it out."
+        ) from None
+
+
+def _tested(scores: Path) -> str:
+    with scores.open(newline="") as file:
+        rows = [[row["path"], row["defect"]] for row in csv.DictReader(file)]
+    return sha256(json.dumps(rows).encode())
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Sorts runs into sets and rows.
+
+    Raises:
+      UserError: none of them is finished.
+    """
+    finished = [run for run in runs if run.metrics is not None]
+    unfinished = [run for run in runs if run.metrics is None]
+    if not finished:
+        stories = "; ".join(f"{run.folder} {run.unfinished}" for run in unfinished[:5])
+        raise UserError(f"none of these runs is finished ({stories}): wait, or run them first.")
+    messages = [f"{run.folder} is unfinished and left out: {run.unfinished}." for run in unfinished]
+    by_images: dict[tuple, dict[str, list[Run]]] = {}
+    for run in finished:
+        kinds = by_images.setdefault(_images(run), {})
+        kinds.setdefault(json.dumps(_kind(run), sort_keys=True), []).append(run)
+    sets = []
+    for kinds in by_images.values():
+        rows = []
+        for same in kinds.values():
+            seeds: dict[int, Run] = {}
+            for run in same:
+                if run.seed in seeds:
+                    messages.append(
+                        f"{run.folder} is left out: it has config and seed of "
+                        f"{seeds[run.seed].folder}."
+                    )
+                else:
+                    seeds[run.seed] = run
+            rows.append(_row([seeds[seed] for seed in sorted(seeds)]))
+        sets.append(_set(rows))
+    if len(sets) > 1:
+        lost = any(run.metrics["protocol"].get("not_registered") for run in finished)
+        messages.insert(
+            0,
+            f"These runs are not all comparable: they are on {len(sets)} different sets of images "
+            "(or truths), which have a table each; nothing is compared between them."
+            + " Images that a run did not register count in none of its figures."
+            * lost,
+        )
+    return Comparison(_told_apart(sets), unfinished, messages)
+
+
+def _images(run: Run) -> tuple:
+    """What has to be the same before figures can be compared at all."""
+    protocol, data = run.metrics["protocol"], run.config["data"]
+    # Each seed draws images of its own from one generator.
+    drawn = data["source"] == "synthetic"
+    return (
+        data["name"] if drawn else run.data["fingerprint"],
+        run.data["good_images"],
+        run.tested,
+        data["truth"] if run.metrics["truths"] else "",
+        protocol["aupro_fpr_limit"],
+    )
+
+
+def _kind(run: Run) -> dict[str, Any]:
+    """All settings but the seed, by dotted names."""
+    found = flatten(settings(run.config))
+    del found["seed"]
+    if pretrained := run.metrics["protocol"].get("pretrained"):
+        # The file itself, wherever it lay and whether or not the config asked for this one.
+        found["encoder.weights"] = f"sha256 {pretrained['sha256'][:12]}"
+        del found["encoder.sha256"]
+    return found
+
+
+def _row(runs: Sequence[Run]) -> Row:
+    figures = {}
+    for key in KEYS:
+        values = [value for run in runs if is_number(value := figure_of(run.metrics, key))]
+        if values:
+            figures[key] = mean_over_seeds(values)
+    return Row(runs, _kind(runs[0]), figures)
+
+
+def _set(rows: Sequence[Row]) -> Set:
+    columns, along = _differing(rows)
+    best = {}
+    for key in KEYS:
+        means = {i: row.figures[key] for i, row in enumerate(rows) if key in row.figures}
+        # Patches of another size are another figure.
+        alike = key != "patch_auroc" or len({str(r.settings["data.patch_size"]) for r in rows}) == 1
+        if key.rpartition(".")[2] in RANKED and alike and (row := clearly_best(means)) is not None:
+            best[key] = row
+    name = rows[0].runs[0].metrics["protocol"]["evaluated_on"]
+    return Set(name, rows, columns, along, best, _warnings(rows))
+
+
+def _differing(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """Settings that tell rows apart, and those that differ along with them."""
+    # The method first, as the others often follow from it; then in the config's order.
+    names = list(dict.fromkeys(["method.name", *(name for row in rows for name in row.settings)]))
+    columns: list[str] = []
+    along: list[str] = []
+    for name in names:
+        values = [json.dumps(row.settings.get(name)) for row in rows]
+        known = [json.dumps([row.settings.get(column) for column in columns]) for row in rows]
+        if len(set(zip(known, values, strict=True))) > len(set(known)):
+            columns.append(name)
+        elif len({v for v, row in zip(values, rows, strict=True) if name in row.settings}) > 1:
+            along.append(name)
+    return columns, along
+
+
+def _warnings(rows: Sequence[Row]) -> list[str]:
+    """What was not done alike in a set: the protocols, and where the runs were made."""
+    found = []
+    for start, entries in (("Not the same protocol", RULES), ("Not made alike", PLACES)):
+        for key, label in entries.items():
+            said = _by_value(rows, key)
+            if len(said) > 1:
+                values = "; ".join(f"{value} ({where})" for value, where in said.items())
+                found.append(f"{start}, {label}: {values}.")
+    return found + _drawn(rows)
+
+
+def _drawn(rows: Sequence[Row]) -> list[str]:
+    """What has to be said where the images are generated."""
+    runs = [run for row in rows for run in row.runs]
+    if runs[0].config["data"]["source"] != "synthetic":
+        return []
+    fingerprints: dict[int, set[str]] = {}
+    for run in runs:
+        fingerprints.setdefault(run.seed, set()).add(run.data["fingerprint"])
+    found = ["Each seed draws its own images, so that intervals tell of the choice of images too."]
+    torn = [str(seed) for seed, seen in fingerprints.items() if len(seen) > 1]
+    if torn:
+        found.append(
+            f"Not the same images: those of seed {', '.join(torn)} were not drawn alike in all "
+            "rows; train anew what was made by another version."
+        )
+    return found
+
+
+def _by_value(rows: Sequence[Row], key: str) -> dict[str, str]:
+    """Which rows have which value of a protocol's entry."""
+    where: dict[str, dict[int, None]] = {}
+    for number, row in enumerate(rows, 1):
+        for run in row.runs:
+            value = value_of(run.metrics["protocol"], key)
+            value = "not told" if value is None else value
+            if isinstance(value, Mapping):
+                value = ", ".join(f"{k} {v}" for k, v in value.items())
+            where.setdefault(str(value), {})[number] = None
+    return {
+        value: ("row " if len(numbers) == 1 else "rows ") + ", ".join(map(str, numbers))
+        for value, numbers in where.items()
+    }
+
+
+def _told_apart(sets: Sequence[Set]) -> list[Set]:
+    """The sets with names that no two share."""
+    names = [s.name for s in sets]
+    return [
+        s._replace(name=f"{s.name} ({names[: i + 1].count(s.name)})")
+        if names.count(s.name) > 1
+        else s
+        for i, s in enumerate(sets)
+    ]

@@ -1,0 +1,144 @@
+"""Makes the part that a config asks for out of good images: template and foreground."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+from ml_collections import ConfigDict
+
+from recon_ad.data.arrays import given_range
+from recon_ad.data.decode import decode_image, decode_mask
+from recon_ad.data.source import Record, Source, roi_of, spread
+from recon_ad.errors import UserError
+from recon_ad.inspection.background import grown, part_of
+from recon_ad.inspection.coarse import Search
+from recon_ad.inspection.geometry import TooLittle, size_text
+from recon_ad.inspection.part import Part
+from recon_ad.inspection.registration import gray_of, make_template, register
+from recon_ad.runtime.files import sha256
+
+AUTO = "auto"
+ALIGNED = "aligned"  # in data.json: see `found_in`
+CANDIDATES = 5  # images of which one becomes the template
+AVERAGED = 20  # aligned images whose mean tells the part from the ground
+AROUND = 0.02  # of the longer side: so much ground is looked at to find the part's outline
+
+logger = logging.getLogger("recon_ad")
+
+_Read = TypeVar("_Read")
+
+
+def find_part(config: ConfigDict, records: Sequence[Record]) -> Part | None:
+    """What the config asks for, from good images; None where it asks for nothing.
+
+    Raises:
+      UserError: there is no such template or mask, they do not fit, or the images are of several
+        categories.
+    """
+    c = config.part
+    if not (c.align or c.background):
+        return None
+    if len({record.category for record in records}) > 1:
+        raise UserError(
+            "config.part is of one part, but the images are of several categories: train a model "
+            "for each, or leave out config.part."
+        )
+    mask, given = None, None
+    range_ = given_range(config.data.input_range)
+    if c.background not in ("", AUTO):  # before anything that takes its time
+        given = _of_field("background", lambda: decode_mask(Path(c.background)))
+    search = Search(c.angle, c.scale, c.overlap, c.confidence)
+    if c.template:
+        image = _of_field("template", lambda: decode_image(Path(c.template), input_range=range_))
+        logger.info("template: %s", c.template)
+    elif c.align:
+        image, mask = _typical(records, search)
+    else:
+        image = records[0].load()
+    template = make_template(image, mask=mask)
+    if not c.background:
+        return Part(search, template, np.ones(template.gray.shape, bool))
+    if given is None:
+        whole = Part(search if c.align else None, template, np.ones(template.gray.shape, bool))
+        chosen, _ = whole.aligned(spread(records, AVERAGED))
+        seen = [record.load_roi() for record in chosen if record.load_roi]
+        foreground = part_of([gray_of(record.load()) for record in chosen], seen)
+    else:
+        foreground = given
+        if foreground.shape != template.gray.shape:
+            raise UserError(
+                f"config.part.background {c.background} has {size_text(foreground.shape)} px, the "
+                f"template {size_text(template.gray.shape)}: give a mask of the template's size."
+            )
+    logger.info("%.0f %% of the picture is part, the rest ground", 100 * foreground.mean())
+    if not c.align:
+        return Part(None, template, foreground)
+    # The part is told by its outline, too.
+    around = grown(foreground, round(AROUND * max(foreground.shape)))
+    return Part(search, make_template(image, mask=around & template.mask), foreground)
+
+
+def _of_field(name: str, read: Callable[[], _Read]) -> _Read:
+    """Reads a file that the config names, and says in which field."""
+    try:
+        return read()
+    except UserError as error:
+        raise UserError(f"config.part.{name}: {error}") from None
+
+
+def _typical(
+    records: Sequence[Record], search: Search
+) -> tuple[Shaped[np.ndarray, "h w c"], Bool[np.ndarray, "h w"] | None]:
+    """Of a few images spread over all, that to which the others are registered best, and its
+    region of interest."""
+    chosen = spread(records, CANDIDATES)
+    images = [(record.load(), roi_of(record)) for record in chosen]
+
+    def agreement(k: int) -> float:
+        try:
+            template = make_template(images[k][0], mask=images[k][1])
+            others = [pair for i, pair in enumerate(images) if i != k]
+            found = [register(x, template, search, valid=roi).confidence for x, roi in others]
+        except TooLittle:  # as of a picture that was taken too soon: another may do
+            return -np.inf
+        return float(np.median(found)) if found else 1.0
+
+    best = max(range(len(images)), key=agreement)
+    logger.info("template: %s", chosen[best].name)
+    return images[best]
+
+
+def identity(part: Part | None, config: ConfigDict) -> dict[str, Any]:
+    """What tells a run's part from another, for its data.json; {} without one.
+
+    Args:
+      part: of the run.
+      config: that asked for it.
+    """
+    if part is None:
+        return {}
+    # Of a ground that was told by brightness, rounding could change a pixel on another machine.
+    given = config.part.background not in ("", AUTO)
+    return {
+        "template": sha256(part.template.gray.tobytes()),
+        "foreground": sha256(part.foreground.tobytes()) if given else config.part.background,
+    }
+
+
+def found_in(part: Part | None, records: Sequence[Record]) -> dict[str, Any]:
+    """In which good images the part was found, for the same file; it takes their registration."""
+    if part is None:
+        return {}
+    return {ALIGNED: sha256(json.dumps([record.name for record in records]).encode())}
+
+
+def aligned_source(source: Source, part: Part | None) -> Source:
+    """The source with good images as the core sees them; test images stay as they are."""
+    if part is None:
+        return source
+    kept, notes = part.aligned(source.train)
+    return source._replace(train=tuple(kept), notes=(*source.notes, *notes))

@@ -1,0 +1,93 @@
+"""Normalising flows on the features of a frozen Vision Transformer: FastFlow (Yu et al. 2021),
+whose published DeiT setting has one block, and what Preste's ViTFlow is taken to be, as its code
+cannot be found.
+
+The features of each block are normalised over their channels and have a flow of their own. What is
+minimised is the flow's exact negative log-likelihood in nats for each number; the anomaly map is
+each position's part of it, averaged over the blocks. FastFlow's map is −exp(−½ mean z²) instead.
+Normalised features lie on a sphere, so the likelihood has no upper bound: held-out loss says how
+training goes, and not how good the detector is.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+from ml_collections import ConfigDict
+
+from recon_ad.errors import UserError
+from recon_ad.methods import base, reconstruction
+from recon_ad.methods import features as on_features
+from recon_ad.methods.features import Encoder, Features
+from recon_ad.models.flow import COUPLINGS, Flow
+
+
+def build(config: ConfigDict, *, channels: int) -> base.Method:
+    """The method for images with that many channels.
+
+    Raises:
+      UserError: the encoder does not fit (`Encoder`), the flow has no steps, channels or
+        couplings, or borders are attenuated.
+    """
+    c = config.method
+    if c.flow_steps < 1 or c.flow_ratio <= 0:
+        raise UserError(
+            f"config.method.flow_steps is {c.flow_steps} and flow_ratio {c.flow_ratio}; a flow has "
+            "1 step or more, and a ratio above 0."
+        )
+    if c.flow_coupling not in COUPLINGS:
+        raise UserError(
+            f"config.method.flow_coupling is {c.flow_coupling!r}; choose {' or '.join(COUPLINGS)}."
+        )
+    if config.inference.border and config.inference.border_weight != 1:
+        raise UserError(
+            "config.inference.border multiplies the map there, and a likelihood's map may be below "
+            "0, so that borders would stand out: set it to 0 for vit_flow."
+        )
+    encoder = Encoder(config, channels=channels)
+    names = encoder.names
+    flow = Flow(c.flow_steps, encoder.width, c.flow_ratio, c.flow_coupling)
+    tx = base.build_optimizer(config)
+
+    def negative_log_likelihood(params: PyTree, features: Features) -> Float[Array, "b r k"]:
+        """Of each position, in nats for each number, averaged over the blocks."""
+        parts = []
+        for name, part in zip(names, jnp.split(features, len(names), axis=-1), strict=True):
+            out = flow.apply({"params": params[name]}, part)
+            half = 0.5 * jnp.mean(out["latent"] ** 2 + math.log(2 * math.pi), axis=-1)
+            parts.append(half - out["log_determinant"] / encoder.width)
+        return sum(parts) / len(parts)
+
+    def losses(
+        params: PyTree, features: Features, key: Key[Array, ""] | None
+    ) -> dict[str, Float[Array, " b"]]:
+        del key  # nothing is random here
+        return {"loss": jnp.mean(negative_log_likelihood(params, features), axis=(1, 2))}
+
+    def init(key: Key[Array, ""], features: Features) -> base.TrainState:
+        keys = jax.random.split(key, len(names))
+        parts = jnp.split(features, len(names), axis=-1)
+        params = {
+            name: flow.init(k, part)["params"]
+            for name, k, part in zip(names, keys, parts, strict=True)
+        }
+        return base.TrainState(params, {}, tx.init(params), jnp.zeros((), jnp.int32))
+
+    def heldout_loss(state: base.TrainState, features: Features) -> Float[Array, " b"]:
+        return losses(state.params, features, None)["loss"]
+
+    def score(variables: base.Variables, features: Features) -> Float[Array, "b r k"]:
+        return negative_log_likelihood(variables["params"], features)
+
+    return on_features.build(
+        config,
+        encoder,
+        prepare=encoder.side_by_side,
+        init=init,
+        train_step=functools.partial(reconstruction.train_step, losses=losses, tx=tx),
+        heldout_loss=heldout_loss,
+        finish=on_features.keep_params,
+        score=score,
+    )

@@ -1,0 +1,165 @@
+"""Vision Transformers as encoders: plain (Dosovitskiy et al. 2021), distilled (DeiT, Touvron et al.
+2021), with LayerScale (DINOv2, Oquab et al. 2024) and with registers (Darcet et al. 2024).
+
+Images are float32 [b, h, w, 3], normalised as the weights want it, h and w multiples of the patch.
+Tokens are [b, n, d]: first those that are no patches (class, distillation, registers), then the
+patches row by row. Parameters are float32; `dtype` is what is computed in, but for LayerNorm and
+the softmax, which stay in float32.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PyTree
+
+from recon_ad.ops.resampling import resample
+
+EPSILON = 1e-6  # of LayerNorm, in all these networks
+MLP_RATIO = 4
+
+
+class Spec(NamedTuple):
+    """The shape of an encoder.
+
+    Attributes:
+      patch: side of a patch in px.
+      width: d, length of a token.
+      depth: number of blocks.
+      heads: of the attention.
+      grid: side in patches of the images that it was trained on.
+      distilled: whether a distillation token follows the class token.
+      registers: number of register tokens.
+      layer_scale: whether each branch has a factor for each channel.
+    """
+
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    grid: int
+    distilled: bool = False
+    registers: int = 0
+    layer_scale: bool = False
+
+    @property
+    def prefix(self) -> int:
+        """Number of tokens before the patches."""
+        return 1 + self.distilled + self.registers
+
+
+class Attention(nn.Module):
+    """Softmax attention of all tokens to all.
+
+    Attributes:
+      heads: that the channels are split into.
+      dtype: of the products.
+    """
+
+    heads: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        """The attended tokens."""
+        b, n, d = x.shape
+        qkv = nn.Dense(3 * d, dtype=self.dtype, name="qkv")(x)
+        q, k, v = jnp.moveaxis(qkv.reshape(b, n, 3, self.heads, d // self.heads), (2, 3), (0, 2))
+        scaled = q * (d // self.heads) ** -0.5
+        weights = jnp.einsum("bhqc,bhkc->bhqk", scaled, k, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(weights, axis=-1).astype(self.dtype)
+        attended = jnp.einsum("bhqk,bhkc->bhqc", weights, v)
+        joined = jnp.moveaxis(attended, 1, 2).reshape(b, n, d)
+        return nn.Dense(d, dtype=self.dtype, name="proj")(joined)
+
+
+class Block(nn.Module):
+    """Attention, then two linear layers, each on normalised tokens and added to them.
+
+    Attributes:
+      spec: of the encoder.
+      dtype: of the products.
+    """
+
+    spec: Spec
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        """The next tokens."""
+        attended = Attention(self.spec.heads, self.dtype, name="attn")(_norm("norm1")(x))
+        x = x + self._scaled("scale1", attended)
+        y = nn.Dense(MLP_RATIO * x.shape[-1], dtype=self.dtype, name="fc1")(_norm("norm2")(x))
+        y = nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(nn.gelu(y, approximate=False))
+        return x + self._scaled("scale2", y)
+
+    def _scaled(self, name: str, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        if not self.spec.layer_scale:
+            return x
+        scale = self.param(name, nn.initializers.ones_init(), (x.shape[-1],))
+        return x * jnp.asarray(scale, x.dtype).reshape(1, 1, -1)
+
+
+def _norm(name: str) -> nn.LayerNorm:
+    return nn.LayerNorm(EPSILON, dtype=jnp.float32, name=name)
+
+
+class ViT(nn.Module):
+    """The encoder.
+
+    Attributes:
+      spec: its shape.
+      blocks: whose tokens are wanted, counted from 0; what comes after the last is not computed.
+      size: height and width in patches of the images, which `positions` has to be for (`fitted`).
+      dtype: of the products, float32 or bfloat16.
+    """
+
+    spec: Spec
+    blocks: tuple[int, ...]
+    size: tuple[int, int]
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
+        """`block{i}` float32 [b, n, d] for each wanted, `norm`: the last of them normalised."""
+        spec, (rows, columns) = self.spec, self.size
+        b = images.shape[0]
+        # The patches side by side: a convolution whose stride is its kernel is one product.
+        x = images.reshape(b, rows, spec.patch, columns, spec.patch, 3)
+        x = jnp.moveaxis(x, 3, 2).reshape(b, rows * columns, 3 * spec.patch**2)
+        x = nn.Dense(spec.width, dtype=self.dtype, name="embed")(x)
+        small = nn.initializers.normal(0.02)
+        positions = self.param("positions", small, (rows, columns, spec.width))
+        prefix = self.param("prefix", small, (spec.prefix, spec.width))
+        x = x.astype(jnp.float32) + jnp.asarray(positions).reshape(1, -1, spec.width)
+        before = jnp.broadcast_to(jnp.asarray(prefix), (b, *prefix.shape))
+        x = jnp.concatenate([before, x], axis=1)
+        found = {}
+        for i in range(max(self.blocks) + 1):
+            x = Block(spec, self.dtype, name=f"block{i}")(x).astype(jnp.float32)
+            if i in self.blocks:
+                found[f"block{i}"] = x
+        return found | {"norm": _norm("norm")(x)}
+
+
+def fitted(
+    params: PyTree, size: tuple[int, int], *, blocks: tuple[int, ...], antialias: bool
+) -> PyTree:
+    """Parameters for images of another size, without the blocks that nobody asks for.
+
+    Args:
+      params: of the whole encoder, as `recon_ad.pretrained` reads them.
+      size: height and width in patches.
+      blocks: as `ViT` has them.
+      antialias: how positions are interpolated (`ops.resampling`), which libraries differ in: timm
+        and DINOv2 with registers antialias, DINOv2 without them does not.
+    """
+    positions = params["positions"]
+    if positions.shape[:2] != size:
+        positions = resample(jnp.asarray(positions)[None], size, kind="cubic", antialias=antialias)[
+            0
+        ]
+    unused = [name for name in params if name.startswith("block") and int(name[5:]) > max(blocks)]
+    return {k: v for k, v in params.items() if k not in unused} | {"positions": positions}

@@ -1,0 +1,114 @@
+"""Which images of an evaluation a report shows, and what it shows of each."""
+
+import contextlib
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from recon_ad.data import Record, Source
+from recon_ad.data.source import roi_of, spread
+from recon_ad.detector import Detector
+from recon_ad.inference import Prediction, back
+from recon_ad.inspection.part import NotRegistered
+from recon_ad.judging import truth_of
+from recon_ad.metrics import merge, upper_quantile
+from recon_ad.metrics.summary import Judged, Pooled
+from recon_ad.report import Panel, Scale, SmallPanel, pixel_scale, shrink_panel
+from recon_ad.runtime.progress import told
+
+# Training images that are scored for the report, spread evenly over all of them.
+LOOKED_AT = 100
+
+
+def whole_panel(
+    detector: Detector,
+    image: np.ndarray,
+    prediction: Prediction,
+    *,
+    name: str,
+    defect: str,
+    truth: np.ndarray | None,
+) -> Panel:
+    """What a report shows of an image, at its full size."""
+    return Panel(
+        name=name,
+        defect=defect,
+        score=float(prediction.score),
+        threshold=detector.thresholds.image,
+        image=image,
+        reconstruction=prediction.reconstruction,
+        residual=prediction.anomaly_map,
+        truth=truth,
+        mask=prediction.mask,
+    )
+
+
+def panel(detector: Detector, record: Record, *, scale: Scale | None) -> SmallPanel:
+    """Everything about one image, computed anew, for the report; `scale` is its slider's."""
+    image = record.load()
+    roi = roi_of(record)
+    placement, _, judged = detector.judged(image, roi=roi, reconstruct=True)
+    prediction = back(judged, placement)
+
+    def mask_at(threshold: float) -> np.ndarray:
+        # In the frame in which it was judged: maps that were moved back cut other masks.
+        above = judged.anomaly_map > np.float32(threshold)
+        inside = above if placement.valid is None else above & placement.valid
+        return placement.mask_back(detector.clean(inside))
+
+    truth = truth_of(record, image.shape[:2])
+    whole = whole_panel(
+        detector, image, prediction, name=record.name, defect=record.defect, truth=truth
+    )
+    return shrink_panel(whole, scale=scale, mask_at=mask_at)
+
+
+def slider_scale(detector: Detector, pooled: Pooled) -> Scale | None:
+    """The pixel thresholds that the report offers; None where no truth is known."""
+    pixels = merge(pooled.good, *pooled.defects.values())
+    if not len(pixels.key):
+        return None
+    return pixel_scale(detector.thresholds.pixel, functools.partial(upper_quantile, pixels))
+
+
+def choose_panels(
+    detector: Detector,
+    source: Source,
+    judged: Sequence[Judged],
+    *,
+    limit: int,
+    scale: Scale | None,
+) -> dict[str, Sequence[SmallPanel] | str]:
+    """Which images the report shows: the worst mistakes, typical cases, odd training images."""
+    ranked = sorted(
+        zip(source.test, judged, strict=True), key=lambda pair: pair[1].score, reverse=True
+    )
+    alarms = [r for r, j in ranked if not j.anomalous and j.label][:limit]
+    misses = [r for r, j in reversed(ranked) if j.anomalous and not j.label][:limit]
+    typical = []
+    for defect in dict.fromkeys(r.defect for r in source.test):
+        of_type = [r for r, _ in ranked if r.defect == defect]
+        typical.append(of_type[len(of_type) // 2])
+    looked_at = spread(source.train, LOOKED_AT)
+    scored = []
+    for i, record in enumerate(told(looked_at, "report, training images")):
+        roi = roi_of(record)
+        with contextlib.suppress(NotRegistered):  # training left it out, too
+            score = detector.predict(record.load(), roi=roi, reconstruct=False).score
+            scored.append((float(score), i))
+    odd = [looked_at[i] for _, i in sorted(scored, reverse=True)[: max(1, limit // 2)]]
+    of = "" if len(looked_at) == len(source.train) else f" of {len(looked_at)} spread over all"
+
+    def drawn(records: Sequence[Record], otherwise: str) -> Sequence[SmallPanel] | str:
+        shown = told(records, "report, pictures")
+        return [panel(detector, r, scale=scale) for r in shown] or otherwise
+
+    return {
+        "Worst false alarms": drawn(alarms, "None: no good test image scores above the threshold."),
+        "Worst misses": drawn(misses, "None: every defective test image scores above it."),
+        "Typical cases (median score of each type)": drawn(
+            typical[:limit], "None: there are no test images."
+        ),
+        f"Most anomalous training images{of}": drawn(odd, ""),
+    }

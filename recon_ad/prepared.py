@@ -1,0 +1,80 @@
+"""What a frozen encoder makes of training images, computed once instead of at each step.
+
+That is so where nothing changes from one time to the next: images are seen whole and are not
+augmented. Memory stays bounded as for images (`recon_ad.data.pipeline.Images`), which are kept
+beside it.
+"""
+
+import logging
+import tempfile
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from recon_ad.data.arrays import to_unit
+from recon_ad.data.pipeline import MEBI, Images, mapped
+from recon_ad.methods.base import Method
+from recon_ad.runtime import mesh as meshes
+from recon_ad.runtime.progress import told
+
+logger = logging.getLogger("recon_ad")
+
+
+def prepare_all(
+    images: Images, method: Method, frozen: PyTree, config: ConfigDict, mesh: Mesh
+) -> Sequence[PyTree[np.ndarray]] | None:
+    """What `method.prepare` makes of each image, in their order.
+
+    Kept in memory up to `config.data.cache_mib`, in a temporary file up to `disk_cache_mib`.
+
+    Args:
+      images: to train on.
+      method: that is trained.
+      frozen: its pretrained weights, on the devices.
+      config: of the run.
+      mesh: of the devices.
+
+    Returns:
+      One for each image; None where there is no encoder, where each step sees other parts of the
+      images or other augmentations, where training needs the encoder itself, where it takes more
+      than may be kept, or with several hosts.
+    """
+    side, size = config.data.patch_size, config.train.batch_size
+    # Images are resized to one size, or their own may be larger than what training sees.
+    whole = tuple(config.data.resize) == (side, side)
+    if not frozen or not whole or config.data.augment or jax.process_count() > 1:
+        return None
+    if not _by_image(method, frozen, (side, side, images.channels)):
+        return None
+    prepare = jax.jit(method.prepare)
+    kept: list[PyTree[np.ndarray]] = []
+    with tempfile.TemporaryFile() as file:
+        for first in told(range(0, len(images), size), "features, batches"):
+            chosen = range(first, min(first + size, len(images)))
+            part = np.stack([to_unit(images[i].image) for i in chosen])
+            # One compiled program, and as many as the devices share evenly.
+            filled = np.pad(part, [(0, size - len(part)), (0, 0), (0, 0), (0, 0)])
+            made = jax.device_get(prepare(frozen, meshes.put_batch(mesh, filled)))
+            for k in range(len(part)):
+                row = jax.tree.map(lambda x, k=k: np.ascontiguousarray(x[k]), made)
+                total = sum(x.nbytes for x in jax.tree.leaves(row)) * len(images)
+                if total > config.data.disk_cache_mib * MEBI:
+                    return None
+                if total > config.data.cache_mib * MEBI:
+                    row = jax.tree.map(lambda x: mapped(file, x), row)
+                kept.append(row)
+    logger.info("features of %d images are kept: %.1f MiB", len(images), total / MEBI)
+    return kept
+
+
+def _by_image(method: Method, frozen: PyTree, shape: tuple[int, int, int]) -> bool:
+    """Whether all that `prepare` makes has a row for each image."""
+    one, two = (
+        [x.shape[:1] for x in jax.tree.leaves(jax.eval_shape(method.prepare, frozen, images))]
+        for images in (jax.ShapeDtypeStruct((n, *shape), np.float32) for n in (1, 2))
+    )
+    return all(a != b for a, b in zip(one, two, strict=True))

@@ -1,0 +1,106 @@
+"""What metrics.json says of an evaluation beside its figures, and what makes two runs differ."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from recon_ad.data import Source
+from recon_ad.detector import Detector
+from recon_ad.methods import ON_FEATURES, READ_BY, WITH_ENCODER
+from recon_ad.methods.features import RANDOM
+from recon_ad.runtime import provenance
+
+# Where the images are on a machine, and how much of them it keeps at hand: the same run elsewhere.
+PLACES = ("path", "category", "images", "prepared", "cache_mib", "disk_cache_mib")
+
+
+def protocol(detector: Detector, source: Source) -> dict[str, Any]:
+    """How the figures came about: all that one needs to compare them with others."""
+    config = detector.config
+    geometry = detector.method.geometry
+    return {
+        "method": config.method.name,
+        "method_settings": dict(detector.method.protocol),
+        **residual_or_weights(detector),
+        "part": part_rule(config),
+        "resolution": f"resized to {geometry.resize}" if geometry.resize else "native",
+        "crop": list(geometry.tile),
+        "stride": list(geometry.stride),
+        "tile_weights": geometry.weights,
+        "border": border_rule(config),
+        "smoothing_sigma_px": config.inference.sigma,
+        "score_rule": f"{config.inference.score} of the smoothed map",
+        "aupro_fpr_limit": 0.3,
+        "pixel_metrics": "raw scores, streamed histogram; see bounds",
+        "checkpoint": f"{config.train.select} (by held-out loss where best), never by test",
+        "good_images_not_for_testing": len(source.train),
+        "test_images": len(source.test),
+        "seed": config.seed,
+        "bootstrap": f"{config.evaluation.bootstrap} resamples over images, stratified",
+        "notes": list(source.notes),
+        "training": detector.record["training"],
+        "classifier": detector.classifier.record if detector.classifier else None,
+        "calibration": {k: v for k, v in detector.record["calibration"].items() if k != "scores"},
+        "config": json.loads(config.to_json()),
+        "hardware": provenance.hardware(),
+        "versions": provenance.versions(),
+    }
+
+
+def residual_or_weights(detector: Detector) -> dict[str, Any]:
+    """What the map is made of: weighted residuals of pixels, or a pretrained encoder's features."""
+    config = detector.config
+    found: dict[str, Any] = {}
+    if config.method.name not in ON_FEATURES:
+        found["residual"] = {name: weight for name, weight in config.residual.items() if weight}
+    if detector.record["pretrained"]:  # with its checksum and licence
+        found["pretrained"] = detector.record["pretrained"]
+    return found
+
+
+def part_rule(config: ConfigDict) -> str:
+    """Whether images are aligned, and which of their pixels count."""
+    c = config.part
+    ground = "" if not c.background else "; pixels of the ground never score"
+    if not c.align:
+        return f"images are judged as they are{ground}"
+    return (
+        f"images are aligned to a template (up to {c.angle:g}°, ±{c.scale:.0%}), and maps go back "
+        f"to them; where it is found with a confidence below {c.confidence:g}, or less than "
+        f"{c.overlap:.0%} of it is seen, there is no score; the template is "
+        f"{'given' if c.template else 'a good image, held-out ones among those it is chosen from'}"
+        f"{ground}"
+    )
+
+
+def border_rule(config: ConfigDict) -> str:
+    """How the image's border is treated."""
+    rule = "tiles end with the image; smoothing is normalised over the image's pixels"
+    if config.inference.border:
+        rule += (
+            f"; residuals within {config.inference.border} px of it are multiplied by "
+            f"{config.inference.border_weight}"
+        )
+    return rule
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config, as JSON has it, without what is a machine's own, or of no concern to its method."""
+    method = config["method"]["name"]
+    content = dict(config)
+    content["method"] = {
+        name: value
+        for name, value in config["method"].items()
+        if method in READ_BY.get(name, (method,))
+    }
+    if method not in WITH_ENCODER:
+        del content["encoder"]
+    elif config["encoder"]["weights"] != RANDOM:  # where they lie; a run has their checksum
+        content["encoder"] = {k: v for k, v in config["encoder"].items() if k != "weights"}
+    # Of files, which lie elsewhere on another machine, only whether there are any.
+    files = {name: bool(config["part"][name]) for name in ("template", "background")}
+    content["part"] = {**config["part"], **files}
+    content["data"] = {k: v for k, v in config["data"].items() if k not in PLACES}
+    return content

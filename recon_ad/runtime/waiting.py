@@ -1,0 +1,69 @@
+"""What a command that runs for days waits for, instead of ending: room on the disk, a table that
+another program holds. And that it is alone in its folder."""
+
+import errno
+import fcntl
+import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recon_ad.errors import UserError
+from recon_ad.runtime.stopping import Stop
+
+RETRY = 2.0  # s between two tries when something cannot be written
+
+logger = logging.getLogger("recon_ad")
+
+
+def passing(error: Exception) -> str:
+    """What has to pass before something can be written; "" where waiting is of no use."""
+    if isinstance(error, sqlite3.OperationalError):
+        return {
+            sqlite3.SQLITE_FULL: "the disk is full",
+            sqlite3.SQLITE_IOERR: "the disk is full or does not take what is written",
+            sqlite3.SQLITE_CANTOPEN: "the disk is full or the table cannot be opened",
+            sqlite3.SQLITE_BUSY: "another program holds the table",
+            sqlite3.SQLITE_LOCKED: "another program holds the table",
+        }.get(error.sqlite_errorcode & 0xFF, "")
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return "the disk is full" if isinstance(error, OSError) and error.errno in full else ""
+
+
+class Patience:
+    """Waits for what passes, and tells of it once."""
+
+    def __init__(self, output: Path, stop: Stop):
+        self._output, self._stop, self._told = output, stop, ""
+
+    def wait(self, error: Exception) -> None:
+        """Raises the error if waiting is of no use."""
+        reason = passing(error)
+        if not reason:
+            raise error
+        if reason != self._told:
+            logger.error(
+                "%s: %s (%s); trying again every %g s, nothing is lost",
+                self._output, reason, error, RETRY,
+            )  # fmt: skip
+        self._told = reason
+        self._stop.wait(RETRY)
+
+    def over(self) -> None:
+        """It could be written."""
+        self._told = ""
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Raises `UserError` where another process is in here with the same path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"{path.parent}: another process of this command works there."
+            ) from None
+        yield

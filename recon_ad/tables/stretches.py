@@ -1,0 +1,122 @@
+"""Whether harmless dark stretches stay below the defects (Schneider et al. 2022, Fig. 7).
+
+The riblet foil's first damaged image has darker stretches along its tracks that are no defect. A
+residual that is higher there than on a defect would raise a false alarm before it finds the defect.
+Images are [h, w, c], maps float [h, w], truths bool [h, w].
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+from scipy import ndimage
+
+from recon_ad.data import Record, Source
+from recon_ad.data.arrays import to_unit
+from recon_ad.detector import Detector
+from recon_ad.judging import truth_of
+from recon_ad.report.pictures import display_shape, shrink_max
+
+LONG_SIDE = 900  # px of the shrunk image on which defects are told apart
+JOINED = 4  # px there, that pixels of one defect may be apart by twice
+
+
+class Stretches(NamedTuple):
+    """A damaged image, and its residual on the defects, on the darkest stretch, and elsewhere.
+
+    Attributes:
+      image: [h, w, c].
+      truth: its defective pixels.
+      dark: the darkest square without one, as large as a patch.
+      residual: the stitched residual map.
+      small: which defect (1, 2, …) a pixel of the shrunk image belongs to, 0 none.
+      means: of the residual, on each defect.
+      on_dark: the same, on the dark stretch.
+      elsewhere: the same, on all other pixels.
+    """
+
+    image: Shaped[np.ndarray, "h w c"]
+    truth: Bool[np.ndarray, "h w"]
+    dark: Bool[np.ndarray, "h w"]
+    residual: Float[np.ndarray, "h w"]
+    small: Int[np.ndarray, "p q"]
+    means: Float[np.ndarray, " n"]
+    on_dark: float
+    elsewhere: float
+
+    @property
+    def above(self) -> int:
+        """Defects with a higher mean residual than the dark stretch."""
+        return int(np.count_nonzero(self.means > self.on_dark))
+
+
+def first_defective(source: Source) -> Record:
+    """The first defective test image, which for the riblet foil has darker stretches too."""
+    return next(record for record in source.test if record.anomalous)
+
+
+def look_at_stretches(detector: Detector, source: Source) -> Stretches:
+    """The residual of the first damaged image."""
+    record = first_defective(source)
+    image = record.load()
+    truth = truth_of(record, image.shape[:2])
+    assert truth is not None
+    residual, _ = detector.residual_map(image)
+    return compared(image, truth, residual, side=detector.config.data.patch_size)
+
+
+def compared(
+    image: Shaped[np.ndarray, "h w c"],
+    truth: Bool[np.ndarray, "h w"],
+    residual: Float[np.ndarray, "h w"],
+    *,
+    side: int,
+) -> Stretches:
+    """Each defect, and the darkest square of that side (px) without one."""
+    top, left = darkest_window(to_unit(image)[..., 0], truth, side=side)
+    dark = np.zeros(truth.shape, bool)
+    dark[top : top + side, left : left + side] = True
+    shape = display_shape(*truth.shape, long_side=LONG_SIDE)
+    small, number = ndimage.label(
+        ndimage.binary_dilation(shrink_max(truth, shape), iterations=JOINED)
+    )
+    # Back to full size by the nearest pixel: they are told apart by more than that.
+    index = (np.arange(n) * new // n for n, new in zip(truth.shape, shape, strict=True))
+    means = ndimage.mean(residual, small[np.ix_(*index)] * truth, np.arange(1, number + 1))
+    return Stretches(
+        image,
+        truth,
+        dark,
+        residual,
+        small,
+        np.asarray(means),
+        float(residual[dark].mean()),
+        float(residual[~truth & ~dark].mean()),
+    )
+
+
+def summary(seen: Stretches) -> dict[str, Any]:
+    """The same in figures, for a table's file."""
+    return {
+        "defects": len(seen.means),
+        "above": seen.above,
+        "on_defects": float(seen.residual[seen.truth].mean()),
+        "on_dark": seen.on_dark,
+        "elsewhere": seen.elsewhere,
+    }
+
+
+def darkest_window(
+    image: Float[np.ndarray, "h w"], excluded: Bool[np.ndarray, "h w"], *, side: int
+) -> tuple[int, int]:
+    """Top left corner of the darkest square without an excluded pixel."""
+    sums = _window_sums(image, side)
+    sums[_window_sums(excluded.astype(np.float64), side) > 0] = np.inf
+    top, left = np.unravel_index(np.argmin(sums), sums.shape)
+    return int(top), int(left)
+
+
+def _window_sums(values: Float[np.ndarray, "h w"], side: int) -> Float[np.ndarray, "p q"]:
+    """Sums over all squares of that side, by their top left corner."""
+    total = np.pad(values, ((1, 0), (1, 0))).cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
+    return total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]

@@ -1,0 +1,60 @@
+"""What an encoder is shown, and what of it methods are given, against NumPy."""
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+import vit_reference
+from small_runs import small_config
+from vit_reference import SMALL
+
+from recon_ad.config import load_config
+from recon_ad.methods import ON_FEATURES
+from recon_ad.methods.features import Encoder
+from recon_ad.pretrained import preset
+from recon_ad.pretrained.presets import PRESETS, Preset
+
+# Of each channel another, and no two of them alike.
+MEAN, STD = (0.1, 0.4, 0.6), (0.2, 0.5, 0.3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_features_are_numpys_on_images_less_the_mean_by_the_spread(tmp_path, monkeypatch, channels):
+    spec = SMALL._replace(distilled=True)
+    monkeypatch.setitem(PRESETS, "small", Preset(spec, MEAN, STD, "", ""))
+    path = tmp_path / "model.safetensors"
+    tensors = vit_reference.make_tensors(spec)
+    safetensors.numpy.save_file(tensors, path)
+    fields = {"name": "small", "weights": str(path), "blocks": (2, 0)}
+    fields = {f"encoder.{k}": v for k, v in fields.items()} | {"data.patch_size": 16}
+    encoder = Encoder(small_config("configs/vit.py:smoke", **fields), channels=channels)
+    frozen, _ = encoder.pretrained()
+    images = np.random.default_rng(0).random((2, 16, 16, channels)).astype(np.float32)
+    found = jax.jit(encoder.side_by_side)(frozen, images)
+
+    shown = (np.broadcast_to(images, (2, 16, 16, 3)) - np.array(MEAN)) / np.array(STD)
+    blocks, _ = vit_reference.forward(tensors, shown, spec)
+    parts = [blocks[i][:, 2:].reshape(2, 4, 4, 12) for i in (2, 0)]  # in the order asked
+    parts = [x - x.mean(-1, keepdims=True) for x in parts]
+    parts = [x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) for x in parts]
+    # float32 against float64 through three blocks.
+    np.testing.assert_allclose(found, np.concatenate(parts, axis=-1), atol=1e-4)
+
+
+def test_presets_are_shown_what_they_were_trained_on():
+    # As the models' cards at timm say; augreg is the one that was trained on [-1, 1].
+    imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    for name, known in PRESETS.items():
+        augreg = name in [f"vit_{s}_patch16_224" for s in ("tiny", "small", "base", "large")]
+        expected = ((0.5,) * 3,) * 2 if augreg else imagenet
+        assert (known.mean, known.std) == expected, name
+
+
+@pytest.mark.parametrize("encoder", ["deit_tiny_patch16_224", "vit_small_patch14_dinov2"])
+@pytest.mark.parametrize("scale", ["cpu", "paper"])
+@pytest.mark.parametrize("method", ON_FEATURES)
+def test_the_default_size_is_a_multiple_of_the_encoders_patch(encoder, scale, method):
+    arguments = f"method={method},encoder={encoder},weights=random,scale={scale}"
+    config = load_config(f"configs/vit.py:{arguments}")
+    assert config.data.patch_size % preset(encoder).spec.patch == 0
+    assert 220 <= config.data.patch_size <= 400

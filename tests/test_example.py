@@ -1,0 +1,100 @@
+"""The worked example of a method: it learns what PCA finds, and commands take it."""
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_runs import small_config, table
+
+from recon_ad.data import synthetic_source
+from recon_ad.data.synthetic import write_folder
+from recon_ad.methods import METHODS, build_method
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def linear_ae(monkeypatch):
+    """The module, whose method other tests do not see."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    module = importlib.import_module("examples.linear_ae")
+    METHODS["linear_ae"] = module.build
+    yield module
+    del METHODS["linear_ae"]
+
+
+def command(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.linear_ae", *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_it_is_as_short_as_the_text_says():
+    lines = (ROOT / "examples/linear_ae.py").read_text().splitlines()
+    assert len(lines) < 60
+    for name in ("README.md", "CONTRIBUTING.md"):
+        told = re.findall(r"linear_ae\.py[`)\]]*, (\d+) lines", (ROOT / name).read_text())
+        assert told and set(told) == {str(len(lines))}, name
+
+
+@pytest.mark.parametrize("given", [[], ["--config=configs/demo.py"]])
+def test_without_a_command_it_says_what_is_missing(given):
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.linear_ae", *given],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--workdir" in done.stderr and "missing" in done.stderr
+
+
+def test_it_learns_what_pca_finds(linear_ae):
+    config = small_config(
+        **{"method.name": "linear_ae", "method.n_z": 3, "data.patch_size": 32,
+           "optim.learning_rate": 0.01, "optim.schedule": "cosine", "train.steps": 3000},
+    )  # fmt: skip
+    random = np.random.default_rng(0)
+    # Blocks of three patterns and a little noise.
+    patterns = np.linalg.qr(random.normal(size=(64, 3)))[0].T
+    blocks = random.normal(size=(16 * 16, 3)) @ patterns + 0.02 * random.normal(size=(256, 64))
+    images = blocks.reshape(16, 4, 4, 8, 8).swapaxes(2, 3).reshape(16, 32, 32, 1)
+    images = jnp.asarray(images, jnp.float32)
+    method = build_method(config, channels=1)
+    state = jax.jit(method.init)(jax.random.key(0), images)
+    step = jax.jit(method.train_step, donate_argnums=0)
+    for i in range(config.train.steps):
+        state, _ = step(state, images, jax.random.key(i))
+    variables = method.finish({}, state, [])
+    learnt = np.asarray(method.anomaly_map(variables, images)).mean()
+    centred = blocks - blocks.mean(axis=0)
+    spread = np.linalg.svd(centred, compute_uv=False) ** 2
+    best = spread[3:].sum() / blocks.size
+    assert best < learnt < 1.05 * best < 0.05 * spread.sum() / blocks.size
+    shown = linear_ae.LinearAE(3).apply(variables, images)
+    np.testing.assert_array_equal(shown, method.reconstruct(variables, images))
+
+
+def test_commands_take_it(tmp_path):
+    write_folder(synthetic_source("chess"), tmp_path / "part")
+    run = tmp_path / "run"
+    said = command(
+        "train", "--config", f"configs/folder.py:path={tmp_path}/part,smoke",
+        "--config.method.name=linear_ae", "--config.method.n_z=8", "--workdir", run,
+    )  # fmt: skip
+    assert "model.parity.json" in said
+    assert json.loads((run / "model.parity.json").read_text())["passed"]
+    assert json.loads((run / "metrics.json").read_text())["pixel_auroc"] is not None
+    given = ["--input", tmp_path / "part/test", "--output"]
+    command("predict", "--detector", run / "detector", *given, tmp_path / "a")
+    command("predict", "--onnx", run / "model.onnx", *given, tmp_path / "b")
+    a, b = (table(tmp_path / name / "predictions.csv") for name in "ab")
+    assert [row["anomalous"] for row in a] == [row["anomalous"] for row in b] != []
