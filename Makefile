@@ -8,6 +8,8 @@ RUN := $(VENV)/bin/python
 BENCH := .venv-bench
 # Compiled programs are kept from run to run, and shared by all tests.
 export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
+# Two tests at a time, those of one file by one process, which keeps what they share.
+TWO := -n 2 --dist loadfile
 
 .PHONY: demo test test-all lint bench clean
 
@@ -15,10 +17,10 @@ demo: $(VENV)/base  ## train, evaluate and report on a generated chess board
 	$(RUN) -m recon_ad.train --config configs/demo.py --workdir runs/demo
 
 test: $(VENV)/dev  ## all but the slow tests
-	$(RUN) -m pytest -q -m "not slow"
+	$(RUN) -m pytest -q -m "not slow" $(TWO)
 
 test-all: $(VENV)/dev  ## the slow ones, which `make test` leaves out
-	$(RUN) -m pytest -q -m slow
+	$(RUN) -m pytest -q -m slow $(TWO)
 
 lint: $(VENV)/dev
 	$(RUN) -m ruff check .

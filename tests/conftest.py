@@ -3,6 +3,10 @@
 import os
 from pathlib import Path
 
+# Most of the tests' time goes into compiling programs that run for milliseconds. The processes
+# that tests start inherit it.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
+
 import jax
 import pytest
 from absl import flags
@@ -14,7 +18,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # One compilation cache for all tests and the processes they start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 # Grain reads absl flags, which under pytest nobody parses.
 flags.FLAGS.mark_as_parsed()
 

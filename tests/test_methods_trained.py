@@ -27,6 +27,7 @@ def tensors(workdir):
     return (workdir / "detector" / "variables.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_of_each_method_ends_as_the_uninterrupted_one(trained, tmp_path, monkeypatch):
     name, finished = trained
 
@@ -46,6 +47,7 @@ def test_a_stopped_run_of_each_method_ends_as_the_uninterrupted_one(trained, tmp
     np.testing.assert_array_equal(after, before)
 
 
+@pytest.mark.slow
 def test_each_method_learns_on_one_device_as_on_eight(trained, tmp_path, monkeypatch):
     name, on_eight = trained
     only_devices(monkeypatch, 1)

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import jax
 
+# `compiler_options` of a program that runs once: the compiler's work would never pay.
+ONCE = {"xla_backend_optimization_level": 1}
+
 
 def keep_compiled() -> None:
     """Lets JAX keep what it compiles in the user's cache folder, unless a folder is set already.
