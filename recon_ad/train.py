@@ -93,7 +93,7 @@ def fit_state(
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     init_fn = jax.jit(method.init, out_shardings=everywhere, compiler_options=ONCE)
     state = init_fn(named_key(root, "init"), zeros)
-    logger.info("%d parameters", sum(p.size for p in jax.tree.leaves(state.params)))
+    logger.info("%d parameters", parameters := sum(p.size for p in jax.tree.leaves(state.params)))
 
     # ---- Steps ---------------------------------------------------------------------------------
     step_fn = jax.jit(
