@@ -16,12 +16,6 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from recon_ad.runtime import mesh as meshes
 
-# Each array is written by the first device that has it. Orbax's own way, a slice by every device,
-# compiles a program for every shape: on eight devices 136 of them for the CAE.
-ocp.type_handlers.register_type_handler(
-    jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False), override=True
-)
-
 
 class Checkpoints:
     """The checkpoints under one directory.
