@@ -43,7 +43,7 @@ from recon_ad.resuming import same_run
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime import stopping
 from recon_ad.runtime.checkpoints import Checkpoints
-from recon_ad.runtime.compilation import ONCE, keep_compiled
+from recon_ad.runtime.compilation import keep_compiled, run_once
 from recon_ad.runtime.writer import Writer, read_log
 from recon_ad.steps import (
     Meter,
@@ -91,9 +91,9 @@ def fit_state(
     one = jax.ShapeDtypeStruct((1, size, size, images.channels), np.float32)
     shapes = jax.eval_shape(method.prepare, frozen, one)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    init_fn = jax.jit(method.init, out_shardings=everywhere, compiler_options=ONCE)
-    state = init_fn(named_key(root, "init"), zeros)
-    logger.info("%d parameters", parameters := sum(p.size for p in jax.tree.leaves(state.params)))
+    state = run_once(method.init, named_key(root, "init"), zeros, out_shardings=everywhere)
+    parameters = sum(p.size for p in jax.tree.leaves(state.params))
+    logger.info("%d parameters", parameters)
 
     # ---- Steps ---------------------------------------------------------------------------------
     step_fn = jax.jit(

@@ -84,15 +84,21 @@ def make_template(image: Shaped[np.ndarray, "h w c"], *, mask: Mask | None = Non
       UserError: the mask has another size, or what it leaves shows nothing.
     """
     gray = gray_of(image)
-    mask = np.ones(gray.shape, bool) if mask is None else mask
-    if mask.shape != gray.shape:
-        raise UserError(
-            f"the template has {size_text(gray.shape)} px and its mask {size_text(mask.shape)}: "
-            "give masks of the template's size."
-        )
+    mask = _mask_of(gray, mask, name="template")
     if not mask.any() or gray[mask].std() < 1e-3:
         raise TooLittle("the template shows nothing but one gray: give one that shows the part.")
     return Template(gray, mask)
+
+
+def _mask_of(gray: Gray, mask: Mask | None, *, name: str) -> Mask:
+    """The mask as given, or all of the image; of another size, it is refused."""
+    mask = np.ones(gray.shape, bool) if mask is None else mask
+    if mask.shape != gray.shape:
+        raise UserError(
+            f"the {name} has {size_text(gray.shape)} px and its mask {size_text(mask.shape)}: "
+            f"give masks of the {name}'s size."
+        )
+    return mask
 
 
 def register(
@@ -114,12 +120,7 @@ def register(
       UserError: the mask has another size than the image, or the template shows too little.
     """
     gray = gray_of(image)
-    valid = np.ones(gray.shape, bool) if valid is None else valid
-    if valid.shape != gray.shape:
-        raise UserError(
-            f"the image has {size_text(gray.shape)} px and its mask {size_text(valid.shape)}: give "
-            "masks of the image's size."
-        )
+    valid = _mask_of(gray, valid, name="image")
     poses = candidates(gray, valid, template, search)
     for side in FINE:
         small, factor = shrunk(template, side)

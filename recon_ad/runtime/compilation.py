@@ -1,12 +1,11 @@
 """Compiled programs kept from one run to the next."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
-
-# `compiler_options` of a program that runs once: the compiler's work would never pay.
-ONCE = {"xla_backend_optimization_level": 1}
 
 
 def keep_compiled() -> None:
@@ -19,3 +18,9 @@ def keep_compiled() -> None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "recon_ad" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def run_once(function: Callable, *arguments: Any, out_shardings: jax.sharding.Sharding) -> Any:
+    """What the function returns, jitted for one call: thorough compilation would never pay."""
+    options = {"xla_backend_optimization_level": 1}
+    return jax.jit(function, out_shardings=out_shardings, compiler_options=options)(*arguments)
