@@ -38,6 +38,9 @@ class Checkpoints:
                 # BestN keeps the best; best_step() looks at these two.
                 best_fn=lambda metrics: metrics["loss"],
                 best_mode="min",
+                # Else a directory that cannot be made leaves threads which wait for it, and a
+                # training that failed goes on for minutes.
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             ),
         )
 
