@@ -12,6 +12,7 @@ images are aligned or have a ground, and `classifier.safetensors` where not ever
 defect: nothing in it is executed.
 """
 
+import copy
 import functools
 import json
 from pathlib import Path
@@ -27,7 +28,7 @@ from flax.errors import FlaxError
 from jaxtyping import Array, Bool, Float, Shaped
 from ml_collections import ConfigDict
 
-from recon_ad.config import check_config
+from recon_ad.config import check_config, flatten
 from recon_ad.errors import UserError
 from recon_ad.inference import UNCALIBRATED, Inference, Plan, Thresholds
 from recon_ad.inspection import classifier as classifiers
@@ -138,12 +139,15 @@ class Detector(Inference):
         """The same detector, for images that it aligns, or for aligned ones (None)."""
         return self._with(part=part)
 
+    def with_classifier(self, classifier: Classifier | None) -> "Detector":
+        """The same detector, with another classifier or none."""
+        network = jax.device_put(classifier.network) if classifier else None
+        return self._with(classifier=classifier, _network=network)
+
     def _with(self, **changed: Any) -> "Detector":
-        kept = {"thresholds": self.thresholds, "record": self.record, "part": self.part}
-        kept["classifier"] = self.classifier
-        return Detector(
-            self.config, channels=self.channels, variables=self.variables, **kept | changed
-        )
+        other = copy.copy(self)  # with the same compiled programs: none of these is part of them
+        vars(other).update(changed)
+        return other
 
     @property
     def calibrated_on_regions(self) -> bool:
@@ -252,6 +256,20 @@ def _check_tensors(described: dict[str, Any], flat: dict[str, np.ndarray]) -> No
         )
 
 
+# Fields that the configs of older detectors lack, and what these detectors are.
+OLDER = {"data.side": 512, "method.width": 1.0}
+
+
+def _config(described: dict[str, Any]) -> ConfigDict:
+    config = ConfigDict(described)
+    present = flatten(described)
+    for name, value in OLDER.items():
+        if name not in present:
+            section, field = name.split(".")
+            config[section][field] = value
+    return config
+
+
 def _assembled(
     described: dict[str, Any],
     flat: dict[str, np.ndarray],
@@ -261,7 +279,7 @@ def _assembled(
 ) -> Detector:
     given = (described["thresholds"][name] for name in Thresholds._fields)
     detector = Detector(
-        ConfigDict(described["config"]),
+        _config(described["config"]),
         channels=int(described["channels"]),
         variables=traverse_util.unflatten_dict(
             {tuple(name.split("/")): value for name, value in flat.items()}

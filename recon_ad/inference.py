@@ -219,18 +219,24 @@ class Inference(ABC):
         reconstruct: bool,
     ) -> Iterator[Float[np.ndarray, "H W k"]]:
         """Each tile's residual map and, behind it, the channels of its reconstruction."""
-        # Batches of one fixed size, the last filled up with zeros: one compiled program.
-        batch = self.plan.batch_size
-        tile = self.plan.geometry.tile
+        batch, tile = self.plan.batch_size, self.plan.geometry.tile
         for first in range(0, len(corners), batch):
             part = tiles.cut(image, corners[first : first + batch], tile=tile)
-            filled = np.zeros((batch, *part.shape[1:]), part.dtype)
-            filled[: len(part)] = part
-            residual, reconstruction = self.run_core(filled, reconstruct=reconstruct)
+            residual, reconstruction = self.run_filled(part, reconstruct=reconstruct)
             results = residual[..., None]
             if reconstruction is not None:
                 results = np.concatenate([results, reconstruction], axis=-1)
-            yield from results[: len(part)]
+            yield from results
+
+    def run_filled(
+        self, images: Shaped[np.ndarray, "b h w c"], *, reconstruct: bool
+    ) -> tuple[Float[np.ndarray, "b h w"], Float[np.ndarray, "b h w c"] | None]:
+        """`run_core` on up to a batch of tiles, filled up with zeros: one compiled program."""
+        filled = np.zeros((self.plan.batch_size, *images.shape[1:]), images.dtype)
+        filled[: len(images)] = images
+        residual, reconstruction = self.run_core(filled, reconstruct=reconstruct)
+        cut = None if reconstruction is None else reconstruction[: len(images)]
+        return residual[: len(images)], cut
 
     def raw(
         self, residual_map: Float[np.ndarray, "h w"], *, roi: Bool[np.ndarray, "p q"] | None = None

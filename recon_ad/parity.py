@@ -123,7 +123,7 @@ def compare(
     for size in batches:
         found = {name: Differences(scales[name], share) for name in OUTPUTS["core"]}
         chosen = some_tiles(detector, images, count=size)
-        ours = detector.run_core(chosen, reconstruct=True)
+        ours = _own_batches(detector, chosen)
         for name, a, b in zip(
             found, ours, exported.run_core(chosen, reconstruct=True), strict=True
         ):
@@ -183,6 +183,20 @@ def compare(
         "groups": described,
         "passed": all(f["passed"] for outputs in described.values() for f in outputs.values()),
     }
+
+
+def _own_batches(
+    detector: Detector, chosen: Shaped[np.ndarray, "n _ _ c"]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The detector's core in batches of its own size, as it judges images: one compiled program."""
+    size = detector.plan.batch_size
+    found = [
+        detector.run_filled(chosen[first : first + size], reconstruct=True)
+        for first in range(0, len(chosen), size)
+    ]
+    residual, reconstruction = zip(*found, strict=True)
+    has_reconstruction = reconstruction[0] is not None
+    return np.concatenate(residual), np.concatenate(reconstruction) if has_reconstruction else None
 
 
 def middle(size: tuple[int, int]) -> Bool[np.ndarray, "p q"]:
