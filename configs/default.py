@@ -20,6 +20,7 @@ def default_config() -> ConfigDict:
     # also "bergmann", the network of Bergmann et al. 2019
     c.method.variant = "industrial"
     c.method.n_z = 100  # length of the code
+    c.method.width = 1.0  # of all autoencoders but dae: channels, as a multiple of the paper's
     c.method.kl_weight = placeholder(float)  # vae: of the divergence; None: 1/(H·W·C)
     c.method.critic_steps = 5  # aae: steps of the critic for each batch
     c.method.critic_clip = 0.01  # aae: the critic's weights stay within ± this
@@ -67,6 +68,7 @@ def default_config() -> ConfigDict:
     c.data.name = "chess"  # synthetic: in recon_ad.data.build.GENERATED; tfds: the set
     c.data.prepared = "~/tensorflow_datasets"  # tfds: where prepared sets are kept
     c.data.images = ""  # csv: folder of the images, "" where they are beside the CSV files
+    c.data.side = 512  # chess and noise: px, height and width of the images, 96 or more
     c.data.truth = "B"  # chess and noise: A displaced or overdrawn, B value changed
     c.data.channels = 0  # 1 gray, 3 RGB, n as all files have, 0 as the training images are
     # Values in the files that mean black and white, such as (0, 4095) for 12 bits kept in 16;
@@ -197,7 +199,12 @@ def finish(config: ConfigDict, *, smoke: bool) -> ConfigDict:
             config.data.source, config.data.name = "synthetic", "chess"
         config.data.channels = 1
         config.data.resize = (0, 0)
+        config.data.side = 128
         config.data.patch_size = 32
+        config.method.n_z, config.method.width = 8, 0.25
+        config.method.widths, config.method.bottleneck = (4, 4, 8, 8), 4
+        config.method.memory, config.method.coreset = 400, 100
+        config.method.flow_steps = 2
         config.holdout.group = ""
         config.encoder.name = "deit_tiny_patch16_224"
         config.encoder.weights = "random"

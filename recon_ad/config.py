@@ -30,7 +30,9 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "data.source": _one_of("folder", "synthetic", "tfds", "csv", "memory"),
     "data.channels": _AMOUNT,
     "data.on_error": _one_of("raise", "skip"),
+    "data.side": (lambda value: value >= 96, "96 px or more"),
     "data.patch_size": _COUNT,
+    "method.width": (lambda value: value > 0, "above 0"),
     "data.resize": (
         lambda value: (
             isinstance(value, list) and len(value) == 2 and (min(value) > 0 or not any(value))

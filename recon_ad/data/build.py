@@ -39,8 +39,9 @@ def build_source(config: ConfigDict) -> Source:
             raise UserError(
                 f'there is no generated set "{data.name}": there are {", ".join(GENERATED)}.'
             )
-        two_truths = {"truth": data.truth} if data.name in ("chess", "noise") else {}
-        return GENERATED[data.name](seed=config.seed, **two_truths)
+        boards = data.name in ("chess", "noise")
+        given = {"truth": data.truth, "side": data.side} if boards else {}
+        return GENERATED[data.name](seed=config.seed, **given)
     if data.source == "memory":
         raise UserError(
             "the run was trained on images in memory, which are gone: name a folder to evaluate "

@@ -1,7 +1,8 @@
 """The synthetic sets of Schneider et al. 2022 (VISAPP), section 3.1: chess and noise.
 
-The paper gives what is drawn but no sizes, so those are chosen here. Images are 512×512×1 uint8.
-Every image is a function of (seed, kind, split, index) alone and is drawn when it is loaded.
+The paper gives what is drawn but no sizes, so those are chosen here. Images are 512×512×1 uint8;
+`side` gives another size, with windows and lines in proportion. Every image is a function of (seed,
+kind, split, index, side) alone and is drawn when it is loaded.
 
 Two truths of what is anomalous, since the paper does not say which one it scores:
 - "A", what was done: pixels displaced by half a pixel or more (chess), overdrawn pixels (noise);
@@ -26,6 +27,7 @@ from recon_ad.errors import UserError
 # Chosen by the look of the pictures, before a model was trained on them beyond a smoke test; never
 # tuned to a score, and not to be changed any more.
 SIZE = 512  # px, height and width
+SMALLEST = 96  # px, the smallest side: the largest window and some surface beside it
 IMAGES = 4  # in each of: train, test good, test anomalous
 SQUARE = 16  # px, side of a chess square
 WINDOWS = 6  # displaced windows in an anomalous chess image
@@ -54,7 +56,7 @@ class _Drawn(NamedTuple):
     touched: Bool[np.ndarray, "h w"]  # truth A
 
 
-def synthetic_source(kind: str, *, seed: int = 0, truth: str = "B") -> Source:
+def synthetic_source(kind: str, *, seed: int = 0, truth: str = "B", side: int = SIZE) -> Source:
     """Makes the chess or the noise set: four training images, four normal and four anomalous tests.
 
     The paper has no normal test images; they are here so that image-level metrics exist.
@@ -65,35 +67,38 @@ def synthetic_source(kind: str, *, seed: int = 0, truth: str = "B") -> Source:
       seed: any non-negative number; another seed gives other images of the same kind.
       truth: "A" or "B" (module docstring): which one `load_mask` gives; the other one is in
         `other_masks` under its letter.
+      side: px, height and width of the images, 96 or more.
 
     Returns:
-      Records that load [512, 512, 1] uint8 and bool [512, 512], named as in the MVTec layout.
+      Records that load [side, side, 1] uint8 and bool [side, side], named as in the MVTec layout.
 
     Raises:
-      UserError: an unknown kind or truth, or a negative seed.
+      UserError: an unknown kind or truth, a negative seed, or a side below 96 px.
     """
     if kind not in _KINDS:
         raise UserError(f'there is no synthetic set "{kind}": give {" or ".join(_KINDS)}')
     if truth not in _TRUTHS:
         raise UserError(f'there is no truth "{truth}" of the synthetic sets: give A or B')
+    if side < SMALLEST:
+        raise UserError(f"the side of a synthetic set is {side} px: give {SMALLEST} or more")
     if seed < 0:
         raise UserError(f"the seed of a synthetic set is {seed}: give 0 or more")
     train = tuple(
-        Record(f"train/{GOOD}/{i:03d}.png", partial(_load, kind, seed, "train", i))
+        Record(f"train/{GOOD}/{i:03d}.png", partial(_load, kind, seed, side, "train", i))
         for i in range(IMAGES)
     )
     good = tuple(
-        Record(f"test/{GOOD}/{i:03d}.png", partial(_load, kind, seed, "test_good", i))
+        Record(f"test/{GOOD}/{i:03d}.png", partial(_load, kind, seed, side, "test_good", i))
         for i in range(IMAGES)
     )
     defect = _KINDS[kind]
     anomalous = tuple(
         Record(
             f"test/{defect}/{i:03d}.png",
-            partial(_load, kind, seed, "test_anomalous", i),
+            partial(_load, kind, seed, side, "test_anomalous", i),
             defect,
-            partial(_load_truth, kind, seed, i, truth),
-            {t: partial(_load_truth, kind, seed, i, t) for t in _TRUTHS if t != truth},
+            partial(_load_truth, kind, seed, side, i, truth),
+            {t: partial(_load_truth, kind, seed, side, i, t) for t in _TRUTHS if t != truth},
         )
         for i in range(IMAGES)
     )
@@ -128,21 +133,21 @@ def _write(file: Path, image: np.ndarray) -> None:
     Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image).save(file)
 
 
-def _load(kind: str, seed: int, split: str, index: int) -> UInt8[np.ndarray, "h w 1"]:
-    return _draw(kind, seed, split, index).image[..., None]
+def _load(kind: str, seed: int, side: int, split: str, index: int) -> UInt8[np.ndarray, "h w 1"]:
+    return _draw(kind, seed, side, split, index).image[..., None]
 
 
-def _load_truth(kind: str, seed: int, index: int, truth: str) -> Bool[np.ndarray, "h w"]:
-    drawn = _draw(kind, seed, "test_anomalous", index)
+def _load_truth(kind: str, seed: int, side: int, index: int, truth: str) -> Bool[np.ndarray, "h w"]:
+    drawn = _draw(kind, seed, side, "test_anomalous", index)
     if truth == "A":
         return drawn.touched
     return np.abs(drawn.image.astype(np.int16) - drawn.normal.astype(np.int16)) > CHANGED
 
 
-def _draw(kind: str, seed: int, split: str, index: int) -> _Drawn:
+def _draw(kind: str, seed: int, side: int, split: str, index: int) -> _Drawn:
     key = (_KIND_KEYS[kind], _SPLIT_KEYS[split], index)
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
-    normal = _chess(rng) if kind == "chess" else _noise(rng)
+    normal = _chess(rng, side) if kind == "chess" else _noise(rng, side)
     if split != "test_anomalous":
         return _Drawn(normal, normal, np.zeros(normal.shape, bool))
     image, touched = _deform(rng, normal) if kind == "chess" else _draw_lines(rng, normal)
@@ -153,22 +158,22 @@ def _to_8_bits(intensity: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
     return np.rint(np.clip(intensity, 0, 1) * 255).astype(np.uint8)
 
 
-def _chess(rng: np.random.Generator) -> UInt8[np.ndarray, "h w"]:
+def _chess(rng: np.random.Generator, side: int) -> UInt8[np.ndarray, "h w"]:
     row, column = rng.integers(0, 2 * SQUARE, 2)
-    rows = (np.arange(SIZE) + row) // SQUARE
-    columns = (np.arange(SIZE) + column) // SQUARE
+    rows = (np.arange(side) + row) // SQUARE
+    columns = (np.arange(side) + column) // SQUARE
     return ((rows[:, None] + columns[None, :]) % 2 * 255).astype(np.uint8)
 
 
-def _noise(rng: np.random.Generator) -> UInt8[np.ndarray, "h w"]:
-    return _to_8_bits(rng.normal(NOISE_MEAN, NOISE_SIGMA, (SIZE, SIZE)))
+def _noise(rng: np.random.Generator, side: int) -> UInt8[np.ndarray, "h w"]:
+    return _to_8_bits(rng.normal(NOISE_MEAN, NOISE_SIGMA, (side, side)))
 
 
 def _deform(
     rng: np.random.Generator, normal: UInt8[np.ndarray, "h w"]
 ) -> tuple[UInt8[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
     """Displaces the pattern in compact windows; returns the image and the displaced pixels."""
-    shift = _displacement(rng)
+    shift = _displacement(rng, len(normal))
     grid = np.indices(normal.shape, dtype=np.float64)
     image = ndimage.map_coordinates(
         normal.astype(np.float64), grid + shift, order=1, mode="nearest"
@@ -176,10 +181,10 @@ def _deform(
     return np.rint(image).astype(np.uint8), np.hypot(*shift) >= DISPLACED
 
 
-def _displacement(rng: np.random.Generator) -> Float[np.ndarray, "2 h w"]:
+def _displacement(rng: np.random.Generator, size: int) -> Float[np.ndarray, "2 h w"]:
     """Displacement (rows, columns) in px, zero outside the windows."""
-    shift = np.zeros((2, SIZE, SIZE))
-    for top, left, side in _windows(rng):
+    shift = np.zeros((2, size, size))
+    for top, left, side in _windows(rng, size):
         # Wider than the window, so that no convolution sees a border.
         margin = int(4 * ELASTIC_SIGMA)
         wide = rng.uniform(-1, 1, (2, side + 2 * margin, side + 2 * margin))
@@ -192,12 +197,13 @@ def _displacement(rng: np.random.Generator) -> Float[np.ndarray, "2 h w"]:
     return shift
 
 
-def _windows(rng: np.random.Generator) -> list[tuple[int, int, int]]:
+def _windows(rng: np.random.Generator, size: int) -> list[tuple[int, int, int]]:
     """Non-overlapping windows in the image, each (top, left, side) in px."""
     windows: list[tuple[int, int, int]] = []
-    while len(windows) < WINDOWS:
+    count = max(1, round(WINDOWS * (size / SIZE) ** 2))
+    while len(windows) < count:
         side = int(rng.integers(*WINDOW_SIDE, endpoint=True))
-        top, left = (int(v) for v in rng.integers(0, SIZE - side, 2, endpoint=True))
+        top, left = (int(v) for v in rng.integers(0, size - side, 2, endpoint=True))
         if all(
             top + side <= t or t + s <= top or left + side <= l0 or l0 + s <= left
             for t, l0, s in windows
@@ -217,12 +223,13 @@ def _draw_lines(
 ) -> tuple[UInt8[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
     """Draws y = a + s x + noise, or x = a + s y + noise; returns the image and the drawn pixels."""
     drawn = np.zeros(normal.shape, bool)
-    rows = np.arange(SIZE)[:, None]
-    for _ in range(LINES):
+    size = len(normal)
+    rows = np.arange(size)[:, None]
+    for _ in range(max(1, round(LINES * size / SIZE))):
         slope = rng.uniform(-1, 1)
-        middle = rng.uniform(SIZE / 4, 3 * SIZE / 4)  # keeps most of every line in the image
-        jitter = rng.normal(0, LINE_JITTER, SIZE)
-        along = np.rint(middle + slope * (np.arange(SIZE) - SIZE / 2) + jitter)
+        middle = rng.uniform(size / 4, 3 * size / 4)  # keeps most of every line in the image
+        jitter = rng.normal(0, LINE_JITTER, size)
+        along = np.rint(middle + slope * (np.arange(size) - size / 2) + jitter)
         line = np.abs(rows - along[None, :]) <= LINE_WIDTH // 2
         drawn |= line.T if rng.integers(2) else line
     intensity = _to_8_bits(rng.normal(LINE_MEAN, LINE_SIGMA, normal.shape))

@@ -33,6 +33,7 @@ WITH_ENCODER = (*ON_FEATURES, "fm_ae")  # fm_ae needs it in training only
 
 # Fields of `config.method` that some methods only read: to the others they make no difference.
 READ_BY: Mapping[str, tuple[str, ...]] = {
+    "width": ("cae", "vae", "aae", "l2_ae", "ssim_ae", "ssim_l1", "fm_ae"),
     "kl_weight": ("vae",),
     "critic_steps": ("aae",),
     "critic_clip": ("aae",),

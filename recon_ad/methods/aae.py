@@ -173,7 +173,7 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
             "clip above 0, and the encoder a rate above 0."
         )
     settings = Settings(
-        CAE(c.variant, (size, size), channels, c.n_z),
+        CAE(c.variant, (size, size), channels, c.n_z, c.width),
         Critic(),
         base.build_optimizer(config),
         # Adam makes a step of the same length of the critic's small gradients: unscaled, they would

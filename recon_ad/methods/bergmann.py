@@ -55,7 +55,7 @@ def check_settings(config: ConfigDict) -> None:
 def _build(config: ConfigDict, *, channels: int, loss: Losses) -> base.Method:
     check_settings(config)
     size = config.data.patch_size
-    model = BergmannAE((size, size), channels, config.method.n_z)
+    model = BergmannAE((size, size), channels, config.method.n_z, config.method.width)
 
     def init(key: Key[Array, ""], images: Images) -> PyTree:
         return model.init(key, images)["params"]

@@ -54,7 +54,9 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
     """
     check_settings(config)
     size = config.data.patch_size
-    model = CAE(config.method.variant, (size, size), channels, config.method.n_z)
+    model = CAE(
+        config.method.variant, (size, size), channels, config.method.n_z, config.method.width
+    )
 
     def init(key: Key[Array, ""], images: Images) -> PyTree:
         return model.init(key, images)["params"]

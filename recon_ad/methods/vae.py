@@ -60,10 +60,10 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
     weight = kl_weight(config, channels=channels)
     if config.method.variant == BERGMANN:
         bergmann.check_settings(config)
-        model = BergmannVAE((size, size), channels, n_z)
+        model = BergmannVAE((size, size), channels, n_z, config.method.width)
     else:
         cae.check_settings(config, others=[BERGMANN])
-        model = VAE(config.method.variant, (size, size), channels, n_z)
+        model = VAE(config.method.variant, (size, size), channels, n_z, config.method.width)
 
     def init(key: Key[Array, ""], images: Images) -> PyTree:
         return model.init(key, images, jnp.zeros((images.shape[0], n_z)))["params"]

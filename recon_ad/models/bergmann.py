@@ -19,7 +19,7 @@ import functools
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from recon_ad.models.cae import START, drawn
+from recon_ad.models.cae import START, drawn, scaled
 from recon_ad.models.layers import Conv, UpConv
 
 # Channels and strides; stride 2 goes with 4x4 kernels, 1 with 3x3.
@@ -38,10 +38,12 @@ class Encoder(nn.Module):
     Attributes:
       n_z: length of the code.
       heads: names of the innermost layers.
+      width: channels as a multiple of the paper's.
     """
 
     n_z: int
     heads: tuple[str, ...] = (MEAN,)
+    width: float = 1.0
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"]) -> tuple[Float[Array, "b n_z"], ...]:
@@ -50,6 +52,7 @@ class Encoder(nn.Module):
         for i, (channels, stride) in enumerate(ENCODER, start=1):
             slope = SLOPE if i > 1 else None
             gain = GAIN if i > 1 else 1.0
+            channels = scaled(channels, self.width)
             x = Conv(channels, stride, 2 + stride, slope=slope, gain=gain, name=f"conv{i}")(x)
         x = nn.leaky_relu(x, SLOPE).reshape(x.shape[0], -1)
         starts = {MEAN: 0.0, LOG_VARIANCE: START}
@@ -65,18 +68,22 @@ class Decoder(nn.Module):
     Attributes:
       size: height and width of the image, multiples of 16.
       channels: channels of the image.
+      width: channels of the layers as a multiple of the paper's.
     """
 
     size: tuple[int, int]
     channels: int
+    width: float = 1.0
 
     @nn.compact
     def __call__(self, code: Float[Array, "b n_z"]) -> Float[Array, "b h w c"]:
         """Decodes to images in (0, 1)."""
         h, w = (side // DOWNSCALING for side in self.size)
-        x = nn.Dense(h * w * CODE_CHANNELS, name="deconv1")(code)
-        x = x.reshape(-1, h, w, CODE_CHANNELS)
-        for i, (channels, stride) in enumerate((*DECODER, (self.channels, 2)), start=2):
+        code_channels = scaled(CODE_CHANNELS, self.width)
+        x = nn.Dense(h * w * code_channels, name="deconv1")(code)
+        x = x.reshape(-1, h, w, code_channels)
+        hidden = ((scaled(o, self.width), stride) for o, stride in DECODER)
+        for i, (channels, stride) in enumerate((*hidden, (self.channels, 2)), start=2):
             kind = functools.partial(UpConv, size=4) if stride == 2 else Conv
             x = kind(channels, slope=SLOPE, gain=GAIN, name=f"deconv{i}")(x)
         return nn.sigmoid(x)
@@ -89,16 +96,18 @@ class BergmannAE(nn.Module):
       size: height and width of the images it is for, multiples of 16.
       channels: image channels.
       n_z: length of the code.
+      width: channels of the layers as a multiple of the paper's.
     """
 
     size: tuple[int, int]
     channels: int
     n_z: int
+    width: float = 1.0
 
     def setup(self) -> None:
         """The two halves."""
-        self.encoder = Encoder(self.n_z)
-        self.decoder = Decoder(self.size, self.channels)
+        self.encoder = Encoder(self.n_z, width=self.width)
+        self.decoder = Decoder(self.size, self.channels, self.width)
 
     def __call__(self, images: Float[Array, "b h w c"]) -> dict[str, Array]:
         """Returns `code` [b, n_z] and `reconstruction` [b, h, w, c] in (0, 1)."""
@@ -113,16 +122,18 @@ class BergmannVAE(nn.Module):
       size: height and width of the images it is for, multiples of 16.
       channels: image channels.
       n_z: length of the code.
+      width: channels of the layers as a multiple of the paper's.
     """
 
     size: tuple[int, int]
     channels: int
     n_z: int
+    width: float = 1.0
 
     def setup(self) -> None:
         """The two halves."""
-        self.encoder = Encoder(self.n_z, (MEAN, LOG_VARIANCE))
-        self.decoder = Decoder(self.size, self.channels)
+        self.encoder = Encoder(self.n_z, (MEAN, LOG_VARIANCE), self.width)
+        self.decoder = Decoder(self.size, self.channels, self.width)
 
     def __call__(
         self, images: Float[Array, "b h w c"], noise: Float[Array, "b n_z"]

@@ -38,6 +38,11 @@ MEAN, LOG_VARIANCE = "lin21", "lin22"  # the VAE's innermost layers
 START = -5.0
 
 
+def scaled(count: int, width: float) -> int:
+    """Returns a layer's number of channels, scaled by `width`; at least one."""
+    return max(1, round(count * width))
+
+
 def _activate(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return nn.leaky_relu(x, SLOPE)
 
@@ -49,21 +54,24 @@ class Encoder(nn.Module):
       variant: "synthetic" or "industrial", the two columns of Table 2.
       n_z: length of the code.
       heads: names of the innermost linear layers, all on "lin1".
+      width: channels as a multiple of the paper's.
     """
 
     variant: str
     n_z: int
     heads: tuple[str, ...] = ("lin2",)
+    width: float = 1.0
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"]) -> tuple[Float[Array, "b n_z"], ...]:
         """Encodes images whose height and width are multiples of 16; one result for each head."""
         x = images
         for i, (channels, stride) in enumerate(ENCODERS[self.variant], start=1):
+            channels = scaled(channels, self.width)
             x = Conv(channels, stride, slope=SLOPE if i > 1 else None, name=f"conv{i}")(x)
         x = _activate(x)
         x = x.reshape(x.shape[0], -1)
-        x = _activate(nn.Dense(HIDDEN, name="lin1")(x))
+        x = _activate(nn.Dense(scaled(HIDDEN, self.width), name="lin1")(x))
         biases = {LOG_VARIANCE: nn.initializers.constant(START)}
         return tuple(
             nn.Dense(self.n_z, name=name, bias_init=biases.get(name, nn.initializers.zeros_init()))(
@@ -80,20 +88,24 @@ class Decoder(nn.Module):
       variant: "synthetic" or "industrial".
       size: height and width of the image, multiples of 16.
       channels: channels of the image.
+      width: channels of the layers as a multiple of the paper's.
     """
 
     variant: str
     size: tuple[int, int]
     channels: int
+    width: float = 1.0
 
     @nn.compact
     def __call__(self, code: Float[Array, "b n_z"]) -> Float[Array, "b h w c"]:
         """Decodes to images in (0, 1)."""
         h, w = (side // DOWNSCALING for side in self.size)
-        x = _activate(nn.Dense(HIDDEN, name="lin3")(code))
-        x = nn.Dense(h * w * CODE_CHANNELS, name="lin4")(x)
-        x = x.reshape(-1, h, w, CODE_CHANNELS)
-        layers = (*DECODERS[self.variant], (self.channels, 1))
+        code_channels = scaled(CODE_CHANNELS, self.width)
+        x = _activate(nn.Dense(scaled(HIDDEN, self.width), name="lin3")(code))
+        x = nn.Dense(h * w * code_channels, name="lin4")(x)
+        x = x.reshape(-1, h, w, code_channels)
+        hidden = ((scaled(o, self.width), stride) for o, stride in DECODERS[self.variant])
+        layers = (*hidden, (self.channels, 1))
         for i, (channels, stride) in enumerate(layers, start=1):
             name = f"deconv{i}"
             if stride == 2:
@@ -112,17 +124,19 @@ class CAE(nn.Module):
       size: height and width of the images it is for, multiples of 16.
       channels: image channels.
       n_z: length of the code.
+      width: channels of the layers as a multiple of the paper's.
     """
 
     variant: str
     size: tuple[int, int]
     channels: int
     n_z: int
+    width: float = 1.0
 
     def setup(self) -> None:
         """Names the two halves, so that other methods can regularise or replace one."""
-        self.encoder = Encoder(self.variant, self.n_z)
-        self.decoder = Decoder(self.variant, self.size, self.channels)
+        self.encoder = Encoder(self.variant, self.n_z, width=self.width)
+        self.decoder = Decoder(self.variant, self.size, self.channels, self.width)
 
     def encode(self, images: Float[Array, "b h w c"]) -> Float[Array, "b n_z"]:
         """The code."""
@@ -160,17 +174,19 @@ class VAE(nn.Module):
       size: height and width of the images it is for, multiples of 16.
       channels: image channels.
       n_z: length of the code.
+      width: channels of the layers as a multiple of the paper's.
     """
 
     variant: str
     size: tuple[int, int]
     channels: int
     n_z: int
+    width: float = 1.0
 
     def setup(self) -> None:
         """The two halves."""
-        self.encoder = Encoder(self.variant, self.n_z, (MEAN, LOG_VARIANCE))
-        self.decoder = Decoder(self.variant, self.size, self.channels)
+        self.encoder = Encoder(self.variant, self.n_z, (MEAN, LOG_VARIANCE), self.width)
+        self.decoder = Decoder(self.variant, self.size, self.channels, self.width)
 
     def __call__(
         self, images: Float[Array, "b h w c"], noise: Float[Array, "b n_z"]
