@@ -1,0 +1,247 @@
+"""Writes results/README.md: a section with a table for each JSON file of results/.
+
+    python -m benchmarks.report [FOLDER]
+
+Run it after a file has changed; what it writes depends on nothing but these files.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import record, summary
+from recon_ad.errors import UserError
+from recon_ad.runtime import files, provenance
+
+Content = Mapping[str, Any]
+Rows = Iterator[Sequence[str]]  # the first is the header
+
+HEAD = """# Results
+
+Figures that were measured, a section for each JSON file in this folder. The files have more
+figures than the tables.
+Written by `python -m benchmarks.report`: change the files, not this page.
+"""
+FIGURES = {
+    "image_auroc": "image AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "aupro_30": "AUPRO (FPR ≤ 0.3)",
+    "iou_max_oracle": "best IoU (oracle)",
+    "patch_auroc": "patch AUROC",
+}
+# Of the versions, those that are always shown; and all that are not recon_ad's own stack.
+SHOWN = ("python", "jax", "numpy")
+
+
+class Section(NamedTuple):
+    """What is written of a file.
+
+    Attributes:
+      title: of the section, what was measured.
+      rows: the table.
+      command: that wrote the file, where the file does not hold it.
+      note: a sentence below the table.
+    """
+
+    title: str
+    rows: Callable[[Content], Rows]
+    command: str = ""
+    note: str = ""
+
+
+def _number(value: float | None, form: str = ".3f") -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _speed(name: str) -> Callable[[Content], Rows]:
+    """The rows of `benchmarks.summary`."""
+
+    def rows(content: Content) -> Rows:
+        yield ["what", "ours", "others", "times as fast"]
+        for row in summary.TABLES[name](content):
+            yield [row.what, row.ours, row.others, _number(row.ratio, ".2f")]
+
+    return rows
+
+
+def _runs(content: Content) -> Rows:
+    yield ["run", "patches", "training, s", "explained variance", *FIGURES.values()]
+    for name, run in content.items():
+        patches = run["training"]["steps"] * run["batch_size"]
+        explained = run["training"]["explained_variance"]
+        yield [
+            name, f"{patches:,}", f"{run['train_seconds']:.0f}", f"{explained:.2f}",
+            *(_number(run.get(key)) for key in FIGURES),
+        ]  # fmt: skip
+
+
+def _cells(content: Content) -> Rows:
+    """A paper's table: the cells that were run, a row for each category."""
+    yield [
+        "data", "variant", "method", "seed", "steps", *FIGURES.values(), "the paper's figures",
+        "all of it, s",
+    ]  # fmt: skip
+    for cell in content["cells"]:
+        for category, figures in (cell.get("per_category") or {cell["dataset"]: cell}).items():
+            if all(figures.get(key) is None for key in FIGURES):
+                continue
+            cited = (f"{FIGURES[k]} {v}" for k, v in cell["paper"].items() if k in FIGURES)
+            yield [
+                category, cell["variant"], cell["method"], str(cell["seed"]), str(cell["steps"]),
+                *(_number(figures.get(key)) for key in FIGURES), ", ".join(cited),
+                _number(cell["wall_seconds"], ".0f"),
+            ]  # fmt: skip
+
+
+def _agreement(content: Content) -> Rows:
+    differences = {
+        "labels_that_differ": "labels that differ",
+        "region_counts_that_differ": "numbers of regions that differ",
+        "largest_relative_score_difference": "largest difference of scores, relative",
+    }
+    yield ["detector", "runtime, against JAX", "images", *differences.values()]
+    for name, run in content.items():
+        for runtime, found in run["against_jax"].items():
+            yield [name, runtime, str(found["images"]), *(f"{found[k]:.2g}" for k in differences)]
+
+
+def _classifier(content: Content) -> Rows:
+    yield ["detector", "labels", "features", "AUROC", "AUROC of the score alone"]
+    for name, detector in content["detectors"].items():
+        for labels, found in detector["labels"].items():
+            shown = {
+                of: "{mean:.2f} ({low:.2f} to {high:.2f})".format(**figures["auroc"])
+                for of, figures in found.items()
+            }
+            alone = shown.pop("threshold")
+            for features, auroc in shown.items():
+                yield [name, labels, features, auroc, alone]
+
+
+def _drifts(content: Content) -> Rows:
+    drifts = next(iter(next(iter(content["references"].values())).values()))["delay"]
+    yield ["reference", "chart", "false alarms in 10,000", *(f"delay: {name}" for name in drifts)]
+    for images, charts in content["references"].items():
+        for name, chart in charts.items():
+            alarms = chart["false_alarms_per_10000"]["as_it_is"]
+            delays = [_number(chart["delay"][drift]["median"], ",.0f") for drift in drifts]
+            yield [images, name, f"{alarms:.2f}", *delays]
+
+
+def _registration(content: Content) -> Rows:
+    ours, theirs = content["corner_error_px"], content["opencv_guil"]
+    absent = content["flag"]["registered_although_not_there"].values()
+    yield ["what", "figure"]
+    yield ["pictures with the part", str(content["pictures"])]
+    yield ["of them not registered", str(content["flag"]["not_registered_although_there"])]
+    yield ["pictures without it", str(sum(found["pictures"] for found in absent))]
+    yield ["of them registered", str(sum(found["registered"] for found in absent))]
+    errors = " / ".join(f"{ours[name]:.2f}" for name in ("median", "p95", "greatest"))
+    yield ["worst corner, px: median / 95th percentile / greatest", errors]
+    yield ["time, ms", f"{content['ms_per_image']:.0f}"]
+    corners = theirs["corner_error_px"]
+    yield [
+        f"OpenCV's generalised Hough transform at {theirs['side']} px: worst corner, px; time, ms",
+        f"{min(corners):.0f} to {max(corners):.0f}; {theirs['ms_per_image']:.0f}",
+    ]
+
+
+def _line(content: Content) -> Rows:
+    disturbed, calm = content["disturbed"], content["undisturbed"]
+    latency = calm["paced"]["latency_s"]
+    yield ["what", "figure"]
+    for name in ("images", "broken", "killed", "rows"):
+        yield [f"disturbed, {name}", str(disturbed[name])]
+    yield ["undisturbed, images/s", f"{calm['images_per_second']:.1f}"]
+    shown = " / ".join(f"{latency[key]:.2f}" for key in ("median", "p99"))
+    yield ["from file to row, s: median / 99th percentile", shown]
+
+
+# By the name of the file, in the page's order.
+TABLE = "python -m recon_ad.reproduce --table {name} --scale {scale}"
+SECTIONS: Mapping[str, Section] = {
+    "runs": Section(
+        "Trained and evaluated runs of the CAE", _runs, "python -m benchmarks.collect_runs"
+    ),
+    "schneider2022": Section("Schneider et al. 2022", _cells, TABLE),
+    "bergmann2019": Section("Bergmann et al. 2019", _cells, TABLE),
+    "covision": Section("Parts that were moved, after Buzzega et al.", _cells, TABLE),
+    "vit": Section("Detectors on pretrained features", _cells, TABLE),
+    "cae_step": Section("A training step of the CAE", _speed("cae_step")),
+    "frameworks_cpu": Section("JAX, PyTorch and ONNX Runtime, CPU", _speed("frameworks_cpu")),
+    "frameworks_gpu": Section("JAX, PyTorch and ONNX Runtime, GPU", _speed("frameworks_gpu")),
+    "profile": Section("The largest costs of a training step", _speed("profile")),
+    "ssim": Section("Maps of structural similarity", _speed("ssim")),
+    "inference": Section("From decoded image to mask", _speed("inference")),
+    "encoder": Section("Encoders", _speed("encoder")),
+    "aupro": Section("AUPRO", _speed("aupro")),
+    "agreement": Section("Decisions of exported detectors", _agreement),
+    "registration": Section("Finding a moved part", _registration),
+    "classifier": Section(
+        "A classifier of heatmaps", _classifier, note="In brackets: 2.5th and 97.5th percentile."
+    ),
+    "drifts": Section(
+        "Drifts of a line", _drifts, note="Delays are medians, in images; – is more than 2,000."
+    ),
+    "line": Section("A line that is disturbed, and one that is not", _line),
+    "start": Section("The start of a command", _speed("start")),
+}
+
+
+def _commands(name: str, section: Section, content: Content) -> Iterator[str]:
+    """The commands, as code, with what follows them after a comma."""
+    commands = [section.command.format(name=name, scale=content.get("scale"))]
+    for part in (content, *content.values()):
+        if isinstance(part, Mapping) and "command" in part:
+            commands.append(part["command"])
+    for command in filter(None, dict.fromkeys(commands)):
+        words, comma, rest = command.partition(",")
+        yield f"`{words}`{comma}{rest}"
+
+
+def _origin(content: Content) -> Iterator[str]:
+    """Hardware, date and versions: of the file, or of each run or cell in it."""
+    parts = [content, *content.get("cells", ()), *content.values()]
+    for part in parts:
+        if not isinstance(part, Mapping) or "hardware" not in part:
+            continue
+        versions = part["versions"]
+        names = [n for n in versions if n in SHOWN or n not in provenance.PACKAGES]
+        shown = [f"{name} {versions[name]}" for name in names]
+        date = [f"measured {part['measured']}"] if "measured" in part else []
+        yield "; ".join([part["hardware"], *date, ", ".join(shown)])
+
+
+def _section(folder: Path, name: str, section: Section) -> str:
+    content = json.loads((folder / f"{name}.json").read_text())
+    header, *rows = section.rows(content)
+    table = [header, ["---"] * len(header), *rows]
+    page = f", [{name}.md]({name}.md)" if (folder / f"{name}.md").is_file() else ""
+    by = " and ".join(_commands(name, section, content))
+    paragraphs = [
+        f"## {section.title}",
+        f"[{name}.json]({name}.json){page}, by {by}.",
+        *dict.fromkeys(f"{origin}." for origin in _origin(content)),
+        "\n".join(f"| {' | '.join(cells)} |" for cells in table),
+        section.note,
+    ]
+    return "\n\n".join(filter(None, paragraphs))
+
+
+def page(folder: Path) -> str:
+    """Sections of all JSON files in the folder, in Markdown."""
+    present = {path.stem for path in folder.glob("*.json")}
+    if absent := present - SECTIONS.keys():
+        raise UserError(
+            f"no section for {', '.join(sorted(absent))}: add one to SECTIONS in "
+            "benchmarks/report.py."
+        )
+    sections = [_section(folder, n, section) for n, section in SECTIONS.items() if n in present]
+    return "\n\n".join([HEAD.strip(), *sections]) + "\n"
+
+
+if __name__ == "__main__":
+    RESULTS = Path(sys.argv[1]) if len(sys.argv) > 1 else record.RESULTS
+    files.write_text(RESULTS / "README.md", page(RESULTS))

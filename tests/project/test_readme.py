@@ -1,0 +1,44 @@
+"""Links in the documents lead somewhere, and the page of results is that of its files."""
+
+import json
+import re
+
+import pytest
+from helpers.paths import ROOT
+
+from benchmarks import report
+from recon_ad.errors import UserError
+
+DOCUMENTS = sorted(
+    path.relative_to(ROOT)
+    for folder in (".", "results", "deploy/cpp", "launch")
+    for path in (ROOT / folder).glob("*.md")
+)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS, ids=str)
+def test_links_and_named_tests_lead_somewhere(name):
+    text = (ROOT / name).read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        page = (ROOT / name).parent / file if file else ROOT / name
+        assert page.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+            assert anchor in anchors, target
+    for path in re.findall(r"`((?:tests|benchmarks|examples|configs)/[\w/.]+)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_page_of_results_is_current(tmp_path):
+    results = ROOT / "results"
+    assert (results / "README.md").read_text() == report.page(results), (
+        "run python -m benchmarks.report"
+    )
+    # A file that the page has no section for is refused by name.
+    (tmp_path / "new.json").write_text(json.dumps({}))
+    with pytest.raises(UserError, match="no section for new"):
+        report.page(tmp_path)
