@@ -6,10 +6,9 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 VENV := .venv
 RUN := $(VENV)/bin/python
 BENCH := .venv-bench
-# Compiled programs are kept from run to run, and shared by all tests.
-export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
-# Two tests at a time, those of one file by one process, which keeps what they share.
-TWO := -n 2 --dist loadfile
+# Two files of tests at a time; a file stays in one process, which keeps what its tests share. Files
+# are taken in the order of tests/conftest.py, the longest first.
+PYTEST := -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
 .PHONY: demo test test-all lint bench clean
 
@@ -17,10 +16,10 @@ demo: $(VENV)/base  ## train, evaluate and report on a generated chess board
 	$(RUN) -m recon_ad.train --config configs/demo.py --workdir runs/demo
 
 test: $(VENV)/dev  ## all but the slow tests
-	$(RUN) -m pytest -q -m "not slow" $(TWO)
+	$(RUN) $(PYTEST) -m "not slow"
 
 test-all: $(VENV)/dev  ## the slow ones, which `make test` leaves out
-	$(RUN) -m pytest -q -m slow $(TWO)
+	$(RUN) $(PYTEST) -m slow
 
 lint: $(VENV)/dev
 	$(RUN) -m ruff check .

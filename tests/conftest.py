@@ -1,35 +1,98 @@
-"""Strict settings for every test: warnings are errors, ranks do not promote, eight CPU devices."""
+"""Settings of every test, and what several folders of tests share.
+
+Warnings are errors, ranks do not promote, there is one CPU device. Programs are compiled quickly
+rather than well, and kept in one cache for all clones on a machine.
+"""
 
 import os
+from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 
-# Most of the tests' time goes into compiling programs that run for milliseconds. The processes
-# that tests start inherit it.
+# Most of the tests' time goes into compiling programs that run for milliseconds. Processes that
+# tests start inherit these flags.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
-
-import jax
-import pytest
-from absl import flags
-
-CACHE = Path(__file__).parent.parent / ".cache" / "jax"
-
-jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_numpy_rank_promotion", "raise")
-# One compilation cache for all tests and the processes they start.
+if metadata.version("jaxlib").startswith("0.10."):
+    # It takes two thirds of the time so. Later versions have no other emitters, and do not start
+    # with a flag that they do not know.
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recon_ad" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+# Whatever the shell has set: tests/devices/test_eight_devices.py asks for eight.
+os.environ["JAX_NUM_CPU_DEVICES"] = os.environ.get("RECON_AD_TEST_DEVICES", "1")
+# Threads that wait for each other cost more than they save on small matrices, the more so where
+# several processes share the cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+from helpers.finished import listing, made_once, train_and_evaluate  # noqa: E402
+from helpers.paths import SHARED  # noqa: E402
+
+from recon_ad.data import synthetic_source  # noqa: E402
+from recon_ad.data.synthetic import write_folder  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 # Grain reads absl flags, which under pytest nobody parses.
 flags.FLAGS.mark_as_parsed()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the folders of the longest files, so that no process waits at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in ("devices", "project"))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with real inspection images; tests that need it skip where it is absent."""
-    folder = Path(__file__).parent.parent.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"no real images at {folder}")
-    return folder
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"no real images at {SHARED / 'data'}")
+    return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """The folder with pretrained weights; tests that need it skip where it is absent."""
+    if not (SHARED / "weights").is_dir():
+        pytest.skip(f"no pretrained weights at {SHARED / 'weights'}")
+    return SHARED / "weights"
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder that all processes of this test run share."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+
+
+@pytest.fixture(scope="session")
+def finished_run(shared_folder) -> Iterator[Callable[[str], Path]]:
+    """Returns a finished run of a method: checkpoints, detector, report, figures, ONNX model.
+
+    Each is trained once, on the smoke config of configs/folder.py, and only read: a test that
+    changes a file copies it first.
+    """
+    used: dict[Path, dict] = {}
+
+    def run(method: str = "cae") -> Path:
+        folder = shared_folder / "runs" / method
+        made_once(folder, lambda scratch: train_and_evaluate(method, scratch))
+        used.setdefault(folder, listing(folder))
+        return folder
+
+    yield run
+    for folder, before in used.items():
+        assert listing(folder) == before, f"a test changed the shared run {folder}"
+
+
+@pytest.fixture(scope="session")
+def chess_folder(shared_folder) -> Path:
+    """The images of `finished_run` as files, in the MVTec layout; only read."""
+    source = synthetic_source("chess", side=128)
+    return made_once(shared_folder / "chess", lambda scratch: write_folder(source, scratch))
 
 
 @pytest.fixture(autouse=True, scope="module")

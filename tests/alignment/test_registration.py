@@ -1,0 +1,205 @@
+"""A part is found where it was put: in known poses, in other light, covered, or not at all."""
+
+import cv2
+import numpy as np
+import pytest
+from helpers.parts import moved, moved_mask
+from PIL import Image
+from scipy import ndimage
+
+from recon_ad.errors import UserError
+from recon_ad.inspection import coarse, geometry
+from recon_ad.inspection.coarse import Search
+from recon_ad.inspection.geometry import align, corners
+from recon_ad.inspection.registration import make_template, register
+
+SEARCH = Search(angle=15, scale=0.1, overlap=0.5, confidence=0.9)
+SHAPE = (72, 120)
+
+
+def part():
+    """Smooth blobs of no symmetry, float32 [h, w, 1]."""
+    smooth = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(SHAPE), 4)
+    return ((smooth - smooth.min()) / np.ptp(smooth)).astype(np.float32)[..., None]
+
+
+TEMPLATE = make_template(part())
+
+
+def find(picture, valid=None, *, template=TEMPLATE, **fields):
+    """Registers a picture, by default with the part."""
+    return register(picture, template, SEARCH._replace(**fields), valid=valid)
+
+
+def away(found, expected, shape=SHAPE):
+    """How far the worst corner is off, px."""
+    difference = corners(found, shape) - corners(expected, shape)
+    return np.linalg.norm(difference, axis=1).max()
+
+
+def test_the_matrix_turns_counter_clockwise_about_the_middle():
+    matrix = geometry.similarity(angle=90, scale=2, shift=(3, 5), shape=(11, 21))
+    np.testing.assert_allclose(matrix @ [10, 5, 1], [13, 10])  # the middle, shifted
+    # One pixel to the right of it becomes two above it: rows grow downwards.
+    np.testing.assert_allclose(matrix @ [11, 5, 1], [13, 8], atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_known_poses_are_found_to_a_fraction_of_a_pixel(seed):
+    random = np.random.default_rng(seed)
+    picture, valid, matrix = moved(
+        part(),
+        angle=random.uniform(-15, 15),
+        scale=random.uniform(0.9, 1.1),
+        shift=random.uniform(-12, 12, 2),
+    )
+    found = find(picture, valid)
+    # Twice interpolated; the coarse step alone is off by pixels (a template of 64 px).
+    assert found.registered and found.confidence > 0.99
+    assert away(found.matrix, matrix) < 0.2
+
+
+@pytest.mark.parametrize("x", [0.25, 0.5])
+def test_fractions_of_pixels_are_distinguished(x):
+    picture, valid, matrix = moved(part(), shift=(x, 0.0))
+    assert away(find(picture, valid).matrix, matrix) < 0.05
+
+
+def test_light_and_a_defect_do_not_move_it():
+    picture, valid, matrix = moved(part(), angle=7, shift=(3, -5))
+    dim = (0.1 + 0.4 * picture).astype(np.float32)
+    assert away(find(dim, valid).matrix, matrix) < 0.2
+    picture[24:42, 48:72] = 0.0
+    defective = find(picture, valid, confidence=0.5)
+    assert defective.registered and away(defective.matrix, matrix) < 0.5
+
+
+def test_a_dark_part_on_a_ground_without_any_noise_is_found():
+    image = np.ones((240, 400), np.float32)  # so large that it is refined at two resolutions
+    image[60:180, 90:300] = 0.1
+    image[60:120, 240:300] = 1.0
+    blurred = cv2.GaussianBlur(image, (0, 0), 1.5)[..., None]
+    picture, valid, matrix = moved(blurred, angle=6, scale=1.04, shift=(7, -5))
+    picture[~valid] = 1.0
+    found = find(picture, template=make_template(blurred))
+    assert found.registered and away(found.matrix, matrix, image.shape) < 0.3
+
+
+def test_what_lies_outside_the_picture_has_no_influence():
+    picture, valid, matrix = moved(part(), angle=-12, scale=0.92)
+    found = []
+    for value in (0.0, 1.0):
+        picture[~valid] = value
+        found.append(find(picture, valid).matrix)
+    assert away(*found) < 0.02 and away(found[1], matrix) < 0.2
+
+
+def test_only_the_masked_part_of_the_template_is_looked_for():
+    mask = np.zeros(SHAPE, bool)
+    mask[12:60, 18:102] = True
+    picture, valid, matrix = moved(part(), angle=4, shift=(4, 2))
+    around = ~moved_mask(mask, matrix)
+    picture[around] = np.random.default_rng(1).uniform(size=(around.sum(), 1))
+    found = find(picture, valid, template=make_template(part(), mask=mask))
+    assert found.registered and away(found.matrix, matrix) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("name", "picture"),
+    [
+        ("noise", np.random.default_rng(2).random((*SHAPE, 1), np.float32)),
+        ("gray", np.full((*SHAPE, 1), 0.5, np.float32)),
+        ("another part", part()[::-1, ::-1].copy()),
+        ("turned too far", moved(part(), angle=60)[0]),
+        ("too small", moved(part(), scale=0.6)[0]),
+        ("out of the picture", moved(part(), shift=(90, 0))[0]),
+    ],
+)
+def test_what_does_not_show_the_part_is_not_registered(name, picture):
+    assert not find(picture).registered
+    nothing = find(picture, np.zeros(SHAPE, bool))
+    assert not nothing.registered and np.isfinite(nothing.matrix).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_an_aligned_image_is_the_template_and_maps_go_back(dtype):
+    image = np.repeat(part(), 3, axis=2)
+    if dtype != np.float32:
+        image = np.rint(image * np.iinfo(dtype).max).astype(dtype)
+    picture, valid, matrix = moved(image, angle=9, scale=1.05, shift=(2, -4))
+    aligned, seen = align(picture, matrix, SHAPE, valid=valid)
+    assert aligned.dtype == dtype and aligned.shape == image.shape
+    assert 0.7 < seen.mean() < 1
+    one = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    error = np.abs(aligned[seen].astype(float) - image[seen]) / one
+    assert error.max() < 0.02  # interpolated twice, at the picture's border from what it repeats
+    spot = np.zeros(SHAPE, np.float32)
+    spot[36, 60] = 1.0
+    back = geometry.unalign(ndimage.gaussian_filter(spot, 3), matrix, SHAPE, fill=-1)
+    y, x = np.unravel_index(back.argmax(), SHAPE)
+    assert np.hypot(*(np.array([x, y]) - matrix @ [60, 36, 1])) <= 1
+    assert back.min() == -1 and (back >= 0).mean() > 0.7
+
+
+def test_the_coarse_correlation_is_that_of_the_pixels_that_both_show():
+    """Against the definition, shift by shift."""
+    random = np.random.default_rng(3)
+    scene, seen = random.uniform(size=(12, 15)), random.uniform(size=(12, 15)) > 0.2
+    pose, mask = random.uniform(size=(5, 6)), random.uniform(size=(5, 6)) > 0.2
+    size = [20, 24]
+    middle = scene[seen].mean()
+    parts = (np.where(seen, scene - middle, 0), np.where(seen, (scene - middle) ** 2, 0), seen)
+    found = coarse._correlate(
+        [np.fft.rfft2(p, s=size) for p in parts],
+        pose.astype(np.float32),
+        mask,
+        size=size,
+        least=10,
+    )
+    compared = 0
+    for dy in range(-3, 11):
+        for dx in range(-4, 13):
+            pairs = [
+                (scene[y + dy, x + dx], pose[y, x])
+                for y, x in np.argwhere(mask)
+                if 0 <= y + dy < 12 and 0 <= x + dx < 15 and seen[y + dy, x + dx]
+            ]
+            if len(pairs) < 10:
+                assert found[dy, dx] == -1
+                continue
+            expected = np.corrcoef(np.transpose(pairs))[0, 1]
+            assert found[dy, dx] == pytest.approx(expected, abs=1e-4)  # float32 sums
+            compared += 1
+    assert compared > 50
+
+
+def test_bad_input_gets_a_sentence():
+    with pytest.raises(UserError, match="nothing but one gray"):
+        make_template(np.zeros((20, 20, 1), np.uint8))
+    speck = np.zeros(SHAPE, bool)
+    speck[35:38, 60:63] = True  # nothing of it is left in the first look
+    with pytest.raises(UserError, match=r"fewer than 16 pixels of the template.*larger mask"):
+        find(part(), template=make_template(part(), mask=speck))
+
+
+@pytest.mark.slow
+def test_moved_ball_screws_are_found(real_data):
+    paths = sorted((real_data / "bsdata" / "ball_screw" / "train" / "good").iterdir())
+    template, *images = (np.array(Image.open(path)) for path in (paths[0], *paths[3::24]))
+    template = make_template(template)
+    random = np.random.default_rng(4)
+    errors = []
+    for image in images:
+        picture, valid, matrix = moved(
+            image,
+            angle=random.uniform(-15, 15),
+            scale=random.uniform(0.9, 1.1),
+            shift=random.uniform(-40, 40, 2),
+        )
+        found = find(picture, valid, template=template, confidence=0.8)
+        assert found.registered
+        # The parts themselves lie some pixels apart: what was done to the picture is known.
+        own = find(image, template=template, confidence=0.8).matrix
+        expected = (np.vstack([matrix, [0, 0, 1]]) @ np.vstack([own, [0, 0, 1]]))[:2]
+        errors.append(away(found.matrix, expected, image.shape[:2]))
+    assert np.median(errors) < 1 and max(errors) < 3

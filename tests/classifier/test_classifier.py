@@ -1,0 +1,416 @@
+"""The classifier of heatmaps: learning, its report, its file, the path, the exported tail."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from helpers.classifiers import examples, settings, with_classifier
+from helpers.commands import run_command
+from helpers.detectors import SIDE, pictures, plain_detector
+from helpers.small_runs import table
+from scipy.optimize import minimize
+from sklearn.metrics import roc_auc_score
+
+from recon_ad import classify, deployed, evaluate, export, exporting
+from recon_ad.data import folder_source
+from recon_ad.detector import load
+from recon_ad.errors import UserError
+from recon_ad.inference import Thresholds
+from recon_ad.inspection import classifier_training as training
+from recon_ad.inspection.classifier import FILE, Classifier, without_labelled
+from recon_ad.pretrained import presets
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _encoder_of_one_block():
+    """What is tested here does not depend on its depth; compiling it does."""
+    name = settings("encoder").encoder.name
+    whole = presets.PRESETS[name]
+    short = whole._replace(spec=whole.spec._replace(depth=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(presets.PRESETS, name, short)
+        yield
+
+
+@pytest.fixture(scope="module", params=["hu", "encoder"])
+def with_features(request):
+    """A detector with a classifier of either kind, and the kind."""
+    return with_classifier(plain_detector(), request.param), request.param
+
+
+@pytest.fixture(scope="module")
+def classified():
+    return with_classifier(plain_detector())
+
+
+def test_folds_have_their_share_of_both_classes():
+    labels = np.arange(23) < 7
+    fold = training.stratified(labels, folds=5, random=np.random.default_rng(0))
+    for chosen in (labels, ~labels):
+        counts = np.bincount(fold[chosen], minlength=5)
+        assert np.ptp(counts) <= 1
+    assert np.ptp(np.bincount(fold, minlength=5)) <= 1
+
+
+def test_platts_numbers_are_those_of_greatest_likelihood():
+    random = np.random.default_rng(0)
+    labels = random.random(60) < 0.3
+    logits = 3 * labels + random.normal(size=60) * 2
+    targets = np.where(labels, (labels.sum() + 1) / (labels.sum() + 2), 1 / ((~labels).sum() + 2))
+
+    def loss(at):
+        z = at[0] * logits + at[1]
+        return np.sum(np.logaddexp(0, z) - targets * z)
+
+    expected = minimize(loss, [0.0, 0.0], tol=1e-12).x
+    np.testing.assert_allclose(training.platt(logits, labels), expected, rtol=1e-3)
+    # Where they rank the wrong way round, how frequent defects are is all that is left.
+    factor, offset = training.platt(-logits, labels)
+    assert factor == 0 and 1 / (1 + np.exp(-offset)) == pytest.approx(targets.mean())
+    for level in (0.0, 1e-9, 1e9):
+        assert np.isfinite(training.platt(level * labels, labels)).all()
+
+
+def test_the_threshold_is_the_best_and_half_way():
+    labels = np.array([False, False, False, True, True])
+    found = training.best_threshold(np.array([0.1, 0.2, 0.3, 0.7, 0.9]), labels)
+    assert found == pytest.approx(0.5)
+    # Where nothing is told apart, every anomaly stays a defect.
+    assert training.best_threshold(np.full(5, 0.4), labels) == 0.0
+
+
+def test_too_few_labels_are_refused():
+    labels = np.arange(9) < 4
+    training.check_labels(labels, folds=4)
+    with pytest.raises(UserError, match=r"4 images are labelled defect, and 5 are needed.* 1 more"):
+        training.check_labels(labels, folds=5)
+    with pytest.raises(UserError, match="3 images are labelled harmless"):
+        training.check_labels(np.arange(9) < 6, folds=5)
+
+
+def test_a_classifier_depends_on_its_seed_and_its_set_of_labels_only():
+    features, labels = examples()
+    chosen = np.arange(len(labels)) < 40
+    elsewhere = np.where(chosen[:, None], features, features + 100)
+    learnt, again, of_others, moved, seeded = (
+        training.learn(x, y, [chosen], settings(seed=seed))[0]
+        for x, y, seed in (
+            (features, labels, 0),
+            (features, labels, 0),
+            (features, np.where(chosen, labels, ~labels), 0),
+            (elsewhere, labels, 0),
+            (features, labels, 1),
+        )
+    )
+    for other in (again, of_others, moved):
+        jax.tree.map(np.testing.assert_array_equal, learnt.params, other.params)
+        assert learnt.decision == other.decision
+    assert seeded.decision != learnt.decision
+
+
+def of_all(features, labels):
+    """Logits of an MLP that has learnt from all of them; of the shapes of a cross-validation."""
+    used = np.ones((training.AT_ONCE, len(labels)), bool)
+    return training.train_all(features, labels, used, settings())[1][0]
+
+
+def test_classes_count_alike_however_many_there_are():
+    random = np.random.default_rng(0)
+    labels = np.arange(60) < 6
+    features = random.normal(size=(60, 5)).astype(np.float32)
+    features[:, :2] += labels[:, None]
+    # Without weights nearly none of a tenth would be found.
+    assert (of_all(features, labels) > 0)[labels].mean() > 0.6
+
+
+def test_the_report_is_of_labels_that_were_not_learnt_from():
+    # Labels that have nothing to do with the features: seen ones could be told apart all the same.
+    random = np.random.default_rng(1)
+    features, labels = random.normal(size=(60, 40)).astype(np.float32), np.arange(60) % 2 == 0
+    above = np.ones(60, bool)
+    report = training.cross_validate(features, labels, above, settings())
+    assert abs(report["auroc"]["mean"] - 0.5) < 0.15
+    assert abs(report["balanced_accuracy"]["mean"] - 0.5) < 0.15
+    assert report["brier"]["mean"] > 0.2
+    assert roc_auc_score(labels, of_all(features, labels)) > 0.95
+
+
+def test_the_report_has_the_figures_of_its_decisions():
+    features, labels = examples(apart=2.5)
+    above = np.arange(60) % 2 == 0
+    report = training.cross_validate(features, labels, above, settings())
+    assert 0.8 < report["auroc"]["min"] <= report["auroc"]["mean"] <= report["auroc"]["max"] <= 1
+    for part in (report, report["with_the_image_threshold"]):
+        counts = part["confusion"]
+        found = counts["defects_found"] / labels.sum()
+        passed = counts["harmless_passed"] / (~labels).sum()
+        assert part["balanced_accuracy"]["mean"] == pytest.approx((found + passed) / 2)
+        assert sum(counts.values()) == pytest.approx(60)
+    assert report["with_the_image_threshold"]["confusion"]["defects_found"] <= 10
+    bins = report["reliability"]["bins"]
+    assert sum(row["share_of_images"] for row in bins) == pytest.approx(1)
+    assert report["reliability"]["expected_calibration_error"] < 0.2
+    mean = sum(row["share_of_images"] * row["mean_probability"] for row in bins)
+    assert mean == pytest.approx(np.mean(report["probabilities"]))
+
+
+def test_probabilities_of_labels_not_seen_are_calibrated():
+    features, labels = examples(count=300, apart=1.5)
+    report = training.cross_validate(features, labels, np.ones(300, bool), settings())
+    assert report["reliability"]["expected_calibration_error"] < 0.06
+
+
+def test_an_image_is_rejected_by_both_thresholds(classified):
+    network = classified.classifier.network
+    for image in pictures():
+        prediction = classified.predict(image)
+        assert 0 < prediction.defect_probability < 1
+        above = prediction.score > np.float32(classified.thresholds.image)
+        is_defect = prediction.defect_probability > network.variables["threshold"]
+        assert prediction.label == (above and is_defect)
+    everything = classified.with_thresholds(Thresholds(-np.inf, classified.thresholds.pixel), {})
+    nothing = classified.with_thresholds(Thresholds(np.inf, classified.thresholds.pixel), {})
+    labels = [everything.predict(image).label for image in pictures()]
+    p = [everything.predict(i).defect_probability for i in pictures()]
+    assert labels == [q > network.variables["threshold"] for q in p]
+    assert not any(nothing.predict(image).label for image in pictures())
+    assert plain_detector().predict(pictures()[0]).defect_probability is None
+    several = classified(np.stack([pictures()[1]] * 2)).defect_probability
+    assert several.shape == (2,) and several[0] == several[1]
+
+
+def test_only_the_region_of_interest_is_classified(classified):
+    image = pictures()[0]
+    roi = np.zeros(image.shape[:2], bool)
+    roi[:16, :30] = True
+    changed = image.copy()
+    changed[32:, 50:] = 255 - changed[32:, 50:]  # beyond a tile that touches the region
+    a, b = (classified.predict(i, roi=roi).defect_probability for i in (image, changed))
+    assert a == pytest.approx(b, abs=1e-6)
+    assert a != classified.predict(image).defect_probability
+
+
+def test_a_saved_detector_has_its_classifier(with_features, tmp_path):
+    detector, _ = with_features
+    detector.save(tmp_path / "detector")
+    again = load(tmp_path / "detector")
+    for image in pictures():
+        assert again.predict(image).defect_probability == (
+            detector.predict(image).defect_probability
+        )
+    assert again.classifier.labelled == detector.classifier.labelled
+    assert again.classifier.record == json.loads(json.dumps(detector.classifier.record))
+    again.with_thresholds(Thresholds(1.0, 1.0), {}).save(tmp_path / "detector")
+    assert load(tmp_path / "detector").classifier is not None
+    (tmp_path / "detector" / FILE).unlink()
+    assert load(tmp_path / "detector").predict(pictures()[0]).defect_probability is None
+
+
+def test_a_damaged_file_is_named(classified, tmp_path):
+    directory = tmp_path / "detector"
+    classified.save(directory)
+    whole = (directory / FILE).read_bytes()
+    tensors = safetensors.numpy.load(whole)
+    header = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])["__metadata__"]
+    (name,) = header
+    described = json.loads(header[name])
+
+    def written(given=tensors, **changed):
+        text = {name: json.dumps(described | changed)}
+        (directory / FILE).write_bytes(safetensors.numpy.save(given, metadata=text))
+
+    written()
+    load(directory)
+    shorter = {**tensors, "mean": tensors["mean"][:-1]}
+    shapes = {k: list(v.shape) for k, v in shorter.items()}
+    for spoil in (
+        lambda: (directory / FILE).write_bytes(whole[:-9]),
+        lambda: (directory / FILE).write_bytes(b"nothing"),
+        lambda: (directory / FILE).write_bytes(safetensors.numpy.save(tensors)),
+        lambda: written(spec={"features": "hu"}),
+        lambda: written(shorter),
+        lambda: written(shorter, tensors=shapes),
+    ):
+        spoil()
+        with pytest.raises(UserError, match=r"classifier\.safetensors is damaged"):
+            load(directory)
+    written(format=2)
+    with pytest.raises(UserError, match="not in format 1"):
+        load(directory)
+
+
+def test_the_exported_tail_gives_the_same_probabilities(with_features, tmp_path):
+    detector, features = with_features
+    result = export.export(detector, tmp_path / "M.onnx", pictures())
+    assert result["passed"], export.worst(result)
+    assert result["groups"]["images"]["defect_probability"]["max"] < 1e-4
+    assert result["metadata"]["classifier"] == features
+    roi = np.zeros((50, 70), bool)
+    roi[10:40, 5:60] = True
+    for runtime in deployed.RUNTIMES:
+        model = deployed.load(tmp_path / "M.onnx", runtime=runtime)
+        for image, region in [*((i, None) for i in pictures()), (pictures()[0], roi)]:
+            ours, theirs = (d.predict(image, roi=region) for d in (detector, model))
+            # Rounding of float32 in another order.
+            np.testing.assert_allclose(
+                theirs.defect_probability, ours.defect_probability, atol=1e-4
+            )
+            assert theirs.label == ours.label
+
+
+@pytest.mark.parametrize("features", ["hu", "encoder"])
+def test_a_graph_for_one_tile_classifies_too(features, tmp_path):
+    detector = with_classifier(plain_detector(**{"data.resize": (SIDE, SIDE)}), features)
+    images = pictures(dtype=np.float32)
+    result = export.export(detector, tmp_path / "M.onnx", images)
+    assert result["passed"], export.worst(result)
+    assert "defect_probability" in result["groups"]["images of the tile's size"]
+    model = deployed.load(tmp_path / "M.onnx")
+    one = pictures(dtype=np.float32, sizes=[(SIDE, SIDE)])
+    (theirs,), ours = model.whole(np.stack(one)), detector.predict(one[0])
+    np.testing.assert_allclose(theirs.defect_probability, ours.defect_probability, atol=1e-4)
+    assert theirs.label == ours.label
+
+
+def test_a_model_that_classifies_otherwise_is_refused(classified, monkeypatch, tmp_path):
+    right = exporting.tail
+
+    def spoiled(*args, **kwargs):
+        *rest, probability = right(*args, **kwargs)
+        return *rest, probability * 0.99
+
+    monkeypatch.setattr(exporting, "tail", spoiled)
+    result = export.export(classified, tmp_path / "M.onnx", pictures())
+    assert not result["passed"] and "defect_probability" in export.worst(result)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "has to be path,label"),
+        ("file,label\na.png,defect\n", "first line is 'file,label' and has to be path,label"),
+        ("a.png,defect\n", "first line is 'a.png,defect' and has to be path,label"),
+        ("path,label\n", "has no row below its first line: give one for each"),
+        ("path,label\na.png,scratch\n", "row 2 has the label 'scratch': write defect or harmless"),
+        ("path,label\na.png\n", "row 2 has the label None"),
+        ("path,label\na.png,defect\na.png,harmless\n", "row 3 names a.png a second time"),
+        ("path,label\nb.png,defect\n", "row 2 names 'b.png', which is not in"),
+        ("path,label\n,defect\n", "row 2 names '', which is not in"),
+        (b"path,label\n\xff.png,defect\n", "is no CSV file in UTF-8"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_named(text, says, tmp_path):
+    (tmp_path / "a.png").touch()
+    path = tmp_path / "labels.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=says):
+        classify.read_labels(path, tmp_path)
+    with pytest.raises(UserError, match="there is no file"):
+        classify.read_labels(tmp_path / "gone.csv", tmp_path)
+
+
+@pytest.mark.parametrize("pixel", [np.inf, 0.0, -1.0])
+def test_maps_without_a_unit_are_refused(pixel):
+    detector = plain_detector().with_thresholds(Thresholds(1.0, pixel), {})
+    with pytest.raises(UserError, match="pixel threshold is"):
+        classify.untrained(detector, settings())
+
+
+class Labels(NamedTuple):
+    """A run with its labels: copies of the run and its data, the file, the labelled defects."""
+
+    run: Path
+    data: Path
+    file: Path
+    defects: list[str]
+
+
+@pytest.fixture
+def labels(finished_run, chess_folder, tmp_path):
+    """Labels of a run's images: defects of the test, harmless ones of the training."""
+    run, data = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(finished_run(), run)
+    shutil.copytree(chess_folder, data)
+    files = [sorted((data / f).iterdir())[:3] for f in ("test/elastic", "train/good")]
+    defects, harmless = ([file.relative_to(data).as_posix() for file in half] for half in files)
+    lines = [f"{name},defect\n" for name in defects] + [f"{name},harmless\n" for name in harmless]
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(lines))
+    return Labels(run, data, tmp_path / "labels.csv", defects)
+
+
+def test_from_labels_to_a_verdict(labels, tmp_path):
+    """Runs classify, then evaluate without the labelled images, predict and calibrate."""
+    run, data, file, labelled = labels
+    detector = run / "detector"
+    flags = ["--detector", detector, "--images", data, "--labels", file]
+    refused = run_command("classify", *flags)
+    assert refused.returncode == 2 and "3 images are labelled defect, and 5" in refused.stderr
+    before = {f.name: f.read_bytes() for f in detector.iterdir()}
+    done = run_command("classify", *flags, "--config.folds=3", "--config.repeats=2")
+    assert done.returncode == 0, done.stderr
+    assert "AUROC" in done.stderr
+    assert {f.name for f in detector.iterdir()} == before.keys() | {FILE}
+    assert all((detector / name).read_bytes() == content for name, content in before.items())
+    report = json.loads((run / "classifier.json").read_text())
+    assert report["labels"] == {"defect": 3, "harmless": 3} and len(report["images"]) == 6
+
+    metrics = evaluate.evaluate_workdir(run, data=str(data), export=False)
+    tested = len(list(data.glob("test/*/*.png"))) - len(labelled)
+    assert metrics["protocol"]["test_images"] == tested
+    (note,) = [n for n in metrics["protocol"]["notes"] if "classifier" in n]
+    assert note.startswith("Left out of the test: 3 images") and labelled[0] in note
+    judged = [r["path"] for r in table(run / "scores.csv")]
+    assert not set(judged) & set(labelled) and len(judged) == tested
+    assert metrics["protocol"]["classifier"]["labels"] == report["labels"]
+
+    done = run_command(
+        "predict", "--detector", detector, "--input", data / "test/elastic",
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = table(tmp_path / "out/predictions.csv")
+    assert list(rows[0])[-1] == "defect_probability"
+    threshold = load(detector).classifier.threshold
+    for row in rows:
+        above = float(row["score"]) > np.float32(row["threshold"])
+        expected = above and float(row["defect_probability"]) > threshold
+        assert row["anomalous"] == json.dumps(bool(expected))
+    done = run_command("calibrate", "--detector", detector, "--normals", data / "train/good")
+    assert done.returncode == 0, done.stderr
+    assert load(detector).classifier.threshold == threshold
+
+
+def test_copies_are_left_out_and_other_images_of_the_name_are_not(labels):
+    run, data, file, labelled = labels
+    detector = load(run / "detector")
+    network, _ = classify.untrained(detector, settings())
+    regions = classify.Regions(data)
+    given = classify.read_labels(file, data)
+    found = classify.examples(detector, network, given, data, regions)
+    # The first goes to another name, and its name to an image that is not labelled.
+    (data / labelled[0]).rename(data / "test/elastic/copied.png")
+    good = min((data / "test/good").iterdir())
+    shutil.copy(good, data / labelled[0])
+    kept = without_labelled(folder_source(data), Classifier(network, found.images, {})).test
+    names = {record.name for record in kept}
+    assert labelled[0] in names and "test/elastic/copied.png" not in names
+    twice = {good.relative_to(data).as_posix(): "harmless", labelled[0]: "defect"}
+    with pytest.raises(UserError, match="are the same image"):
+        classify.examples(detector, network, twice, data, regions)
+
+
+def test_a_graph_for_one_tile_needs_both_thresholds(tmp_path):
+    base = plain_detector(**{"data.resize": (SIDE, SIDE)})
+    detector = with_classifier(base).with_thresholds(Thresholds(1.0, 0.04), base.record)
+    image = np.random.default_rng(0).random((SIDE, SIDE, 1), np.float32)
+    image[6:12, 4:28] = 1  # a bar, as those that are labelled defects
+    threshold = detector.classifier.threshold
+    assert detector.predict(image).defect_probability > threshold
+    export.export(detector, tmp_path / "M.onnx", pictures(dtype=np.float32))
+    (found,) = deployed.load(tmp_path / "M.onnx").whole(image[None])
+    assert found.defect_probability > threshold and not found.label

@@ -1,0 +1,83 @@
+"""What all commands have in common: flags that are missing, --help, a process of their own."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers.commands import refusal, run_process
+from helpers.paths import ROOT
+
+from recon_ad.data import Record
+from recon_ad.data.pipeline import Images, check_fits
+from recon_ad.errors import UserError
+from recon_ad.pretrained import read_encoder
+
+COMMANDS = {f.stem for f in (ROOT / "recon_ad").glob("*.py") if "\n    cli.run(" in f.read_text()}
+OTHERS = sorted(COMMANDS - {"train", "predict", "inspect"})
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "says"),
+    [
+        ("predict", ["--onnx", "m.onnx"], "--input and --output are missing: see python -m"),
+        ("classify", [], "--detector, --images and --labels are missing"),
+        ("predict", ["--input", "a", "--onnx", "b"], "--output is missing: see python -m recon_ad"),
+    ],
+)
+def test_flags_that_are_missing_are_named(command, given, says):
+    sentence = refusal(command, *given)
+    assert says in sentence and "None" not in sentence
+
+
+@pytest.mark.parametrize("command", ["predict", "inspect"])
+def test_help_shows_the_flags_that_name_the_detector(command):
+    # In a process of its own: jaxtyping's wrappers, which tests have, hide whose flags they are.
+    shown = run_process(command, "--help").stdout
+    assert all(f"\n  --{flag}:" in shown for flag in ("detector", "onnx", "runtime", "output"))
+
+
+@pytest.mark.parametrize(
+    "command", ["train", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+)
+def test_each_command_is_a_process_that_refuses_a_mistake_in_one_sentence(command):
+    done = run_process(command)
+    assert (done.returncode, done.stdout) == (2, "")
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("error: --")
+    assert sentence.endswith(f"missing: see python -m recon_ad.{command} --help.")
+
+
+def test_a_file_to_watch_is_no_folder(tmp_path):
+    (tmp_path / "a.png").touch()
+    given = ("--onnx", "m.onnx", "--watch", tmp_path / "a.png", "--output", tmp_path / "o")
+    assert "a.png is a file: give the folder in which images arrive" in refusal("inspect", *given)
+
+
+def test_patches_far_larger_than_all_images_are_refused():
+    small, large = (
+        Record(f"{w}.png", lambda w=w: np.zeros((20, w, 1), np.uint8)) for w in (30, 40)
+    )
+    check_fits([small, large], size=None, patch_size=160)
+    wrong = r"config\.data\.patch_size is 161, and the largest good image, 40\.png, has 40 px"
+    with pytest.raises(UserError, match=wrong):
+        check_fits([small, large, small], size=None, patch_size=161)
+    check_fits([small], size=(50, 20), patch_size=200)
+    with pytest.raises(UserError, match="has 50 px on its longer side: choose"):
+        Images([small], size=(50, 20), patch_size=201, memory_mib=1, disk_mib=1)
+
+
+def test_weights_that_cannot_be_fetched_come_with_how_to_get_them(monkeypatch):
+    def fail(*_):
+        raise ConnectionError
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    told = r'weights=hub, which is the default, .*pip install "recon_ad\[hub\]", or fetch its '
+    with pytest.raises(UserError, match=told + "model.safetensors .* name it by weights=FILE"):
+        read_encoder("deit_tiny_patch16_224", "hub")
+    hub = SimpleNamespace(hf_hub_download=fail, errors=None)
+    errors = SimpleNamespace(HfHubHTTPError=KeyError, LocalEntryNotFoundError=ConnectionError)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
+    with pytest.raises(UserError, match=r"cannot be fetched .*go online, or fetch its model\."):
+        read_encoder("deit_tiny_patch16_224", "hub")

@@ -1,0 +1,125 @@
+"""`python -m recon_ad.predict`: tables and overlays of files, and what it refuses."""
+
+import gc
+import json
+import os
+import shutil
+import weakref
+
+import numpy as np
+import pytest
+from helpers.commands import refusal, run_command
+from helpers.detectors import plain_detector
+from helpers.small_runs import table
+from PIL import Image
+
+from recon_ad import predict
+from recon_ad.data.decode import decode_image
+from recon_ad.detector import load
+
+
+@pytest.fixture(scope="module")
+def detector(finished_run):
+    return finished_run() / "detector"
+
+
+@pytest.fixture
+def predicted(detector, tmp_path):
+    """Runs the command on images; returns what it printed after checking its status."""
+
+    def command(images, *, status=0, output=tmp_path / "out"):
+        given = ("--detector", detector, "--input", images, "--output", output)
+        done = run_command("predict", *given)
+        assert done.returncode == status, done.stderr
+        return done.stdout
+
+    return command
+
+
+def test_a_folder_with_a_broken_file_is_judged(predicted, detector, chess_folder, tmp_path):
+    images, out = tmp_path / "in", tmp_path / "out"
+    (images / "sub").mkdir(parents=True)
+    shutil.copy(chess_folder / "test/elastic/000.png", images / "a.png")
+    good = decode_image(chess_folder / "test/good/000.png", channels=3)
+    Image.fromarray(good).save(images / "sub/b.jpg")
+    (images / "broken.png").write_bytes(b"no image")
+    (images / ".hidden.png").write_bytes(b"no image")
+    predicted(images, status=3)
+    rows = {row["path"]: row for row in table(out / "predictions.csv")}
+    assert sorted(rows) == ["a.png", "broken.png", "sub/b.jpg"]
+    assert "broken.png" in rows["broken.png"]["error"]
+    assert rows["broken.png"]["score"] == ""
+    expected = load(detector)(decode_image(images / "a.png"))
+    assert float(rows["a.png"]["score"]) == float(expected.score)
+    assert rows["a.png"]["anomalous"] == ("true" if expected.label else "false")
+    lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert [line["path"] for line in lines] == ["a.png", "broken.png", "sub/b.jpg"]
+    assert decode_image(out / "overlays/sub/b.jpg.png").shape == (128, 128, 3)
+
+
+def test_one_file_is_judged_and_the_commands_own_output_is_not(predicted, chess_folder, tmp_path):
+    predicted(chess_folder / "test/good/001.png")
+    assert (tmp_path / "out/overlays/001.png.png").is_file()
+    images = shutil.copytree(chess_folder / "test/elastic", tmp_path / "images")
+    for _ in range(2):
+        assert predicted(images, output=images / "out").startswith("4 images: ")
+
+
+def test_names_that_are_no_utf8_or_that_no_terminal_can_show_are_escaped(
+    predicted, chess_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    images = tmp_path / "images"
+    images.mkdir()
+    name = os.fsdecode(b"bad\xff.png")
+    shutil.copy(chess_folder / "test/elastic/000.png", images / name)
+    (images / "größe.png").write_bytes(b"no image")
+    told = predicted(images, status=3)
+    assert "1 not judged" in told and "gr\\xf6\\xdfe.png: " in told
+    lines = (tmp_path / "out/predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["path"] for line in lines] == [name, "größe.png"]
+    assert "bad\\udcff.png" in (tmp_path / "out/predictions.csv").read_text()
+
+
+RUN = ["--detector", "{run}/detector"]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ([*RUN, "--input", "{tmp}/missing"], "there is no file or folder {tmp}/missing"),
+        ([*RUN, "--input", "{tmp}"], "{tmp} holds no images"),
+        ([*RUN, "--input", "{run}", "--runtime", "openvino"], "--runtime is for --onnx"),
+        ([*RUN, "--input", "{good}", "--roi", "{tmp}"], "for none of the images"),
+        (["--detector", "{run}/model.onnx", "--input", "{run}"], "is not a detector directory"),
+        (["--onnx", "model.txt", "--input", "{run}"], "model.txt is no exported model"),
+        (["--onnx", ".", "--input", "{run}"], ". is no exported model"),
+        (["--input", "{run}"], "give either --detector"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(finished_run, chess_folder, tmp_path, given, says):
+    places = {"run": finished_run(), "tmp": tmp_path, "good": chess_folder / "test/good"}
+    given = [text.format(**places) for text in given]
+    assert says.format(**places) in refusal("predict", *given, "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_not_judged_leave_no_image_in_memory(tmp_path, monkeypatch):
+    for name, side in (("a.png", 8), ("roi.png", 5)):
+        Image.fromarray(np.zeros((side, side), np.uint8)).save(tmp_path / name)
+    seen = []
+
+    def decoded(*_):
+        image = np.zeros((8, 8, 1), np.uint8)
+        seen.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(predict, "decoded", decoded)
+    judged = predict.judge_and_draw(
+        plain_detector(), "a.png", tmp_path / "a.png",
+        regions=predict.Regions(tmp_path), overlays=tmp_path / "overlays",
+    )  # fmt: skip
+    gc.collect()
+    assert "has 5 × 5 pixels" in judged.row["error"] and seen[0]() is None
+    said = predict.summary([judged], tmp_path).splitlines()
+    assert said[1] == f"  {judged.row['error']}"  # which names the file itself

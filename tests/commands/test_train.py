@@ -1,0 +1,45 @@
+"""`python -m recon_ad.train`: what it refuses, and a run that goes on where it stopped."""
+
+import pytest
+from helpers.commands import refusal, run_command
+
+DEMO = ["--config", "configs/demo.py"]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--config", "configs/folder.py"], "config.data.path is empty"),
+        (["--config", "configs/folder.py:path=/no/such/folder"], "/no/such/folder"),
+        (["--config", "configs/demo.py:method=gan"], "gan"),
+        (["--config", "configs/demo.py:colour=red"], "no argument 'colour'"),
+        (["--config", "configs/nothing.py"], "nothing.py"),
+        (["--config", "configs/demo.py:smoke", "--workdir", "README.md"], "README.md"),
+        ([*DEMO, "extra"], "'extra' is not a flag"),
+        ([*DEMO, "--config.train.steps=abc"], "abc"),
+        ([*DEMO, "--config.train.stepz=3"], "stepz"),
+        ([*DEMO, "--config.train.step=3"], "no field step. Did you mean steps"),
+        ([*DEMO, "--config.tran.steps=3"], "no field tran. Did you mean train"),
+        ([*DEMO, "--config.nofield=3"], "no field nofield. See configs/default.py"),
+        (["--config.train.steps=3", *DEMO], "--config.train.steps changes a field of the config"),
+        (["--config.train.steps=3"], "give --config FILE before it."),
+        ([], "--config is missing: see python -m recon_ad.train --help"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(tmp_path, given, says):
+    sentence = refusal("train", "--workdir", tmp_path / "w", *given)
+    assert says in sentence and "argv" not in sentence and "None" not in sentence
+
+
+@pytest.mark.slow
+def test_the_command_profiles_evaluates_what_is_trained_and_says_that_it_is_complete(tmp_path):
+    given = ["--config=configs/folder.py:smoke", f"--workdir={tmp_path}", "--config.train.steps=16"]
+    first = run_command("train", *given, "--stop_after=train", "--profile")
+    assert first.returncode == 0, first.stderr
+    assert not (tmp_path / "metrics.json").exists()
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    second = run_command("train", *given)
+    assert second.returncode == 0, second.stderr
+    assert (tmp_path / "metrics.json").exists()
+    third = run_command("train", *given)
+    assert third.returncode == 0 and "the run in" in third.stderr and "complete" in third.stderr

@@ -1,0 +1,136 @@
+"""Archives as downloaded give what their folders give; damaged ones are named."""
+
+import tarfile
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import pytest
+from helpers import layouts
+from helpers.sources import assert_same
+
+from recon_ad.data.tfds_builders import BUILDERS, base
+from recon_ad.data.tfds_source import tfds_source
+from recon_ad.errors import UserError
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz", ".tar.xz"])
+@pytest.mark.parametrize(
+    "name, config, archive, top",
+    [
+        ("mvtec_ad", "bottle", "mvtec_anomaly_detection", ""),
+        ("mvtec_ad", "bottle", "bottle", "bottle"),
+        ("visa", "candle", "VisA_20220922", ""),
+        ("kolektor_sdd", "", "KolektorSDD", ""),
+        ("nanotwice", "", "dfg05er_Data", ""),
+    ],
+)
+def test_archives_give_what_their_folders_give(
+    tmp_path, manual, name, config, archive, top, suffix
+):
+    archive += suffix
+    folder = getattr(layouts, name)(tmp_path / "unpacked")
+    layouts.packed(folder / top, manual / archive)
+    read = partial(tfds_source, name, config=config)
+    packed = read(data_dir=tmp_path / "a", manual_dir=manual)
+    plain = read(data_dir=tmp_path / "b", manual_dir=folder)
+    assert_same(packed, plain)
+    assert [p.name for p in manual.iterdir()] == [archive]
+    # Neither what was unpacked nor what TFDS had begun is left.
+    left = [p.name for p in (tmp_path / "a" / name).rglob("*") if p.is_dir()]
+    assert sorted(left) == sorted([base.VERSION, *([".config", config] if config else [])])
+
+
+def test_of_an_archive_only_the_category_is_unpacked(tmp_path, manual, source, monkeypatch):
+    folder = layouts.mvtec_ad(layouts.mvtec_ad(tmp_path / "a" / "set", "bottle"), "cable")
+    layouts.packed(folder.parent, manual / "mvtec_anomaly_detection.tar.xz")
+    unpacked = []
+    layout = BUILDERS["mvtec_ad"].LAYOUT
+
+    def splits(root, category):
+        unpacked.extend(root.parent.iterdir())
+        return layout.splits(root, category)
+
+    monkeypatch.setattr(BUILDERS["mvtec_ad"], "LAYOUT", layout._replace(splits=splits))
+    assert len(source("mvtec_ad", config="bottle").train) == 3
+    assert [path.name for path in unpacked] == ["bottle"]
+
+
+def test_members_that_lead_out_of_the_folder_are_not_unpacked(tmp_path, manual, source):
+    folder = layouts.kolektor_sdd(tmp_path / "a")
+    manual.mkdir()
+    with zipfile.ZipFile(manual / "KolektorSDD.zip", "w") as archive:
+        for file in folder.rglob("*.*"):
+            archive.write(file, file.relative_to(folder))
+        for evil in ("../../evil.jpg", f"{tmp_path}/evil.jpg"):
+            archive.writestr(evil, b"")
+    assert len(source("kolektor_sdd", config="").train) == 5
+    assert not list(tmp_path.rglob("evil.jpg"))
+
+
+def flip(file: Path, at: int | None = None, count: int = 50) -> None:
+    """Inverts bytes, in the middle if no place is given."""
+    content = bytearray(file.read_bytes())
+    at = len(content) // 2 if at is None else at
+    content[at : at + count] = bytes(byte ^ 255 for byte in content[at : at + count])
+    file.write_bytes(content)
+
+
+def offset(file: Path) -> int:
+    """Where the header of the eighth member of a .tar is."""
+    with tarfile.open(file) as archive:
+        return archive.getmembers()[7].offset
+
+
+def cut_between(file: Path) -> None:
+    """Leaves whole members only, without the end mark."""
+    file.write_bytes(file.read_bytes()[: offset(file)])
+
+
+def spoil_in_zip(file: Path) -> None:
+    """The first file in it begins with a block of a type that there is not."""
+    with zipfile.ZipFile(file) as archive:
+        member = next(info for info in archive.infolist() if not info.is_dir())
+    content = bytearray(file.read_bytes())
+    content[member.header_offset + 30 + len(member.filename)] = 255
+    file.write_bytes(content)
+
+
+def set_in_zip(file: Path, *, field: int, value: int) -> None:
+    """Sets a 16-bit field of every member, at this offset of the local header."""
+    content = bytearray(file.read_bytes())
+    for signature, shift in ((b"PK\3\4", 0), (b"PK\1\2", 2)):
+        start = content.find(signature)
+        while start >= 0:
+            at = start + field + shift
+            content[at : at + 2] = value.to_bytes(2, "little")
+            start = content.find(signature, start + 4)
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "suffix, damage",
+    [
+        *((suffix, layouts.cut) for suffix in (".zip", ".tar", ".tar.gz", ".tar.xz")),
+        *((suffix, flip) for suffix in (".zip", ".tar.gz", ".tar.xz")),
+        *((s, lambda f: f.write_text("<p>Log in</p>" * 99)) for s in (".zip", ".tar", ".tar.xz")),
+        (".tar", cut_between),
+        (".tar", lambda file: flip(file, offset(file) + 4, 1)),
+        (".zip", spoil_in_zip),
+        (".zip", partial(set_in_zip, field=6, value=1)),  # a password
+        (".zip", partial(set_in_zip, field=8, value=9)),  # Deflate64
+    ],
+)
+def test_a_damaged_archive_is_named(source, manual, tmp_path, suffix, damage):
+    file = layouts.packed(layouts.kolektor_sdd(tmp_path / "a"), manual / f"KolektorSDD{suffix}")
+    damage(file)
+    with pytest.raises(UserError, match=f"^{file}: cannot be unpacked .* fetch it again"):
+        source("kolektor_sdd", config="")
+    assert not list((tmp_path / "prepared").rglob("*.array_record*"))
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.xz"])
+def test_an_archive_of_another_set_is_named(source, manual, tmp_path, suffix):
+    file = layouts.packed(layouts.mvtec_ad(tmp_path / "a"), manual / f"KolektorSDD{suffix}")
+    with pytest.raises(UserError, match=f"^{file}: has no folders kos01"):
+        source("kolektor_sdd", config="")

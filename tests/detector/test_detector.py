@@ -1,0 +1,242 @@
+"""The inference path: tiles against one tile, saving, damaged files, inputs of every kind."""
+
+import functools
+import json
+import operator
+
+import numpy as np
+import pytest
+from helpers.detectors import make_detector, pictures, plain_detector
+from scipy import ndimage
+
+from recon_ad.detector import load
+from recon_ad.errors import UserError
+from recon_ad.inference import UNCALIBRATED, Thresholds, clean_mask, count_regions
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return plain_detector()
+
+
+def image(height=50, width=70, channels=1, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+
+
+def test_one_tile_is_the_core_and_the_tail_alone(detector):
+    tile = image(32, 32)
+    prediction = detector(tile)
+    residual, reconstruction = detector.core(detector.variables, tile[None])
+    np.testing.assert_allclose(prediction.reconstruction, reconstruction[0], atol=1e-6)
+    expected = ndimage.gaussian_filter(
+        np.asarray(residual[0], np.float64), 1.0, mode="constant"
+    ) / ndimage.gaussian_filter(np.ones((32, 32)), 1.0, mode="constant")
+    # SciPy cuts its window off at 4 sigma too; float32 against float64.
+    np.testing.assert_allclose(prediction.anomaly_map, expected, atol=1e-5)
+    assert prediction.score == prediction.anomaly_map.max()
+    np.testing.assert_array_equal(prediction.mask, prediction.anomaly_map > 0.04)
+    assert prediction.label == (prediction.score > 0.05)
+
+
+def test_overlapping_tiles_are_averaged_with_their_weights(detector):
+    picture = image(32, 48)
+    residual, _ = detector.residual_map(picture)
+    tiles = np.stack([picture[:, c : c + 32] for c in (0, 16)])
+    maps = np.asarray(detector.core(detector.variables, tiles)[0])
+    column = np.sin(np.pi * (np.arange(32) + 0.5) / 32) ** 2
+    total, weight = np.zeros((32, 48)), np.zeros(48)
+    for c, values in zip((0, 16), maps, strict=True):
+        total[:, c : c + 32] += values * column
+        weight[c : c + 32] += column
+    np.testing.assert_allclose(residual, total / weight, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(50, 70), (32, 32), (10, 9), (1, 1), (33, 200), (5, 64)])
+def test_any_size_gives_maps_of_that_size(detector, size):
+    prediction = detector(image(*size))
+    assert prediction.anomaly_map.shape == prediction.mask.shape == size
+    assert prediction.reconstruction.shape == (*size, 1)
+    assert np.isfinite(prediction.anomaly_map).all()
+
+
+def test_the_batch_of_tiles_does_not_matter(detector):
+    one = plain_detector(**{"inference.batch_size": 3})
+    # Convolutions over another batch may add in another order.
+    np.testing.assert_allclose(one(image()).anomaly_map, detector(image()).anomaly_map, atol=1e-6)
+
+
+def test_bytes_and_floats_of_the_same_image_agree(detector):
+    picture = image()
+    a, b = detector(picture), detector(picture.astype(np.float32) / 255)
+    np.testing.assert_allclose(a.anomaly_map, b.anomaly_map, atol=1e-6)
+
+
+def test_batches_lists_and_plain_arrays(detector):
+    a, b = image(seed=1), image(seed=2)
+    alone = detector(a[..., 0])
+    for several in (detector(np.stack([a, b])), detector([a, b]), detector([a[..., 0], b])):
+        assert several.mask.shape == (2, 50, 70)
+        np.testing.assert_array_equal(several.anomaly_map[0], alone.anomaly_map)
+        assert several.score[1] == detector(b).score
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        (np.zeros((5, 5, 3), np.uint8), "takes .height, width, 1"),
+        (np.zeros((5, 5, 1), np.int64), "int64"),
+        (np.full((5, 5), 255.0), "outside the range from 0 to 1: scale it"),
+        (np.full((5, 5), np.nan), "NaN or infinite"),
+        (np.zeros((0, 5), np.uint8), r"\[0, 5\]"),
+        (np.zeros(5, np.uint8), r"\[5\]"),
+        ([np.zeros((5, 5), np.uint8), np.zeros((6, 5), np.uint8)], "differ in size"),
+        ([], "no image"),
+    ],
+)
+def test_unusable_input_is_refused_with_what_to_give(detector, images, says):
+    with pytest.raises(UserError, match=says):
+        detector(images)
+
+
+def test_sixteen_bits_and_the_configs_input_range_are_the_same_image(detector):
+    eight = image()
+    expected = detector(eight).anomaly_map
+    deep = eight.astype(np.uint16) * 257
+    np.testing.assert_allclose(detector(deep).anomaly_map, expected, atol=1e-6)
+    ranged = plain_detector(**{"data.input_range": (100.0, 355.0)})
+    np.testing.assert_allclose(
+        ranged(eight.astype(np.int32) + 100).anomaly_map, expected, atol=1e-6
+    )
+    with pytest.raises(UserError, match="outside the range from 100 to 355"):
+        ranged(eight)
+
+
+def test_outside_the_region_of_interest_nothing_scores_or_counts(detector):
+    picture = image()
+    roi = np.zeros((50, 70), bool)
+    roi[10:40, 20:60] = True
+    whole, inside = detector.predict(picture), detector.predict(picture, roi=roi)
+    residual, _ = detector.residual_map(picture)
+    assert not inside.mask[~roi].any() and not inside.anomaly_map[~roi].any()
+    assert inside.score == inside.anomaly_map[roi].max()
+    # The tail looks at nothing outside; the core's tiles do see it.
+    spoiled = np.where(roi, residual, 1e6).astype(np.float32)
+    for a, b in zip(
+        detector.decide(residual, roi=roi), detector.decide(spoiled, roi=roi), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    everything = detector.predict(picture, roi=np.ones((50, 70), bool))
+    np.testing.assert_array_equal(everything.anomaly_map, whole.anomaly_map)
+
+
+@pytest.mark.parametrize("roi", [np.ones((5, 5), bool), np.zeros((50, 70), bool)])
+def test_a_region_of_interest_that_does_not_fit_is_named(detector, roi):
+    with pytest.raises(UserError, match="region of interest has shape"):
+        detector.predict(image(), roi=roi)
+
+
+def test_resized_detectors_give_maps_of_the_images_own_size():
+    detector = plain_detector(**{"data.resize": (32, 64)})
+    picture = image(100, 90)
+    prediction = detector(picture)
+    assert prediction.anomaly_map.shape == (100, 90)
+    assert prediction.reconstruction.shape == (100, 90, 1)
+
+
+def test_small_regions_are_dropped_and_counted_by_eight_neighbours():
+    mask = np.zeros((8, 8), bool)
+    mask[0, 0] = mask[1, 1] = mask[2, 2] = True  # one region, diagonally
+    mask[6, 6] = True
+    assert count_regions(mask) == 2
+    kept = clean_mask(mask, opening=0, min_area=2)
+    assert kept.sum() == 3
+    assert not kept[6, 6]
+    assert clean_mask(mask, opening=0, min_area=4).sum() == 0
+
+
+def test_opening_keeps_what_the_disk_fits_into_at_the_border_too():
+    mask = np.zeros((40, 40), bool)
+    mask[10:20, 10:20] = True
+    mask[0:10, 30:40] = True  # in the corner
+    mask[30, 5:35] = True  # a line, into which no disk fits
+    opened = clean_mask(mask, opening=2, min_area=0)
+    y, x = np.ogrid[-2:3, -2:3]
+    expected = ndimage.binary_opening(mask[5:25, 5:25], structure=x**2 + y**2 <= 4)
+    np.testing.assert_array_equal(opened[5:25, 5:25], expected)
+    assert opened[:9, 31:].all() and not opened[30].any()
+    assert clean_mask(mask, opening=0, min_area=0).sum() == mask.sum()
+
+
+def test_a_saved_detector_says_the_same(detector, tmp_path):
+    detector.save(tmp_path / "d")
+    again = load(tmp_path / "d")
+    assert again.thresholds == detector.thresholds
+    a, b = detector(image()), again(image())
+    np.testing.assert_array_equal(a.anomaly_map, b.anomaly_map)
+    np.testing.assert_array_equal(a.reconstruction, b.reconstruction)
+    assert sorted(p.name for p in (tmp_path / "d").iterdir()) == [
+        "detector.json", "variables.safetensors",
+    ]  # fmt: skip
+
+
+def test_a_detector_of_an_older_version_opens_without_the_fields_that_came_later(tmp_path):
+    detector = make_detector(thresholds=Thresholds(0.05, 0.04), **{"method.width": 1.0})
+    detector.save(tmp_path / "d")
+    path = tmp_path / "d/detector.json"
+    described = json.loads(path.read_text())
+    del described["config"]["method"]["width"], described["config"]["data"]["side"]
+    path.write_text(json.dumps(described))
+    again = load(tmp_path / "d")
+    assert (again.config.method.width, again.config.data.side) == (1.0, 512)
+    assert again.predict(pictures()[1]).score == detector.predict(pictures()[1]).score
+
+
+def test_an_uncalibrated_detector_calls_nothing_anomalous(detector, tmp_path):
+    detector.with_thresholds(UNCALIBRATED, {}).save(tmp_path / "d")
+    again = load(tmp_path / "d")
+    assert again.thresholds == UNCALIBRATED
+    prediction = again(image())
+    assert not prediction.label
+    assert not prediction.mask.any()
+
+
+# What is wrong -> where in detector.json, and what stands there.
+DAMAGED = {
+    "another format": ("format", 99),
+    "no thresholds": ("thresholds", ...),
+    "a threshold that is a word": ("thresholds", "image", "x"),
+    "no tensors named": ("tensors", None),
+    "another tensor's shape": ("tensors", "params/decoder/deconv1/bias", [1]),
+    "empty config": ("config", {}),
+    "other channels": ("channels", 2),
+    "another patch size": ("config", "data", "patch_size", 64),
+    "an unknown score": ("config", "inference", "score", "foo"),
+    "an unknown method": ("config", "method", "name", "foo"),
+}
+
+
+@pytest.mark.parametrize("kind", ["no tensors", "cut tensors", "not json", *DAMAGED])
+def test_damaged_detectors_are_refused_by_name(detector, tmp_path, kind):
+    detector.save(tmp_path / "d")
+    tensors, described = (tmp_path / "d" / f for f in ("variables.safetensors", "detector.json"))
+    if kind == "no tensors":
+        tensors.unlink()
+    elif kind == "cut tensors":
+        tensors.write_bytes(tensors.read_bytes()[:-100])
+    elif kind == "not json":
+        described.write_text("{")
+    else:
+        *where, last, value = DAMAGED[kind]
+        content = json.loads(described.read_text())
+        inner = functools.reduce(operator.getitem, where, content)
+        inner[last] = value
+        if value is ...:
+            del inner[last]
+        described.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=str(tmp_path)):
+        load(tmp_path / "d")
+
+
+def test_a_folder_that_is_no_detector_is_named(tmp_path):
+    with pytest.raises(UserError, match="detector directory"):
+        load(tmp_path)

@@ -1,0 +1,99 @@
+"""Images of 5496×3672 px, as a line-scan camera gives them, in less than 1.5 GiB in all."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SIZE = (5496, 3672)
+DAMAGED = np.s_[1000:1040, 2000:2600]
+LIMIT = 1.5 * 2**20  # kB
+# As the command does, then the most memory that the process ever held.
+MEASURED = """
+import runpy, sys
+module, *sys.argv = sys.argv[1:]
+sys.path.insert(0, ".")
+try:
+    runpy.run_module(f"recon_ad.{module}", run_name="__main__")
+except SystemExit as end:
+    assert not end.code, end.code
+lines = open("/proc/self/status").read().splitlines()
+print("PEAK", next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")))
+"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not Path("/proc/self/status").exists(), reason="no /proc to read peaks from"
+    ),
+]
+
+
+def peak(module, *arguments) -> int:
+    """Runs a command as users do; returns the most resident memory of its process in kB."""
+    theirs = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, module, module, *map(str, arguments)],
+        capture_output=True, text=True, check=False, env=theirs,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return int(done.stdout.split("PEAK")[-1])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three good and one damaged image, RGB, in the MVTec layout."""
+    root = tmp_path_factory.mktemp("large")
+    for place in ("train/good", "test/good", "test/damaged", "ground_truth/damaged"):
+        (root / place).mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for i, name in enumerate(("train/good/0", "train/good/1", "test/good/2", "test/damaged/3")):
+        texture = random.integers(90, 160, (SIZE[1] // 8, SIZE[0] // 8, 3), np.uint8)
+        image = np.tile(texture, (8, 8, 1))
+        if i == 3:
+            image[DAMAGED] = 255
+        Image.fromarray(image).save(root / f"{name}.png", compress_level=1)
+    truth = np.zeros(SIZE[::-1], np.uint8)
+    truth[DAMAGED] = 255
+    Image.fromarray(truth).save(root / "ground_truth/damaged/3_mask.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    """A short training on it, and its peak."""
+    workdir = tmp_path_factory.mktemp("run")
+    used = peak(
+        "train", "--config", f"configs/folder.py:path={folder}", "--workdir", workdir,
+        "--config.train.steps=2", "--config.train.batch_size=16", "--config.inference.stride=128",
+        "--config.evaluation.panels=1",
+        "--config.evaluation.bootstrap=20", "--stop_after=train",
+    )  # fmt: skip
+    return workdir, used
+
+
+def test_training_and_calibration_stay_below(run):
+    assert run[1] < LIMIT
+
+
+def test_evaluation_with_its_report_stays_below(run):
+    assert peak("evaluate", "--workdir", run[0]) < LIMIT
+    metrics = json.loads((run[0] / "metrics.json").read_text())
+    assert 0 <= metrics["pixel_auroc"] <= 1 and 0 <= metrics["patch_auroc"] <= 1
+    assert (run[0] / "report.html").stat().st_size < 20 * 2**20
+
+
+def test_prediction_with_its_overlay_stays_below(run, folder, tmp_path):
+    used = peak(
+        "predict", "--detector", run[0] / "detector", "--input", folder / "test/damaged",
+        "--output", tmp_path,
+    )  # fmt: skip
+    assert used < LIMIT
+    (overlay,) = (tmp_path / "overlays").iterdir()
+    with Image.open(overlay) as image:
+        assert image.size == SIZE

@@ -1,0 +1,317 @@
+"""Exported models decide as their detectors do, or are refused."""
+
+import functools
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from helpers.commands import run_command
+from helpers.detectors import SIDE, make_detector, pictures, plain_detector
+from PIL import Image
+
+import recon_ad
+from recon_ad import deployed, export, exporting, parity
+from recon_ad.detector import load
+from recon_ad.errors import UserError
+from recon_ad.inference import UNCALIBRATED
+from recon_ad.methods import METHODS, ON_FEATURES
+from recon_ad.ops.scores import SCORES
+
+
+@pytest.fixture(scope="module")
+def exported(finished_run):
+    """A detector, and its model."""
+    run = finished_run()
+    return load(run / "detector"), run / "model.onnx"
+
+
+@pytest.fixture(scope="module")
+def of_method(tmp_path_factory):
+    """Returns a detector of a method, with random weights, its model and its parity."""
+    folder = tmp_path_factory.mktemp("methods")
+
+    @functools.cache
+    def made(method):
+        detector, path = make_detector(method), folder / f"{method}.onnx"
+        return detector, path, export.export(detector, path, pictures())
+
+    return made
+
+
+@pytest.fixture
+def image_files(tmp_path):
+    """A folder with `pictures`."""
+    (tmp_path / "images").mkdir()
+    for i, image in enumerate(pictures()):
+        Image.fromarray(image[..., 0]).save(tmp_path / f"images/{i}.png")
+    return tmp_path / "images"
+
+
+def same(ours, theirs, *, decided=True):
+    # Rounding of float32 in another order of operations, on maps of about 0.1 to 1.
+    np.testing.assert_allclose(theirs.score, ours.score, rtol=1e-5)
+    np.testing.assert_allclose(theirs.anomaly_map, ours.anomaly_map, rtol=2e-6, atol=1e-5)
+    if ours.reconstruction is not None:
+        np.testing.assert_allclose(theirs.reconstruction, ours.reconstruction, atol=1e-5)
+    assert theirs.mask.dtype == bool
+    if decided:  # features of noise are all as anomalous: there parity alone tells what is too near
+        assert theirs.label == ours.label
+        assert np.count_nonzero(theirs.mask != ours.mask) <= 1e-3 * ours.mask.size
+
+
+def same_in_both_runtimes(detector, path, images, *, decided=True):
+    ours = [detector.predict(image) for image in images]
+    for runtime in deployed.RUNTIMES:
+        model = recon_ad.load(path, runtime=runtime)
+        theirs = [model.predict(image) for image in images]
+        for mine, other in zip(ours, theirs, strict=True):
+            same(mine, other, decided=decided)
+        assert theirs[0].mask.any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_passes_in_both_runtimes(method, of_method):
+    detector, path, result = of_method(method)
+    assert result["passed"], export.worst(result)
+    assert list(result["groups"]) == [
+        "1 tile at once", "2 tiles at once", "7 tiles at once", "images",
+    ]  # fmt: skip
+    assert json.loads(path.with_suffix(".parity.json").read_text()) == result
+    label = result["groups"]["images"]["label"]
+    assert (label["compared"], label["differ"], label["passed"]) == (4, 0, True)
+    decided = method not in ON_FEATURES  # to which noise is all the same
+    if decided:
+        assert label["too_near_to_tell"] == 0
+    same_in_both_runtimes(detector, path, pictures(), decided=decided)
+
+
+def test_outputs_stand_in_a_fixed_order_and_metadata_name_what_is_needed(of_method):
+    detector, path, _ = of_method("ssim_ae")
+    core, tail = onnx.load(path), onnx.load(deployed.tail_path(path))
+    assert [o.name for o in core.graph.output] == ["residual_map", "reconstruction"]
+    assert [o.name for o in tail.graph.output] == ["score", "label", "anomaly_map", "mask"]
+    facts = {p.key: p.value for p in core.metadata_props}
+    assert facts["recon_ad_method"] == "ssim_ae"
+    assert float(facts["recon_ad_pixel_threshold"]) == np.float32(detector.thresholds.pixel)
+    assert facts["recon_ad_channel_order"] == "gray" and facts["recon_ad_licence"]
+    # Once: map and reconstruction share the network (its encoder has 8 convolutions, and so on).
+    convolutions = sum(node.op_type in ("Conv", "ConvTranspose") for node in core.graph.node)
+    assert convolutions == 16
+    assert "Loop" not in {node.op_type for m in (core, tail) for node in m.graph.node}
+
+
+# Score, sigma, channels, how it is exported, the shape of its input.
+OPTIONS = (
+    ("max", 0.0, 1, {}, ["b", SIDE, SIDE, 1]),
+    ("max", 1.5, 3, {"batch": 3}, [3, SIDE, SIDE, 3]),
+    ("mean", 1.5, 3, {"layout": "nchw"}, ["b", 3, SIDE, SIDE]),
+    ("sum", 1.5, 3, {"dtype": "uint16"}, ["b", SIDE, SIDE, 3]),
+    ("top_1%", 1.5, 3, {"dtype": "float32", "opset": 23}, ["b", SIDE, SIDE, 3]),
+)
+assert {score for score, *_ in OPTIONS} == set(SCORES)
+
+
+@pytest.mark.parametrize("score, sigma, channels, options, taken", OPTIONS)
+def test_options_change_the_input_and_not_the_result(
+    score, sigma, channels, options, taken, tmp_path
+):
+    fields = {"inference.score": score, "inference.sigma": sigma}
+    detector = make_detector("dae", channels=channels, **fields)
+    kind = np.dtype(options.get("dtype", "uint8"))
+    images = pictures(channels, kind)
+    result = export.export(detector, tmp_path / "M.onnx", images, **options)
+    assert result["passed"], export.worst(result)
+    (entry,) = onnx.load(tmp_path / "M.onnx").graph.input
+    shape = [d.dim_param or d.dim_value for d in entry.type.tensor_type.shape.dim]
+    assert shape == taken
+    assert entry.type.tensor_type.elem_type == onnx.helper.np_dtype_to_tensor_dtype(kind)
+    same_in_both_runtimes(detector, tmp_path / "M.onnx", images)
+
+
+@pytest.fixture(scope="module")
+def of_one_tile():
+    """A detector whose images are one tile."""
+    fields = {"data.resize": (SIDE, SIDE), "inference.border": 3, "inference.sigma": 1.0}
+    return make_detector("dae", **fields)
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_where_an_image_is_one_tile_one_graph_does_everything(of_one_tile, batch, tmp_path):
+    images = pictures(dtype=np.float32)
+    assert export.export(of_one_tile, tmp_path / "M.onnx", images, batch=batch)["passed"]
+    same(of_one_tile.predict(images[0]), deployed.load(tmp_path / "M.onnx").predict(images[0]))
+    graph = deployed.OnnxRuntimeGraph(tmp_path / "M.onnx")
+    assert tuple(graph.outputs) == deployed.OUTPUTS["whole"]
+    at_size = pictures(dtype=np.float32, sizes=[(SIDE, SIDE)] * 3)
+    outputs = graph.run(graph.outputs, {"images": np.stack(at_size)})
+    by_name = dict(zip(graph.outputs, outputs, strict=True))
+    for i, image in enumerate(at_size):
+        ours = of_one_tile.predict(image)
+        np.testing.assert_allclose(by_name["score"][i], ours.score, rtol=1e-5)
+        np.testing.assert_allclose(by_name["anomaly_map"][i], ours.anomaly_map, atol=1e-5)
+        np.testing.assert_allclose(by_name["reconstruction"][i], ours.reconstruction, atol=1e-5)
+        assert by_name["label"][i] == ours.label
+        above = ours.anomaly_map > np.float32(of_one_tile.thresholds.pixel)
+        assert np.count_nonzero(by_name["mask"][i] != above) <= 1
+
+
+def test_a_region_of_interest_counts_as_with_jax(exported):
+    detector, path = exported
+    image = pictures()[0]
+    roi = np.zeros(image.shape[:2], bool)
+    roi[5:30, 8:60] = True
+    ours, theirs = detector.predict(image, roi=roi), deployed.load(path).predict(image, roi=roi)
+    same(ours, theirs)
+    assert not theirs.mask[~roi].any()
+
+
+@pytest.mark.parametrize("part", ["core", "tail"])
+def test_a_model_that_decides_otherwise_is_refused(part, monkeypatch, tmp_path):
+    right = getattr(exporting, part)
+
+    def spoiled(*args, **kwargs):  # by a tenth of a per cent
+        first, *rest = right(*args, **kwargs)
+        return first * 1.001, *rest
+
+    monkeypatch.setattr(exporting, part, spoiled)
+    output = tmp_path / "M.onnx"
+    for path in (output, deployed.tail_path(output), deployed.part_path(output)):
+        path.write_bytes(b"of an earlier export")
+    result = export.export(plain_detector(), output, pictures())
+    assert not result["passed"]
+    assert ("residual_map" if part == "core" else "score") in export.worst(result)
+    assert [file.name for file in tmp_path.iterdir()] == ["M.parity.json"]  # no earlier one either
+    assert json.loads((tmp_path / "M.parity.json").read_text())["passed"] is False
+
+
+def test_the_command_ends_with_1_where_it_refuses(finished_run, image_files, monkeypatch, tmp_path):
+    output, right = tmp_path / "M.onnx", exporting.core
+    flags = ("--detector", finished_run() / "detector", "--data", image_files, "--output", output)
+    done = run_command("export", *flags)
+    assert done.returncode == 0, done.stderr
+    assert f"{output}: as the detector on 4 images" in done.stdout and output.is_file()
+    monkeypatch.setattr(exporting, "core", lambda *a, **k: [r * 1.01 for r in right(*a, **k)])
+    done = run_command("export", *flags)
+    assert done.returncode == 1
+    assert "does not decide as the detector does: residual_map" in done.stdout
+    assert not output.exists()
+
+
+def test_difference_and_agreement_are_counted():
+    found = parity.Differences(1.0, 1e-4)
+    found.add(np.zeros(4), np.array([0, 0, 0.00005, -0.0001]))
+    assert found.described() == {
+        "max": 1e-4, "mean": pytest.approx(3.75e-5), "max_share_of_scale": 1e-4, "passed": True,
+    }  # fmt: skip
+    found.add(np.array([1000.0]), np.array([1000.09]))  # a larger value is its own scale
+    assert found.described()["passed"]
+    found.add(np.array([1.0]), np.array([1.0002]))
+    assert not found.described()["passed"]
+    found.add(np.zeros(1), np.array([np.nan]))
+    assert not found.described()["passed"] and found.described()["max"] is None
+    agreement = parity.Agreement(1.0, 1e-4)
+    agreement.add(np.array([0.5, 0.99995, 1.5]), np.array([0, 0, 1]), np.array([0, 1, 0]))
+    assert agreement.described() == {
+        "compared": 3, "differ": 1, "too_near_to_tell": 1, "passed": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("runtime", deployed.RUNTIMES)
+def test_wrong_files_end_in_a_sentence(exported, of_method, tmp_path, runtime):
+    there, other = tmp_path / "M.onnx", of_method("ssim_ae")[1]
+    tail = deployed.tail_path(there)
+    for change, sentence in (
+        (lambda: None, r"no file .*M\.onnx"),
+        (lambda: shutil.copy(exported[1], there), r"no file .*M\.tail\.onnx"),
+        (lambda: tail.write_bytes(b"no runtime knows it"), r"M\.tail\.onnx is no model that"),
+        (lambda: shutil.copy(there, tail), "the tail was not written by"),
+        (lambda: shutil.copy(deployed.tail_path(other), tail), "of two exports"),
+    ):
+        change()
+        with pytest.raises(UserError, match=sentence):
+            deployed.load(there, runtime=runtime)
+
+
+def test_metadata_with_holes_end_in_a_sentence(exported, tmp_path):
+    _, path = exported
+    tail = deployed.tail_path(tmp_path / "M.onnx")
+    shutil.copy(deployed.tail_path(path), tail)
+    for change in ({"layout": None}, {"stride": "sixteen,16"}, {"image_threshold": "x"}):
+        model = onnx.load(path)
+        facts = {p.key: p.value for p in model.metadata_props}
+        facts |= {f"{deployed.PREFIX}{name}": value for name, value in change.items()}
+        onnx.helper.set_model_props(model, {k: v for k, v in facts.items() if v is not None})
+        onnx.save(model, tmp_path / "M.onnx")
+        with pytest.raises(UserError, match=r"M\.onnx: its metadata are damaged"):
+            deployed.load(tmp_path / "M.onnx")
+    with pytest.raises(UserError, match=r"give M\.onnx"):
+        deployed.load(tail)
+
+
+def test_what_cannot_be_exported_or_judged_is_refused(exported, tmp_path):
+    detector, model = plain_detector(), deployed.load(exported[1])
+    uncalibrated = detector.with_thresholds(UNCALIBRATED, {})
+    output, images = tmp_path / "M.onnx", pictures()
+    for sentence, call in {
+        "--opset 7: choose one from 18 to 23": lambda: export.export(
+            detector, output, images, opset=7
+        ),
+        r"give a name that ends in \.onnx": lambda: export.export(
+            detector, tmp_path / "M.bin", images
+        ),
+        "no thresholds": lambda: export.export(uncalibrated, output, images),
+        r"takes \[height, width, 1\]": lambda: model(np.zeros((40, 40, 3), np.uint8)),
+        "of type uint16, but this model takes uint8": lambda: model(np.zeros((40, 40), np.uint16)),
+    }.items():
+        with pytest.raises(UserError, match=sentence):
+            call()
+
+
+def test_an_exported_model_judges_files_without_jax(exported, image_files, tmp_path):
+    (image_files / "broken.png").write_bytes(b"\x89PNG and nothing else")
+    block = (
+        "import sys, runpy; sys.path.insert(0, '.'); "
+        "sys.modules.update(dict.fromkeys(('jax', 'flax', 'orbax', 'grain', 'ml_collections', "
+        "'optax', 'tensorflow_datasets'))); "
+        "runpy.run_module('recon_ad.predict', run_name='__main__')"
+    )
+    given = ["--onnx", exported[1], "--input", image_files, "--output", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", block, *map(str, given)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3, done.stderr  # for the broken file
+    rows = (tmp_path / "out/predictions.csv").read_text().splitlines()
+    assert len(rows) == 6 and "broken.png" in rows[-1]
+    assert len(list((tmp_path / "out/overlays").iterdir())) == 4
+
+
+SIGNALLED = """
+import gc, os, signal, sys
+from pathlib import Path
+from recon_ad import deployed
+
+detectors = [deployed.load(Path(sys.argv[1]), runtime=r) for r in deployed.RUNTIMES for _ in "ab"]
+while detectors:
+    detectors.pop(0)
+    gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_signals_are_heard_when_models_were_let_go_of(exported):
+    command = [sys.executable, "-c", SIGNALLED, exported[1]]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 75, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["cae", "ssim_ae"])
+def test_networks_of_the_papers_width_pass(method, tmp_path):
+    detector = make_detector(method, **{"method.width": 1.0, "method.n_z": 100})
+    result = export.export(detector, tmp_path / "M.onnx", pictures())
+    assert result["passed"], export.worst(result)

@@ -1,0 +1,498 @@
+"""Several devices and hosts, stopping and going on, launchers.
+
+Hosts are processes on this machine, whose devices (CPUs) talk by Gloo; `launch/local.sh` starts
+them as a user would.
+"""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import yaml
+from helpers.commands import run_command
+from helpers.paths import ROOT
+from helpers.small_runs import losses, outcome, small_config, without_timings
+
+from recon_ad import evaluate
+from recon_ad import train as trainer
+from recon_ad.errors import UserError
+from recon_ad.resuming import same_run
+from recon_ad.runtime import mesh as meshes
+from recon_ad.runtime import stopping
+from recon_ad.runtime.checkpoints import Checkpoints
+
+LOCAL, SLURM = ROOT / "launch" / "local.sh", ROOT / "launch" / "slurm.sbatch"
+KUBERNETES = ROOT / "launch" / "kubernetes" / "job.sh"
+
+
+# ---- Stopping and going on -------------------------------------------------------------------
+
+
+def ask_after(step, monkeypatch):
+    """Lets the process that trains be asked to stop as it starts that step, counted from 0."""
+    put_batch, calls = meshes.put_batch, iter(range(10**6))
+
+    def asking(mesh, batch):
+        if "index" in batch and next(calls) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return put_batch(mesh, batch)
+
+    monkeypatch.setattr(meshes, "put_batch", asking)
+
+
+@pytest.fixture(scope="module")
+def not_stopped(tmp_path_factory):
+    """A config, and the workdir of its run."""
+    config = small_config(
+        "configs/folder.py:method=cae,smoke",
+        **{"train.steps": 10, "train.log_every": 4, "train.eval_every": 5, "train.select": "best"},
+    )
+    workdir = tmp_path_factory.mktemp("not_stopped")
+    trainer.train(config, workdir)
+    return config, workdir
+
+
+# The next batch tells all hosts, which hear of it a step later, or at once where they log. So the
+# first stops at an evaluation, the second between two lines of the log, the third at the end.
+@pytest.mark.parametrize(("step", "stops"), [(3, 5), (4, 7), (9, 10)])
+def test_a_run_asked_to_stop_goes_on_as_if_nothing_had_been(
+    not_stopped, tmp_path, monkeypatch, step, stops
+):
+    config, whole = not_stopped
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patched:
+        ask_after(step, patched)
+        with pytest.raises(SystemExit) as ended:
+            trainer.train(config, tmp_path)
+    assert ended.value.code == stopping.REQUEUE == 75
+    assert not (tmp_path / "detector").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
+    saved = Checkpoints(tmp_path / "checkpoints")
+    assert saved.latest() == stops
+    saved.close()
+
+    trainer.train(config, tmp_path)
+    ours, theirs = (
+        json.loads((w / "detector" / "detector.json").read_text()) for w in (tmp_path, whole)
+    )
+    assert without_timings(ours) == without_timings(theirs)
+    for name in ("detector/variables.safetensors", "log.jsonl"):
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_checkpoint_that_was_not_evaluated_is_not_the_best(tmp_path):
+    state = jax.device_put({"w": np.zeros(3)})
+    checkpoints = Checkpoints(tmp_path)
+    for step, loss in ((1, 0.5), (2, math.inf), (3, math.inf), (4, math.inf)):
+        checkpoints.save(step, state, {"window": []}, loss=loss)
+    assert (checkpoints.best(), checkpoints.latest()) == (1, 4)
+    checkpoints.close()
+
+
+def test_the_first_hosts_work_ends_at_sigterm():
+    with pytest.raises(SystemExit) as ended:
+        meshes.on_first_host(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert ended.value.code == stopping.REQUEUE
+
+
+def test_what_is_asked_between_two_blocks_is_heard_in_the_next():
+    with stopping.deferred() as outer:
+        with stopping.deferred() as inner:
+            assert inner is outer
+        os.kill(os.getpid(), signal.SIGTERM)
+        with stopping.deferred() as last:
+            assert last.asked
+        with pytest.raises(SystemExit):
+            meshes.on_first_host(lambda: pytest.fail("it was to end before"))
+
+
+# ---- Launchers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "count", "place", "says"),
+    [
+        ("a:1", None, None, "JAX_NUM_PROCESSES and JAX_PROCESS_ID must be set"),
+        (None, "2", "0", "JAX_COORDINATOR_ADDRESS must be set"),
+        ("a:1", "2", "2", "JAX_PROCESS_ID is 2"),
+        ("a:1", "two", "0", "are two and 0: give numbers"),
+    ],
+)
+def test_a_host_that_lacks_a_variable_ends_in_one_sentence(
+    monkeypatch, address, count, place, says
+):
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    for name, value in zip(names, (address, count, place), strict=True):
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=says):
+        meshes.initialize_distributed()
+
+
+FLAGS = ("--config", "configs/demo.py:smoke", "--workdir", "w")
+POD = {"NAME": "grid", "IMAGE": "registry.example/recon_ad:1", "HOSTS": "4", "CLAIM": "shared"}
+
+
+def launch(script, *arguments, **environment):
+    return subprocess.run(
+        [shutil.which("bash"), str(script), *arguments],
+        env={"PATH": os.environ["PATH"], **environment},
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "environment", "says"),
+    [
+        (LOCAL, (), {}, "the number of processes comes first"),
+        (LOCAL, FLAGS, {}, "the number of processes comes first"),
+        (LOCAL, ("2",), {}, "flags of recon_ad.train are missing"),
+        (LOCAL, ("2", *FLAGS), {"PATH": "/nowhere"}, "no python on PATH"),
+        (SLURM, FLAGS, {}, "SLURM_JOB_ID"),
+        (SLURM, (), {"SLURM_JOB_ID": "1"}, "flags of recon_ad.train are missing"),
+        (SLURM, FLAGS, {"SLURM_JOB_ID": "1", "PYTHON": "nopython"}, "no nopython on PATH"),
+        *((KUBERNETES, FLAGS, POD | {name: ""}, name) for name in POD),
+        (KUBERNETES, FLAGS, POD | {"HOSTS": "0"}, "HOSTS is 0"),
+        (KUBERNETES, FLAGS, POD | {"NAME": "My_run"}, "NAME is My_run"),
+        (KUBERNETES, (), POD, "flags of recon_ad.train are missing"),
+    ],
+)
+def test_launchers_fail_at_once_where_something_is_missing(script, arguments, environment, says):
+    done = launch(script, *arguments, **environment)
+    assert done.returncode != 0
+    assert says in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not done.stdout
+
+
+# Stands for python: prints what it was given, and ends as its place among the processes asks.
+FAKE = """#!/usr/bin/env bash
+[[ $1 != -c ]] || {{ echo 12345; exit; }}
+echo "$JAX_PROCESS_ID of $JAX_NUM_PROCESSES at $JAX_COORDINATOR_ADDRESS: $*"
+case $JAX_PROCESS_ID in
+  0) {first} ;;
+  1) {second} ;;
+esac
+"""
+
+
+def fake_python(folder, text):
+    fake = folder / "python"
+    fake.write_text(text)
+    fake.chmod(0o755)
+
+
+def launch_fakes(folder, first, second):
+    fake_python(folder, FAKE.format(first=first, second=second))
+    return launch(LOCAL, "2", *FLAGS, PATH=f"{folder}:{os.environ['PATH']}")
+
+
+def test_another_run_in_the_workdir_is_found_by_all_hosts(not_stopped, monkeypatch):
+    config, workdir = not_stopped
+    data = json.loads((workdir / "data.json").read_text())
+    same_run(workdir, config, data)
+
+    def waits(_):
+        raise AssertionError("a host waits for one that has ended")
+
+    monkeypatch.setattr(meshes, "on_first_host", waits)
+    with pytest.raises(UserError, match="another config"):
+        same_run(workdir, small_config(), data)
+
+
+def test_what_all_processes_find_wrong_is_printed_once(tmp_path):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = launch(LOCAL, "2", "--workdir", str(tmp_path), PATH=path, TMPDIR=str(tmp_path))
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert sum("--config is missing" in line for line in lines) == 1, lines
+    processes = [line.split(" ended")[0] for line in sorted(lines[1:])]
+    assert processes == [f"launch: process {i} of 2" for i in (0, 1)]
+    assert not any(tmp_path.iterdir())
+    # What only one of them finds is printed too.
+    says = "echo error: {} >&2; exit 2"
+    done = launch_fakes(tmp_path, says.format("a"), says.format("b"))
+    assert {"error: a", "error: b"} <= set(done.stderr.splitlines())
+
+
+def test_the_local_launcher_only_sets_the_environment(tmp_path):
+    done = launch_fakes(tmp_path, "exit 0", "exit 0")
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [
+        f"{i} of 2 at localhost:12345: -m recon_ad.train {' '.join(FLAGS)}" for i in (0, 1)
+    ]
+    assert not done.stderr
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status", "says"),
+    [
+        ("sleep 2; exit 134", "kill -9 $$", 137, "process 1 of 2 was killed by signal 9 (KILL)"),
+        ("exit 2", "sleep 2; exit 134", 2, "process 0 of 2 ended with exit status 2"),
+        ("exit 75", "exit 75", 75, "process 0 of 2 stopped as asked"),
+        ("exit 0", "sleep 1; exit 1", 1, "process 1 of 2 ended with exit status 1"),
+    ],
+)
+def test_the_local_launcher_says_which_process_died_first(tmp_path, first, second, status, says):
+    done = launch_fakes(tmp_path, first, second)
+    assert done.returncode == status
+    lines = [line for line in done.stderr.splitlines() if line.startswith("launch: ")]
+    assert any(says in line for line in (lines if status == 75 else lines[:1])), done.stderr
+
+
+def colab_cells():
+    """The cells of launch/colab.md that bash runs."""
+    text = (ROOT / "launch" / "colab.md").read_text()
+    return [part.split("```")[0] for part in text.split("```bash\n%%bash\n")[1:]]
+
+
+def test_the_cells_for_colab_fail_at_once_or_run_the_same_command(tmp_path):
+    install, run = colab_cells()
+    here = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def call(cell, **environment):
+        return subprocess.run(
+            ["bash", "-c", cell], env=here | environment, cwd=tmp_path,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    fake_python(tmp_path, '#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "recon_ad").mkdir()
+    for cell, name in ((install, "CODE"), (run, "IMAGES")):
+        done = call(cell)
+        assert done.returncode != 0 and f"{name}: is not set" in done.stderr
+        assert not done.stdout
+    assert "WORKDIR: is not set" in call(run, IMAGES="/my part").stderr
+    done = call(run, IMAGES="/my part", WORKDIR="/runs/a b")
+    assert done.stdout.splitlines() == [
+        "-m", "recon_ad.train", "--config", "configs/folder.py:path=/my part",
+        "--workdir", "/runs/a b",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("gpus", ["0", "8"])
+def test_the_kubernetes_job_gives_each_pod_its_place(gpus):
+    flags = ["--config", 'configs/folder.py:path=/data/my "new" part', "--workdir", "/data/runs/a"]
+    done = launch(KUBERNETES, *flags, **POD, GPUS=gpus)
+    assert done.returncode == 0, done.stderr
+    service, job = yaml.safe_load_all(done.stdout)
+    name, spec = job["metadata"]["name"], job["spec"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"] == ["python", "-m", "recon_ad.train", *flags]
+    # The first pod's name under the service, and a port that it opens.
+    env = {entry["name"]: entry for entry in container["env"]}
+    host, port = env["JAX_COORDINATOR_ADDRESS"]["value"].split(":")
+    assert host == f"{name}-0.{pod['subdomain']}" and pod["subdomain"] == name
+    assert container["ports"] == [{"containerPort": int(port)}]
+    assert service["metadata"]["name"] == name and service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"] == {"batch.kubernetes.io/job-name": name}
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    assert spec["completionMode"] == "Indexed"
+    assert spec["completions"] == spec["parallelism"] == int(env["JAX_NUM_PROCESSES"]["value"]) == 4
+    index = env["JAX_PROCESS_ID"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert index == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    # A policy for failures needs pods that are made anew, and the run's status to ask for it.
+    assert pod["restartPolicy"] == "Never"
+    actions = {
+        rule["onExitCodes"]["values"][0]: rule["action"]
+        for rule in spec["podFailurePolicy"]["rules"]
+        if "onExitCodes" in rule
+    }
+    assert actions == {2: "FailJob", stopping.REQUEUE: "Ignore"}
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": int(gpus)}
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_one_pod_alone_is_no_distributed_run():
+    done = launch(KUBERNETES, *FLAGS, **(POD | {"HOSTS": "1"}))
+    _, job = yaml.safe_load_all(done.stdout)
+    assert job["spec"]["template"]["spec"]["containers"][0]["env"] == []
+
+
+# ---- Hosts -------------------------------------------------------------------------------------
+
+STEPS = 50
+EVERY = 5  # steps, for a checkpoint
+# Wide enough to learn in so few steps; many tiles, so that judging the images takes longer than
+# hearing of a signal.
+FIELDS = {
+    "train.steps": STEPS, "train.eval_every": EVERY, "method.width": 0.5, "inference.stride": 8,
+}  # fmt: skip
+
+
+def flags(workdir, *more, **fields):
+    yield from ("--config", "configs/demo.py:smoke", "--workdir", str(workdir), *more)
+    yield from (f"--config.{name}={value}" for name, value in (fields or FIELDS).items())
+
+
+def start(workdir, *more, hosts=2, devices=1, **fields):
+    """Starts a run by the launcher."""
+    environment = os.environ | {
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    return subprocess.Popen(
+        ["bash", str(LOCAL), str(hosts), *flags(workdir, *more, **fields)],
+        cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finish(process, *, status=0):
+    """Waits for the end with this exit status; returns what was printed."""
+    _, printed = process.communicate(timeout=600)
+    assert process.returncode == status, printed
+    return printed
+
+
+def wait_for_step(workdir, step, process):
+    path = workdir / "log.jsonl"
+    while not path.is_file() or f'"step": {step},' not in path.read_text():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+
+
+def processes_of(launcher):
+    """The pids of a launcher's processes, the first host's first."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    named = {}
+    for pid in children:
+        for line in Path(f"/proc/{pid}/environ").read_text().split("\0"):
+            if line.startswith("JAX_PROCESS_ID="):
+                named[int(line.partition("=")[2])] = int(pid)
+    return [named[i] for i in sorted(named)]
+
+
+def figures(workdir):
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    exact = (name for name in evaluate.FIGURES if "second" not in name)
+    return {name: metrics[name] for name in exact if metrics[name] is not None}
+
+
+def losses_agree(workdir, other, *, heldout=1e-5):
+    """Holds the losses of two runs against each other.
+
+    Sums over a batch are added in another order where it is cut otherwise.
+    """
+    np.testing.assert_allclose(losses(workdir), losses(other), rtol=1e-5)
+    ours, theirs = (losses(w, "heldout_loss") for w in (workdir, other))
+    assert len(ours)
+    np.testing.assert_allclose(ours, theirs, rtol=heldout)
+
+
+def figures_agree(workdir, other):
+    ours, theirs = figures(workdir), figures(other)
+    assert ours.keys() == theirs.keys() and len(ours) > 8
+    assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run by this process alone, with one device."""
+    workdir = tmp_path_factory.mktemp("alone")
+    done = run_command("train", *flags(workdir), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The same run by two hosts, to which nothing happened."""
+    workdir = tmp_path_factory.mktemp("whole")
+    printed = finish(start(workdir))
+    assert printed.count(f"step {STEPS}: heldout_loss") == 1
+    return workdir
+
+
+@pytest.mark.slow
+def test_hosts_learn_the_same_as_one_and_only_one_writes_each_file(whole, alone):
+    heldout = losses(alone, "heldout_loss")
+    assert len(losses(alone)) == STEPS and len(heldout) == STEPS // EVERY
+    assert heldout[-1] < 0.99 * heldout[0]  # it learns
+    losses_agree(whole, alone)
+    figures_agree(whole, alone)
+    assert len(list(whole.glob("events.out.tfevents.*"))) == 1
+    assert not [p for p in whole.rglob(".*") if p.name.startswith(".")]
+    steps = [json.loads(x)["step"] for x in (whole / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted([*range(1, STEPS + 1), *range(EVERY, STEPS + 1, EVERY)])
+    # Again: complete, on both.
+    assert finish(start(whole)).count("is complete") == 2
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_by_another_number_of_hosts_and_devices(alone, tmp_path):
+    process = start(tmp_path, devices=2)
+    wait_for_step(tmp_path, EVERY, process)
+    process.send_signal(signal.SIGTERM)
+    finish(process, status=stopping.REQUEUE)
+    assert not (tmp_path / "detector").exists()
+    assert "resumed at step" in finish(start(tmp_path, hosts=4))
+    losses_agree(tmp_path, alone)
+    figures_agree(tmp_path, alone)
+
+
+@pytest.mark.slow
+def test_hosts_that_die_or_are_asked_to_stop_end_all_and_a_restart_goes_on(tmp_path, whole):
+    resumed, step = 0, 2 * EVERY + 2
+    for how, dies, says in (
+        (signal.SIGKILL, 1, "launch: process 1 of 2 was killed by signal 9 (KILL)"),
+        (signal.SIGKILL, 0, "launch: process 0 of 2 was killed by signal 9 (KILL)"),
+        # As a machine that is gone without a word: only its heartbeat is missed.
+        (signal.SIGSTOP, 1, "unhealthy (stopped sending heartbeats):\n1\n"),
+    ):
+        process = start(tmp_path)
+        wait_for_step(tmp_path, step, process)
+        pids = processes_of(process)
+        began = time.monotonic()
+        os.kill(pids[dies], how)
+        other = Path(f"/proc/{pids[1 - dies]}/stat")
+        while other.exists() and other.read_text().rpartition(")")[2].split()[0] != "Z":
+            assert time.monotonic() - began < 120
+            time.sleep(0.1)
+        if how == signal.SIGSTOP:
+            os.kill(pids[dies], signal.SIGKILL)
+        _, printed = process.communicate(timeout=600)
+        assert process.returncode not in (0, stopping.REQUEUE) and says in printed
+        assert (f"resumed at step {resumed}" in printed) == (resumed > 0)
+        saved = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+        resumed = max(int(name) for name in saved if name.isdigit())
+        step = 3 + json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["step"]
+    for asked in (0, 1):
+        shutil.rmtree(tmp_path / "detector", ignore_errors=True)  # so that both make it
+        process = start(tmp_path)
+        for line in process.stderr:
+            if line.startswith("detector: "):
+                break
+        # Between two of the blocks in which it is heard, and before the images are judged.
+        os.kill(processes_of(process)[asked], signal.SIGTERM)
+        printed = finish(process, status=stopping.REQUEUE)
+        assert printed.count("stopped as asked; the same command goes on") == 2
+        assert (tmp_path / "detector").is_dir() and not (tmp_path / "metrics.json").exists()
+    finish(start(tmp_path))
+    assert outcome(tmp_path) == outcome(whole)
+    assert (tmp_path / "log.jsonl").read_text() == (whole / "log.jsonl").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["aae", "ssim_l1", "knn"])
+def test_methods_of_every_kind_train_by_two_hosts(tmp_path, method):
+    one, two = tmp_path / "1", tmp_path / "2"
+    fields = {"train.steps": 4, "train.eval_every": 2, "method.name": method}
+    done = run_command("train", *flags(one, "--stop_after=train", **fields), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    finish(start(two, "--stop_after=train", **fields))
+    # The distances of knn are small differences of large squares.
+    losses_agree(two, one, heldout=1e-4 if method == "knn" else 1e-5)
+    ours, theirs = (
+        json.loads((w / "detector" / "detector.json").read_text())["thresholds"] for w in (two, one)
+    )
+    assert ours == pytest.approx(theirs, rel=1e-3)

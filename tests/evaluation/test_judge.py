@@ -1,0 +1,207 @@
+"""Test images judged by several hosts at once: the figures are those of one."""
+
+import functools
+import itertools
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from helpers.detectors import make_detector, plain_detector
+
+from recon_ad import evaluate, judging
+from recon_ad.data import GOOD, Record, Source
+from recon_ad.inspection.part import NotRegistered
+from recon_ad.runtime import mesh as meshes
+from recon_ad.runtime import stopping
+
+TEST = 11
+
+
+@functools.cache
+def detector_between():
+    """A detector with thresholds that some images and some pixels are above of."""
+    return make_detector(**{"inference.sigma": 1.0})
+
+
+def record(i, *, truths=True, sizes=((50, 60),)):
+    image = np.random.default_rng(i).random((*sizes[i % len(sizes)], 1), np.float32)
+    mask = np.zeros(image.shape[:2], bool)
+    kind = (GOOD, "bar", "dot")[i % 3]
+    if kind != GOOD:
+        mask[10:20, 10:40] = True
+        image[mask] = 1 if kind == "bar" else 0
+    other = {"B": lambda: ~mask} if i % 4 == 1 else {}
+    known = (lambda: mask) if truths or i % 2 else None
+    return Record(f"{i:02d}.png", lambda: image, kind, known, other)
+
+
+def source_of(**options):
+    train = tuple(record(3 * i)._replace(name=f"good{i}.png") for i in range(4))
+    return Source(train, tuple(record(i, **options) for i in range(TEST)))
+
+
+class Hosts:
+    """Threads in place of processes: `work` runs in each of them, as that host.
+
+    What JAX and the network do is replaced; `recon_ad.runtime.mesh` is itself.
+    """
+
+    def __init__(self, count, monkeypatch):
+        self.count, self.here = count, threading.local()
+        self.barrier, self.given = threading.Barrier(count, timeout=60), [None] * count
+        self.gathered = [0] * count  # times, by each host
+        monkeypatch.setattr(meshes.jax, "process_count", lambda: count)
+        monkeypatch.setattr(meshes.jax, "process_index", lambda: self.here.index)
+        monkeypatch.setattr(meshes.multihost_utils, "process_allgather", self.allgather)
+        monkeypatch.setattr(meshes, "wait_for_all", self.barrier.wait)
+        monkeypatch.setattr(meshes, "requeue_all", self.requeue_all)
+
+    def allgather(self, array):
+        self.given[self.here.index] = np.asarray(array)
+        self.gathered[self.here.index] += 1
+        self.barrier.wait()
+        everyone = np.stack(self.given)  # of one shape and type, as there
+        assert len({one.dtype for one in self.given}) == 1
+        self.barrier.wait()
+        return everyone
+
+    def requeue_all(self):
+        self.barrier.wait()
+        raise SystemExit(stopping.REQUEUE)
+
+    def run(self, work):
+        def one(index):
+            self.here.index = index
+            return work()
+
+        with ThreadPoolExecutor(self.count) as pool:
+            return list(pool.map(one, range(self.count)))
+
+
+def same_pixels(found, expected):
+    for a, b in zip(found[:-1], expected[:-1], strict=True):
+        np.testing.assert_array_equal(a, b)
+    # Shares of regions are added in another order.
+    np.testing.assert_allclose(found.overlap, expected.overlap, rtol=1e-12)
+
+
+@pytest.mark.parametrize("count", [2, 3, 12])  # the last has a host without an image
+@pytest.mark.parametrize(
+    "options", [{}, {"truths": False}, {"sizes": ((50, 60), (40, 40))}], ids=["", "some", "sizes"]
+)
+def test_several_hosts_find_what_one_finds(count, options, monkeypatch):
+    detector, source = detector_between(), source_of(**options)
+    expected = evaluate.look(detector, source)
+    judged, pooled = expected.parts[""]
+    assert len(judged) == TEST and list(pooled.defects) == ["bar", "dot"]
+    hosts = Hosts(count, monkeypatch)
+    for seen in hosts.run(lambda: evaluate.look(detector, source)):
+        ours, pixels = seen.parts[""]
+        assert [one._replace(pixels=None) for one in ours] == [
+            one._replace(pixels=None) for one in judged
+        ]
+        assert list(pixels.defects) == list(pooled.defects)
+        same_pixels(pixels.good, pooled.good)
+        for name in pooled.defects:
+            same_pixels(pixels.defects[name], pooled.defects[name])
+        same_pixels(pixels.other["B"], pooled.other["B"])
+        for a, b in zip(pixels.patches, pooled.patches, strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert seen.baselines == expected.baselines
+        assert seen.images <= TEST and (seen.images > 0 or count == 12)
+
+
+def test_images_without_the_part_are_named_in_their_order(monkeypatch):
+    detector, source = detector_between(), source_of()
+    lost = ("03.png", "04.png", "08.png")
+    decide = judging._decide
+
+    def at_times(detector, image, roi):
+        if any(np.array_equal(image, r.load()) for r in source.test if r.name in lost):
+            raise NotRegistered.__new__(NotRegistered)
+        return decide(detector, image, roi)
+
+    monkeypatch.setattr(judging, "_decide", at_times)
+    hosts = Hosts(2, monkeypatch)
+    for seen in hosts.run(lambda: evaluate.look(detector, source)):
+        assert tuple(seen.lost) == lost
+        names = [one.name for one in seen.parts[""][0]]
+        assert names == sorted({r.name for r in source.test} - set(lost))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 12])
+def test_each_item_is_one_hosts(count, monkeypatch):
+    hosts = Hosts(count, monkeypatch)
+    items = list(range(TEST))
+
+    def work():
+        mine = list(meshes.share(items, stopping.Stop()))
+        assert len(mine) == meshes.share_length(items)
+        return mine
+
+    shares = hosts.run(work)
+    assert sorted(itertools.chain(*shares)) == items
+    assert shares[0] == items[::count]
+    assert len(set(hosts.gathered)) == 1  # or one of them would wait for ever
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 30])
+def test_what_is_gathered_may_be_larger_than_a_piece(size, monkeypatch):
+    monkeypatch.setattr(meshes, "PIECE", 8 + len(pickle.dumps(b"")))
+    hosts = Hosts(3, monkeypatch)
+
+    def work():
+        mine = bytes([hosts.here.index]) * size * hosts.here.index
+        return meshes.gathered(mine)
+
+    for found in hosts.run(work):
+        assert found == [bytes([i]) * size * i for i in range(3)]
+
+
+@pytest.mark.parametrize("asked_at, seen", [(2, [0, 1, 2]), (4, [0, 1, 2, 3, 4])])
+def test_who_is_asked_to_stop_ends_between_two_images_or_after_the_last(asked_at, seen):
+    stop, found = stopping.Stop(), []
+    with pytest.raises(SystemExit) as ended:
+        for item in meshes.share(range(5), stop):
+            found.append(item)
+            if item == asked_at:
+                stop.ask()
+    assert found == seen and ended.value.code == stopping.REQUEUE
+
+
+@pytest.mark.parametrize("items", [0, 5, 6])
+def test_a_host_that_is_asked_to_stop_ends_all(items, monkeypatch):
+    hosts = Hosts(2, monkeypatch)
+
+    def work():
+        stop = stopping.Stop()
+        if hosts.here.index == 1:
+            stop.ask()
+        with pytest.raises(SystemExit) as ended:
+            list(meshes.share(range(items), stop))
+        return ended.value.code
+
+    assert hosts.run(work) == [stopping.REQUEUE] * 2
+
+
+@pytest.mark.parametrize("moment", ["mean", "last image"])
+def test_a_request_to_stop_is_never_lost(moment):
+    stop, source = stopping.Stop(), source_of()
+    asking = source.train[1] if moment == "mean" else source.test[-1]
+
+    def load():
+        stop.ask()
+        return asking.load()
+
+    def never():
+        raise AssertionError("it was to stop before this image")
+
+    changed = {asking.name: asking._replace(load=load)}
+    if moment == "mean":
+        changed[source.train[2].name] = source.train[2]._replace(load=never)
+    parts = [[changed.get(r.name, r) for r in half] for half in source[:2]]
+    with pytest.raises(SystemExit) as ended:
+        evaluate.look(plain_detector(), Source(*map(tuple, parts)), stop=stop)
+    assert ended.value.code == stopping.REQUEUE

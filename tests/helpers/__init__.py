@@ -1,0 +1,1 @@
+"""What several tests share: small configs, generated data, commands, independent references."""

@@ -1,0 +1,59 @@
+"""The layers of autoencoders in NumPy, float64, of one image; and parameters for them."""
+
+import jax
+import numpy as np
+
+
+def drawn_params(model, *given):
+    """Parameters of a model's shapes; biases too, which start at 0: does the network use them?"""
+    random = np.random.default_rng(0)
+
+    def draw(shape):
+        spread = np.sqrt(1.9 / np.prod(shape.shape[:-1])) if len(shape.shape) > 1 else 0.1
+        return random.normal(0, spread, shape.shape).astype(np.float32)
+
+    return jax.tree.map(draw, jax.eval_shape(model.init, jax.random.key(0), *given)["params"])
+
+
+def parameter_count(model, *shapes):
+    """The number of parameters for arguments of those shapes, without making any."""
+    given = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
+    leaves = jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0), *given))
+    return sum(leaf.size for leaf in leaves)
+
+
+def exact(layer):
+    return (np.asarray(layer[name], np.float64) for name in ("kernel", "bias"))
+
+
+def leaky(x, slope):
+    return np.where(x > 0, x, slope * x)
+
+
+def dense(x, layer):
+    kernel, bias = exact(layer)
+    return x @ kernel + bias
+
+
+def convolve(x, layer, stride=1):
+    """A convolution, SAME as TensorFlow pads: the odd pixel last."""
+    kernel, bias = exact(layer)
+    side = len(kernel)
+    missing = [max((-(-n // stride) - 1) * stride + side - n, 0) for n in x.shape[:2]]
+    x = np.pad(x, [*((n // 2, n - n // 2) for n in missing), (0, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(x, (side, side), (0, 1))
+    return np.einsum("ijcuv,uvco->ijo", windows[::stride, ::stride], kernel) + bias
+
+
+def transpose_convolve(x, layer):
+    """Stride 2: each pixel spreads its kernel; what is more than twice the size is cut off."""
+    kernel, bias = exact(layer)
+    side, (h, w, _) = len(kernel), x.shape
+    wide = np.zeros((2 * h + side - 2, 2 * w + side - 2, kernel.shape[3]))
+    for i in range(side):
+        for j in range(side):
+            # Flax stores the kernel unflipped, as the correlation over the dilated input.
+            spread = x @ kernel[side - 1 - i, side - 1 - j]
+            wide[i : i + 2 * h : 2, j : j + 2 * w : 2] += spread
+    before = (side - 2) // 2
+    return wide[before:, before:][: 2 * h, : 2 * w] + bias

@@ -1,0 +1,97 @@
+"""Detectors with random weights, made without compiling or training, and images for them."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from helpers.small_runs import small_config
+from recon_ad.detector import Detector
+from recon_ad.inference import Thresholds
+from recon_ad.methods import build_method
+from recon_ad.methods.base import Method, TrainState
+
+SIDE = 32  # px, of the tiles of a smoke config
+
+
+def pictures(channels=1, dtype=np.uint8, sizes=((50, 70), (32, 32), (40, 33), (9, 10))):
+    """Noise of several sizes: [h, w, channels] each."""
+    random = np.random.default_rng(0)
+    made = [random.random((*size, channels), np.float32) for size in sizes]
+    if dtype == np.float32:
+        return made
+    return [(image * np.iinfo(dtype).max).astype(dtype) for image in made]
+
+
+def random_state(method: Method, batch: Any, *, seed: int = 0) -> TrainState:
+    """A first state of a method's shapes: kernels with He's variance, drawn by NumPy."""
+    random = np.random.default_rng(seed)
+
+    def drawn(path: Sequence[Any], shape: jax.ShapeDtypeStruct) -> np.ndarray:
+        name = getattr(path[-1], "key", "")
+        if name == "kernel":
+            spread = np.sqrt(2 / np.prod(shape.shape[:-1]))
+            return (spread * random.standard_normal(shape.shape)).astype(shape.dtype)
+        return np.full(shape.shape, name == "scale", shape.dtype)
+
+    shapes = jax.eval_shape(method.init, jax.random.key(0), batch)
+    params = jax.tree_util.tree_map_with_path(drawn, shapes.params)
+    rest = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes)
+    return rest._replace(params=params)
+
+
+def make_detector(
+    method="cae", *, channels=1, thresholds: Thresholds | None = None, quantile=0.9, **fields
+) -> Detector:
+    """A detector with random weights.
+
+    Args:
+      method: its name.
+      channels: of its images.
+      thresholds: None for ones that some of `pictures` are above of.
+      quantile: of the pixels of `pictures`, where the pixel threshold is set.
+      fields: of the config, by dotted names.
+    """
+    config = small_config(
+        f"configs/folder.py:method={method},smoke",
+        **({"inference.stride": 16, "data.channels": channels, "train.batch_size": 4} | fields),
+    )
+    built = build_method(config, channels=channels)
+    size = config.data.patch_size
+    example = np.random.default_rng(1).random((4, size, size, channels), np.float32)
+    frozen, _ = built.pretrained()
+    batch = jax.jit(built.prepare)(frozen, example) if frozen else example
+    state = random_state(built, batch)
+    if method == "knn":  # its memory is filled by training
+        step = jax.jit(built.train_step)
+        for i in range(config.train.steps):
+            state, _ = step(state, batch, jax.random.key(i))
+    detector = Detector(
+        config,
+        channels=channels,
+        variables=built.finish(frozen, state, [example]),
+        record={"training": {}, "notes": []},
+    )
+    if thresholds is None:
+        thresholds = _between(detector, channels, quantile)
+    return detector.with_thresholds(thresholds, detector.record)
+
+
+def _between(detector: Detector, channels: int, quantile: float) -> Thresholds:
+    predictions = [detector.predict(image) for image in pictures(channels)]
+    pixels = np.concatenate([p.anomaly_map.ravel() for p in predictions])
+    score = float(np.median([p.score for p in predictions]))
+    return Thresholds(score, float(np.quantile(pixels, quantile)))
+
+
+@functools.cache
+def plain_detector(**fields: Any) -> Detector:
+    """The one detector of tests that need any: a CAE of one channel, with thresholds.
+
+    Args:
+      fields: of the config, by dotted names, for tests that need it a little different.
+    """
+    fields = {"inference.sigma": 1.0} | fields
+    return make_detector(thresholds=Thresholds(0.05, 0.04), **fields)

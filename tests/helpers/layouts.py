@@ -1,0 +1,179 @@
+"""Small generated data sets in the file layouts of the real ones."""
+
+import csv
+import shutil
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIZE = (20, 30)  # height and width in px of most images
+SEWER_ML = [
+    "Filename", "WaterLevel", "VA",
+    "RB", "OB", "PF", "DE", "FS", "IS", "RO", "IN", "AF", "BE", "FO", "GR", "PH", "PB",
+    "OS", "OP", "OK", "ND", "Defect",
+]  # fmt: skip
+
+
+def picture(path: Path, size: tuple[int, int] = SIZE, *, rgb: bool = False) -> Path:
+    """Writes noise that follows from the path's end, in the format of its suffix."""
+    random = np.random.default_rng(zlib.crc32("/".join(path.parts[-4:]).encode()))
+    return saved(path, random.integers(0, 256, size + (3,) * rgb, dtype=np.uint8))
+
+
+def saved(path: Path, pixels: np.ndarray) -> Path:
+    """Writes an image and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def mask(path: Path, *corners: int, size: tuple[int, int] = SIZE, value: int = 255) -> Path:
+    """Writes a mask with a 3 × 4 px rectangle at row = column = each of the corners."""
+    return saved(path, np.uint8(value) * rectangles(*corners, size=size).astype(np.uint8))
+
+
+def cut(path: Path) -> Path:
+    """Leaves the first half of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2 + 100])
+    return path
+
+
+def rectangles(*corners: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """What `mask` marks, bool [h, w]."""
+    marked = np.zeros(size, bool)
+    for corner in corners:
+        marked[corner : corner + 3, corner : corner + 4] = True
+    return marked
+
+
+def mvtec_ad(folder: Path, category: str = "bottle", *, rgb: bool = True) -> Path:
+    """3 good, 2 + 3 to test; the second crack lies elsewhere, and one blob has no mask."""
+    root = folder / category
+    for i in range(3):
+        picture(root / f"train/good/{i:03d}.png", rgb=rgb)
+    for i in range(2):
+        picture(root / f"test/good/{i:03d}.png", (SIZE[0] + i, SIZE[1]), rgb=rgb)
+        picture(root / f"test/crack/{i:03d}.png", rgb=rgb)
+        mask(root / f"ground_truth/crack/{i:03d}_mask.png", 2 + 5 * i)
+    picture(root / "test/blob/000.png", rgb=rgb)
+    (root / "license.txt").write_text("of the data set")
+    return folder
+
+
+def mvtec_loco(folder: Path, category: str = "pushpins") -> Path:
+    """3 good, 2 to validate; 1 + 1 + 1 to test, the logical one with two masks."""
+    root = folder / category
+    for i in range(3):
+        picture(root / f"train/good/{i:03d}.png", rgb=True)
+    for i in range(2):
+        picture(root / f"validation/good/{i:03d}.png", rgb=True)
+    for kind in ("good", "logical_anomalies", "structural_anomalies"):
+        picture(root / f"test/{kind}/000.png", rgb=True)
+    mask(root / "ground_truth/logical_anomalies/000/000.png", 2, value=254)
+    mask(root / "ground_truth/logical_anomalies/000/001.png", 9, value=230)
+    mask(root / "ground_truth/structural_anomalies/000/000.png", 5)
+    (root / "defects_config.json").write_text("[]")
+    return folder
+
+
+def visa(folder: Path, category: str = "candle") -> Path:
+    """3 good, 1 + 2 to test, and a second category that is not to be mixed in."""
+    splits = [["object", "split", "label", "image", "mask"]]
+    for name in (category, "pcb4"):
+        labels = [["image", "label", "mask"]]
+        for i in range(4):
+            image = f"{name}/Data/Images/Normal/{i:04d}.JPG"
+            picture(folder / image, rgb=True)
+            splits.append([name, "train" if i < 3 else "test", "normal", image, ""])
+            labels.append([image, "normal", ""])
+        for i, defects in enumerate(("melt", "chunk of wax missing, melt")):
+            image, truth = (
+                f"{name}/Data/{kind}/Anomaly/{i:03d}.{suffix}"
+                for kind, suffix in (("Images", "JPG"), ("Masks", "png"))
+            )
+            picture(folder / image, rgb=True)
+            mask(folder / truth, 2 + i, value=1 + i)
+            splits.append([name, "test", "anomaly", image, truth])
+            labels.append([image, defects, truth])
+        table(folder / name / "image_anno.csv", labels)
+    table(folder / "split_csv" / "1cls.csv", splits)
+    table(folder / "split_csv" / "2cls_highshot.csv", splits[:1])
+    return folder
+
+
+def nanotwice(folder: Path) -> Path:
+    """2 good ones, lower than the 3 defective ones."""
+    for i in range(2):
+        picture(folder / f"Normal/ND{i:02d}.tif", (SIZE[0] + 4, SIZE[1]))
+    for i in range(3):
+        picture(folder / f"Anomalous/images/ITIA11{i:02d}.tif")
+        mask(folder / f"Anomalous/gt/ITIA11{i:02d}_gt.png", 2 + i)
+    return folder
+
+
+def woven_fabrics(folder: Path, category: str = "texture_2", *, flat: bool = False) -> Path:
+    """3 good, 2 defective; flat has no folder good and no folder defective under test."""
+    root = folder / category
+    for i in range(3):
+        picture(root / "train" / ("" if flat else "good") / f"{i:03d}.png")
+    for i in range(2):
+        picture(root / "test" / ("" if flat else "defective") / f"{i:03d}.png")
+        mask(root / f"ground_truth/defective/{i:03d}.png", 2 + i)
+    return folder
+
+
+def kolektor_sdd(folder: Path) -> Path:
+    """Four commutators of 3 images, of which the first and the last have a crack."""
+    for number in (1, 25, 26, 50):
+        for part in range(3):
+            picture(folder / f"kos{number:02d}" / f"Part{part}.jpg")
+            cracked = part == 1 and number in (1, 50)
+            mask(folder / f"kos{number:02d}" / f"Part{part}_label.bmp", *[2] * cracked)
+    return folder
+
+
+def sewer_ml(
+    folder: Path,
+    *,
+    train: Sequence[str] = ("", "", "RB", "", "RO+OK"),
+    test: Sequence[str] = ("", "RB", "RO+OK", "AF"),
+    size: tuple[int, int] = SIZE,
+) -> Path:
+    """The two CSV files with a row for each of the given labels, and images/."""
+    first = 0
+    for name, labels in (("SewerML_Train.csv", train), ("SewerML_Val.csv", test)):
+        rows = [list(SEWER_ML)]
+        for i, label in enumerate(labels, start=first):
+            picture(folder / "images" / f"{i:08d}.png", size, rgb=True)
+            rows.append(sewer_row(f"{i:08d}.png", label))
+        table(folder / name, rows)
+        first += len(labels)
+    return folder
+
+
+def sewer_row(name: str, label: str) -> list[str]:
+    """A row of Sewer-ML's files; the water level says that columns beside the defects are none."""
+    present = set(label.split("+")) - {""}
+    values = {column: str(int(column in present)) for column in SEWER_ML}
+    values |= {"Filename": name, "WaterLevel": "15", "VA": "1"}
+    return [*(values | {"ND": str(int(not present)), "Defect": str(int(bool(present)))}).values()]
+
+
+def table(path: Path, rows: Sequence[Sequence[str]]) -> Path:
+    """Writes a CSV file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def packed(folder: Path, archive: Path) -> Path:
+    """The content of a folder as an archive of the path's suffix: .zip, .tar, .tar.gz, .tar.xz."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    kind = {".zip": "zip", ".tar": "tar", ".gz": "gztar", ".xz": "xztar"}[archive.suffix]
+    made = Path(shutil.make_archive(str(archive.parent / "made"), kind, folder))
+    return made.rename(archive)

@@ -1,0 +1,227 @@
+"""Made-up reports for the tests, and reading a page back."""
+
+import base64
+import io
+import re
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from matplotlib.image import imread
+from scipy import ndimage
+
+from recon_ad.report import (
+    Panel,
+    Report,
+    Scale,
+    Score,
+    SmallPanel,
+    pixel_scale,
+    render_report,
+    shrink_panel,
+)
+
+KEYS = (
+    *("image_auroc", "image_ap", "image_f1_max", "patch_auroc", "pixel_auroc", "pixel_ap"),
+    *("aupro_30", "iou_max_oracle", "recall_at_iou_max_oracle", "iou_calibrated"),
+    *("iou_mean_calibrated", "image_fpr_calibrated", "image_tpr_calibrated", "train_seconds"),
+    *("patches_per_second", "images_per_second"),
+)
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+EVIL = "\"><script>alert(1)</script>'&$x_{$ \u202e\udcff\x00.png"
+
+
+class Page(HTMLParser):
+    """Collects what the tests ask for and fails on tags that do not balance."""
+
+    def __init__(self, source: str):
+        super().__init__()
+        self.source, self.style = source, ""
+        self.open, self.tags, self.links, self.images, self.words, self.ids = ([] for _ in range(6))
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self.links += [attrs[key] for key in ("src", "href") if key in attrs]
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        if tag == "img":
+            self.images.append(attrs)
+        self.style += attrs.get("style", "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "style":
+            self.style += data
+        else:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def shown(metrics: Mapping[str, Any] = MappingProxyType({}), **fields: Any) -> Page:
+    """The page of a report that has only these metrics and fields."""
+    return Page(render_report(Report("t", metrics, **fields)))
+
+
+def decoded(source: str) -> np.ndarray:
+    """A picture from its data address: uint8 [h, w, 3]."""
+    head, data = source.split(",", 1)
+    pixels = imread(io.BytesIO(base64.b64decode(data)), format=head.split("/")[1].split(";")[0])
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(pixels * 255).astype(np.uint8)
+    return pixels[..., :3]
+
+
+def panel(name="a.png", *, height=40, width=60, channels=3, reconstructs=True, **fields) -> Panel:
+    """A panel of noise, with fields replaced."""
+    rng = np.random.default_rng(0)
+    image = rng.random((height, width, channels), dtype=np.float32)
+    truth = np.zeros((height, width), bool)
+    truth[5:12, 6:20] = True
+    made = Panel(
+        name=name,
+        defect="scratch",
+        score=1.234,
+        threshold=0.987,
+        image=image,
+        reconstruction=image[::-1] if reconstructs else None,
+        residual=rng.random((height, width), dtype=np.float32),
+        truth=truth,
+        mask=np.roll(truth, 2, 0),
+    )
+    return made._replace(**fields)
+
+
+def figures() -> dict:
+    """metrics.json with a different value for each key."""
+    values = {key: 0.801 + 0.007 * i for i, key in enumerate(KEYS)}
+    speed = {"train_seconds": 3725.0, "patches_per_second": 64.31, "images_per_second": 5.5}
+    return values | speed
+
+
+def scores(count: int) -> list[Score]:
+    """Images of several kinds, whose names are odd."""
+    rng = np.random.default_rng(1)
+    kinds = ["good", "scratch", "$\\frac{$", "_hidden", "漢字 " * 20]
+    names = [kinds[i % len(kinds)] for i in range(count)]
+    values = rng.gamma(3, 1, count)
+    return [
+        Score(f"{i}.png", kind, float(v), bool(v > 3))
+        for i, (kind, v) in enumerate(zip(names, values, strict=True))
+    ]
+
+
+def full_report() -> Report:
+    """A report that has something in each section."""
+    line = np.linspace(0, 1, 50)
+    return Report(
+        title="a run",
+        metrics=figures()
+        | {
+            "intervals": {"image_auroc": [0.111, 0.222]},
+            "bounds": {"pixel_auroc": 0.0004},
+            "per_defect": {"scratch": {"n": 1234, "image_auroc": 0.333, "aupro_30": None}},
+            "no_model": {"mean_brightness": {"image_auroc": 0.6}},
+            "truths": {"A": {"pixel_auroc": 0.444}},
+            "missing": {"per_defect.scratch.aupro_30": "scratch has no masks"},
+            "protocol": {"seed": 7, "versions": {"numpy": "2.4"}, "resolution": [64, 48]},
+        },
+        threshold=3.0,
+        messages=["the model learned only the mean image"],
+        curves={"roc": (line, line**0.2), "pixel_roc": (line, line), "pro": (line, line**0.1)},
+        scores=scores(40),
+        training=[{"step": 10, "train_loss": 0.5, "heldout_loss": None}],
+        panels={"Worst misses": [panel()], "Worst false alarms": "none: no good image is above"},
+        patches={"normal": line + 0.1, "defective": line + 0.5},
+    )
+
+
+def without_specks(mask: np.ndarray) -> np.ndarray:
+    """A detector's rule for masks: regions of 12 pixels and more."""
+    labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    return np.isin(labels, 1 + np.flatnonzero(np.bincount(labels.ravel())[1:] >= 12))
+
+
+def inspected(index: int, *, defect: str, size: tuple[int, int], threshold: float) -> Panel:
+    """A woven texture, a scratch or dent in it, and a residual as a decent model leaves it."""
+    rng = np.random.default_rng(index)
+    y, x = np.indices(size)
+    weave = 0.5 + 0.12 * np.sin(x / 3 + y / 40) * np.cos(y / 4) + 0.04 * rng.standard_normal(size)
+    along = y + (0.4 * x if index % 2 else -0.3 * x)
+    strip = np.abs(along - np.median(along)) < max(2, size[0] / 60)
+    truth = strip & (np.abs(x - size[1] * rng.uniform(0.3, 0.7)) < size[1] / 8)
+    if defect == "good":
+        truth[:] = False
+    strength = rng.uniform(0.3, 1.3)
+    image = np.clip(weave + 0.35 * strength * truth, 0, 1)[..., None].astype(np.float32)
+    noise = ndimage.gaussian_filter(np.abs(rng.standard_normal(size)), 1.5)
+    residual = 0.02 * noise**3 + 0.12 * strength * ndimage.gaussian_filter(truth.astype(float), 2)
+    residual = residual.astype(np.float32)
+    return Panel(
+        name=f"{defect}/{index:03d}.png",
+        defect=defect,
+        score=float(residual.max()),
+        threshold=0.0,
+        image=image,
+        reconstruction=ndimage.gaussian_filter(weave, 2)[..., None].astype(np.float32),
+        residual=residual,
+        truth=truth,
+        mask=without_specks(residual > threshold),
+    )
+
+
+def shrunk(panel: Panel, scale: Scale) -> SmallPanel:
+    """The panel with all that the slider needs."""
+    return shrink_panel(panel, scale=scale, mask_at=lambda t: without_specks(panel.residual > t))
+
+
+def realistic_report(*, rows: int = 60, size: tuple[int, int] = (300, 420)) -> Report:
+    """A run as it comes out: most defects found, some mistakes, masks with a minimum area."""
+    kinds = ["good", "good", "good", "scratch", "dent"]
+    made = [inspected(i, defect=kinds[i % 5], size=size, threshold=0.03) for i in range(rows)]
+    pixels = np.concatenate([p.residual.ravel()[::7] for p in made])
+    scale = pixel_scale(0.03, lambda share: float(np.quantile(pixels, share)))
+    good = sorted(p.score for p in made if p.defect == "good")
+    threshold = good[-2]
+    made = [p._replace(threshold=threshold) for p in made]
+    scores = [Score(p.name, p.defect, p.score, p.score > threshold) for p in made]
+    ranked = sorted(made, key=lambda p: p.score)
+    bad = [p for p in ranked if p.defect != "good"]
+    report = full_report()
+    return report._replace(
+        title="cae on woven cloth",
+        metrics=report.metrics
+        | {
+            "image_tpr_calibrated": np.mean([p.score > threshold for p in bad]),
+            "image_fpr_calibrated": 1 / len(good),
+        },
+        threshold=threshold,
+        messages=["The image threshold rests on 40 held-out normal images."],
+        scores=scores,
+        patches={
+            "normal": 0.004 * np.random.default_rng(0).gamma(9, 1, 4000),
+            "defective": 0.008 * np.random.default_rng(1).gamma(7, 1, 300),
+        },
+        panels={
+            "Worst false alarms": [
+                shrunk(p, scale) for p in ranked[::-1] if p.defect == "good" and p.score > threshold
+            ],
+            "Worst misses": [shrunk(p, scale) for p in bad if p.score <= threshold][:3],
+            "Typical cases (median score of each type)": [
+                shrunk(bad[len(bad) // 2], scale),
+                shrunk(bad[len(bad) // 3], scale),
+                shrunk(ranked[rows // 6], scale),
+            ],
+        },
+    )

@@ -1,0 +1,95 @@
+"""A Vision Transformer in NumPy, float64, on tensors as timm names them; and such tensors."""
+
+import re
+
+import numpy as np
+from scipy import special
+
+from recon_ad.models.vit import Spec
+from recon_ad.pretrained.names import expected
+
+SMALL = Spec(patch=4, width=12, depth=3, heads=3, grid=4)
+
+
+def make_tensors(spec=SMALL, *, positions=None, seed=0):
+    """Random weights, large enough to matter."""
+    random = np.random.default_rng(seed)
+    shapes = expected(spec, spec.prefix if positions is None else positions)
+    return {n: random.normal(0, 0.3, shape).astype(np.float32) for n, shape in shapes.items()}
+
+
+def forward(tensors, images, spec):
+    """Tokens after each block, and the last normalised; images [b, h, w, 3] of the trained size."""
+    t = {name: value.astype(np.float64) for name, value in tensors.items()}
+    b, p, d = len(images), spec.patch, spec.width
+
+    def linear(x, name):
+        return x @ t[f"{name}.weight"].T + t[f"{name}.bias"]
+
+    def norm(x, name):
+        x = x - x.mean(-1, keepdims=True)
+        x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
+        return x * t[f"{name}.weight"] + t[f"{name}.bias"]
+
+    patches = np.empty((b, spec.grid, spec.grid, d))
+    for i in range(spec.grid):
+        for j in range(spec.grid):
+            window = images[:, i * p : (i + 1) * p, j * p : (j + 1) * p].astype(np.float64)
+            kernel = t["patch_embed.proj.weight"]
+            patches[:, i, j] = np.einsum("bhwc,dchw->bd", window, kernel)
+    x = patches.reshape(b, -1, d) + t["patch_embed.proj.bias"]
+    prefix = [t[n][0] for n in ("cls_token", "dist_token", "reg_token") if n in t]
+    x = np.concatenate([np.broadcast_to(np.concatenate(prefix), (b, spec.prefix, d)), x], axis=1)
+    positions = t["pos_embed"][0]
+    rows = len(positions) - spec.grid**2
+    x[:, :rows] += positions[:rows]
+    x[:, spec.prefix :] += positions[rows:]
+    found = []
+    for i in range(spec.depth):
+        block = f"blocks.{i}"
+        q, k, v = np.split(linear(norm(x, f"{block}.norm1"), f"{block}.attn.qkv"), 3, axis=-1)
+        heads = []
+        for h in range(spec.heads):
+            here = np.s_[..., h * d // spec.heads : (h + 1) * d // spec.heads]
+            scores = q[here] @ np.moveaxis(k[here], 1, 2) / np.sqrt(d // spec.heads)
+            heads.append(special.softmax(scores, axis=-1) @ v[here])
+        y = linear(np.concatenate(heads, axis=-1), f"{block}.attn.proj")
+        x = x + y * t.get(f"{block}.ls1.gamma", 1.0)
+        y = linear(norm(x, f"{block}.norm2"), f"{block}.mlp.fc1")
+        y = linear(y * special.ndtr(y), f"{block}.mlp.fc2")  # the exact GELU
+        x = x + y * t.get(f"{block}.ls2.gamma", 1.0)
+        found.append(x)
+    return found, norm(x, "norm")
+
+
+HUGGING_FACE = {
+    r"^cls_token": "embeddings.cls_token",
+    r"^pos_embed": "embeddings.position_embeddings",
+    r"^dist_token": "embeddings.distillation_token",
+    r"^reg_token": "embeddings.register_tokens",
+    r"^patch_embed\.proj": "embeddings.patch_embeddings.projection",
+    r"^norm\.": "layernorm.",
+    r"^blocks": "encoder.layer",
+    r"attn\.proj": "attention.output.dense",
+    r"ls(\d)\.gamma": r"layer_scale\1.lambda1",
+}
+BUT_DINOV2 = {
+    r"\.norm1": ".layernorm_before",
+    r"\.norm2": ".layernorm_after",
+    r"mlp\.fc1": "intermediate.dense",
+    r"mlp\.fc2": "output.dense",
+}
+
+
+def hugging_face(tensors, *, dinov2):
+    """The same tensors under Hugging Face's names."""
+    renamed = {}
+    for name, value in tensors.items():
+        for pattern, theirs in (HUGGING_FACE | ({} if dinov2 else BUT_DINOV2)).items():
+            name = re.sub(pattern, theirs, name)
+        parts, pieces = ("",), (value,)
+        if "attn.qkv" in name:
+            parts, pieces = ("query", "key", "value"), np.split(value, 3)
+        for part, piece in zip(parts, pieces, strict=True):
+            renamed[name.replace("attn.qkv", f"attention.attention.{part}")] = piece
+    return renamed

@@ -1,0 +1,356 @@
+"""A line judges every image once, whatever happens to it."""
+
+import errno
+import itertools
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers.lines import rows_of
+from PIL import Image
+
+from recon_ad import inspect
+from recon_ad.data import decode
+from recon_ad.errors import UserError
+from recon_ad.inference import Inference, Prediction, Thresholds
+from recon_ad.inspection.arrivals import Arrivals
+from recon_ad.inspection.store import Key, Store
+from recon_ad.runtime import waiting
+from recon_ad.runtime.stopping import Stop
+
+
+class Bright(Inference):
+    """Anomalous is what is brighter than half; counts its calls, and first does what is given."""
+
+    def __init__(self, first=lambda image: None):
+        self.plan = SimpleNamespace(channels=1, input_range=(0.0, 0.0))
+        self.thresholds = Thresholds(0.5, 0.5)
+        self.first, self.calls = first, 0
+
+    calibrated_on_regions = False
+
+    def run_core(self, images, *, reconstruct):
+        raise NotImplementedError
+
+    def run_tail(self, residual_map, valid, thresholds):
+        raise NotImplementedError
+
+    def predict(self, image, *, roi=None, reconstruct=True):
+        self.calls += 1
+        self.first(image)
+        values = image[..., 0].astype(np.float32) / 255
+        score = values.mean()
+        return Prediction(score, score > 0.5, values, values > 0.5, None)
+
+
+def write(path, level=100):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 12), level, np.uint8)).save(path)
+
+
+@pytest.fixture
+def line(monkeypatch, tmp_path):
+    """The folders that a line watches and writes; it does not wait long."""
+    monkeypatch.setattr(inspect, "SETTLE", 0.05)
+    monkeypatch.setattr(inspect, "POLL", 0.01)
+    monkeypatch.setattr(waiting, "RETRY", 0.01)
+    return tmp_path / "in", tmp_path / "out"
+
+
+def watch(line, *, count=None, until=None, detector=None, during=lambda: None):
+    """Runs the line until there are so many rows, or ones as wanted; the rows, and the detector."""
+    until = until or (lambda rows: len(rows) == count)
+    detector, stop = detector or Bright(), Stop()
+    thread = threading.Thread(
+        target=inspect.run_line, args=(detector, *line), kwargs={"stop": stop}
+    )
+    thread.start()
+    during()
+    end = time.monotonic() + 60
+    while time.monotonic() < end and thread.is_alive():
+        if (line[1] / "line.sqlite").exists() and until(rows_of(line[1])):
+            break
+        time.sleep(0.02)
+    stop.ask()
+    thread.join()
+    rows = rows_of(line[1])
+    assert until(rows), rows
+    return rows, detector
+
+
+def test_what_arrives_is_judged_and_sorted(line):
+    folder, output = line
+    write(folder / "a.png", 100)
+
+    def arrive():
+        write(folder / "tray" / "b.png", 200)
+        (folder / "c.png").write_bytes(b"no image")
+        (folder / "notes.txt").write_text("no image either")
+
+    rows, _ = watch(line, count=3, during=arrive)
+    by_name = {row["name"]: row for row in rows}
+    assert set(by_name) == {"a.png", "tray/b.png", "c.png"}
+    assert (by_name["a.png"]["anomalous"], by_name["tray/b.png"]["anomalous"]) == (0, 1)
+    assert by_name["a.png"]["brightness"] == pytest.approx(100 / 255)
+    assert by_name["a.png"]["sharpness"] == 0 and by_name["a.png"]["latency"] >= 0
+    broken = by_name["c.png"]
+    assert "c.png" in broken["error"] and broken["score"] is None
+    overlays = {path.relative_to(output).as_posix() for path in output.rglob("*.png")}
+    assert overlays == {"good/a.png.png", "reject/tray/b.png.png"}
+
+
+def test_a_restart_judges_nothing_again_but_another_image_of_a_known_name(line):
+    folder, output = line
+    for name in "abc":
+        write(folder / f"{name}.png")
+    before, _ = watch(line, count=3)
+    write(folder / "new.png")
+    write(folder / "a.png", 200)
+    os.utime(folder / "a.png", (1, 1))
+    after, detector = watch(line, count=5)
+    assert after[:3] == before and detector.calls == 2
+    assert {row["name"]: row["anomalous"] for row in after[3:]} == {"a.png": 1, "new.png": 0}
+    overlays = {path.relative_to(output).as_posix() for path in output.rglob("a.png.png")}
+    assert overlays == {"reject/a.png.png"}
+
+
+def test_a_file_that_was_read_half_written_is_read_again_when_it_is_whole(line):
+    file = line[0] / "a.png"
+    write(file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:40])
+    (row,), _ = watch(line, count=1)
+    assert row["error"]
+    file.write_bytes(whole)
+    (row,), _ = watch(line, until=lambda rows: [row["error"] for row in rows] == [None])
+    assert row["score"] == pytest.approx(100 / 255)
+
+
+class Looked(Arrivals):
+    """Arrivals at times that a test sets."""
+
+    def __init__(self, folder, *, settle=0.0):
+        self.now = 0.0
+        super().__init__(folder, [], settle=settle, clock=lambda: self.now)
+
+    def names(self, now=0.0):
+        self.now = now
+        return [arrival.key.name for arrival in self.ready()]
+
+
+def test_a_file_that_grows_is_left_alone(tmp_path):
+    arrivals = Looked(tmp_path, settle=1.0)
+    write(tmp_path / "a.png")
+    assert arrivals.names() == []
+    with (tmp_path / "a.png").open("ab") as file:
+        file.write(b"more")
+    assert arrivals.names(0.9) == arrivals.names(1.8) == []  # it has been as it is for 0.9 s
+    arrivals.now = 2.0
+    (arrival,) = arrivals.ready()
+    assert arrival.key.name == "a.png" and arrival.seen == 0.9
+    arrivals.done(arrival.key)
+    assert arrivals.names(2.0) == []
+
+
+def test_the_oldest_comes_first_and_a_folder_that_vanishes_ends_nothing(tmp_path, monkeypatch):
+    for name, changed in (("a.png", 30), ("b.png", 10), ("c.png", 20), ("tray/d.png", 5)):
+        write(tmp_path / name)
+        os.utime(tmp_path / name, (changed, changed))
+    assert Looked(tmp_path).names() == ["tray/d.png", "b.png", "c.png", "a.png"]
+    scandir = os.scandir
+
+    def gone(path):
+        if str(path).endswith("tray"):
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", gone)
+    assert Looked(tmp_path).names() == ["b.png", "c.png", "a.png"]
+
+
+def test_an_image_that_is_put_off_comes_again_until_that_is_enough(tmp_path):
+    arrivals = Looked(tmp_path)
+    write(tmp_path / "a.png")
+    (arrival,) = arrivals.ready()
+    assert arrivals.put_off(arrival.key, pause=2.0, most=5.0)
+    assert arrivals.names(1.0) == []
+    assert arrivals.names(3.0) == ["a.png"]
+    assert arrivals.put_off(arrival.key, pause=2.0, most=5.0)
+    assert arrivals.names(5.0) == ["a.png"]
+    assert not arrivals.put_off(arrival.key, pause=2.0, most=5.0)
+
+
+@pytest.mark.parametrize("what", ["overlay", "row"])
+def test_a_full_disk_is_waited_for_and_nothing_is_lost(line, monkeypatch, caplog, what):
+    names = [f"{i}.png" for i in range(3)]
+    for name in names:
+        write(line[0] / name)
+    if what == "overlay":
+        owner, name = inspect.files, "write_bytes"
+        full = OSError(errno.ENOSPC, "No space left on device")
+    else:
+        owner, name = Store, "commit"
+        full = sqlite3.OperationalError("database or disk is full")
+        full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    failures, done = iter([full] * 3), getattr(owner, name)
+
+    def failing(*args):
+        if error := next(failures, None):
+            raise error
+        done(*args)
+
+    monkeypatch.setattr(owner, name, failing)
+    rows, _ = watch(line, count=3)
+    assert [row["name"] for row in rows] == names
+    # Logged once, not at each try.
+    assert sum("the disk is full" in message for message in caplog.messages) == 1
+
+
+def test_an_error_other_than_a_full_disk_is_not_waited_for(line, monkeypatch):
+    write(line[0] / "a.png")
+
+    def refuse(*args):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(inspect.files, "write_bytes", refuse)
+    with pytest.raises(PermissionError):
+        inspect.run_line(Bright(), *line, stop=Stop())
+
+
+def test_a_row_is_there_once_or_not_at_all(tmp_path):
+    store = Store(tmp_path / "line.sqlite")
+    key = Key("a.png", 10, 20)
+    row = {"outcome": "good", "score": 1.0, "latency": 0.1, "waiting": 0}
+    store.commit(key, row)
+    store.commit(key, row | {"score": 2.0})
+    assert [r["score"] for r in store.rows()] == [1.0]
+    with pytest.raises(sqlite3.IntegrityError):
+        store.commit(Key("b.png", 1, 1), row | {"latency": None})
+    assert store.known() == {key}
+    store.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["line.sqlite"]
+
+
+def test_another_file_in_its_place_gets_a_sentence(tmp_path):
+    (tmp_path / "line.sqlite").write_bytes(b"something else, long enough" * 10)
+    with sqlite3.connect(tmp_path / "old.sqlite") as old:
+        old.execute("CREATE TABLE images (id INTEGER PRIMARY KEY, name TEXT)")
+    for name, words in (("line", "cannot be used as the table"), ("old", "another version")):
+        with pytest.raises(UserError, match=words):
+            Store(tmp_path / f"{name}.sqlite")
+
+
+def test_a_line_needs_no_jax():
+    block = (
+        "import sys; sys.path.insert(0, '.'); "
+        "sys.modules.update(dict.fromkeys(('jax', 'flax', 'orbax', 'grain', 'ml_collections', "
+        "'optax', 'tensorflow_datasets'))); "
+        "import recon_ad.inspect, recon_ad.monitor, recon_ad.inspection.registration"
+    )
+    subprocess.run([sys.executable, "-c", block], check=True)
+
+
+def test_what_cannot_be_judged_holds_up_nothing(line):
+    folder, output = line
+    names = [f"{'x' * 240}.png", os.fsdecode(b"bad\xff.png"), "strange.png", "z.png"]
+    for i, name in enumerate(names):
+        write(folder / name, 100 + i)
+        os.utime(folder / name, (i, i))
+
+    def fail(image):
+        if image[0, 0, 0] == 102:
+            raise RuntimeError("out of memory on some device")
+
+    rows, _ = watch(line, count=4, detector=Bright(fail))
+    error = "RuntimeError: out of memory on some device"
+    assert [row["error"] for row in rows] == [None, None, error, None]
+    assert rows[1]["name"] == "bad\\udcff.png"
+    assert len(list(output.rglob("*.png"))) == 3
+
+
+def test_a_file_that_is_overwritten_while_it_is_judged_is_judged_as_what_it_became(line):
+    file = line[0] / "a.png"
+    write(file, 100)
+
+    def overwrite(image):
+        if image[0, 0, 0] == 100:
+            write(file, 200)
+            os.utime(file, (5, 5))
+
+    (row,), _ = watch(line, count=1, detector=Bright(overwrite))
+    assert row["anomalous"] == 1 and row["brightness"] == pytest.approx(200 / 255)
+
+
+def test_a_file_that_cannot_be_read_just_now_is_tried_again(line, monkeypatch):
+    monkeypatch.setattr(inspect, "AGAIN", 0.05)
+    for name in "abc":
+        write(line[0] / f"{name}.png")
+    failures = {"a.png": 2, "b.png": 10**6}
+
+    def read(name, mode):
+        if failures.get(name[-5:], 0):
+            failures[name[-5:]] -= 1
+            raise OSError(errno.EIO, "for now")
+        return open(name, mode)
+
+    monkeypatch.setattr(decode, "open", read, raising=False)
+    monkeypatch.setattr(inspect, "UNREADABLE", 1e6)
+    rows, _ = watch(line, count=2)
+    # c did not wait for a, nor for b, which has no row yet.
+    assert [(row["name"], row["error"]) for row in rows] == [("c.png", None), ("a.png", None)]
+    monkeypatch.setattr(inspect, "UNREADABLE", 0.2)
+    rows, _ = watch(line, count=3)
+    assert rows[2]["name"] == "b.png" and "cannot be read" in rows[2]["error"]
+
+
+def test_errors_that_may_pass_are_those_of_networks_and_rights():
+    for number in (errno.EIO, errno.EACCES, errno.ESTALE):
+        caused = UserError("cannot be read")
+        caused.__cause__ = OSError(number, "for now")
+        assert inspect.may_pass(caused)
+    assert not inspect.may_pass(OSError(errno.ENOENT, "gone"))
+    assert not inspect.may_pass(UserError("no image")) and not inspect.may_pass(None)
+
+
+def test_known_names_are_looked_at_in_a_tenth_of_the_time(tmp_path):
+    clock = itertools.count()  # a look that asks at its beginning and end takes 1 s
+    arrivals = Arrivals(tmp_path, [], settle=2.0, clock=lambda: float(next(clock)))
+    write(tmp_path / "a.png")
+
+    def looks(name):
+        """How many until that name is ready, and done."""
+        for count in range(1, 30):
+            for arrival in arrivals.ready():
+                arrivals.done(arrival.key)
+                if arrival.key.name == name:
+                    return count
+        raise AssertionError("never")
+
+    assert looks("a.png") <= 3
+    write(tmp_path / "b.png")
+    assert looks("b.png") <= 3  # a new name is seen at each look
+    write(tmp_path / "a.png", 200)
+    os.utime(tmp_path / "a.png", (5, 5))
+    # Seen some looks later, and then at each until it is done.
+    assert 4 < looks("a.png") <= 12
+    # What it was before is done, too.
+    os.utime(tmp_path / "a.png", (6, 6))
+    assert looks("a.png") < 20
+    os.utime(tmp_path / "a.png", (5, 5))
+    with pytest.raises(AssertionError, match="never"):
+        looks("a.png")
+
+
+def test_two_lines_do_not_share_a_folder(tmp_path):
+    lock = tmp_path / "inspect.lock"
+    refused = pytest.raises(UserError, match="another process")
+    with waiting.alone(lock), refused, waiting.alone(lock):
+        pass
+    with waiting.alone(lock):
+        pass

@@ -1,0 +1,295 @@
+"""The monitor says when a line is no longer as it was, once, and shows it."""
+
+import http.server
+import itertools
+import json
+import threading
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from recon_ad import monitor
+from recon_ad.errors import UserError
+from recon_ad.inspection.dashboard import curve, page
+from recon_ad.inspection.monitoring import Alarm, Monitor, parse_period
+from recon_ad.inspection.store import Key, Store
+from recon_ad.runtime.stopping import Stop
+
+
+def rows(count, *, first=1, seed=0, darker=0.0, blur=1.0, creep=0.0, rejects=0.02, broken=50):
+    """Images of a line, as its table holds them; each `broken`th cannot be read.
+
+    So reference periods of one length have as many scores, and limits that are found once.
+    """
+    random = np.random.default_rng(seed)
+    for i in range(count):
+        score = float(np.exp(0.3 * random.standard_normal() + creep * i))
+        row = {
+            "id": first + i,
+            "committed": 1e9 + first + i,
+            "score": score,
+            "anomalous": int(random.random() < rejects),
+            "brightness": float(0.5 - darker + 0.01 * random.standard_normal()),
+            "sharpness": float(0.02 * blur + 0.001 * random.standard_normal()),
+            "registration": None,
+            "outcome": "good",
+            "error": None,
+        }
+        if (first + i) % broken == 0:
+            row |= dict.fromkeys(("score", "anomalous", "brightness", "sharpness"))
+            row |= {"outcome": "broken", "error": "broken"}
+        yield row
+
+
+def watched(*parts, reference="500"):
+    """A monitor with these periods, after these rows."""
+    periods = [parse_period(text) for text in reference.split(",")]
+    found = Monitor(references=periods, run_length=10_000)
+    for row in itertools.chain(*parts):
+        found.feed(row)
+    return found
+
+
+def of(found, statistic):
+    """Its alarms; those of others may be chance."""
+    return [alarm for alarm in found.alarms if alarm.statistic == statistic]
+
+
+def shown(found, *, name="a", later=0.0):
+    """The dashboard's page, so many seconds after the last image."""
+    return page(found, name=name, now=found.last + later)
+
+
+@pytest.mark.parametrize(
+    ("change", "statistic", "direction", "within"),
+    [
+        ({"darker": 0.025}, "brightness", "low", 30),
+        ({"blur": 0.8}, "sharpness", "low", 30),
+        ({"creep": 0.002}, "score", "high", 300),
+        ({"rejects": 0.2}, "rejected", "high", 80),
+        ({"broken": 3}, "broken", "high", 80),
+    ],
+)
+def test_a_change_is_named(change, statistic, direction, within):
+    found = watched(rows(900), rows(400, first=901, seed=1, **change))
+    alarms = of(found, statistic)
+    assert alarms and {a.direction for a in alarms} <= {direction, "changed"}
+    assert alarms[0].direction == direction
+    assert 901 <= alarms[0].image <= 901 + within
+    assert alarms == found.alarms
+
+
+def test_no_change_is_no_alarm_and_an_alarm_ends():
+    # Six charts and 5,000 images after the references: 3 false alarms are expected, and more as 500
+    # images do not tell exactly what is normal.
+    assert sum(len(watched(rows(1_500, seed=seed)).alarms) for seed in range(10, 15)) <= 9
+    found = watched(
+        rows(600), rows(100, first=601, seed=1, darker=0.05), rows(300, first=701, seed=2)
+    )
+    (alarm,) = of(found, "brightness")
+    assert alarm.words == "images are darker than they were"
+    assert 601 <= alarm.image <= 620 and 701 <= alarm.ended <= 760
+
+
+def test_a_reference_of_broken_files_gets_a_sentence():
+    with pytest.raises(UserError, match="reference period of score has"):
+        watched(rows(60, broken=2), reference="50")
+
+
+def test_rows_before_a_period_and_of_it_are_not_judged():
+    # Dark until row 300: as the period's own rows are.
+    parts = [*rows(300), *rows(300, first=301, seed=1, darker=0.1)]
+    assert of(watched(parts, reference="200"), "brightness")
+    later = watched(parts, rows(200, first=601, seed=2, darker=0.1), reference="301..500")
+    assert not of(later, "brightness") and later.reference.text == "301..500"
+    back = watched(parts, rows(100, first=601, seed=2), reference="301..500")
+    assert [(a.direction, a.reference) for a in of(back, "brightness")] == [("high", "301..500")]
+    # Of times it is that of the rows committed then: row i is committed at 1e9 + i s.
+    times = [datetime.fromtimestamp(1e9 + i, UTC).isoformat() for i in (301, 500)]
+    by_time = watched(parts, rows(100, first=601, seed=2), reference="..".join(times))
+    assert back.alarms == [a._replace(reference="301..500") for a in by_time.alarms]
+
+
+def test_a_further_period_leaves_earlier_alarms_and_starts_anew():
+    # A lamp is changed at row 401, on purpose.
+    parts = [*rows(400), *rows(400, first=401, seed=1, darker=0.1)]
+    before, after = watched(parts, reference="200"), watched(parts, reference="200,501..700")
+    (alarm,) = of(before, "brightness")
+    assert alarm.ended is None
+    # It is over where the period begins, and what comes after that is as it was.
+    assert of(after, "brightness") == [alarm._replace(ended=501)]
+    assert not any(501 <= a.image <= 700 for a in after.alarms)
+    assert "As in the reference period." in shown(after)
+    assert "Compared with 501..700." in shown(after)
+    again = watched(parts, rows(100, first=801, seed=2), reference="200,501..700")
+    found = of(again, "brightness")
+    assert [(a.direction, a.reference) for a in found] == [("low", "200"), ("high", "501..700")]
+    collecting = watched(parts[:600], reference="200,501..700")
+    assert "501..700 is complete: 100 of 200 images are there" in shown(collecting)
+    waiting = watched(parts[:450], reference="200,501..700")
+    assert "Next reference period: 501..700." in shown(waiting)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("soon", "cannot be read"),
+        ("10..", "cannot be read"),
+        ("1..2026-03-01T06:00", "cannot be read"),
+        ("20", "is short"),
+        ("100..120", "is short"),
+        ("200..100", "ends before it begins"),
+        ("2026-03-02T06:00..2026-03-01T06:00", "ends before it begins"),
+    ],
+)
+def test_a_period_that_is_none_gets_a_sentence(text, words):
+    with pytest.raises(UserError, match=words):
+        parse_period(text)
+
+
+def test_registration_is_watched_where_parts_are_aligned():
+    def aligned(parts):
+        for row in parts:
+            late = row["id"] > 400
+            if row["outcome"] == "broken":
+                yield row
+            elif late and row["id"] % 3 == 0:
+                # As the line has it: an error, and how sure the best place was.
+                yield row | {
+                    "score": None, "anomalous": None, "outcome": "not registered",
+                    "error": "not there", "registration": 0.2,
+                }  # fmt: skip
+            else:
+                confidence = (0.9 if late else 0.95) + 0.001 * (row["id"] % 17)
+                yield row | {"registration": confidence}
+
+    found = watched(aligned(rows(500)), reference="200")
+    words = [alarm.words for alarm in of(found, "not registered")]
+    assert words == ["more parts are not found than before"]
+    assert [a.direction for a in of(found, "registration")] == ["low"]
+    assert not of(found, "broken")  # a part that is not there is no broken file
+    assert 'id="not-registered"' in shown(found)
+    without = watched(rows(500), reference="200")
+    names = {name for name, _ in without.charts}
+    assert names == {"score", "brightness", "sharpness", "rejected", "broken"}
+    assert "egist" not in shown(without)
+
+
+class Hook(http.server.BaseHTTPRequestHandler):
+    """Refuses the first call."""
+
+    def do_POST(self):
+        content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        calls = self.server.calls
+        calls.append(content)
+        self.send_response(500 if len(calls) == 1 else 200)
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def hook():
+    server = http.server.HTTPServer(("127.0.0.1", 0), Hook)
+    server.calls = []
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def filled(folder, *parts):
+    """Makes a line's table with these rows."""
+    store = Store(folder / "line.sqlite")
+    for row in itertools.chain(*parts):
+        values = {k: v for k, v in row.items() if k not in ("id", "committed")}
+        key = Key(f"{row['id']}.png", 1, row["id"])
+        store.commit(key, values | {"latency": 0.1, "waiting": 0})
+    store.close()
+
+
+class Looks(Stop):
+    """Asks to stop after so many looks at the table."""
+
+    left = 5
+
+    def wait(self, seconds):
+        self.left -= 1
+        return not self.left
+
+
+def test_alarms_are_logged_and_posted_once_also_after_a_restart_and_a_refusal(
+    tmp_path, monkeypatch, hook, caplog
+):
+    monkeypatch.setattr(monitor, "PAUSES", (0.0, 0.0))
+    line = tmp_path / "press 4"
+
+    def fill():
+        filled(line, rows(200), rows(50, first=201, seed=1, darker=0.1))
+
+    def run(reference="200"):
+        return monitor.follow(
+            line,
+            references=[parse_period(text) for text in reference.split(",")],
+            run_length=10_000.0,
+            webhook=f"http://127.0.0.1:{hook.server_port}/",
+            stop=Looks(),
+        )
+
+    fill()
+    (alarm,) = run().alarms
+    # Refused once, taken once.
+    assert [call["words"] for call in hook.calls] == [alarm.words] * 2
+    assert hook.calls[0]["line"] == "press 4"
+    assert sum(alarm.words in message for message in caplog.messages) == 1
+    assert "Images are darker than they were." in (line / "dashboard.html").read_text()
+    run()
+    assert len(hook.calls) == 2
+    # Nor because of a further period after it; with another one it is another alarm.
+    run("200,230..270")
+    assert len(hook.calls) == 2
+    run("190")
+    assert [call["reference"] for call in hook.calls] == ["200", "200", "190"]
+    assert {call["image"] for call in hook.calls} == {alarm.image}
+    # Another table in its place: its alarms are new, though they look the same.
+    for file in line.glob("line.sqlite*"):
+        file.unlink()
+    fill()
+    run()
+    assert len(hook.calls) == 4
+    (logged,) = map(json.loads, (line / "alarms.jsonl").read_text().splitlines())
+    assert logged["image"] == alarm.image
+    assert 'http-equiv="refresh"' in (line / "dashboard.html").read_text()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "http://[", "http://a b/", "gopher"])
+def test_a_webhook_that_is_none_is_tried_again_and_holds_nothing_up(url):
+    hook = monitor.Webhook(url, name="a")
+    alarm = Alarm(1, 1e9, "score", "ewma", "high", "words", "500", None)
+    assert not hook.take(alarm)
+    assert not hook.take(alarm)  # at once: it is not its time yet
+    assert monitor.Webhook("", name="a").take(alarm)
+
+
+def test_the_page_names_a_line_without_images_and_how_far_the_reference_is():
+    found = watched(rows(600))
+    assert "As in the reference period." in shown(found, later=60)
+    assert "No image for 20 minutes." in shown(found, later=1200)
+    waiting = shown(watched(rows(40)), name="<press>")
+    assert "500 is complete: 40 of 500 images are there, 460 are missing." in waiting
+    assert "&lt;press&gt;" in waiting and "<press>" not in waiting
+    by_time = watched(rows(40), reference="2001-01-01..2030-01-01")
+    assert "2001-01-01..2030-01-01 is over: 40 images so far." in shown(by_time)
+    ahead = watched(rows(40), reference="50..90")
+    assert "reference period 50..90, which has not begun." in shown(ahead)
+
+
+def test_a_curve_has_gaps_where_there_is_no_value():
+    drawn = curve(np.array([1.0, 2.0, np.nan, 3.0, 4.0]), alt="x")
+    assert drawn.count("<polyline") == 2
+    assert "No values" in curve(np.array([np.nan]), alt="x")
+    assert "polyline" in curve(np.array([1.0]), alt="x")

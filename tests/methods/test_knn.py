@@ -1,0 +1,162 @@
+"""Nearest neighbours on features: memory, coreset, distances, and the map they become."""
+
+import jax
+import numpy as np
+import pytest
+from helpers.detectors import random_state
+from helpers.small_encoder import CELLS, SIDE, WIDTH, config_for
+from helpers.small_runs import small_config
+from scipy import spatial
+
+from recon_ad.errors import UserError
+from recon_ad.methods import build_method, knn
+
+IMAGES = np.random.default_rng(0).random((8, SIDE, SIDE, 1), np.float32)
+
+
+@pytest.fixture(scope="module")
+def started(small_encoder):
+    """Builds a method: itself, its frozen weights, features of IMAGES, a first state, a step."""
+    found = []
+
+    def start(**fields):
+        method = build_method(config_for(small_encoder, "knn", **fields), channels=1)
+        frozen, _ = method.pretrained()
+        if not found:
+            found.append(np.asarray(jax.jit(method.prepare)(frozen, IMAGES)))
+        state = random_state(method, found[0])
+        return method, frozen, found[0], state, jax.jit(method.train_step)
+
+    return start
+
+
+def test_distances_are_scipys_and_zero_for_what_is_known():
+    random = np.random.default_rng(0)
+    keys = random.normal(size=(30, 7)).astype(np.float32)
+    features = random.normal(size=(2, 3, 4, 7)).astype(np.float32)
+    features[0, 0, 0] = keys[11]
+    found = jax.jit(knn.distances)(keys, features)
+    expected = spatial.distance.cdist(features.reshape(-1, 7), keys).min(axis=1).reshape(2, 3, 4)
+    # The root of a rounding error of |q|² of about 10.
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+    np.testing.assert_allclose(np.delete(found, 0), np.delete(expected, 0), rtol=1e-5)
+
+
+def test_the_coreset_is_chosen_greedily():
+    # Of few numbers each, so that nothing is projected and each choice can be foreseen.
+    vectors = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+    chosen = [0]
+    for _ in range(19):
+        nearest = spatial.distance.cdist(vectors, vectors[chosen]).min(axis=1)
+        chosen.append(int(nearest.argmax()))
+    found = knn.coreset(jax.device_put(vectors), seed=0, filled=200, count=20)
+    np.testing.assert_array_equal(found, vectors[chosen])
+
+
+def test_none_is_chosen_twice_where_all_look_alike():
+    # Of differences that rounding hides, distances in float32 are 0 or noise.
+    apart = np.random.default_rng(0).normal(size=(60, 5))
+    vectors = (1000 + 1e-3 * apart).astype(np.float32)
+    assert len(np.unique(vectors, axis=0)) == 60
+    for count in (20, 60):
+        found = knn.coreset(jax.device_put(vectors), seed=0, filled=60, count=count)
+        assert len(np.unique(found, axis=0)) == count
+
+
+def test_a_projected_coreset_covers_better_than_chance():
+    vectors = np.random.default_rng(0).standard_t(3, size=(1000, 200)).astype(np.float32)
+    found = np.asarray(knn.coreset(jax.device_put(vectors), seed=0, filled=1000, count=50))
+    assert len(np.unique(found, axis=0)) == 50
+
+    def radius(keys):
+        return spatial.distance.cdist(vectors, keys).min(axis=1).max()
+
+    chance = [radius(vectors[np.random.default_rng(i).permutation(1000)[:50]]) for i in range(5)]
+    assert radius(found) < min(chance)
+
+
+@pytest.fixture(scope="module")
+def filling(started):
+    """The states of three steps, and their batches; of each step's 128 features 120 are drawn."""
+    fields = {"method.memory": 2395, "method.coreset": 5, "train.steps": 20}
+    method, _, features, state, step = started(**fields)
+    states, batches = [state], [features + i for i in range(3)]
+    for i, batch in enumerate(batches):
+        states.append(step(states[-1], batch, jax.random.key(i))[0])
+    return method, features, states, batches
+
+
+def test_training_fills_the_memory_with_features_of_each_batch(filling):
+    _, _, states, batches = filling
+    assert states[0].params["memory"].shape == (2400, 3 * WIDTH)
+    for i, batch in enumerate(batches):
+        memory = np.asarray(states[i + 1].params["memory"])
+        rows = memory[120 * i : 120 * i + 120]
+        known = {v.tobytes() for v in batch.reshape(-1, rows.shape[1])}
+        drawn = [row.tobytes() for row in rows]
+        assert len(known) == 128 and set(drawn) < known and len(set(drawn)) == 120
+        assert drawn != [v.tobytes() for v in batch.reshape(-1, rows.shape[1])[:120]]
+        assert not memory[120 * i + 120 :].any()
+        assert int(states[i + 1].step) == i + 1
+
+
+def test_the_heldout_loss_is_the_mean_distance_to_every_nth_filled_feature(filling):
+    method, features, (_, state, *_), _ = filling
+    memory = np.asarray(state.params["memory"], np.float64)
+    # Nearer to the zeros that are not filled yet than to anything that is.
+    noise = np.random.default_rng(1).normal(size=features.shape)
+    heldout = (0.1 * features + 0.01 * noise).astype(np.float32)
+    rows = np.asarray(heldout, np.float64).reshape(-1, memory.shape[1])
+    # 1024 at most are looked at, so every third.
+    nearest = spatial.distance.cdist(rows, memory[:120:3]).min(axis=1).reshape(8, CELLS**2)
+    assert nearest.max() > 1.001 * nearest.mean()  # or either would do
+    assert np.linalg.norm(rows, axis=1).max() < nearest.min()
+    mask = np.array([True] * 6 + [False] * 2)
+    total, count = jax.jit(method.eval_step)(state, heldout, mask)["loss"]
+    assert float(count) == 6
+    assert float(total) == pytest.approx(nearest.mean(axis=1)[mask].sum(), rel=1e-5)
+
+
+def test_what_was_seen_is_normal_and_what_was_not_stands_out(started):
+    # Six steps of eight images of sixteen patches: all of them are remembered.
+    fields = {"method.memory": 10_000, "method.coreset": 768}
+    method, frozen, features, state, step = started(**fields)
+    assert len(state.params["memory"]) == 768
+    for i in range(6):
+        state, _ = step(state, features, jax.random.key(i))
+        if i == 1:  # what is not filled yet is no good feature
+            known = {row.tobytes() for row in features.reshape(-1, features.shape[-1])}
+            chosen = np.asarray(method.finish(frozen, state, ())["coreset"])
+            assert len(chosen) == 256 and all(row.tobytes() in known for row in chosen)
+            # All that is looked at is remembered twice: nothing is far from it.
+            total, count = jax.jit(method.eval_step)(state, features, np.ones(8, bool))["loss"]
+            assert float(total) / float(count) < 0.1
+    variables = method.finish(frozen, state, ())
+    maps = jax.jit(method.anomaly_map)
+    normal = np.asarray(maps(variables, IMAGES))
+    assert normal.shape == (8, SIDE, SIDE)
+    odd = IMAGES.copy()
+    odd[0, 12:, 12:] = 0
+    strange = np.asarray(maps(variables, odd))
+    # Features are sums of many squares: distances of nothing are rounding.
+    assert strange[0].max() > 10 * normal.max()
+    np.testing.assert_allclose(strange[1:], normal[1:], atol=1e-5)
+    # The damage is where it is: all see it, but most of all the patch that it lies in.
+    assert min(np.unravel_index(strange[0].argmax(), strange[0].shape)) >= SIDE // 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "channels", "says"),
+    [
+        ({"data.patch_size": 40}, 1, "choose a multiple of it, 32 for example"),
+        ({"encoder.blocks": (2, 12)}, 1, "from 0 to 11"),
+        ({"encoder.blocks": ()}, 1, "give one or more"),
+        ({"encoder.name": "resnet"}, 1, "no encoder here"),
+        ({"method.coreset": 0}, 1, "coreset is 0"),
+        ({"method.coreset": 100_000}, 1, "no smaller"),
+        ({}, 2, "takes 1 or 3"),
+    ],
+)
+def test_settings_that_do_not_fit_get_a_sentence(fields, channels, says):
+    with pytest.raises(UserError, match=says):
+        build_method(small_config("configs/vit.py:method=knn,smoke", **fields), channels=channels)

@@ -1,0 +1,39 @@
+"""The learning rate over a run. On a constant gradient of 1 each update of Adam is −rate."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.small_runs import small_config
+from jax import lax
+
+from recon_ad.methods.base import build_optimizer
+
+RATE, STEPS, WARMUP = 0.01, 20, 4
+HALF_DOWN = 0.5 * (1 + np.cos(np.pi / 4))  # of a cosine, after a quarter of its length
+
+# Step of training -> share of the rate.
+SCHEDULES = {
+    ("constant", 0): {0: 1, 1: 1, 10: 1, 20: 1, 25: 1},
+    ("cosine", 0): {0: 1, 5: HALF_DOWN, 10: 0.5, 20: 0, 25: 0},
+    ("constant", WARMUP): {0: 0, 1: 0.25, 2: 0.5, 4: 1, 5: 1, 12: 1, 20: 1, 25: 1},
+    ("cosine", WARMUP): {0: 0, 1: 0.25, 2: 0.5, 4: 1, 8: HALF_DOWN, 12: 0.5, 20: 0, 25: 0},
+}
+
+
+@pytest.mark.parametrize("updates", [1, 5])
+@pytest.mark.parametrize(("schedule", "warmup"), SCHEDULES)
+def test_the_rate_over_steps_of_training(schedule, warmup, updates):
+    fields = {"learning_rate": RATE, "schedule": schedule, "warmup": warmup}
+    config = small_config(**{f"optim.{k}": v for k, v in fields.items()}, **{"train.steps": STEPS})
+    tx = build_optimizer(config, updates=updates)
+    one = jnp.ones(())
+
+    def step(state, _):
+        update, state = tx.update(one, state, one)
+        return state, -update
+
+    _, rates = lax.scan(step, tx.init(one), length=25 * updates + 1)
+    shares = np.asarray(rates)[::updates] / RATE
+    expected = SCHEDULES[schedule, warmup]
+    # Adam's moments over their corrections are 1, but float32 has 1 − 0.999 to 3e-5 only.
+    np.testing.assert_allclose(shares[list(expected)], list(expected.values()), atol=3e-5)

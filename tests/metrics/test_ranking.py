@@ -1,0 +1,145 @@
+"""How well scores rank items, against scikit-learn."""
+
+import subprocess
+import sys
+
+import jaxtyping
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from recon_ad import metrics
+
+EXACT = 1e-12
+
+
+def _random(seed, n=300):
+    random = np.random.default_rng(seed)
+    labels = random.random(n) < 0.3
+    return random.normal(size=n) + labels, labels
+
+
+def _cases():
+    random = np.random.default_rng(0)
+    scores, labels = _random(1)
+    return {
+        "distinct": (scores, labels),
+        "float32": (scores.astype(np.float32), labels),
+        "heavy_ties": (np.round(scores * 2) / 2, labels),
+        "two_scores": ((scores > 0).astype(np.float64), labels),
+        "constant": (np.full(300, -7.5), labels),
+        "negative": (scores - 1e6, labels),
+        "both_zeros": (np.where(scores > 0, 0.0, -0.0), labels),
+        "tiny": (random.integers(0, 50, 300).astype(np.float32) * np.float32(1e-45), labels),
+        "one_each": (np.array([0.1, 0.2]), np.array([True, False])),
+        "rare": (random.normal(size=500), np.arange(500) == 77),
+    }
+
+
+CASES = pytest.mark.parametrize(("scores", "labels"), _cases().values(), ids=_cases())
+
+
+@CASES
+def test_figures_and_curves_are_scikit_learns(scores, labels):
+    counts = metrics.levels(scores, labels)
+    expected = sklearn_metrics.roc_auc_score(labels, scores)
+    assert metrics.auroc(counts) == pytest.approx(expected, abs=EXACT)
+    expected = sklearn_metrics.average_precision_score(labels, scores)
+    assert metrics.average_precision(counts) == pytest.approx(expected, abs=EXACT)
+    curve = metrics.roc_curve(counts, max_points=10_000)
+    theirs = sklearn_metrics.roc_curve(labels, scores, drop_intermediate=False)
+    np.testing.assert_allclose(curve, theirs[:2], atol=EXACT)
+    assert np.trapezoid(*curve[::-1]) == pytest.approx(metrics.auroc(counts), abs=EXACT)
+    precision, recall, _ = sklearn_metrics.precision_recall_curve(labels, scores)
+    curve = metrics.pr_curve(counts, max_points=10_000)
+    np.testing.assert_allclose(curve, (recall[-2::-1], precision[-2::-1]), atol=EXACT)
+    f1, threshold = metrics.f1_max(counts)
+    best = np.max(2 * precision * recall / np.maximum(precision + recall, 1e-300))
+    assert f1 == pytest.approx(best, abs=EXACT)
+    reached = sklearn_metrics.f1_score(labels, scores >= threshold)
+    assert reached == pytest.approx(f1, abs=EXACT)
+
+
+@pytest.mark.parametrize("max_points", [2, 3, 50, 1000])
+def test_thinned_curve_keeps_ends_and_stays_on_the_full_one(max_points):
+    counts = metrics.levels(*_random(2, n=5000))
+    full = np.stack(metrics.roc_curve(counts, max_points=10_000), axis=1)
+    thinned = np.stack(metrics.roc_curve(counts, max_points=max_points), axis=1)
+    assert max_points / 2 < len(thinned) <= max_points
+    assert thinned[0].tolist() == [0, 0] and thinned[-1].tolist() == [1, 1]
+    assert {tuple(point) for point in thinned} <= {tuple(point) for point in full}
+    # Evenly spaced along the curve, up to the step that one item makes.
+    assert np.diff(thinned.sum(1)).max() <= 2 / (max_points - 1) + 2 / 1000
+
+
+def test_curve_of_one_point_is_refused():
+    with pytest.raises(ValueError, match="max_points=1"):
+        metrics.roc_curve(metrics.levels(*_random(2)), max_points=1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [([0, 0, 0], "no anomalous items"), ([1, 1, 1], "no normal items"), ([], "no items")],
+)
+def test_figures_without_both_classes_say_which_is_missing(labels, reason):
+    counts = metrics.levels(np.arange(len(labels), dtype=float), np.array(labels, bool))
+    for figure in (
+        metrics.auroc, metrics.average_precision, metrics.f1_max, metrics.roc_curve,
+        metrics.pr_curve, metrics.iou_max, metrics.auroc_bound, metrics.average_precision_bound,
+        metrics.f1_max_bound, metrics.iou_max_bound,
+    ):  # fmt: skip
+        with pytest.raises(metrics.UndefinedMetric) as raised:
+            figure(counts)
+        assert str(raised.value) == reason, figure
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_without_a_rank_are_refused(bad):
+    with pytest.raises(ValueError, match="1 of 3 scores"):
+        metrics.levels(np.array([0.0, bad, 1.0]), np.array([True, False, True]))
+
+
+def test_labels_of_another_length_are_refused_where_types_are_not_checked():
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises(ValueError, match="3 scores but 2 labels"):
+            metrics.levels(np.zeros(3), np.zeros(2, bool))
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_perfect_and_inverted_separation():
+    labels = np.arange(10) >= 6
+    perfect = metrics.levels(np.arange(10.0), labels)
+    assert metrics.auroc(perfect) == metrics.average_precision(perfect) == 1
+    assert metrics.f1_max(perfect) == (1, 6)
+    inverted = metrics.levels(-np.arange(10.0), labels)
+    assert metrics.auroc(inverted) == 0
+    assert metrics.f1_max(inverted) == (8 / 14, -9)
+
+
+def test_ranking_is_the_same_under_any_increasing_function_and_order():
+    scores, labels = _random(3)
+    expected = metrics.levels(scores, labels)
+    shuffled = np.random.default_rng(4).permutation(len(scores))
+    for other, truth in (
+        (np.exp(scores), labels),
+        (1e-30 * scores**3, labels),
+        (scores[shuffled], labels[shuffled]),
+    ):
+        counts = metrics.levels(other, truth)
+        assert metrics.auroc(counts) == metrics.auroc(expected)
+        assert metrics.average_precision(counts) == metrics.average_precision(expected)
+        assert metrics.f1_max(counts)[0] == metrics.f1_max(expected)[0]
+
+
+def test_of_equally_good_thresholds_the_highest_is_given():
+    # F1 is 2/3 at 3 (T=1, F=0, P=2) and again at 0 (T=2, F=2).
+    scores = np.array([3.0, 2.0, 1.0, 0.0])
+    labels = np.array([True, False, False, True])
+    assert metrics.f1_max(metrics.levels(scores, labels)) == (2 / 3, 3.0)
+
+
+def test_metrics_import_no_jax():
+    check = "import sys, recon_ad.metrics; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -1,0 +1,405 @@
+"""Segmentation figures from histograms of pixels, against their definitions."""
+
+import subprocess
+import sys
+
+import jaxtyping
+import numpy as np
+import pytest
+from helpers import metrics_reference as reference
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from recon_ad import metrics
+from recon_ad.metrics import segmentation
+
+ROUNDING = 1e-12  # of sums of a few hundred terms; figures are of order 1
+ULP = 2.0**-23  # of a float32 in [1, 2): a bin of 22 bits holds 1024 of these, one of 16 bits 65536
+
+
+def _truths():
+    """Several regions, a diagonal that is one region, and an image without a defect."""
+    truths = np.zeros((3, 8, 9), bool)
+    truths[0, 1:3, 1:4] = truths[0, 5, 6] = True
+    truths[1, [2, 3, 4], [5, 6, 7]] = True  # touch at corners only
+    truths[1, 7, 0:3] = True
+    return truths
+
+
+def _cases():
+    random = np.random.default_rng(0)
+    truths = _truths()
+    shape = truths.shape
+    noise = random.normal(size=shape)
+    rank = random.permutation(truths.size).reshape(shape)
+    cases = {
+        "uniform": random.random(shape) + 0.3 * truths,
+        "negative": noise + truths - 5,
+        "mixed_signs": noise + truths,
+        "wide_range": np.exp(20 * noise + 10 * truths) * np.where(noise > 0, 1, -1),
+        "tied": np.round(noise + truths),
+        "two_scores": (noise > 1) | (truths & (noise > 0)),
+        "constant": np.full(shape, 0.25),
+        "both_zeros": np.where(noise > 0, 0.0, -0.0),
+        "denormal": (rank + 200 * truths) * 2.0**-149,
+        "denormal_both_signs": (rank - 100) * 2.0**-149,
+        "largest": np.finfo(np.float32).max * np.sign(noise),
+        "perfect": rank + 1000.0 * truths,
+        "inverted": rank - 1000.0 * truths,
+        "one_bin_interleaved": 1 + rank * ULP,
+        "one_bin_perfect": 1 + (rank + 216 * truths) * ULP,
+        "one_bin_inverted": 1 + (rank + 216 * ~truths) * ULP,
+        "one_bin_anomalous_tie_on_top": 1 + np.where(truths, 500, rank) * ULP,
+        "one_bin_normal_tie_on_top": 1 + np.where(truths, rank, 500) * ULP,
+        "one_negative_bin": -1 - (rank + 216 * truths) * ULP,
+        "few_bins": 1 + (rank * 37 + 900 * truths) * ULP,
+        "coarse_bins": 1 + (rank * 1500 + 90000 * truths) * ULP,
+    }
+    return {name: (maps.astype(np.float32), truths) for name, maps in cases.items()}
+
+
+CASES = _cases()
+EACH_CASE = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+def _images(maps, truths, bits=segmentation.BITS):
+    return [metrics.image_histogram(m, t, bits=bits) for m, t in zip(maps, truths, strict=True)]
+
+
+def _histogram(maps, truths, bits=segmentation.BITS):
+    return metrics.merge(*_images(maps, truths, bits))
+
+
+def _assert_equal(ours, theirs, rtol=0.0):
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=rtol)
+
+
+def _exact(maps, truths, limit):
+    # In float64, because scikit-learn sums the scores to find a NaN.
+    scores, labels = maps.ravel().astype(np.float64), truths.ravel()
+    return {
+        "auroc": sklearn_metrics.roc_auc_score(labels, scores),
+        "ap": sklearn_metrics.average_precision_score(labels, scores),
+        "f1": reference.f1_max(maps, truths),
+        "iou": reference.iou_max(maps, truths)[0],
+        "aupro": reference.aupro(maps, truths, limit),
+    }
+
+
+def _binned(histogram, limit):
+    """Name -> (figure, bound)."""
+    counts, pro = histogram.levels(), {"fpr_limit": limit}
+    return {
+        "auroc": (metrics.auroc(counts), metrics.auroc_bound(counts)),
+        "ap": (metrics.average_precision(counts), metrics.average_precision_bound(counts)),
+        "f1": (metrics.f1_max(counts)[0], metrics.f1_max_bound(counts)),
+        "iou": (metrics.iou_max(counts)[0], metrics.iou_max_bound(counts)),
+        "aupro": (metrics.aupro(histogram, **pro), metrics.aupro_bound(histogram, **pro)),
+    }
+
+
+def _assert_within_bounds(maps, truths, bits, limit):
+    exact = _exact(maps, truths, limit)
+    for name, (figure, bound) in _binned(_histogram(maps, truths, bits), limit).items():
+        assert 0 <= bound <= 1 and 0 <= figure <= 1 + ROUNDING, name
+        assert abs(figure - exact[name]) <= bound + ROUNDING, (name, figure, exact[name], bound)
+        if name in ("f1", "iou"):
+            assert figure <= exact[name] + ROUNDING, name
+
+
+@EACH_CASE
+@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
+def test_all_32_bits_give_the_exact_figures(case, limit):
+    maps, truths = case
+    exact = _exact(maps, truths, limit)
+    for name, (figure, _) in _binned(_histogram(maps, truths, 32), limit).items():
+        assert figure == pytest.approx(exact[name], abs=ROUNDING), name
+
+
+@EACH_CASE
+@pytest.mark.parametrize("bits", [9, 16, 22, 26])
+def test_binned_figures_are_within_their_bounds(case, bits):
+    _assert_within_bounds(*case, bits, 0.3)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_bounds_hold_on_small_random_images(seed):
+    random = np.random.default_rng(seed)
+    truths = random.random((2, 4, 5)) < random.choice([0.1, 0.4, 0.7])
+    truths[0, 0, :2] = True, False
+    spread = random.choice([1e-5, 0.01, 1, 30])
+    maps = np.exp(spread * (random.normal(size=truths.shape) + random.normal() * truths))
+    maps = np.minimum(maps, 1e38).astype(np.float32)
+    for bits in (9, 10, 13, 16, 22):
+        _assert_within_bounds(maps, truths, bits, random.choice([0.05, 0.3, 0.77, 1.0]))
+
+
+@pytest.mark.parametrize("name", ["one_bin_perfect", "one_bin_inverted"])
+def test_bound_is_reached_when_one_bin_hides_the_whole_order(name):
+    maps, truths = CASES[name]
+    for limit in (0.3, 1.0):
+        exact, binned = _exact(maps, truths, limit), _binned(_histogram(maps, truths, 22), limit)
+        figure, bound = binned["auroc"]
+        assert figure == bound == 0.5 and abs(figure - exact["auroc"]) == 0.5
+    perfect = name == "one_bin_perfect"
+    for figure in ("iou", "f1", "ap", "aupro"):
+        value, bound = binned[figure]
+        if perfect:
+            assert exact[figure] == pytest.approx(value + bound, abs=1e-9), figure
+        assert bound > 0.1, figure
+
+
+def test_average_precision_bound_is_nearly_reached_from_below():
+    # The midpoint rule in the bound costs a little; more than 2 % would be a mistake in it.
+    scores = (1 + np.arange(400) * ULP).astype(np.float32)
+    labels = np.arange(400) < 300  # one bin, where they follow ten of the normal ones
+    scores[310:] += 1  # and ninety normal ones above it
+    counts = metrics.image_histogram(scores[None], labels[None]).levels()
+    exact = sklearn_metrics.average_precision_score(labels, scores)
+    missed = metrics.average_precision(counts) - exact
+    bound = metrics.average_precision_bound(counts)
+    assert bound == pytest.approx(missed, rel=0.02) and bound >= missed > 0.1
+
+
+def test_order_of_scores_survives_the_bins_and_zeros_are_one():
+    values = np.array(
+        [-np.finfo(np.float32).max, -2, -1, -1e-45, -0.0, 0.0, 1e-45, 1, 1 + ULP, 3e38], np.float32
+    )
+    histogram = metrics.image_histogram(values[None], np.zeros((1, 10), bool), bits=32)
+    np.testing.assert_array_equal(histogram.levels().score[::-1], np.unique(values))
+    assert histogram.normal.tolist() == [1, 1, 1, 1, 2, 1, 1, 1, 1]
+
+
+@EACH_CASE
+@pytest.mark.parametrize("bits", [9, 16, 22])
+def test_a_levels_score_picks_exactly_its_bins(case, bits):
+    maps, truths = case
+    counts = _histogram(maps, truths, bits).levels()
+    assert np.isfinite(counts.score).all()
+    for items, number in ((maps[~truths], counts.normal), (maps[truths], counts.anomalous)):
+        picked = (items >= counts.score[:, None]).sum(1)
+        np.testing.assert_array_equal(picked, np.cumsum(number))
+
+
+@EACH_CASE
+def test_iou_and_recall_are_reached_at_the_threshold(case):
+    maps, truths = case
+    iou, threshold, recall = found = metrics.iou_max(_histogram(maps, truths).levels())
+    if maps is CASES["tied"][0]:  # nothing is lost in its bins
+        assert found == pytest.approx(reference.iou_max(maps, truths), abs=ROUNDING)
+    called = maps >= np.float32(threshold)
+    assert iou == pytest.approx((called & truths).sum() / (called | truths).sum(), abs=ROUNDING)
+    assert recall == pytest.approx((called & truths).sum() / truths.sum(), abs=ROUNDING)
+
+
+@pytest.mark.parametrize("name", ["wide_range", "tied", "denormal"])
+def test_merged_parts_in_any_order_are_one_pass(name):
+    maps, truths = CASES[name]
+    first, second, third = _images(maps, truths)
+    expected = metrics.merge(first, second, third)
+    for merged in (
+        metrics.merge(third, metrics.merge(second, first)),
+        metrics.merge(metrics.merge(second, third), metrics.empty_histogram(), first),
+    ):
+        _assert_equal(merged[:4], expected[:4])
+        np.testing.assert_allclose(merged.overlap, expected.overlap, rtol=1e-14)
+    assert expected.normal.sum() == (~truths).sum() and expected.anomalous.sum() == truths.sum()
+    assert expected.overlap.sum() == pytest.approx(4)  # regions, the diagonal one of them
+
+
+def test_increasing_change_of_scale_changes_nothing():
+    maps, truths = CASES["uniform"]
+    expected = _binned(_histogram(maps, truths), 0.3)
+    assert _binned(_histogram(maps * np.float32(1024), truths), 0.3) == expected
+    exact = metrics.auroc(_histogram(maps, truths, 32).levels())
+    changed = _histogram(np.exp(3 * maps.astype(np.float64)), truths, 32)
+    assert metrics.auroc(changed.levels()) == exact
+
+
+def test_perfect_inverted_and_constant_maps():
+    for name, iou, auroc, aupro in (
+        ("perfect", 1, 1, 1),
+        ("inverted", 13 / 216, 0, 0),
+        ("constant", 13 / 216, 0.5, 0.15),  # the diagonal for a curve
+    ):
+        histogram = _histogram(*CASES[name])
+        assert metrics.auroc(histogram.levels()) == auroc
+        assert metrics.aupro(histogram) == pytest.approx(aupro, abs=ROUNDING)
+        assert metrics.iou_max(histogram.levels())[0] == pytest.approx(iou, abs=ROUNDING)
+    fpr, pro = metrics.pro_curve(histogram)
+    assert fpr.tolist() == pro.tolist() == [0, 1]
+
+
+def test_every_region_weighs_the_same_whatever_its_size():
+    truth = np.zeros((20, 20), bool)
+    truth[2:12, 2:12] = truth[16, 16] = True
+    found = truth & (np.indices(truth.shape)[0] < 14)  # the large region only
+    fpr, pro = metrics.pro_curve(metrics.image_histogram(found.astype(np.float32), truth))
+    assert fpr[1] == 0 and pro[1] == pytest.approx(0.5)
+
+
+@EACH_CASE
+def test_pro_curve_encloses_the_area_and_thins(case):
+    histogram = _histogram(*case)
+    fpr, pro = metrics.pro_curve(histogram)
+    area = metrics.aupro(histogram, fpr_limit=1.0)
+    assert np.trapezoid(pro, fpr) == pytest.approx(area, abs=ROUNDING)
+    thinned = np.stack(metrics.pro_curve(histogram, max_points=5), axis=1)
+    assert len(thinned) <= 5 and thinned[0].tolist() == [0, 0] and thinned[-1].tolist() == [1, 1]
+
+
+def test_pixels_left_out_count_nowhere_and_do_not_cut_regions():
+    random = np.random.default_rng(5)
+    truth = np.zeros((6, 9), bool)
+    truth[1, 1:8] = truth[4, 0] = truth[4, 8] = True
+    anomaly_map = random.random((6, 9), dtype=np.float32)
+    valid = np.ones((6, 9), bool)
+    valid[:, 4] = False  # through the long region
+    valid[4, 0] = False  # all of a region
+    anomaly_map[~valid] = np.nan
+    histogram = metrics.image_histogram(anomaly_map, truth, valid=valid)
+    assert histogram.anomalous.sum() == 7 and histogram.normal.sum() == 54 - 9 - 6 + 1
+    # Two regions, 6 pixels and 1.
+    assert histogram.overlap.sum() == pytest.approx(2)
+    assert set(np.round(histogram.overlap[histogram.anomalous == 1], 9)) == {1.0, round(1 / 6, 9)}
+
+
+def test_wider_floats_are_rounded_to_float32():
+    maps, truths = CASES["mixed_signs"]
+    wider = maps[0].astype(np.float64) * (1 + 1e-9)
+    ours, theirs = (metrics.image_histogram(m, truths[0]) for m in (wider, maps[0]))
+    _assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39])
+def test_scores_without_a_bin_are_refused(bad):
+    anomaly_map = np.zeros((2, 2))
+    anomaly_map[1, 0] = bad
+    with pytest.raises(ValueError, match="1 of 4 scores"):
+        metrics.image_histogram(anomaly_map, np.zeros((2, 2), bool))
+
+
+@pytest.mark.parametrize("name", ["truth", "valid"])
+def test_masks_of_another_size_are_refused_where_types_are_not_checked(name):
+    masks = {"truth": np.zeros((4, 4), bool), name: np.zeros((8, 2), bool)}
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises(ValueError, match=rf"\(4, 4\) and {name} mask \(8, 2\)"):
+            metrics.image_histogram(np.zeros((4, 4), np.float32), **masks)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_mistaken_arguments_are_refused():
+    maps, truths = CASES["uniform"]
+    histogram = _histogram(maps, truths)
+    calls = [
+        ("the same bits", lambda: metrics.merge(histogram, _histogram(maps, truths, 16))),
+        ("the same bits", metrics.merge),
+        ("not 8", lambda: metrics.empty_histogram(bits=8)),
+        ("not 33", lambda: metrics.empty_histogram(bits=33)),
+        ("not 8", lambda: metrics.image_histogram(maps[0], truths[0], bits=8)),
+        ("not 33", lambda: metrics.image_histogram(maps[0], truths[0], bits=33)),
+        ("not 23", lambda: segmentation.coarsen(histogram, bits=23)),
+        ("not 511", lambda: metrics.compact(histogram, max_bins=511)),
+        ("fpr_limit", lambda: metrics.aupro(histogram, fpr_limit=0.0)),
+        ("fpr_limit", lambda: metrics.aupro(histogram, fpr_limit=-0.1)),
+        ("fpr_limit", lambda: metrics.aupro(histogram, fpr_limit=1.1)),
+    ]
+    for says, call in calls:
+        with pytest.raises(ValueError, match=says):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("truth", "reason"), [(False, "no anomalous pixels"), (True, "no normal pixels")]
+)
+@pytest.mark.parametrize("figure", [metrics.aupro, metrics.aupro_bound, metrics.pro_curve])
+def test_region_figures_without_both_classes_say_which_is_missing(figure, truth, reason):
+    histogram = metrics.image_histogram(np.ones((3, 3), np.float32), np.full((3, 3), truth))
+    with pytest.raises(metrics.UndefinedMetric) as raised:
+        figure(histogram)
+    assert str(raised.value) == reason
+
+
+def test_histogram_without_a_pixel_is_undefined_and_merges():
+    nothing = metrics.image_histogram(
+        np.ones((2, 2), np.float32), np.ones((2, 2), bool), valid=np.zeros((2, 2), bool)
+    )
+    with pytest.raises(metrics.UndefinedMetric, match="no items"):
+        metrics.auroc(nothing.levels())
+    histogram = _histogram(*CASES["uniform"])
+    assert metrics.aupro(metrics.merge(nothing, histogram)) == metrics.aupro(histogram)
+
+
+def test_memory_is_bounded_by_the_bins_and_compact_by_its_limit():
+    random = np.random.default_rng(6)
+    maps = random.integers(0, 2**32, (8, 64, 64), dtype=np.uint32).view(np.float32)
+    maps = np.where(np.isfinite(maps), maps, 0).astype(np.float32)  # all magnitudes there are
+    truths = random.random(maps.shape) < 0.1
+    total = _histogram(maps, truths, 12)
+    assert len(total.key) <= 2**12 and total.normal.sum() == (~truths).sum()
+    fine = _histogram(maps, truths)
+    assert len(fine.key) > 30_000
+    for max_bins in (512, 2048):
+        small = metrics.compact(fine, max_bins=max_bins)
+        assert max_bins / 4 < len(small.key) <= max_bins
+        assert small.anomalous.sum() == truths.sum()
+        assert small.overlap.sum() == pytest.approx(fine.overlap.sum())
+
+
+def test_compact_halves_the_bins_until_they_are_few_enough_and_keeps_few_as_they_are():
+    step = 2.0**-13  # a bin of 22 bits in [1, 2)
+    anomaly_map = (1 + np.arange(600) * step).astype(np.float32)[None]
+    histogram = metrics.image_histogram(anomaly_map, np.zeros((1, 600), bool))
+    assert len(metrics.compact(histogram, max_bins=600).key) == 600
+    assert len(metrics.compact(histogram, max_bins=599).key) == 300
+    maps, truths = CASES["coarse_bins"]
+    narrow = _histogram(-1000 + maps, truths)
+    assert metrics.compact(narrow).bits == narrow.bits
+
+
+def test_coarsened_is_binned_coarsely():
+    maps, truths = CASES["wide_range"]
+    ours = segmentation.coarsen(_histogram(maps, truths), bits=12)
+    _assert_equal(ours, _histogram(maps, truths, 12), rtol=1e-14)
+
+
+MANY = """
+import numpy as np
+from recon_ad.metrics import aupro, auroc, empty_histogram, image_histogram, merge
+
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+rng = np.random.default_rng(0)
+shape = (3672, 5496)
+residual = rng.standard_normal(shape, np.float32) ** 2 * 1e-3
+truth = np.zeros(shape, bool)
+truth[1000:1400, 2000:2900] = True
+residual[truth] *= 3
+total, peaks = empty_histogram(), []
+for i in range(6):
+    factor = np.float32(1 + 0.2 * np.sin(i))
+    total = merge(total, image_histogram(residual * factor, truth))
+    peaks.append(peak())
+assert (total.normal + total.anomalous).sum() == 6 * residual.size
+print(peaks[1], peaks[-1], aupro(total), auroc(total.levels()))
+"""
+
+
+@pytest.mark.slow
+def test_many_large_images_take_no_more_memory_than_two():
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    early, late, pro, roc = map(float, done.stdout.split())
+    assert late < early + 50  # MiB: the bins, not the pixels of four images, 300 MiB
+    assert late < 1200
+    # chi² with one degree of freedom against three times that; the factors blur it a little. One
+    # region in each image, so that PRO is the true-positive rate.
+    assert roc == pytest.approx(2 / np.pi * np.arctan(3**0.5), abs=0.01)
+    fpr = np.linspace(1e-9, 0.3, 2000)
+    tpr = stats.chi2.sf(stats.chi2.isf(fpr, 1) / 3, 1)
+    assert pro == pytest.approx(np.trapezoid(tpr, fpr) / 0.3, abs=0.01)

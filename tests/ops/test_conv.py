@@ -1,0 +1,127 @@
+"""The rewritten convolutions against XLA's own and linen's layers: values and gradients."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from recon_ad.models.layers import Conv, UpConv
+from recon_ad.ops import conv
+
+
+def plain(x, kernel, *, stride=1, times=1):
+    x = jnp.repeat(jnp.repeat(x, times, axis=1), times, axis=2)
+    strides = (stride, stride)
+    return lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=conv.DIMENSIONS)
+
+
+def transposed(x, kernel):
+    return lax.conv_transpose(x, kernel, (2, 2), "SAME", dimension_numbers=conv.DIMENSIONS)
+
+
+ALL = 10 * 2**20  # bytes: all images at a time
+# Ours, what XLA computes without rewriting, the arguments of both, and the kernel's side.
+CASES = {
+    "stride 1": (conv.conv, plain, {}, 3),
+    "stride 2": (conv.conv, plain, {"stride": 2}, 3),
+    "stride 4": (conv.conv, plain, {"stride": 4}, 3),
+    "transposed": (conv.conv_transpose_twice, transposed, {}, 3),
+    "enlarged 2": (conv.conv_enlarged, plain, {"times": 2}, 3),
+    "enlarged 4": (conv.conv_enlarged, plain, {"times": 4}, 3),
+    "4x4, stride 1": (conv.conv, plain, {}, 4),
+    "4x4, stride 2": (conv.conv, plain, {"stride": 2}, 4),
+    "4x4, transposed": (conv.conv_transpose_twice, transposed, {}, 4),
+}
+
+
+def both(case, slope):
+    """Ours and the same without rewriting, each a function of images, kernel and bias."""
+    mine, theirs, options, _ = CASES[case]
+
+    def reference(x, kernel, bias):
+        active = x if slope is None else nn.leaky_relu(x, slope)
+        return theirs(active, kernel, **options) + bias.reshape(1, 1, 1, -1)
+
+    return functools.partial(mine, slope=slope, **options), reference
+
+
+@pytest.mark.parametrize(
+    ("shape", "slope", "chunk"),
+    [
+        ((2, 4, 6, 3, 5), None, 1),  # one image at a time
+        ((2, 4, 6, 5, 4), 0.2, ALL),
+        ((1, 3, 3, 1, 1), 0.2, ALL),
+        ((3, 8, 8, 16, 4), 0.2, 1),
+        ((4, 5, 7, 4, 1), 0.2, 4000),  # two at a time, where that is few enough
+        ((4, 6, 8, 1, 6), None, ALL),
+    ],
+)
+def test_values_and_all_gradients_agree_with_xla(monkeypatch, shape, slope, chunk):
+    monkeypatch.setattr(conv, "CHUNK", chunk)
+    *size, c, o = shape
+    random = np.random.default_rng(0)
+    x, bias = (random.standard_normal(s, np.float32) for s in ((*size, c), (o,)))
+    kernels = {n: random.standard_normal((k, k, c, o), np.float32) for n, (*_, k) in CASES.items()}
+
+    def pulled(function, *given):
+        value, pull = jax.vjp(function, *given)
+        return value, *pull(jnp.cos(value))  # weights of all sizes and signs
+
+    @jax.jit  # one program for all: compiling takes longer than anything else
+    def found(x, kernels, bias):
+        return {n: [pulled(f, x, k, bias) for f in both(n, slope)] for n, k in kernels.items()}
+
+    for case, (ours, theirs) in found(x, kernels, bias).items():
+        # Sums of up to 16 c = 256 products of size 1 in another order.
+        np.testing.assert_allclose(ours[0], theirs[0], atol=5e-5, err_msg=case)
+        for a, b in zip(ours[1:], theirs[1:], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=3e-4, err_msg=case)
+
+
+def test_the_layers_have_linens_parameters_and_values():
+    layers = {
+        "conv": (Conv(5), nn.Conv(5, (3, 3), padding="SAME")),
+        "strided": (Conv(5, stride=2), nn.Conv(5, (3, 3), (2, 2), padding="SAME")),
+        "strided 4x4": (Conv(5, 2, 4), nn.Conv(5, (4, 4), (2, 2), padding="SAME")),
+        "transposed": (UpConv(5), nn.ConvTranspose(5, (3, 3), (2, 2), padding="SAME")),
+        "transposed 4x4": (UpConv(5, 4), nn.ConvTranspose(5, (4, 4), (2, 2), padding="SAME")),
+    }
+    x = np.random.default_rng(0).standard_normal((2, 4, 4, 3), np.float32)
+
+    @jax.jit
+    def found(key, x):
+        both = {}
+        for name, pair in layers.items():
+            first = [layer.init(key, x)["params"] for layer in pair]
+            params = {"params": first[1] | {"bias": jnp.arange(5.0)}}
+            both[name] = first, [layer.apply(params, x) for layer in pair]
+        return both
+
+    for name, ((ours, theirs), values) in found(jax.random.key(1), x).items():
+        assert jax.tree.map(jnp.shape, ours) == jax.tree.map(jnp.shape, theirs), name
+        np.testing.assert_array_equal(ours["kernel"], theirs["kernel"], err_msg=name)
+        np.testing.assert_allclose(*values, atol=1e-5, err_msg=name)
+
+
+def traced(function, *shapes):
+    return str(jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)))
+
+
+def test_accelerators_use_their_own_kernels(monkeypatch):
+    monkeypatch.setattr(conv, "lowered", lambda: False)
+    shapes = (1, 4, 4, 2), (3, 3, 2, 2), (2,)
+    assert "lhs_dilation=(2, 2)" in traced(conv.conv_transpose_twice, *shapes)
+    for case in ("stride 2", "enlarged 4"):
+        program = traced(both(case, 0.2)[0], *shapes)
+        assert "custom_vjp" not in program and program.count("conv_general_dilated") == 1
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_inference_has_no_loop(case):
+    side = CASES[case][3]
+    program = traced(both(case, 0.2)[0], (64, 64, 64, 16), (side, side, 16, 16), (16,))
+    assert "while" not in program and "scan" not in program

@@ -1,0 +1,227 @@
+"""The SSIM map against scikit-image and its definition; its gradient by finite differences."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.ssim_reference import definition, pairs, scikit_image
+from jax.test_util import check_grads
+
+from recon_ad.ops import ssim
+from recon_ad.ops.ssim import ssim_map
+
+OPTIONS = {"data_range": 1.0, "window": 11, "kind": "gaussian", "border": "valid"}
+# Height, width, channels: less, exactly and more than a block; not square.
+SHAPES = [(24, 37, 1), (64 + 18, 23, 3), (150, 20, 5)]
+WEAK = (80, 30, 1)  # of images that need no other size, so that they share a program
+
+
+@functools.cache
+def compiled(function, **options):
+    return jax.jit(functools.partial(function, **options))
+
+
+def map_of(x, y, **changes):
+    return compiled(ssim_map, **OPTIONS | changes)(x, y)
+
+
+def total(x, y, **options):
+    return ssim_map(x, y, **options).sum()
+
+
+gradients = jax.grad(total, (0, 1))
+
+
+def gradients_of_the_sum(x, y):
+    return compiled(gradients, **OPTIONS)(x, y)
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes"),
+    [
+        *((shape, {"border": border}) for shape in SHAPES for border in ("reflect", "valid")),
+        *((SHAPES[1], {"window": n, "kind": "uniform"}) for n in (7, 15)),
+        *((SHAPES[1], {"window": n, "kind": "uniform", "border": "reflect"}) for n in (3, 11, 19)),
+        *((SHAPES[1], {"window": n}) for n in (3, 19)),
+        ((30, 40, 2), {"window": 7, "data_range": 255.0}),
+        ((30, 40, 2), {"window": 7, "data_range": 255.0, "kind": "uniform", "border": "reflect"}),
+    ],
+)
+def test_maps_are_those_of_the_definition_and_of_scikit_image(shape, changes):
+    options = OPTIONS | changes
+    x, y = (np.float32(options["data_range"]) * z for z in pairs(shape))
+    found = map_of(x, y, **changes)
+    np.testing.assert_allclose(found, definition(x, y, **changes), atol=2e-6)
+    window, edge = options["window"], options["window"] // 2
+    gaussian = options["kind"] == "gaussian"
+    if gaussian and window != 11:  # the one that scikit-image has
+        return
+    theirs = {"gaussian_weights": True} if gaussian else {"win_size": window}
+    expected = scikit_image(x, y, data_range=options["data_range"], **theirs)
+    if options["border"] == "valid":
+        expected = expected[:, edge:-edge, edge:-edge]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def textures(offset, amplitude, digits=jnp.float32):
+    """Two weak textures on bright surfaces; in bfloat16, rounded before they are compared."""
+    rng = np.random.default_rng(1)
+    return (offset + amplitude * rng.uniform(-1, 1, (2, 2, *WEAK))).astype(digits)
+
+
+def hard_pairs():
+    """Pairs of one size: weak contrast on bright surfaces, steps, black and white, and flat."""
+    for offset, amplitude in itertools.product((0.9, 100.0), (1e-3, 0.05, 0.3)):
+        yield f"textures {offset} {amplitude}", textures(offset, amplitude)
+    for amplitude in (1e-3, 0.02, 0.3):
+        yield f"bfloat16 {amplitude}", textures(0.9, amplitude, jnp.bfloat16)
+    steps = np.zeros((2, 2, *WEAK), np.float32)
+    steps[0, :, :, 15:] = steps[1, :, 40:] = 1
+    yield "steps", steps + np.float32(0.02) * np.stack(pairs(WEAK))
+    for a, b in ((0.0, 1.0), (0.3, 0.3001), (0.9, 0.1), (0.0, 0.0)):
+        yield f"flat {a} {b}", [np.full((2, *WEAK), value, np.float32) for value in (a, b)]
+    rng = np.random.default_rng(2)
+    x, noise = rng.integers(0, 2, (2, *WEAK)).astype(np.float32), rng.random((2, *WEAK), np.float32)
+    yield "inverse", (x, 1 - x)
+    yield "negative", (x, -x)
+    yield "noise", (x, noise)
+    yield "nearly equal", (x, x + np.float32(1e-4) * noise)
+
+
+HARD = dict(hard_pairs())
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_hard_pairs_have_the_definitions_values_between_minus_one_and_one(name):
+    x, y = HARD[name]
+    found, exact = map_of(x, y), definition(x, y)
+    assert found.dtype == jnp.float32
+    # Differences of float32 neighbours are exact; what is left are sums of 121 terms.
+    np.testing.assert_allclose(found, exact, atol=2e-6)
+    assert found.min() >= -1 - 1e-6 and found.max() <= 1
+    if name in ("inverse", "noise"):
+        assert exact.min() < (-0.9 if name == "inverse" else 0)
+    # The middle amplitude stands at the contrast where C2 hides rounding least.
+    if "textures 100" in name or name == "textures 0.9 0.05":  # as hard as they claim
+        assert np.abs(definition(x, y, naive=True) - exact).max() > 1e-5
+
+
+def test_precision_does_not_depend_on_that_of_matrix_products():
+    image = jax.ShapeDtypeStruct((2, 20, 20, 1), jnp.float32)
+    gradient = jax.grad(functools.partial(total, **OPTIONS), 1)
+    traced = str(jax.make_jaxpr(gradient)(image, image))
+    assert "dot_general" not in traced and "conv_general" not in traced
+    assert "bf16" not in traced
+
+
+@pytest.mark.parametrize(
+    ("size", "border", "kind"),  # two blocks, and six of which two overlap
+    [((6, 7), "valid", "gaussian"), ((23, 17), "reflect", "uniform")],
+)
+def test_gradients_agree_with_finite_differences(monkeypatch, size, border, kind):
+    monkeypatch.setattr(ssim, "ROWS", 4)
+    options = OPTIONS | {"window": 5, "border": border, "kind": kind}
+    with jax.enable_x64(True):
+        images = [z.astype(np.float64) for z in pairs((*size, 2))]
+        check_grads(jax.jit(functools.partial(ssim_map, **options)), images, 1, modes=["rev"])
+
+
+def with_gradients(x, y, *, window):
+    """The map, and the gradients of a sum in which its rows weigh differently."""
+
+    @jax.jit
+    def found(x, y):
+        maps, pull = jax.vjp(functools.partial(ssim_map, **OPTIONS | {"window": window}), x, y)
+        weight = jnp.cos(jnp.arange(maps.shape[1], dtype=maps.dtype)).reshape(1, -1, 1, 1)
+        return maps, *pull(jnp.broadcast_to(weight, maps.shape))
+
+    return [np.asarray(z) for z in found(x, y)]
+
+
+@pytest.mark.parametrize(
+    ("window", "shape"),  # one row of the map, two, and more than two blocks
+    [(3, (3, 15, 3)), (3, (4, 15, 1)), (11, (150, 24, 3)), (19, (150, 24, 3))],
+)
+def test_blocks_in_float32_agree_with_the_whole_in_float64(monkeypatch, window, shape):
+    x, y = pairs(shape)
+    blocks = with_gradients(x, y, window=window)
+    monkeypatch.setattr(ssim, "lowered", lambda: False)
+    if window == 11:
+        for one, other in zip(blocks, with_gradients(x, y, window=window), strict=True):
+            # The same sums in another order: float32's rounding, 2e-7 as measured.
+            np.testing.assert_allclose(one, other, atol=2e-6 * np.abs(other).max())
+    with jax.enable_x64(True):
+        exact = with_gradients(x.astype(np.float64), y.astype(np.float64), window=window)
+    for one, other in zip(blocks, exact, strict=True):
+        # Relative to the largest: where contributions of windows cancel, so do digits.
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+
+
+def test_neither_offsets_nor_bfloat16_spoil_gradients():
+    x, y = HARD["textures 100.0 0.05"]
+    found = gradients_of_the_sum(x, y)
+    with jax.enable_x64(True):
+        exact = gradients_of_the_sum(x.astype(np.float64), y.astype(np.float64))
+    for one, other in zip(found, exact, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max())
+    for name in ("bfloat16 0.001", "bfloat16 0.3"):
+        _, gradient = gradients_of_the_sum(*HARD[name])
+        assert gradient.dtype == jnp.bfloat16
+        assert np.isfinite(np.asarray(gradient).astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_gradients_are_finite_where_images_are_equal_or_flat(value):
+    flat, (x, _) = np.full((2, *WEAK), value, np.float32), pairs(WEAK)
+    for a, b in ((flat, flat), (x, x), (flat, x), (x, flat)):
+        for gradient in gradients_of_the_sum(a, b):
+            assert np.isfinite(gradient).all()
+            if a is b:  # the maximum
+                np.testing.assert_allclose(gradient, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("border", ["reflect", "valid"])
+def test_equal_images_have_one_everywhere_and_images_may_be_exchanged(border):
+    x, y = pairs(SHAPES[1])
+    np.testing.assert_array_equal(map_of(x, x, border=border), 1)
+    # The compiler fuses products and sums in one order only.
+    np.testing.assert_allclose(map_of(x, y, border=border), map_of(y, x, border=border), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("function", "images"),
+    # The map itself; with it its cotangent, and the gradient of x, which nobody asked for.
+    [(total, 1.1), (jax.grad(total, 1), 3.1)],
+    ids=["map", "gradient"],
+)
+def test_a_large_image_takes_little_memory_beside_itself(function, images):
+    image = jax.ShapeDtypeStruct((1, 8192, 512, 1), jnp.float32)
+    program = jax.jit(functools.partial(function, **OPTIONS)).lower(image, image).compile()
+    assert program.memory_analysis().temp_size_in_bytes <= images * image.size * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"window": 8}, "must be odd"),
+        ({"window": 0}, "must be odd"),
+        ({"window": 21}, "larger than the images of 20x25"),
+        ({"window": 21, "border": "reflect"}, "larger than the images of 20x25"),
+        ({"data_range": 0.0}, "must be above 0"),
+        ({"data_range": float("nan")}, "must be above 0"),
+        ({"kind": "box"}, '"gaussian" or "uniform"'),
+        ({"border": "same"}, '"reflect" or "valid"'),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(changes, words):
+    x, y = pairs((20, 25, 1))
+    with pytest.raises(ValueError, match=words):
+        map_of(x, y, **changes)
+
+
+def test_images_of_different_sizes_are_refused():
+    with pytest.raises(ValueError, match="one size"):
+        ssim._check((2, 20, 25, 1), (2, 20, 24, 1), **OPTIONS)

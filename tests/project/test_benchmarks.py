@@ -1,0 +1,305 @@
+"""The benchmarks' own machinery: turns, tables, what one that fails leaves, profiles, imports."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.paths import ROOT
+
+from benchmarks import all as benchmarks
+from benchmarks import record, step_profile, summary
+from benchmarks.frameworks import turns
+from benchmarks.frameworks.book import OURS, Book
+from benchmarks.frameworks.turns import Timing
+from benchmarks.subjects import SCALES
+from recon_ad.errors import UserError
+
+BENCH = ROOT / ".venv-bench" / "bin" / "python"
+# A borrowed machine with a GPU may lack all of these.
+OFTEN_ABSENT = (
+    *("grain", "tensorflow_datasets", "tensorflow", "dm_pix", "orbax", "tensorboardX", "tqdm"),
+    *("cv2", "PIL", "scipy", "matplotlib", "kornia", "torchmetrics", "pytorch_msssim"),
+    *("jax2onnx", "onnxruntime", "timm"),
+)
+# Runs a module as a machine without these packages would.
+WITHOUT = """
+import importlib.util, runpy, sys
+absent, name = set(sys.argv[1].split(",")), sys.argv[2]
+find = importlib.util.find_spec
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+importlib.util.find_spec = lambda name, *_: None if name in absent else find(name)
+sys.argv = sys.argv[2:]
+runpy.run_module(name, run_name="__main__", alter_sys=True)
+"""
+
+
+# Another network in PyTorch than ours: its hard mining is wrong.
+WRONG = """
+import sys
+from pathlib import Path
+from benchmarks import torch_decoder
+from benchmarks.frameworks import training
+from benchmarks.frameworks.book import Book
+from benchmarks.subjects import SCALES
+training.MODES = {"PyTorch eager": None}
+made = training.pair("vit_recon", SCALES["small"])
+for factor in (torch_decoder.FACTOR, 0.5):
+    torch_decoder.FACTOR = factor
+    book = Book(Path(sys.argv[1]), {}, seconds=1e9)
+    training.compared(book, "vit_recon", made)
+    print(len(book.failed))
+"""
+
+
+def run_code(code, *words, python=sys.executable, path=ROOT):
+    """Runs code in a process of its own."""
+    return subprocess.run(
+        [str(python), "-c", code, *map(str, words)],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(path)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+
+def without(packages, module, *words, **settings):
+    """Runs a module where those packages are not."""
+    return run_code(WITHOUT, ",".join(packages), module, *words, **settings)
+
+
+@pytest.fixture
+def bench_python():
+    if not BENCH.is_file():
+        pytest.skip(f"no PyTorch beside JAX: {BENCH} is made by make bench")
+    return BENCH
+
+
+class Clock:
+    """Time that passes only when somebody works; what costs whom how much."""
+
+    def __init__(self, monkeypatch, **costs):
+        self.now, self.calls, self.costs = 0.0, [], costs
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+
+    def runner(self, name):
+        def run(steps):
+            self.calls.append((name, steps))
+            self.now += steps * self.costs[name]
+
+        return run
+
+
+def test_contenders_take_turns_and_short_steps_are_made_in_bursts(monkeypatch):
+    clock = Clock(monkeypatch, fast=0.01, slow=0.5)
+    runners = {name: clock.runner(name) for name in ("fast", "slow")}
+    timings = turns.in_turns(runners, seconds=6.0, burst=0.1)
+    assert timings["fast"].median == pytest.approx(0.01)
+    assert timings["slow"].median == pytest.approx(0.5)
+    assert (timings["fast"].steps, timings["slow"].steps) == (10, 1)
+    # A turn of both takes 0.6 s; the last begins before 6 s are over.
+    assert timings["fast"].turns == timings["slow"].turns in (10, 11)
+    # Before the turns, each is called three times.
+    order = [name for name, _ in clock.calls[6:]]
+    assert order[:4] == ["slow", "fast", "fast", "slow"]
+
+
+def test_a_slow_machine_still_gets_the_fewest_turns(monkeypatch):
+    clock = Clock(monkeypatch, one=100.0)
+    assert turns.in_turns({"one": clock.runner("one")}, seconds=1.0)["one"].turns == turns.LEAST
+
+
+def timing(seconds):
+    return Timing(seconds, 0.9 * seconds, 1.2 * seconds, 7, 3)
+
+
+def test_the_book_names_the_fastest_other_what_failed_and_what_had_no_time(tmp_path):
+    book = Book(tmp_path / "out.json", {"command": "it"}, seconds=1e9)
+    times = {OURS: timing(0.1), "slow": timing(0.4), "fast": timing(0.2)}
+    book.add("training", times, precision="float32", per_step=10, apart={"fast": 1e-6})
+    with book.attempt("something"):
+        raise ValueError("no\nmore")
+    book._seconds = -1
+    assert not book.in_time("inference")
+    book.write()
+
+    content = json.loads((tmp_path / "out.json").read_text())
+    (row,) = content["rows"]
+    assert row["fastest_other"] == "fast"
+    assert row["times_as_fast"] == pytest.approx(2)
+    # Patches per second: the quartiles change places.
+    figure = row["figures"][OURS]
+    found = [figure[key] for key in ("low", "median", "high")]
+    np.testing.assert_allclose(found, [10 / 0.12, 10 / 0.1, 10 / 0.09])
+    assert content["failed"] == {"something": "ValueError: no"}
+    assert "no time left" in content["left_out"]["inference"]
+    assert content["hardware"] and content["measured"] and content["versions"]["jax"]
+    shown = book.table()
+    for told in ("| training |", "2.00", "left out: inference", "FAILED: something: ValueError"):
+        assert told in shown
+
+
+def test_versions_of_what_is_absent_are_left_out():
+    assert list(record.installed("numpy", "no-such-package")) == ["numpy"]
+
+
+def some_benchmarks(tmp_path, monkeypatch):
+    """Three modules of which the second fails and the third hangs; one needs images."""
+    folder = tmp_path / "fake"
+    folder.mkdir()
+    writes = "import pathlib, sys\npathlib.Path(sys.argv[1]).write_text('done')\n"
+    for name, text in {
+        "works": writes,
+        "breaks": "raise SystemExit(3)",
+        "hangs": "import time\ntime.sleep(600)",
+    }.items():
+        (folder / f"{name}.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{ROOT}")
+    made = {
+        "first": benchmarks.Benchmark(1, [["breaks"], ["works", f"{tmp_path}/never"]]),
+        "second": benchmarks.Benchmark(1, [["works", f"{tmp_path}/second"]]),
+        "third": benchmarks.Benchmark(0.01, [["hangs"]]),
+        "fourth": benchmarks.Benchmark(1, [["works", "{grid}/fourth"]]),
+    }
+    monkeypatch.setattr(benchmarks, "BENCHMARKS", made)
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
+
+
+def test_one_that_fails_stops_no_other_and_is_named(tmp_path, monkeypatch, capfd):
+    some_benchmarks(tmp_path, monkeypatch)
+    monkeypatch.setattr(benchmarks, "_DATA", SimpleNamespace(value=None), raising=False)
+    assert benchmarks.main([]) == 1
+    out = capfd.readouterr().out
+    assert "FAILED: first: breaks ended with exit status 3" in out
+    assert "FAILED: third: stopped after" in out
+    assert "left out: fourth needs grid in --data" in out
+    assert (tmp_path / "second").read_text() == "done"
+    assert not (tmp_path / "never").exists()
+
+
+def test_named_ones_run_alone_with_the_data_that_they_need(tmp_path, monkeypatch, capfd):
+    some_benchmarks(tmp_path, monkeypatch)
+    grid = tmp_path / "sets" / "grid"
+    (grid / "train" / "good").mkdir(parents=True)
+    monkeypatch.setattr(
+        benchmarks, "_DATA", SimpleNamespace(value=f"{tmp_path}/sets"), raising=False
+    )
+    assert benchmarks.main(["fourth"]) == 0
+    assert (grid / "fourth").read_text() == "done"
+    assert "first" not in capfd.readouterr().out
+    with pytest.raises(UserError, match="no benchmark 'fifth'"):
+        benchmarks.main(["fifth"])
+
+
+def test_every_benchmark_is_a_module_and_every_result_has_rows():
+    for benchmark in benchmarks.BENCHMARKS.values():
+        assert benchmark.minutes > 0
+        for module, *_ in benchmark.commands:
+            assert (ROOT / f"{module.replace('.', '/')}.py").is_file() or (
+                ROOT / module.replace(".", "/") / "__main__.py"
+            ).is_file()
+    results = ROOT / "results"
+    present = [name for name in summary.TABLES if (results / f"{name}.json").is_file()]
+    for name in present:
+        content = json.loads((results / f"{name}.json").read_text())
+        assert list(summary.TABLES[name](content)), name
+    assert {"cae_step", "ssim", "inference"} <= set(present)
+
+
+def test_the_table_has_ours_others_and_their_ratio(tmp_path):
+    rows = [{"variant": "synthetic", "lowered": 60.0, "plain": 8.0, "pytorch": 40.0}]
+    content = {"rows": rows, "hardware": "two cores", "measured": "2026-01-02"}
+    (tmp_path / "cae_step.json").write_text(json.dumps(content))
+    line = summary.table(tmp_path).splitlines()[-1]
+    for told in ("60.0 patches/s", "PyTorch eager 40.0", "| 1.50 |", "two cores", "2026-01-02"):
+        assert told in line
+
+
+@pytest.mark.parametrize(
+    "op_name, expected",
+    [
+        ("jit(step)/jvp(CAE)/decoder/deconv4/while/body/conv", "decoder/deconv4, forward"),
+        ("jit(step)/transpose(jvp(CAE))/CAE.encode/encoder/conv1/mul", "encoder/conv1, gradient"),
+        ("jit(step)/jvp(D)/block11/attn/qkv/dot_general", "block*/attn/qkv, forward"),
+        ("jit(step)/transpose(jvp())/mul", "loss, gradient"),
+        ("jit(step)/sqrt", "optimiser"),
+        ("", "other"),
+    ],
+)
+def test_operations_are_named_by_layer_and_direction(op_name, expected):
+    known = {"decoder", "deconv4", "encoder", "conv1", "block11", "attn", "qkv"}
+    assert step_profile.part_of(op_name, known) == expected
+
+
+def test_instructions_are_those_of_the_compiled_program():
+    def looped(x):
+        return jax.lax.fori_loop(0, 3, lambda _, y: jnp.sin(y @ x), x)
+
+    found = step_profile.instructions(jax.jit(looped).lower(jnp.ones((8, 8))).compile().as_text())
+    codes = {code for code, _ in found.values()}
+    assert "while" in codes and "parameter" in codes
+    assert any("dot_general" in op_name for _, op_name in found.values())
+
+
+def test_a_training_steps_costs_add_up_and_name_its_layers():
+    found = step_profile.costs("cae", SCALES["small"], steps=2)
+    assert sum(found["shares"].values()) == pytest.approx(1)
+    assert [cost["what"] for cost in found["largest"]] == list(found["shares"])[:3]
+    assert found["ms_of_operations_per_step"] > 0
+    told = " ".join(found["shares"])
+    for part in ("encoder/lin1, gradient", "decoder/deconv1, forward", "optimiser"):
+        assert part in told
+
+
+def test_networks_and_losses_import_without_what_a_gpu_machine_may_lack(tmp_path):
+    modules = ("config", "methods", "models.vit", "ops.ssim", "pretrained", "runtime.provenance")
+    (tmp_path / "imports.py").write_text("".join(f"import recon_ad.{name}\n" for name in modules))
+    done = without(OFTEN_ABSENT, "imports", path=f"{tmp_path}:{ROOT}")
+    assert done.returncode == 0, done.stderr
+
+
+def test_frameworks_says_what_it_needs():
+    done = without(["torch", "ml_collections"], "benchmarks.frameworks")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: not installed: ml_collections, torch;")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_frameworks_on_a_machine_with_little_more_than_jax_and_pytorch(bench_python, tmp_path):
+    output = tmp_path / "out.json"
+    words = ["--scale=small", "--minutes=60", f"--output={output}"]
+    done = without(OFTEN_ABSENT, "benchmarks.frameworks", *words, python=bench_python)
+    assert done.returncode == 0, done.stderr[-3000:]
+    content = json.loads(output.read_text())
+    assert not content["failed"]
+    measured = {row["what"]: row for row in content["rows"]}
+    for name in ("cae", "ssim_ae", "vit_recon"):
+        row = measured[f"training of `{name}`"]
+        assert set(row["figures"]) == {OURS, "PyTorch eager", "PyTorch compiled"}
+        assert set(row["apart"]) == {"PyTorch eager", "PyTorch compiled"}
+        assert f"inference of `{name}`" in measured
+    assert measured["SSIM gradient of 2x32x32x1"]["times_floor"] > 0
+    assert any(name.startswith("share of the SSIM") for name in content)
+    assert max(content["rounding in float32"].values()) < 1e-5
+    assert content["left_out"].keys() >= {
+        "SSIM by kornia", "inference by ONNX Runtime", "inference of vit_recon by PyTorch"
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_peer_that_trains_otherwise_is_refused(bench_python, tmp_path):
+    done = run_code(WRONG, tmp_path / "out.json", python=bench_python)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [line for line in done.stdout.splitlines() if line.isdigit()] == ["0", "1"]
+    (failure,) = json.loads((tmp_path / "out.json").read_text())["failed"].values()
+    assert failure.startswith("AssertionError")

@@ -1,0 +1,97 @@
+"""The worked example of a method: it learns what PCA finds, and commands take it."""
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from helpers.commands import run_command
+from helpers.paths import ROOT
+from helpers.small_runs import small_config, table
+
+from recon_ad.methods import METHODS, build_method
+
+
+@pytest.fixture
+def linear_ae(monkeypatch):
+    """The module, whose method other tests do not see."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    module = importlib.import_module("examples.linear_ae")
+    monkeypatch.setitem(METHODS, "linear_ae", module.build)
+    return module
+
+
+def test_it_is_as_short_as_the_text_says():
+    lines = (ROOT / "examples/linear_ae.py").read_text().splitlines()
+    assert len(lines) < 60
+    for name in ("README.md", "CONTRIBUTING.md"):
+        given = re.findall(r"linear_ae\.py[`)\]]*, (\d+) lines", (ROOT / name).read_text())
+        assert given and set(given) == {str(len(lines))}, name
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (["--config=configs/demo.py"], "--workdir"),  # `train` goes without saying
+        (["export", "--detector=d"], "--output"),
+    ],
+)
+def test_it_takes_any_command(given, missing):
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.linear_ae", *given],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert missing in done.stderr and "missing" in done.stderr
+
+
+def test_it_learns_what_pca_finds(linear_ae):
+    config = small_config(
+        **{"method.name": "linear_ae", "method.n_z": 3, "data.patch_size": 32,
+           "optim.learning_rate": 0.01, "optim.schedule": "cosine", "train.steps": 3000},
+    )  # fmt: skip
+    random = np.random.default_rng(0)
+    # Blocks of three patterns and a little noise.
+    patterns = np.linalg.qr(random.normal(size=(64, 3)))[0].T
+    blocks = random.normal(size=(16 * 16, 3)) @ patterns + 0.02 * random.normal(size=(256, 64))
+    images = blocks.reshape(16, 4, 4, 8, 8).swapaxes(2, 3).reshape(16, 32, 32, 1)
+    images = jax.device_put(images.astype(np.float32))
+    method = build_method(config, channels=1)
+    state = jax.jit(method.init)(jax.random.key(0), images)
+
+    @jax.jit
+    def trained(state, images):
+        def step(_, state):
+            return method.train_step(state, images, jax.random.key(0))[0]
+
+        return jax.lax.fori_loop(0, config.train.steps, step, state)
+
+    variables = method.finish({}, trained(state, images), [])
+    learnt = np.asarray(method.anomaly_map(variables, images)).mean()
+    centred = blocks - blocks.mean(axis=0)
+    spread = np.linalg.svd(centred, compute_uv=False) ** 2
+    best = spread[3:].sum() / blocks.size
+    assert best < learnt < 1.05 * best < 0.05 * spread.sum() / blocks.size
+    shown = linear_ae.LinearAE(3).apply(variables, images)
+    np.testing.assert_array_equal(shown, method.reconstruct(variables, images))
+
+
+def test_commands_take_it(linear_ae, chess_folder, tmp_path):
+    run = tmp_path / "run"
+    done = run_command(
+        "train", "--config", f"configs/folder.py:path={chess_folder},smoke",
+        "--config.method.name=linear_ae", "--config.method.n_z=8", "--workdir", run, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0 and "model.parity.json" in done.stderr, done.stderr
+    assert json.loads((run / "model.parity.json").read_text())["passed"]
+    assert json.loads((run / "metrics.json").read_text())["pixel_auroc"] is not None
+    given = ["--input", chess_folder / "test", "--output"]
+    for name, detector in (("a", "--detector=detector"), ("b", "--onnx=model.onnx")):
+        done = run_command("predict", detector, *given, tmp_path / name, cwd=run)
+        assert done.returncode == 0, done.stderr
+    a, b = (table(tmp_path / name / "predictions.csv") for name in "ab")
+    assert [row["anomalous"] for row in a] == [row["anomalous"] for row in b] != []

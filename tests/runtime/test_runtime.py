@@ -1,0 +1,96 @@
+"""Atomic files, the log across restarts, kept programs."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from recon_ad.runtime import files, provenance
+from recon_ad.runtime.writer import Writer, read_log
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"x": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(path, {"x": float("nan")})
+    assert json.loads(path.read_text()) == {"x": 1}
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_failed_rename_leaves_no_temporary_file(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        files.write_text(tmp_path / "a", "text")
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_written_files_have_ordinary_permissions(tmp_path):
+    files.write_text(tmp_path / "ours", "")
+    (tmp_path / "theirs").write_text("")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "theirs").stat().st_mode
+
+
+def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "d"
+    with files.fresh_directory(path) as scratch:
+        (scratch / "old").write_text("1")
+    with pytest.raises(RuntimeError), files.fresh_directory(path) as scratch:
+        (scratch / "half").write_text("2")
+        raise RuntimeError
+    assert [p.name for p in path.iterdir()] == ["old"]
+    with files.fresh_directory(path) as scratch:
+        (scratch / "new").write_text("3")
+    assert [p.name for p in path.iterdir()] == ["new"]
+    assert os.listdir(tmp_path) == ["d"]
+
+
+def test_a_resumed_log_holds_each_step_once(tmp_path):
+    first = Writer(tmp_path, start=0, total=9)
+    for step in (1, 2, 3):
+        first.scalars(step, {"train_loss": float(step)})
+    first.close()
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 4, "train_')  # killed in the middle of a line
+    second = Writer(tmp_path, start=2, total=9)
+    second.scalars(3, {"train_loss": 30.0})
+    second.close()
+    assert read_log(tmp_path / "log.jsonl") == [
+        {"step": 1, "train_loss": 1.0},
+        {"step": 2, "train_loss": 2.0},
+        {"step": 3, "train_loss": 30.0},
+    ]
+
+
+def test_provenance_names_versions_and_cores():
+    assert provenance.versions()["jax"] == jax.__version__
+    assert "cores" in provenance.hardware()
+
+
+# Twice, as by two commands: with the user's cache, then with a folder that is set.
+COMPILES = """
+import os, sys, jax
+from recon_ad.runtime.compilation import keep_compiled
+for given in (None, sys.argv[1]):
+    if given:
+        jax.clear_caches()
+        jax._src.compilation_cache.reset_cache()
+        jax.config.update("jax_compilation_cache_dir", given)
+    keep_compiled()
+    jax.jit(lambda x: x @ x.T + 1)(jax.numpy.eye(7))
+    print(jax.config.jax_compilation_cache_dir)
+"""
+
+
+def test_compiled_programs_are_kept_in_the_users_cache_or_a_folder_that_is_set(tmp_path):
+    env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    folders = [tmp_path / "recon_ad" / "jax", tmp_path / "own"]
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILES, str(folders[1])],
+        env=env | {"XDG_CACHE_HOME": str(tmp_path)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [str(folder) for folder in folders]
+    assert all(any(folder.iterdir()) for folder in folders)

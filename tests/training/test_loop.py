@@ -1,0 +1,230 @@
+"""The trainer: learning, resuming exactly, failures, and the messages that users get."""
+
+import json
+import logging
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+from helpers.commands import command_line
+from helpers.paths import ROOT
+from helpers.small_runs import losses, small_config, without_timings
+
+from recon_ad import diagnosis
+from recon_ad import train as trainer
+from recon_ad.data import memory_source
+from recon_ad.detector import load
+from recon_ad.errors import UserError
+from recon_ad.methods import METHODS, WITH_ENCODER
+from recon_ad.runtime.checkpoints import Checkpoints
+
+SPEC = "configs/folder.py:method=cae,smoke"  # that of `finished_run`, all of whose programs fit
+
+
+class Stopped(Exception):
+    """Stops a run, as a fault would."""
+
+
+def config_of(**fields):
+    return small_config(SPEC, **fields)
+
+
+def log_of(workdir):
+    return [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
+
+
+def ends_alike(workdir, other):
+    """Holds two runs against each other: parameters, thresholds and record, log."""
+    for name in ("detector/variables.safetensors", "log.jsonl"):
+        assert (workdir / name).read_bytes() == (other / name).read_bytes()
+    told = (json.loads((w / "detector" / "detector.json").read_text()) for w in (workdir, other))
+    assert without_timings(next(told)) == without_timings(next(told))
+
+
+def steps_kept(workdir):
+    return {int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdigit()}
+
+
+@pytest.fixture(scope="module")
+def finished(finished_run):
+    """A finished smoke run, evaluated; only read."""
+    return finished_run("cae")
+
+
+def test_a_run_writes_its_files_and_logs_each_step_and_each_heldout_loss_once(finished):
+    for name in (
+        "config.json", "data.json", "log.jsonl", "checkpoints", "detector/detector.json",
+        "detector/variables.safetensors", "metrics.json", "report.html", "scores.csv",
+    ):  # fmt: skip
+        assert (finished / name).exists(), name
+    assert list(finished.glob("events.out.tfevents.*"))
+    assert sorted(p.name for p in (finished / "samples").iterdir()) == [
+        f"step_{s:07d}.png" for s in (2, 4, 6)
+    ]
+    lines = log_of(finished)
+    assert [e["step"] for e in lines if "train_loss" in e] == [1, 2, 3, 4, 5, 6]
+    assert [e["step"] for e in lines if "heldout_loss" in e] == [2, 4, 6]
+    assert {4, 6} <= steps_kept(finished)
+    story = load(finished / "detector").record["training"]
+    assert story["explained_variance"] == 1 - lines[-1]["heldout_unexplained_variance"]
+
+
+def stop_before(step, monkeypatch):
+    """Lets a process stop after that many steps."""
+    put_batch, done = trainer.meshes.put_batch, iter(range(99))
+
+    def stopping(mesh, batch):
+        if "index" in batch and next(done) == step:
+            raise Stopped
+        return put_batch(mesh, batch)
+
+    monkeypatch.setattr(trainer.meshes, "put_batch", stopping)
+
+
+def test_a_run_stopped_at_any_checkpoint_ends_as_the_uninterrupted_one(
+    finished, tmp_path, monkeypatch
+):
+    # Stops after 5 steps, then 1 step after the checkpoint at step 4, then runs through.
+    for steps in (5, 1):
+        with monkeypatch.context() as patched, pytest.raises(Stopped):
+            stop_before(steps, patched)
+            trainer.train(config_of(), tmp_path)
+    (book,) = (tmp_path / "checkpoints/4/book").glob("metadata")
+    kept = json.loads(book.read_text())
+    assert kept["train_seconds"] > 0
+    book.write_text(json.dumps(kept | {"train_seconds": 1000.0}))
+    story = trainer.train(config_of(), tmp_path).record["training"]
+    assert story["train_seconds"] > 1000
+    ends_alike(tmp_path, finished)
+
+
+def test_the_seed_decides(finished, tmp_path, monkeypatch):
+    stop_before(2, monkeypatch)
+    with pytest.raises(Stopped):
+        trainer.train(config_of(seed=1), tmp_path)
+    assert len(losses(tmp_path)) == 2
+    assert (losses(tmp_path) != losses(finished)[:2]).all()
+
+
+def test_a_complete_run_is_not_trained_again_and_another_config_is_refused(
+    finished, caplog, monkeypatch
+):
+    monkeypatch.setattr(trainer, "fit_state", None)
+    with caplog.at_level(logging.INFO, "recon_ad"):
+        trainer.train(config_of(), finished)
+    assert "complete" in caplog.text
+    with pytest.raises(UserError, match=r"optim\.learning_rate: 0\.0005 → 0\.002"):
+        trainer.train(config_of(**{"optim.learning_rate": 0.002}), finished)
+
+
+def test_images_without_any_variance_are_trained_on_and_other_ones_refused(tmp_path, monkeypatch):
+    images = list(np.full((4, 128, 96), 7, np.uint8))
+    config = config_of(**{"train.steps": 2})
+    detector = trainer.train(config, tmp_path, source=memory_source(images))
+    assert detector.record["training"]["explained_variance"] is None
+    json.loads((tmp_path / "detector" / "detector.json").read_text())
+    monkeypatch.setattr(trainer, "fit_state", None)
+    trainer.train(config, tmp_path, source=memory_source(images))
+    with pytest.raises(UserError, match="another data"):
+        trainer.train(config, tmp_path, source=memory_source([*images[:3], images[3] // 2]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"data.patch_size": 40}, "patch_size"),
+        ({"train.batch_size": 0}, "batch_size"),
+        ({"method.variant": "x"}, "variant"),
+        ({"method.n_z": 0}, "n_z"),
+        ({"data.resize": (64, 64)}, r"config\.data\.resize"),  # of one image, which is to be cut
+    ],
+)
+def test_a_mistake_that_was_put_right_is_no_other_config(tmp_path, fields, says):
+    one = memory_source([np.zeros((256, 256), np.uint8)])
+    with pytest.raises(UserError, match=says):
+        trainer.train(config_of(**fields), tmp_path / "w", source=one)
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_nan_stops_the_run_and_names_the_step(tmp_path):
+    config = config_of(**{"optim.learning_rate": 1e38})
+    with pytest.raises(FloatingPointError, match=r"loss is (nan|inf) at step \d+"):
+        trainer.train(config, tmp_path)
+
+
+def test_the_best_checkpoint_is_kept_and_used_when_asked_for(tmp_path, monkeypatch):
+    save, states = Checkpoints.save, {}
+
+    def ranked(self, step, state, book, *, loss):
+        states[step] = jax.device_get(state.params)
+        save(self, step, state, book, loss=0.1 if step == 2 else 0.2)
+
+    monkeypatch.setattr(Checkpoints, "save", ranked)
+    config = config_of(**{"train.select": "best", "train.steps": 8})
+    detector = trainer.train(config, tmp_path)
+    assert detector.record["training"]["selected_step"] == 2
+    jax.tree.map(np.testing.assert_array_equal, detector.variables["params"], states[2])
+    assert steps_kept(tmp_path) == {2, 6, 8}
+
+
+def test_a_model_that_learned_only_the_mean_is_told_so(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(diagnosis, "ENOUGH", 64)  # of these small patches
+    rng = np.random.default_rng(0)
+    noise = memory_source(list(rng.integers(0, 256, (12, 32, 32), np.uint8)))
+    config = config_of(**{"train.steps": 16, "train.eval_every": 4})
+    detector = trainer.train(config, tmp_path, source=noise)
+    assert detector.record["training"]["explained_variance"] < 0.05
+    assert "learned only the mean" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_of_each_method_killed_behind_a_checkpoint_ends_as_the_uninterrupted_one(
+    method, small_encoder, tmp_path
+):
+    fields = small_encoder if method in WITH_ENCODER else {}
+    config = small_config(f"configs/folder.py:method={method},smoke", **fields)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    trainer.train(config, whole)
+    shutil.copytree(whole, killed)
+    shutil.rmtree(killed / "detector")
+    shutil.rmtree(killed / "checkpoints" / "6")
+    (killed / "samples" / "step_0000006.png").unlink(missing_ok=True)
+    watched = []
+    trainer.train(config, killed, watch=lambda step, *_: watched.append(step))
+    assert watched == [6]  # it went on at step 4
+    ends_alike(killed, whole)
+    figure = "train_feature_norm" if method == "knn" else "train_loss"
+    assert len(losses(killed, figure)) == 6
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_ends_as_the_uninterrupted_one(tmp_path):
+    whole, killed, times = tmp_path / "whole", tmp_path / "killed", []
+    config = config_of(**{"train.steps": 60})
+    trainer.train(config, whole, watch=lambda *_: times.append(time.monotonic()))
+    seconds = times[-1] - times[0]  # from the first checkpoint to the last one
+    flags = ["--config", SPEC, "--config.train.steps=60", "--stop_after=train"]
+    kills, newest, rng = 0, 0, random.Random(0)
+    while kills < 4 and not (killed / "detector").exists():
+        process = subprocess.Popen(
+            command_line("train", *flags, "--workdir", killed),
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL,
+        )
+        before = newest
+        while process.poll() is None and newest <= before:
+            time.sleep(0.02)
+            newest = max(steps_kept(killed), default=0)
+        time.sleep(rng.uniform(0, seconds / 8))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills >= 2
+    trainer.train(config, killed)
+    ends_alike(killed, whole)
+    assert [e["step"] for e in log_of(killed) if "train_loss" in e] == list(range(1, 61))
