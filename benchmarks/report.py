@@ -36,7 +36,7 @@ SHOWN = ("python", "jax", "numpy")
 
 
 class Section(NamedTuple):
-    """What is written of a file.
+    """A section of the page, for one file.
 
     Attributes:
       title: of the section, what was measured.

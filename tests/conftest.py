@@ -16,26 +16,26 @@ if metadata.version("jaxlib").startswith("0.10."):
     # It takes two thirds of the time so. Later versions have no other emitters, and do not start
     # with a flag that they do not know.
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recon_ad" / "jax"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 # Whatever the shell has set: tests/devices/test_eight_devices.py asks for eight.
 os.environ["JAX_NUM_CPU_DEVICES"] = os.environ.get("RECON_AD_TEST_DEVICES", "1")
 # Threads that wait for each other cost more than they save on small matrices, the more so where
 # several processes share the cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
-from absl import flags  # noqa: E402
-from helpers.finished import listing, made_once, train_and_evaluate  # noqa: E402
-from helpers.paths import SHARED  # noqa: E402
+import jax
+import pytest
+from absl import flags
+from helpers.finished import listing, made_once, train_and_evaluate
+from helpers.paths import SHARED
 
-from recon_ad.data import synthetic_source  # noqa: E402
-from recon_ad.data.synthetic import write_folder  # noqa: E402
+from recon_ad.data import synthetic_source
+from recon_ad.data.synthetic import write_folder
+from recon_ad.runtime.compilation import keep_compiled
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+keep_compiled()
+# For processes that are no command of the project.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
 # Grain reads absl flags, which under pytest nobody parses.
 flags.FLAGS.mark_as_parsed()
 

@@ -76,7 +76,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def detector(workdir):
-    """What a run in that folder has trained."""
+    """A detector that one training of the module makes, in a run's folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finding, "CANDIDATES", 3)
         return train.train(config(), workdir, source=source())

@@ -28,7 +28,7 @@ from recon_ad.pretrained import presets
 
 @pytest.fixture(scope="module", autouse=True)
 def _encoder_of_one_block():
-    """What is tested here does not depend on its depth; compiling it does."""
+    """Cuts the encoder to one block: compiling depends on its depth, these tests do not."""
     name = settings("encoder").encoder.name
     whole = presets.PRESETS[name]
     short = whole._replace(spec=whole.spec._replace(depth=1))

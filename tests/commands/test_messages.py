@@ -1,4 +1,4 @@
-"""What all commands have in common: flags that are missing, --help, a process of their own."""
+"""Tests of what all commands share: flags that are missing, --help, a process of their own."""
 
 import sys
 from types import SimpleNamespace

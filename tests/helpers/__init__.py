@@ -1,1 +1,1 @@
-"""What several tests share: small configs, generated data, commands, independent references."""
+"""Helpers of several tests: small configs, generated data, commands, references."""

@@ -1,4 +1,4 @@
-"""What is asked of sources of every kind."""
+"""Checks that sources of every kind have to pass."""
 
 import pickle
 from collections.abc import Sequence
