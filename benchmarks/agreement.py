@@ -21,7 +21,8 @@ from benchmarks import record
 from recon_ad import cli, deployed
 from recon_ad.detector import load
 from recon_ad.export import export, folder_images
-from recon_ad.inference import Inference, count_regions
+from recon_ad.inference import Inference
+from recon_ad.ops.masks import count_regions
 from recon_ad.predict import decoded, inputs
 from recon_ad.runtime import files
 

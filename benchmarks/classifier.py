@@ -25,10 +25,10 @@ from absl import flags
 from benchmarks import record
 from benchmarks.harmless import KINDS, harmless
 from recon_ad import cli
+from recon_ad.classifier.training import balanced_accuracy
 from recon_ad.config import load_config
 from recon_ad.data import Record, folder_source
 from recon_ad.detector import Detector, load
-from recon_ad.inspection.classifier_training import balanced_accuracy
 from recon_ad.metrics.ranking import auroc, levels
 from recon_ad.runtime.compilation import keep_compiled
 from recon_ad.tables.labels import SPLITS, compared, look

@@ -30,7 +30,7 @@ from benchmarks import record
 from recon_ad import cli
 from recon_ad.data.listing import images_below
 from recon_ad.errors import UserError
-from recon_ad.inspection.store import Store
+from recon_ad.line.store import Store
 from recon_ad.runtime import files
 
 COUNT, KILLS = 2_000, 10

@@ -23,12 +23,12 @@ from absl import flags
 
 from benchmarks import record
 from recon_ad import cli
+from recon_ad.alignment.coarse_search import Search
+from recon_ad.alignment.geometry import corners, similarity
+from recon_ad.alignment.registration import Registration, make_template, register
 from recon_ad.data.arrays import resize, to_unit
 from recon_ad.data.decode import decode_image
 from recon_ad.data.listing import images_in
-from recon_ad.inspection.coarse import Search
-from recon_ad.inspection.geometry import corners, similarity
-from recon_ad.inspection.registration import Registration, make_template, register
 from recon_ad.tables.moved import ANGLE, SCALE, SHIFT, moved, random_pose
 
 SEARCH = Search(angle=ANGLE, scale=SCALE, overlap=0.5, confidence=0.85)

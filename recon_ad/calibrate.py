@@ -15,6 +15,7 @@ from absl import flags
 from jaxtyping import Float
 
 from recon_ad import cli
+from recon_ad.alignment.build_part import aligned_source
 from recon_ad.data import Record, folder_source
 from recon_ad.data.arrays import given_range
 from recon_ad.data.source import KNOWN, digest, roi_of
@@ -22,7 +23,6 @@ from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
 from recon_ad.export import tell_outdated
 from recon_ad.inference import Thresholds
-from recon_ad.inspection.finding import aligned_source
 from recon_ad.metrics import empty_histogram, image_histogram, merge, upper_quantile
 from recon_ad.runtime.compilation import keep_compiled
 from recon_ad.runtime.progress import told

@@ -22,15 +22,9 @@ from jaxtyping import Bool, Float
 from ml_collections import ConfigDict, config_flags
 
 from recon_ad import cli
-from recon_ad.config import CLASSIFIER_RULES, check_config, check_file
-from recon_ad.data.source import digest
-from recon_ad.data.truth import Regions
-from recon_ad.detector import Detector, load
-from recon_ad.errors import UserError
-from recon_ad.export import tell_outdated
-from recon_ad.inference import padded_map
-from recon_ad.inspection import classifier_training as training
-from recon_ad.inspection.classifier import (
+from recon_ad.alignment.part import NotRegistered
+from recon_ad.classifier import training
+from recon_ad.classifier.classifier import (
     DEFECT,
     ENCODER,
     FILE,
@@ -43,7 +37,13 @@ from recon_ad.inspection.classifier import (
     extract,
     save,
 )
-from recon_ad.inspection.part import NotRegistered
+from recon_ad.config import CLASSIFIER_RULES, check_config, check_file
+from recon_ad.data.source import digest
+from recon_ad.data.truth import Regions
+from recon_ad.detector import Detector, load
+from recon_ad.errors import UserError
+from recon_ad.export import tell_outdated
+from recon_ad.inference import padded_map
 from recon_ad.metrics.ranking import auroc, levels
 from recon_ad.predict import decoded
 from recon_ad.runtime import files, provenance

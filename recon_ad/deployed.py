@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from recon_ad.alignment.part import Part, unpacked
 from recon_ad.data.arrays import to_unit
 from recon_ad.errors import UserError
 from recon_ad.inference import Inference, Plan, Prediction, Thresholds
-from recon_ad.inspection.part import Part, unpacked
 from recon_ad.ops.tiles import Geometry
 from recon_ad.runtime.files import sha256
 

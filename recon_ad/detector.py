@@ -28,12 +28,12 @@ from flax.errors import FlaxError
 from jaxtyping import Array, Bool, Float, Shaped
 from ml_collections import ConfigDict
 
+from recon_ad.alignment import part as parts
+from recon_ad.classifier import classifier as classifiers
+from recon_ad.classifier.classifier import Classifier, Network
 from recon_ad.config import check_config, flatten
 from recon_ad.errors import UserError
 from recon_ad.inference import UNCALIBRATED, Inference, Plan, Thresholds
-from recon_ad.inspection import classifier as classifiers
-from recon_ad.inspection import part as parts
-from recon_ad.inspection.classifier import Classifier, Network
 from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, Variables
 from recon_ad.ops.scores import SCORES

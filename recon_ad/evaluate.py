@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from recon_ad import cli
 from recon_ad.baselines import NoModel, mean_figures
+from recon_ad.classifier.classifier import without_labelled
 from recon_ad.data import Source
 from recon_ad.data.build import build_source
 from recon_ad.data.several import EVERY
@@ -25,24 +26,13 @@ from recon_ad.data.source import by_category
 from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
 from recon_ad.export import export_run
-from recon_ad.inspection.classifier import without_labelled
 from recon_ad.judging import Clock, judge
-from recon_ad.metrics import (
-    levels,
-    merge,
-    pro_curve,
-    roc_curve,
-)
+from recon_ad.metrics import levels, merge, pro_curve, roc_curve
 from recon_ad.metrics.ranking import UndefinedMetric
 from recon_ad.metrics.summary import Judged, Pooled, pool, summarize
 from recon_ad.panels import choose_panels, slider_scale
 from recon_ad.protocol import protocol
-from recon_ad.report import (
-    Report,
-    Scale,
-    Score,
-    write_report,
-)
+from recon_ad.report import Report, Scale, Score, write_report
 from recon_ad.runtime import files, stopping
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime.compilation import keep_compiled

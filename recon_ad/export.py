@@ -20,12 +20,12 @@ from absl import flags
 from jaxtyping import Shaped
 
 from recon_ad import cli
+from recon_ad.alignment.part import NotRegistered, Part
 from recon_ad.data import Record, Source
 from recon_ad.data.build import build_source
 from recon_ad.data.source import roi_of, spread
 from recon_ad.detector import Detector, load
 from recon_ad.errors import UserError
-from recon_ad.inspection.part import NotRegistered, Part
 from recon_ad.predict import decoded, inputs
 from recon_ad.runtime import files, provenance
 from recon_ad.runtime.compilation import keep_compiled

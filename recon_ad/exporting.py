@@ -29,11 +29,11 @@ from jax2onnx import to_onnx
 from jaxtyping import Array, Float, Shaped
 from onnx_ir.passes import common as passes
 
+from recon_ad.classifier.classifier import Network, judge
 from recon_ad.deployed import FORMAT, OUTPUTS, PREFIX, PROBABILITY
 from recon_ad.detector import Detector, core, tail
 from recon_ad.errors import UserError
 from recon_ad.inference import Thresholds
-from recon_ad.inspection.classifier import Network, judge
 from recon_ad.ops.conv import portable
 from recon_ad.runtime import provenance
 from recon_ad.runtime.files import sha256

@@ -16,18 +16,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
-from scipy import ndimage
 
+from recon_ad.alignment.part import Part, Placement
+from recon_ad.alignment.registration import Registration
 from recon_ad.data.arrays import as_image, given_range, resize
 from recon_ad.errors import UserError
-from recon_ad.inspection.part import Part, Placement
-from recon_ad.inspection.registration import Registration
 from recon_ad.ops import tiles
+from recon_ad.ops.masks import clean_mask
 
 # Maps are padded to multiples of this before the tail, so that images of many sizes share few
 # compiled programs; the normalised smoothing makes the padding invisible.
 MAP_MULTIPLE = 64
-EIGHT_CONNECTED = np.ones((3, 3), bool)
 
 
 class Thresholds(NamedTuple):
@@ -89,39 +88,6 @@ class Plan(NamedTuple):
     border: int
     border_weight: float
     input_range: tuple[float, float]
-
-
-def clean_mask(
-    mask: Bool[np.ndarray, "h w"], *, opening: int, min_area: int
-) -> Bool[np.ndarray, "h w"]:
-    """The mask opened, then without its small regions.
-
-    Args:
-      mask: pixels above the threshold.
-      opening: radius in px of the disk that has to fit where something is kept; 0: none.
-      min_area: in px; 8-connected regions that are smaller are dropped.
-    """
-    if opening and mask.any():
-        # A defect at the border goes on beyond it, or opening would round off its corners.
-        around = np.pad(mask, opening, mode="edge")
-        y, x = np.ogrid[-opening : opening + 1, -opening : opening + 1]
-        opened = ndimage.binary_opening(around, structure=y**2 + x**2 <= opening**2)
-        mask = opened[opening:-opening, opening:-opening]
-    if min_area <= 1 or not mask.any():
-        return mask
-    labels, _ = ndimage.label(mask, structure=EIGHT_CONNECTED)
-    large = np.bincount(labels.ravel()) >= min_area
-    large[0] = False
-    return large[labels]
-
-
-def count_regions(mask: Bool[np.ndarray, "h w"]) -> int:
-    """Number of 8-connected regions."""
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    if not rows.size:
-        return 0
-    inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return int(ndimage.label(inner, structure=EIGHT_CONNECTED)[1])
 
 
 def map_bucket(size: tuple[int, int]) -> tuple[int, int]:

@@ -3,7 +3,7 @@
     python -m recon_ad.inspect --detector D/detector --watch FOLDER --output O
     python -m recon_ad.inspect --onnx M.onnx [--runtime openvino] --watch … --output …
 
-writes a row for each image to O/line.sqlite (`recon_ad.inspection.store`), once, however often it
+writes a row for each image to O/line.sqlite (`recon_ad.line.store`), once, however often it
 is stopped, killed and started again, and the overlay of each image to O/good or O/reject before its
 row. An image that cannot be judged has a row with its error; when its file changes within minutes,
 as one that was half written does, it is judged again and has that row.
@@ -37,8 +37,8 @@ from recon_ad.data.arrays import to_unit
 from recon_ad.data.truth import Regions
 from recon_ad.errors import UserError
 from recon_ad.inference import Inference
-from recon_ad.inspection.arrivals import Arrival, Arrivals
-from recon_ad.inspection.store import BROKEN, Store
+from recon_ad.line.arrivals import Arrival, Arrivals
+from recon_ad.line.store import BROKEN, Store
 from recon_ad.loading import detector_flags
 from recon_ad.predict import judge
 from recon_ad.runtime import files

@@ -15,7 +15,7 @@ before row 8001 stay as they were and are not told again, and from row 8501 on t
 counts.
 
 Each of the charts gives a false alarm once in `--run_length` images on average, if images do not
-depend on each other; see `recon_ad.inspection.limits`.
+depend on each other; see `recon_ad.line.chart_limits`.
 """
 
 import http.client
@@ -33,9 +33,9 @@ from absl import flags
 
 from recon_ad import cli
 from recon_ad.errors import UserError
-from recon_ad.inspection.dashboard import page, stamp
-from recon_ad.inspection.monitoring import Alarm, Monitor, Period, parse_period
-from recon_ad.inspection.store import Store
+from recon_ad.line.alarms import Alarm, Monitor, Period, parse_period
+from recon_ad.line.dashboard import page, stamp
+from recon_ad.line.store import Store
 from recon_ad.runtime import files
 from recon_ad.runtime.stopping import Stop, on_signals
 from recon_ad.runtime.waiting import Patience, alone

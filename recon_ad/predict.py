@@ -22,15 +22,16 @@ from absl import flags
 from jaxtyping import Shaped
 
 from recon_ad import cli
+from recon_ad.alignment.part import NotRegistered
 from recon_ad.data.arrays import given_range, to_unit
 from recon_ad.data.decode import SUFFIXES, decode_image
 from recon_ad.data.listing import files_below
 from recon_ad.data.truth import Regions
 from recon_ad.errors import UserError
-from recon_ad.inference import Inference, count_regions
-from recon_ad.inspection.part import NotRegistered
-from recon_ad.inspection.store import BROKEN, GOOD, NOT_REGISTERED, REJECT
+from recon_ad.inference import Inference
+from recon_ad.line.store import BROKEN, GOOD, NOT_REGISTERED, REJECT
 from recon_ad.loading import detector_flags
+from recon_ad.ops.masks import count_regions
 from recon_ad.report.pictures import encode, outlined, rgb
 from recon_ad.runtime import files
 from recon_ad.runtime.progress import told
@@ -79,7 +80,7 @@ class Judged(NamedTuple):
       row: its fields, `error` alone where it could not be judged.
       image: decoded; None where that failed.
       overlay: a PNG of the image with the mask's outlines; b"" where there is none.
-      outcome: see `recon_ad.inspection.store`.
+      outcome: see `recon_ad.line.store`.
       confidence: of the registration; None without one.
       cause: why it is broken; None else.
     """

@@ -23,6 +23,7 @@ from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict, config_flags
 
 from recon_ad import cli, evaluate
+from recon_ad.alignment.build_part import ALIGNED, aligned_source, find_part, found_in, identity
 from recon_ad.calibrate import calibrate
 from recon_ad.config import check_config, check_file
 from recon_ad.data import Source, split_holdout
@@ -33,7 +34,6 @@ from recon_ad.data.source import fingerprint, known_again
 from recon_ad.detector import Detector, load
 from recon_ad.diagnosis import explained
 from recon_ad.errors import UserError
-from recon_ad.inspection.finding import ALIGNED, aligned_source, find_part, found_in, identity
 from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, TrainState, Variables
 from recon_ad.prepared import prepare_all

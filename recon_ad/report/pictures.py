@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 from scipy import ndimage
 
-from recon_ad.inference import count_regions
+from recon_ad.ops.masks import count_regions
 from recon_ad.report.content import Marks, Panel, Scale, SmallPanel
 
 HEAT = "inferno"  # perceptually uniform, and monotonous in brightness when printed in grey

@@ -12,15 +12,15 @@ import numpy as np
 from jaxtyping import Bool, Float
 from ml_collections import ConfigDict
 
+from recon_ad.alignment.part import NotRegistered
+from recon_ad.classifier import training
+from recon_ad.classifier.classifier import extract
 from recon_ad.classify import untrained
 from recon_ad.config import load_config
 from recon_ad.data import Record, Source
 from recon_ad.data.source import roi_of
 from recon_ad.detector import Detector
 from recon_ad.inference import padded_map
-from recon_ad.inspection import classifier_training as training
-from recon_ad.inspection.classifier import extract
-from recon_ad.inspection.part import NotRegistered
 from recon_ad.metrics.ranking import auroc, levels
 from recon_ad.tables.base import Run
 

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 from PIL import Image
 
+from recon_ad.alignment.geometry import Matrix, similarity
 from recon_ad.data import folder_source
-from recon_ad.inspection.geometry import Matrix, similarity
 from recon_ad.judging import truth_of
 
 ANGLE, SCALE, SHIFT = 15.0, 0.1, 40.0  # degrees, share, px: the most either way

@@ -11,16 +11,17 @@ from scipy import ndimage
 
 import recon_ad
 from recon_ad import evaluate, export, panels, predict, train
+from recon_ad.alignment import background
+from recon_ad.alignment import build_part as finding
+from recon_ad.alignment.coarse_search import Search
+from recon_ad.alignment.part import FILE, NotRegistered, Part, unpacked
+from recon_ad.alignment.registration import make_template
 from recon_ad.data import Record, Source, folder_source
 from recon_ad.data.decode import decode_image, decode_mask
 from recon_ad.data.source import digest
 from recon_ad.errors import UserError
 from recon_ad.inference import Thresholds
-from recon_ad.inspection import background, finding
-from recon_ad.inspection.coarse import Search
-from recon_ad.inspection.part import FILE, NotRegistered, Part, unpacked
-from recon_ad.inspection.registration import make_template
-from recon_ad.inspection.store import Key, Store
+from recon_ad.line.store import Key, Store
 from recon_ad.report import Scale
 from recon_ad.tables import moved as moved_set
 

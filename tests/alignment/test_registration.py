@@ -7,11 +7,12 @@ from helpers.parts import moved, moved_mask
 from PIL import Image
 from scipy import ndimage
 
+from recon_ad.alignment import coarse_search as coarse
+from recon_ad.alignment import geometry
+from recon_ad.alignment.coarse_search import Search
+from recon_ad.alignment.geometry import align, corners
+from recon_ad.alignment.registration import make_template, register
 from recon_ad.errors import UserError
-from recon_ad.inspection import coarse, geometry
-from recon_ad.inspection.coarse import Search
-from recon_ad.inspection.geometry import align, corners
-from recon_ad.inspection.registration import make_template, register
 
 SEARCH = Search(angle=15, scale=0.1, overlap=0.5, confidence=0.9)
 SHAPE = (72, 120)

@@ -17,12 +17,12 @@ from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
 from recon_ad import classify, deployed, evaluate, export, exporting
+from recon_ad.classifier import training
+from recon_ad.classifier.classifier import FILE, Classifier, without_labelled
 from recon_ad.data import folder_source
 from recon_ad.detector import load
 from recon_ad.errors import UserError
 from recon_ad.inference import Thresholds
-from recon_ad.inspection import classifier_training as training
-from recon_ad.inspection.classifier import FILE, Classifier, without_labelled
 from recon_ad.pretrained import presets
 
 

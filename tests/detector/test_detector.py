@@ -11,7 +11,8 @@ from scipy import ndimage
 
 from recon_ad.detector import load
 from recon_ad.errors import UserError
-from recon_ad.inference import UNCALIBRATED, Thresholds, clean_mask, count_regions
+from recon_ad.inference import UNCALIBRATED, Thresholds
+from recon_ad.ops.masks import clean_mask, count_regions
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import pytest
 from helpers.detectors import make_detector, plain_detector
 
 from recon_ad import evaluate, judging
+from recon_ad.alignment.part import NotRegistered
 from recon_ad.data import GOOD, Record, Source
-from recon_ad.inspection.part import NotRegistered
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime import stopping
 

@@ -5,8 +5,8 @@ import numpy as np
 
 from helpers.detectors import SIDE
 from recon_ad import classify
+from recon_ad.classifier.classifier import Labelled, extract
 from recon_ad.config import load_config
-from recon_ad.inspection.classifier import Labelled, extract
 
 
 def settings(features="hu", **fields):

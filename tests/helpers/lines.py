@@ -1,6 +1,6 @@
 """Reading what a line has written."""
 
-from recon_ad.inspection.store import Store
+from recon_ad.line.store import Store
 
 
 def rows_of(output):

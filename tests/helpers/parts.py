@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from recon_ad.inspection.geometry import similarity
+from recon_ad.alignment.geometry import similarity
 
 SHAPE = (96, 144)
 

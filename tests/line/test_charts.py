@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from recon_ad.errors import UserError
-from recon_ad.inspection import limits
-from recon_ad.inspection.charts import LIMITS, Chart, State, advance, make_chart, standardised, step
+from recon_ad.line import chart_limits as limits
+from recon_ad.line.charts import LIMITS, Chart, State, advance, make_chart, standardised, step
 
 KINDS = ("ewma", "cusum")
 

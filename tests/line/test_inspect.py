@@ -19,8 +19,8 @@ from recon_ad import inspect
 from recon_ad.data import decode
 from recon_ad.errors import UserError
 from recon_ad.inference import Inference, Prediction, Thresholds
-from recon_ad.inspection.arrivals import Arrivals
-from recon_ad.inspection.store import Key, Store
+from recon_ad.line.arrivals import Arrivals
+from recon_ad.line.store import Key, Store
 from recon_ad.runtime import waiting
 from recon_ad.runtime.stopping import Stop
 
@@ -251,7 +251,7 @@ def test_a_line_needs_no_jax():
         "import sys; sys.path.insert(0, '.'); "
         "sys.modules.update(dict.fromkeys(('jax', 'flax', 'orbax', 'grain', 'ml_collections', "
         "'optax', 'tensorflow_datasets'))); "
-        "import recon_ad.inspect, recon_ad.monitor, recon_ad.inspection.registration"
+        "import recon_ad.inspect, recon_ad.monitor, recon_ad.alignment.registration"
     )
     subprocess.run([sys.executable, "-c", block], check=True)
 

@@ -11,9 +11,9 @@ import pytest
 
 from recon_ad import monitor
 from recon_ad.errors import UserError
-from recon_ad.inspection.dashboard import curve, page
-from recon_ad.inspection.monitoring import Alarm, Monitor, parse_period
-from recon_ad.inspection.store import Key, Store
+from recon_ad.line.alarms import Alarm, Monitor, parse_period
+from recon_ad.line.dashboard import curve, page
+from recon_ad.line.store import Key, Store
 from recon_ad.runtime.stopping import Stop
 
 

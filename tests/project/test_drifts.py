@@ -3,7 +3,7 @@
 import numpy as np
 
 from benchmarks import drifts
-from recon_ad.inspection.charts import make_chart
+from recon_ad.line.charts import make_chart
 
 
 def judgements(random, *, count=300, brightness=0.5, score=0.1, rejected=0.0):

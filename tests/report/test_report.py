@@ -19,15 +19,7 @@ from helpers.report_pages import (
     shown,
 )
 
-from recon_ad.report import (
-    Report,
-    Score,
-    markup,
-    pictures,
-    render_report,
-    wording,
-    write_report,
-)
+from recon_ad.report import Report, Score, markup, pictures, render_report, wording, write_report
 
 
 @pytest.fixture(scope="module")

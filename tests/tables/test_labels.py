@@ -6,8 +6,8 @@ from helpers.classifiers import settings
 from helpers.detectors import make_detector
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from recon_ad.classifier import training
 from recon_ad.data import Record, Source
-from recon_ad.inspection import classifier_training as training
 from recon_ad.tables import labels
 
 CONFIGS = {"hu": settings()}

@@ -15,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+from recon_ad.alignment.coarse_search import Search
+from recon_ad.alignment.geometry import Template, align, size_text, unalign
+from recon_ad.alignment.registration import Registration, register
 from recon_ad.data.source import Record, roi_of
 from recon_ad.errors import UserError
-from recon_ad.inspection.coarse import Search
-from recon_ad.inspection.geometry import Template, align, size_text, unalign
-from recon_ad.inspection.registration import Registration, register
 from recon_ad.runtime.progress import told
 from recon_ad.runtime.tensors import from_bytes, to_bytes
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recon_ad.inspection.monitoring import Alarm, Monitor
+from recon_ad.line.alarms import Alarm, Monitor
 from recon_ad.report.markup import paragraph, section, table, text
 
 REFRESH = 5  # s

@@ -3,7 +3,7 @@
 A similarity maps points of the template to points of the image: rotation, scale and shift. It is
 found in two steps, with NumPy, SciPy and OpenCV only:
 
-- coarse: the best poses of a grid (`recon_ad.inspection.coarse`);
+- coarse: the best poses of a grid (`recon_ad.alignment.coarse_search`);
 - fine: from the best of these poses by Gauss and Newton at growing resolutions, for the four
   numbers of the similarity together with gain and offset of the light (Evangelidis and Psarakis
   2008 maximise the same correlation), with weights that defects have no say in (Tukey's biweight).
@@ -11,7 +11,7 @@ found in two steps, with NumPy, SciPy and OpenCV only:
 The confidence is the normalised correlation of the template and the aligned image. A part below the
 least confidence, or seen by too small a share, is not registered: its images must not be scored.
 
-Images, masks and matrices are as in `recon_ad.inspection.geometry`.
+Images, masks and matrices are as in `recon_ad.alignment.geometry`.
 """
 
 from typing import NamedTuple
@@ -20,10 +20,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from recon_ad.data.arrays import to_unit
-from recon_ad.errors import UserError
-from recon_ad.inspection.coarse import Search, candidates
-from recon_ad.inspection.geometry import (
+from recon_ad.alignment.coarse_search import Search, candidates
+from recon_ad.alignment.geometry import (
     Gray,
     Mask,
     Matrix,
@@ -40,6 +38,8 @@ from recon_ad.inspection.geometry import (
     warp,
     within,
 )
+from recon_ad.data.arrays import to_unit
+from recon_ad.errors import UserError
 
 FINE = (256, 640)  # px, the template's longer side in the second step's rounds
 ROUNDS = 20  # of Gauss and Newton at most, at each resolution

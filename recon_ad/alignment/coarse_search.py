@@ -3,7 +3,7 @@
 The template, turned and scaled, is correlated with the image at all shifts at once, at `SIDE` px.
 The correlation is normalised, and of pixels that count in both only (Padfield 2012, "Masked object
 registration in the Fourier domain", eqs. 8 to 11), so that neither light nor what lies outside the
-picture draws the estimate. Images, masks and matrices are as in `recon_ad.inspection.geometry`.
+picture draws the estimate. Images, masks and matrices are as in `recon_ad.alignment.geometry`.
 """
 
 import itertools
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Complex, Float
 from scipy import fft
 
-from recon_ad.inspection.geometry import (
+from recon_ad.alignment.geometry import (
     Gray,
     Mask,
     Matrix,

@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from recon_ad.errors import UserError
-from recon_ad.inspection.charts import FEWEST, Chart, State, make_chart, step
-from recon_ad.inspection.store import BROKEN, NOT_REGISTERED
+from recon_ad.line.charts import FEWEST, Chart, State, make_chart, step
+from recon_ad.line.store import BROKEN, NOT_REGISTERED
 
 KEPT = 500  # latest values of each statistic, for the dashboard
 Row = Mapping[str, Any]

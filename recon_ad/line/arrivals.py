@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recon_ad.data.decode import SUFFIXES
-from recon_ad.inspection.store import Key
+from recon_ad.line.store import Key
 
 SELDOM = 9  # times what a look at known names took, until the next
 

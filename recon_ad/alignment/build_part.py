@@ -10,15 +10,15 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 from ml_collections import ConfigDict
 
+from recon_ad.alignment.background import grown, part_of
+from recon_ad.alignment.coarse_search import Search
+from recon_ad.alignment.geometry import TooLittle, size_text
+from recon_ad.alignment.part import Part
+from recon_ad.alignment.registration import gray_of, make_template, register
 from recon_ad.data.arrays import given_range
 from recon_ad.data.decode import decode_image, decode_mask
 from recon_ad.data.source import Record, Source, roi_of, spread
 from recon_ad.errors import UserError
-from recon_ad.inspection.background import grown, part_of
-from recon_ad.inspection.coarse import Search
-from recon_ad.inspection.geometry import TooLittle, size_text
-from recon_ad.inspection.part import Part
-from recon_ad.inspection.registration import gray_of, make_template, register
 from recon_ad.runtime.files import sha256
 
 AUTO = "auto"

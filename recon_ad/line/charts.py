@@ -12,7 +12,7 @@ reference period (Buzzega et al., section 4: anomaly detection on the system's o
 
 Values are no normal variables, least of all anomaly scores. Each is replaced by its normal score:
 the quantile of N(0, 1) that belongs to its rank among the reference values. Limits
-(`recon_ad.inspection.limits`) reckon with how little a short reference says. Images that depend on
+(`recon_ad.line.chart_limits`) reckon with how little a short reference says. Images that depend on
 each other, as those of one batch do, give more alarms than they say. Of events that are very rare
 a single one may suffice.
 
@@ -28,7 +28,7 @@ from jaxtyping import Float, Shaped
 from scipy import special
 
 from recon_ad.errors import UserError
-from recon_ad.inspection.limits import (
+from recon_ad.line.chart_limits import (
     ALLOWANCE,
     BINS,
     END,
