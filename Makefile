@@ -24,6 +24,7 @@ test-all: $(VENV)/dev  ## the slow ones, which `make test` leaves out
 lint: $(VENV)/dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/lint-imports
 
 bench: $(BENCH)/peers  ## figures for results/, beside others'; BENCH_FLAGS=--data=DATASETS for all
 	$(BENCH)/bin/python -m benchmarks.all $(BENCH_FLAGS)

@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from benchmarks import record
-from recon_ad import cli, deployed
-from recon_ad.detector import load
-from recon_ad.export import export, folder_images
-from recon_ad.inference import Inference
+from recon_ad import cli
+from recon_ad.detector import onnx_detector
+from recon_ad.detector.image_files import decoded, inputs
+from recon_ad.detector.inference import Inference
+from recon_ad.detector.jax_detector import load
+from recon_ad.detector.onnx_export import export, folder_images
 from recon_ad.ops.masks import count_regions
-from recon_ad.predict import decoded, inputs
 from recon_ad.runtime import files
 
 RESULTS = Path("results/agreement.json")
@@ -88,8 +89,8 @@ def main() -> None:
         result = export(detector, model, folder_images(folder, detector))
         assert result["passed"], result
         contenders: dict[str, Callable[[], dict[str, Decision]]] = {
-            runtime: lambda r=runtime: judged(deployed.load(model, runtime=r), images)
-            for runtime in deployed.RUNTIMES
+            runtime: lambda r=runtime: judged(onnx_detector.load(model, runtime=r), images)
+            for runtime in onnx_detector.RUNTIMES
         }
         if _PROGRAM.value:
             contenders["c++"] = lambda: judged_by_program(_PROGRAM.value, model, folder)

@@ -24,8 +24,8 @@ from absl import flags
 
 from benchmarks import record, summary
 from recon_ad import cli
+from recon_ad.data.locate import check_data, find_category
 from recon_ad.errors import UserError
-from recon_ad.tables.locate import check_data, find_category
 
 PATIENCE = 3  # times as long as it should take
 FAILED = 1  # exit status

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from recon_ad.inference import Inference
+from recon_ad.detector.inference import Inference
 
 TILE = (128, 128)
 FIELDS = ("score", "label", "anomaly_map", "mask")  # of what a detector says
@@ -33,14 +33,14 @@ Opener = Callable[[Path, Images], Judge]
 
 def of_jax(folder: Path, images: Images) -> Judge:
     """Our own, compiled."""
-    from recon_ad.detector import load
+    from recon_ad.detector.jax_detector import load
 
     return _one_by_one(load(folder / "detector"), images)
 
 
 def of_runtime(folder: Path, images: Images, *, runtime: str) -> Judge:
     """The exported one."""
-    from recon_ad.deployed import load
+    from recon_ad.detector.onnx_detector import load
 
     return _one_by_one(load(folder / "model.onnx", runtime=runtime), images)
 
@@ -74,7 +74,7 @@ def of_peer(folder: Path, images: Images, *, name: str) -> Judge:
 
 def of_graph(folder: Path, images: Images, *, file: str, outputs: Sequence[str]) -> Judge:
     """A graph alone in ONNX Runtime, which takes tiles."""
-    from recon_ad.deployed import OnnxRuntimeGraph
+    from recon_ad.detector.onnx_detector import OnnxRuntimeGraph
     from recon_ad.ops import tiles
 
     graph = OnnxRuntimeGraph(folder / file)

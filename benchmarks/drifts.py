@@ -25,14 +25,14 @@ from scipy import ndimage
 from benchmarks import record
 from recon_ad import cli
 from recon_ad.data.listing import images_below, images_in
+from recon_ad.detector.image_files import decoded
+from recon_ad.detector.inference import Inference
+from recon_ad.detector.open import detector_flags
 from recon_ad.errors import UserError
-from recon_ad.inference import Inference
-from recon_ad.inspect import brightness, sharpness
 from recon_ad.line.alarms import STATISTICS
 from recon_ad.line.chart_limits import events_limit
 from recon_ad.line.charts import LIMITS, Chart, State, advance, make_chart, standardised
-from recon_ad.loading import detector_flags
-from recon_ad.predict import decoded
+from recon_ad.line.run import brightness, sharpness
 from recon_ad.runtime import files
 
 REFERENCES = (200, 500, 2_000)  # images

@@ -16,9 +16,9 @@ from benchmarks.torch_bergmann import BergmannAE
 from benchmarks.torch_cae import CAE
 from benchmarks.torch_dae import ResidualAE
 from recon_ad.config import load_config
-from recon_ad.detector import Detector
-from recon_ad.export import export
-from recon_ad.inference import Thresholds
+from recon_ad.detector.inference import Thresholds
+from recon_ad.detector.jax_detector import Detector
+from recon_ad.detector.onnx_export import export
 from recon_ad.methods import build_method
 from recon_ad.ops import tiles
 from recon_ad.ops.smoothing import gaussian_window

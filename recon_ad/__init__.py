@@ -12,10 +12,10 @@ from typing import Any
 
 _HOMES = {
     "fit": "recon_ad.api",
-    "load": "recon_ad.loading",
+    "load": "recon_ad.detector.open",
     "load_config": "recon_ad.config",
-    "Detector": "recon_ad.detector",
-    "Prediction": "recon_ad.inference",
+    "Detector": "recon_ad.detector.jax_detector",
+    "Prediction": "recon_ad.detector.inference",
     "UserError": "recon_ad.errors",
 }
 __all__ = sorted(_HOMES)

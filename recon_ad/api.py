@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from recon_ad.data import memory_source
 from recon_ad.data.arrays import given_range
-from recon_ad.detector import Detector
-from recon_ad.train import train
+from recon_ad.detector.jax_detector import Detector
+from recon_ad.training.run import train
 
 
 def fit(

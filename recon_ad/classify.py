@@ -10,215 +10,26 @@ D/classifier.json too, the cross-validation. Delete the first to be without a cl
 labelled images are left out of all metrics from then on.
 """
 
-import csv
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from absl import flags
-from jaxtyping import Bool, Float
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from recon_ad import cli
-from recon_ad.alignment.part import NotRegistered
 from recon_ad.classifier import training
-from recon_ad.classifier.classifier import (
-    DEFECT,
-    ENCODER,
-    FILE,
-    HARMLESS,
-    Classifier,
-    Labelled,
-    Network,
-    Spec,
-    encoder_of,
-    extract,
-    save,
-)
+from recon_ad.classifier.labels import examples, read_labels, tell, train, untrained
 from recon_ad.config import CLASSIFIER_RULES, check_config, check_file
-from recon_ad.data.source import digest
 from recon_ad.data.truth import Regions
-from recon_ad.detector import Detector, load
+from recon_ad.detector.classifier import DEFECT, FILE, save
+from recon_ad.detector.jax_detector import load
+from recon_ad.detector.onnx_export import tell_outdated
 from recon_ad.errors import UserError
-from recon_ad.export import tell_outdated
-from recon_ad.inference import padded_map
-from recon_ad.metrics.ranking import auroc, levels
-from recon_ad.predict import decoded
 from recon_ad.runtime import files, provenance
 from recon_ad.runtime.compilation import keep_compiled
 
 logger = logging.getLogger("recon_ad")
-
-
-class Examples(NamedTuple):
-    """Labelled images as the detector sees them.
-
-    Attributes:
-      images: which they are.
-      scores: of the detector.
-      features: of their maps, float32 [n, d].
-    """
-
-    images: tuple[Labelled, ...]
-    scores: Float[np.ndarray, " n"]
-    features: Float[np.ndarray, "n d"]
-
-    @property
-    def labels(self) -> Bool[np.ndarray, " n"]:
-        """True for a defect."""
-        return np.array([image.label == DEFECT for image in self.images])
-
-
-def read_labels(path: Path, folder: Path) -> dict[str, str]:
-    """Labels by the image's path below the folder.
-
-    Raises:
-      UserError: no CSV, columns or rows are missing, a label is none, an image is named twice or is
-        not there.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows, columns = list(reader), list(reader.fieldnames or ())
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}: give the labels as CSV.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no CSV file in UTF-8 ({error}): save it anew.") from None
-    if not {"path", "label"} <= set(columns):
-        raise UserError(
-            f"{path}: the first line is {','.join(columns)!r} and has to be path,label, before a "
-            "row for each image."
-        )
-    if not rows:
-        raise UserError(
-            f"{path} has no row below its first line: give one for each labelled image, as "
-            f"test/07.png,{DEFECT}."
-        )
-    labels: dict[str, str] = {}
-    for number, row in enumerate(rows, start=2):
-        name, label = row["path"] or "", row["label"]
-        if label not in (DEFECT, HARMLESS):
-            raise UserError(
-                f"{path}: row {number} has the label {label!r}: write {DEFECT} or {HARMLESS}."
-            )
-        if name in labels:
-            raise UserError(f"{path}: row {number} names {name} a second time: remove it.")
-        if not name or not (folder / name).is_file():
-            raise UserError(f"{path}: row {number} names {name!r}, which is not in {folder}.")
-        labels[name] = label
-    return labels
-
-
-def untrained(detector: Detector, config: ConfigDict) -> tuple[Network, dict[str, Any]]:
-    """What features need, and what there is to tell of pretrained weights.
-
-    Raises:
-      UserError: the detector has no pixel threshold above 0, or the encoder cannot be had.
-    """
-    unit = detector.thresholds.pixel
-    if not (np.isfinite(unit) and unit > 0):
-        raise UserError(
-            f"the detector's pixel threshold is {unit:g}, and maps are taken in units of it: run "
-            "python -m recon_ad.calibrate first, or use a detector whose maps are positive."
-        )
-    variables: dict[str, Any] = {"unit": np.float32(unit)}
-    if config.features != ENCODER:
-        return Network(variables, Spec(config.features, "", 0, config.hidden)), {}
-    c = config.encoder
-    spec = Spec(config.features, c.name, c.side, config.hidden)
-    read = encoder_of(spec, weights=c.weights, sha256=c.sha256, seed=config.seed)
-    params, origin = read.pretrained()
-    return Network(variables | {"encoder": params}, spec), origin
-
-
-def examples(
-    detector: Detector, network: Network, labels: dict[str, str], folder: Path, regions: Regions
-) -> Examples:
-    """Judges the labelled images and takes the features of their maps.
-
-    Raises:
-      UserError: an image is broken, or does not show the part, or two are the same.
-    """
-    network, seen = jax.device_put(network), {}
-    take = jax.jit(extract)
-    images, scores, features = [], [], []
-    for name, label in labels.items():
-        image = decoded(detector, folder / name)
-        roi = regions.load(folder / name)
-        try:  # in the frame of the part, as the tail sees it
-            placement, _, prediction = detector.judged(image, roi=roi, reconstruct=False)
-        except NotRegistered as error:
-            raise UserError(f"{name} is {error} It has no score: leave it out.") from None
-        padded, valid = padded_map(prediction.anomaly_map, placement.valid)
-        sha256 = digest(image)
-        if sha256 in seen:  # it would be learnt from and judged
-            raise UserError(f"{name} and {seen[sha256]} are the same image: label one of them.")
-        seen[sha256] = name
-        images.append(Labelled(name, sha256, label))
-        scores.append(float(prediction.score))
-        features.append(jax.device_get(take(network, padded[None], valid[None]))[0])
-    return Examples(tuple(images), np.array(scores), np.array(features, np.float32))
-
-
-def train(
-    network: Network, found: Examples, config: ConfigDict, *, image_threshold: float
-) -> tuple[Classifier, dict[str, Any]]:
-    """The classifier, and the report of what can be expected of it.
-
-    Raises:
-      UserError: there are fewer labels of a class than folds, or they cannot be told apart.
-    """
-    labels = found.labels
-    training.check_labels(labels, folds=config.folds)
-    above = found.scores > np.float32(image_threshold)
-    validated = training.cross_validate(found.features, labels, above, config)
-    (learnt,) = training.learn(found.features, labels, [np.ones(len(labels), bool)], config)
-    decision = learnt.decision
-    if not decision.factor:
-        raise UserError(
-            "no classifier was made: on labelled images that it had not learnt from, it told "
-            "defects from harmless anomalies no better than chance: give more labels, other "
-            "features (configs/classifier.py), or do without."
-        )
-    variables = {
-        **network.variables,
-        **learnt.params,
-        "platt": np.array([decision.factor, decision.offset], np.float32),
-        "threshold": np.float32(decision.threshold),
-    }
-    alone = auroc(levels(found.scores, labels))
-    reached = validated["auroc"]["mean"]
-    message = ""
-    if reached <= max(alone, 0.5):
-        message = (
-            f"The classifier ranks labelled images that it has not seen no better (AUROC "
-            f"{reached:.3f}) than their scores do ({alone:.3f}): give more labels, or do without."
-        )
-    record = {
-        "features": config.features,
-        "labels": {DEFECT: int(labels.sum()), HARMLESS: int((~labels).sum())},
-        "above_the_image_threshold": int(above.sum()),
-        "threshold": float(variables["threshold"]),
-        "threshold_rule": "given in the config"
-        if config.threshold is not None
-        else "best balanced accuracy on labels not learnt from",
-        "cross_validation": {k: v for k, v in validated.items() if k != "probabilities"},
-        "score_alone": {
-            "auroc": alone,
-            "balanced_accuracy": training.balanced_accuracy(above, labels),
-        },
-        "message": message,
-    }
-    rows = [
-        {**image._asdict(), "score": score, "probability_when_not_seen": probability}
-        for image, score, probability in zip(
-            found.images, found.scores.tolist(), validated["probabilities"], strict=True
-        )
-    ]
-    classifier = Classifier(Network(variables, network.spec), found.images, record)
-    return classifier, record | {"images": rows}
 
 
 def main() -> None:
@@ -247,20 +58,6 @@ def main() -> None:
     tell(report)
     logger.info("the classifier is in %s, its report in %s", path / FILE, path.parent)
     tell_outdated(path)
-
-
-def tell(report: dict[str, Any]) -> None:
-    """The main figures, in the log."""
-    validated, alone = report["cross_validation"], report["score_alone"]
-    logger.info(
-        "on labels not learnt from: AUROC %.3f, balanced accuracy %.3f, Brier score %.3f; the "
-        "score alone: %.3f, %.3f",
-        *(validated[key]["mean"] for key in ("auroc", "balanced_accuracy", "brier")),
-        alone["auroc"],
-        alone["balanced_accuracy"],
-    )
-    if report["message"]:
-        logger.warning("%s", report["message"])
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@ A config file is Python with `get_config(arg="")`; `configs/default.py` holds ev
 """
 
 import importlib.util
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from recon_ad.errors import UserError
-from recon_ad.runtime import files
 
 
 def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
@@ -180,55 +178,3 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
     return flat
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """One "name: old → new" for each field in which two configs differ."""
-    a, b = flatten(old), flatten(new)
-    absent = "(absent)"
-    return [
-        f"{name}: {a.get(name, absent)} → {b.get(name, absent)}"
-        for name in sorted(a.keys() | b.keys())
-        if a.get(name, absent) != b.get(name, absent)
-    ]
-
-
-def check_same_run(
-    workdir: Path,
-    name: str,
-    content: dict[str, Any],
-    *,
-    begin: bool = True,
-    unknown: Sequence[str] = (),
-) -> None:
-    """Writes workdir/name, or checks that the run in the workdir began with the same.
-
-    Args:
-      workdir: of the run.
-      name: of the file.
-      content: what it holds.
-      begin: whether it is written where there is none.
-      unknown: what else a file may hold, and is not compared.
-
-    Raises:
-      UserError: it began with another; says in what they differ. Or there is none, without `begin`.
-    """
-    path = workdir / name
-    if not path.is_file():
-        if not begin:
-            raise UserError(
-                f"{path} is on the first host only: give all hosts the same --workdir, on a file "
-                "system that they share."
-            )
-        files.write_json(path, content)
-        return
-    try:
-        before = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is damaged ({error}): choose another --workdir.") from None
-    changed = differences({k: v for k, v in before.items() if k not in unknown}, content)
-    if changed:
-        raise UserError(
-            f"{workdir} holds a run with another {path.stem} ({'; '.join(changed[:5])}): "
-            "choose another --workdir, or delete this one to start anew."
-        )

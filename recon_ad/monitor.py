@@ -18,152 +18,23 @@ Each of the charts gives a false alarm once in `--run_length` images on average,
 depend on each other; see `recon_ad.line.chart_limits`.
 """
 
-import http.client
-import json
 import logging
-import sqlite3
-import time
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
 from recon_ad import cli
 from recon_ad.errors import UserError
-from recon_ad.line.alarms import Alarm, Monitor, Period, parse_period
-from recon_ad.line.dashboard import page, stamp
-from recon_ad.line.store import Store
-from recon_ad.runtime import files
-from recon_ad.runtime.stopping import Stop, on_signals
-from recon_ad.runtime.waiting import Patience, alone
+from recon_ad.line.alarms import parse_period
+from recon_ad.line.follow import follow
+from recon_ad.runtime.stopping import on_signals
+from recon_ad.runtime.waiting import alone
 
-POLL = 1.0  # s between two looks at the table
-REDRAWN = 5.0  # s between two pages at most: how old the last image is stands there
-PATIENCE = 5.0  # s that a webhook may take
-PAUSES = (1.0, 300.0)  # s between two tries at a webhook, at first and at most
 LONGEST = 10_000_000  # run length
 
 logger = logging.getLogger("recon_ad")
-
-
-class NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirected POST would arrive as a GET without its content."""
-
-    def redirect_request(self, *args: Any) -> None:
-        """None makes an error of it."""
-        return None
-
-
-class Told:
-    """Which alarms have been logged and posted, kept in a file.
-
-    Args:
-      path: of the file.
-      settings: with others, or another table, nothing has been told.
-    """
-
-    def __init__(self, path: Path, settings: dict[str, Any]):
-        self._path, self._settings = path, settings
-        self._marks: dict[str, list[str]] = {"logged": [], "posted": []}
-        if path.is_file():
-            kept = json.loads(path.read_text())
-            if kept["settings"] == settings:
-                self._marks = kept["marks"]
-
-    def has(self, what: str, alarm: Alarm) -> bool:
-        """Whether that was done."""
-        return self._name(alarm) in self._marks[what]
-
-    def mark(self, what: str, alarm: Alarm) -> None:
-        """It was done."""
-        self._marks[what].append(self._name(alarm))
-        files.write_json(self._path, {"settings": self._settings, "marks": self._marks})
-
-    def _name(self, alarm: Alarm) -> str:
-        # With the period: of another one the same row is another alarm.
-        what = f"{alarm.statistic} {alarm.kind} {alarm.direction}"
-        return f"{alarm.image} {what}, {alarm.reference}"
-
-
-class Webhook:
-    """Posts alarms, and waits longer and longer where it is not let.
-
-    Args:
-      url: http or https; "" posts nothing.
-      name: of the line.
-    """
-
-    def __init__(self, url: str, *, name: str):
-        self._url, self._name = url, name
-        self._pause, self._next = PAUSES[0], 0.0
-        self._opener = urllib.request.build_opener(NoRedirects)
-
-    def take(self, alarm: Alarm) -> bool:
-        """Whether the alarm has been taken, or there is no webhook."""
-        if not self._url:
-            return True
-        if time.monotonic() < self._next:
-            return False
-        content = json.dumps({"line": self._name} | alarm._asdict()).encode()
-        headers = {"Content-Type": "application/json"}
-        try:
-            request = urllib.request.Request(self._url, content, headers)
-            with self._opener.open(request, timeout=PATIENCE):
-                self._pause = PAUSES[0]
-                return True
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            logger.warning(
-                "the webhook did not take an alarm (%s); tried again after %g s", error, self._pause
-            )
-            self._next = time.monotonic() + self._pause
-            self._pause = min(2 * self._pause, PAUSES[1])
-            return False
-
-
-def follow(
-    line: Path, *, references: Sequence[Period], run_length: float, webhook: str, stop: Stop
-) -> Monitor:
-    """Follows the table until it is to stop."""
-    store = Store(line / "line.sqlite")
-    monitor = Monitor(references=references, run_length=run_length)
-    settings = {"table": store.identity, "run_length": run_length}
-    told = Told(line / "told.json", settings)
-    hook = Webhook(webhook, name=line.resolve().name)
-    patience = Patience(line, stop)
-    seen, drawn = 0, float("-inf")
-    while True:
-        try:
-            for row in store.rows(after=seen):
-                seen = row["id"]
-                monitor.feed(row)
-            for alarm in monitor.alarms:
-                if not told.has("logged", alarm):
-                    when = stamp(alarm.committed)
-                    logger.warning("%s, image %d: %s", when, alarm.image, alarm.words)
-                    told.mark("logged", alarm)
-            if time.monotonic() - drawn > REDRAWN:
-                rows = "".join(json.dumps(alarm._asdict()) + "\n" for alarm in monitor.alarms)
-                files.write_text(line / "alarms.jsonl", rows)
-                shown = page(monitor, name=line.resolve().name, now=time.time())
-                files.write_text(line / "dashboard.html", shown)
-                drawn = time.monotonic()
-            for alarm in monitor.alarms:
-                if stop.asked:
-                    break
-                if webhook and not told.has("posted", alarm):
-                    if not hook.take(alarm):
-                        break
-                    told.mark("posted", alarm)
-            patience.over()
-        except (OSError, sqlite3.OperationalError) as error:
-            patience.wait(error)
-        if stop.wait(POLL):
-            break
-    store.close()
-    return monitor
 
 
 def main() -> int:

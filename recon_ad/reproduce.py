@@ -12,11 +12,11 @@ from pathlib import Path
 from absl import flags
 
 from recon_ad import cli
+from recon_ad.data.locate import check_weights
 from recon_ad.errors import UserError
 from recon_ad.runtime import stopping
 from recon_ad.runtime.compilation import keep_compiled
 from recon_ad.tables import TABLES
-from recon_ad.tables.locate import check_weights
 from recon_ad.tables.run import run_table
 
 

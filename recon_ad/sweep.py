@@ -34,10 +34,11 @@ from ml_collections import ConfigDict, config_flags
 
 from recon_ad import cli
 from recon_ad.comparing import write_comparison
-from recon_ad.config import check_config, check_file, check_same_run
+from recon_ad.config import check_config, check_file
 from recon_ad.errors import UserError
 from recon_ad.methods import check_method
 from recon_ad.runtime.stopping import Stop, on_signals
+from recon_ad.training.same_run import check_same_run
 
 logger = logging.getLogger("recon_ad")
 

@@ -189,9 +189,9 @@ class OnnxMaps:
     def __init__(self, judge: Judge):
         import onnxruntime
 
-        from recon_ad.detector import Detector
-        from recon_ad.exporting import Options, core_model
-        from recon_ad.inference import Thresholds
+        from recon_ad.detector.inference import Thresholds
+        from recon_ad.detector.jax_detector import Detector
+        from recon_ad.detector.onnx_graphs import Options, core_model
 
         channels = judge.images.shape[3]
         detector = Detector(judge.config, channels=channels, variables=judge.variables)

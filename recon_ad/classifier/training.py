@@ -22,7 +22,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from ml_collections import ConfigDict
 
-from recon_ad.classifier.classifier import standardised
+from recon_ad.detector.classifier import standardised
 from recon_ad.errors import UserError
 from recon_ad.metrics.ranking import auroc, levels
 from recon_ad.models.mlp import MLP

@@ -8,10 +8,10 @@ from urllib.parse import quote
 from recon_ad.comparing.runs import KEYS, OF_CATEGORIES, Comparison, Row, Run, Set
 from recon_ad.report import markup, wording
 from recon_ad.report.html import page
+from recon_ad.report.markdown import NOTHING, bullets, markdown_table
 from recon_ad.report.markup import paragraph, text
 from recon_ad.report.plots import heldout_curves
-from recon_ad.tables.base import figure_of
-from recon_ad.tables.page import NOTHING, bullets, markdown_table
+from recon_ad.report.wording import figure_of
 
 # Of the table in Markdown; the page has all.
 MAIN = (

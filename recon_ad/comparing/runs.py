@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 from recon_ad.config import flatten
 from recon_ad.errors import UserError
 from recon_ad.metrics.seeds import Mean, clearly_best, mean_over_seeds
-from recon_ad.protocol import settings
-from recon_ad.report.wording import FIGURES, is_number
+from recon_ad.report.wording import FIGURES, figure_of, is_number, value_of
 from recon_ad.runtime.files import sha256
 from recon_ad.runtime.writer import read_log
-from recon_ad.tables.base import figure_of, value_of
+from recon_ad.training.same_run import settings
 
 # Figures of which more is better by itself. A false-alarm rate and a share of found defects are
 # bought with each other, and times are a machine's.

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from recon_ad.detector.image_files import BROKEN, NOT_REGISTERED
 from recon_ad.errors import UserError
 from recon_ad.line.charts import FEWEST, Chart, State, make_chart, step
-from recon_ad.line.store import BROKEN, NOT_REGISTERED
 
 KEPT = 500  # latest values of each statistic, for the dashboard
 Row = Mapping[str, Any]

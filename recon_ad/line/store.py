@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recon_ad.detector.image_files import BROKEN
 from recon_ad.errors import UserError
 
-# What becomes of an image: a part that was not found was judged all the same.
-GOOD, REJECT, NOT_REGISTERED, BROKEN = "good", "reject", "not registered", "broken"
 # Of a row, with SQLite's types. Times are seconds since 1970, latency is in seconds.
 COLUMNS = {
     "name": "TEXT NOT NULL",

@@ -28,6 +28,7 @@ from recon_ad.errors import UserError
 from recon_ad.methods import base, reconstruction
 from recon_ad.methods.features import Encoder
 from recon_ad.methods.reconstruction import Images, Losses
+from recon_ad.methods.residual import check_window
 from recon_ad.models.bergmann import DOWNSCALING, BergmannAE
 from recon_ad.ops import residuals
 from recon_ad.ops.ssim import ssim_map
@@ -49,7 +50,7 @@ def check_settings(config: ConfigDict) -> None:
     """Raises UserError where patch, code or window do not fit the network."""
     base.check_patch_size(config, multiple=DOWNSCALING)
     base.check_code(config)
-    residuals.check_window(config)
+    check_window(config)
 
 
 def _build(config: ConfigDict, *, channels: int, loss: Losses) -> base.Method:

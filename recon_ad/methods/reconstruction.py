@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 from ml_collections import ConfigDict
 
 from recon_ad.methods import base
+from recon_ad.methods.residual import weighted
 from recon_ad.ops import residuals
 
 Images = Float[Array, "b h w c"]
@@ -107,7 +108,7 @@ def build(
       UserError: the config's tiles or residual weights do not fit.
     """
     tx = base.build_optimizer(config)
-    residual = residuals.weighted(config)
+    residual = weighted(config)
 
     def init_state(key: Key[Array, ""], images: Images) -> base.TrainState:
         params = init(key, images)

@@ -294,3 +294,16 @@ def no_model_warnings(metrics: Mapping[str, Any]) -> list[str]:
                 f"{ratio(base)}; the model reaches {ratio(model)}. {means}"
             )
     return sentences
+
+
+def value_of(content: Mapping[str, Any], key: str) -> Any:
+    """What stands under a dotted name; None where nothing does."""
+    value: Any = content
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def figure_of(run: Mapping[str, Any], key: str) -> float | None:
+    """A figure of a run by its name; None where the run has none."""
+    return value_of(run, key)

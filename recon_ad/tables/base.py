@@ -1,7 +1,6 @@
 """What a table is: its cells, the paper's figures beside them, and the columns that are shown.
 
-Figures are named as in metrics.json (`recon_ad.evaluate.FIGURES`); "truths.A.iou_max_oracle" is one
-against a further truth.
+Figures are named as in metrics.json; "truths.A.iou_max_oracle" is one against a further truth.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recon_ad.data import Source
-from recon_ad.detector import Detector
+from recon_ad.detector.jax_detector import Detector
 
 Run = dict[str, Any]  # a cell as NAME.json holds it
 
@@ -159,16 +158,3 @@ class Table(NamedTuple):
     measure: Callable[[Detector, Source], Run] = nothing
     mean_row: bool = False
     minutes: float = 60.0
-
-
-def value_of(content: Mapping[str, Any], key: str) -> Any:
-    """What stands under a dotted name; None where nothing does."""
-    value: Any = content
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
-def figure_of(run: Run, key: str) -> float | None:
-    """A figure of a run by its name; None where the run has none."""
-    return value_of(run, key)

@@ -10,7 +10,7 @@ from scipy import linalg
 
 from recon_ad.data.pipeline import grid_patches
 from recon_ad.data.source import Record
-from recon_ad.detector import Detector
+from recon_ad.detector.jax_detector import Detector
 
 PATCHES = 512  # normal ones, whose codes are looked at
 

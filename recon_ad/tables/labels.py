@@ -14,13 +14,13 @@ from ml_collections import ConfigDict
 
 from recon_ad.alignment.part import NotRegistered
 from recon_ad.classifier import training
-from recon_ad.classifier.classifier import extract
-from recon_ad.classify import untrained
+from recon_ad.classifier.labels import untrained
 from recon_ad.config import load_config
 from recon_ad.data import Record, Source
 from recon_ad.data.source import roi_of
-from recon_ad.detector import Detector
-from recon_ad.inference import padded_map
+from recon_ad.detector.classifier import extract
+from recon_ad.detector.inference import padded_map
+from recon_ad.detector.jax_detector import Detector
 from recon_ad.metrics.ranking import auroc, levels
 from recon_ad.tables.base import Run
 

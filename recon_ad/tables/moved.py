@@ -14,7 +14,7 @@ from PIL import Image
 
 from recon_ad.alignment.geometry import Matrix, similarity
 from recon_ad.data import folder_source
-from recon_ad.judging import truth_of
+from recon_ad.evaluation.judge import truth_of
 
 ANGLE, SCALE, SHIFT = 15.0, 0.1, 40.0  # degrees, share, px: the most either way
 TEMPLATE, GROUND = "template.png", "foreground.png"

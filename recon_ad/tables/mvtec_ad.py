@@ -5,10 +5,10 @@ At cpu scale with one seed, one method after the other, for as long as the table
 
 from pathlib import Path
 
+from recon_ad.data.locate import categories
 from recon_ad.errors import UserError
 from recon_ad.methods import METHODS, ON_FEATURES
 from recon_ad.tables.base import Cell, Column, Table, seeds_at
-from recon_ad.tables.locate import categories
 
 FOLDERS = ("mvtec_ad", "mvtec", "mvtec_anomaly_detection")
 

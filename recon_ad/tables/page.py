@@ -6,12 +6,13 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from recon_ad.report.markdown import NOTHING, bullets, markdown_table
+from recon_ad.report.wording import figure_of
 from recon_ad.runtime import files
-from recon_ad.tables.base import Column, Figure, Run, Table, figure_of
+from recon_ad.tables.base import Column, Figure, Run, Table
 
 logger = logging.getLogger("recon_ad")
 
-NOTHING = "–"
 Key = tuple[str, str, str, str]  # part, dataset, variant, method
 
 
@@ -92,23 +93,6 @@ def page(table: Table, runs: Sequence[Run], *, scale: str, figures: Sequence[str
     if figures:
         parts += ["## Pictures", *figures]
     return "\n\n".join(parts) + "\n"
-
-
-def bullets(sentences: Iterable[str]) -> str:
-    """A list in Markdown."""
-    return "\n".join(f"- {' '.join(sentence.split())}" for sentence in sentences)
-
-
-def markdown_table(rows: Sequence[Sequence[str]], *, aligned: bool = False) -> str:
-    """A table in Markdown; the first row is its head. `aligned` ones are for terminals too."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(map(len, column)) if aligned else 0 for column in zip(*cells, strict=True)]
-    lines = [
-        f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |"
-        for row in cells
-    ]
-    rule = "".join("-" * max(3, width + 2) + "|" for width in widths)
-    return "\n".join([lines[0], f"|{rule}", *lines[1:]])
 
 
 def by_kind(runs: Iterable[Run]) -> dict[Key, list[Run]]:

@@ -15,22 +15,22 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from recon_ad.config import check_config, differences, flatten, load_config
+from recon_ad.config import check_config, flatten, load_config
 from recon_ad.data import Source
 from recon_ad.data.build import build_source
-from recon_ad.detector import Detector, load
+from recon_ad.data.locate import check_data, find_category
+from recon_ad.detector.jax_detector import Detector, load
 from recon_ad.errors import UserError
-from recon_ad.evaluate import FIGURES, evaluate_workdir
+from recon_ad.evaluation.run import FIGURES, evaluate_workdir
 from recon_ad.methods import WITH_ENCODER, build_method
 from recon_ad.pretrained.weights import HUB
-from recon_ad.protocol import settings
 from recon_ad.runtime import files
 from recon_ad.runtime.writer import read_log
 from recon_ad.tables import page
 from recon_ad.tables.base import Cell, Run, Table
-from recon_ad.tables.locate import check_data, find_category
 from recon_ad.tables.watch import Watcher
-from recon_ad.train import train
+from recon_ad.training.run import train
+from recon_ad.training.same_run import differences, settings
 
 logger = logging.getLogger("recon_ad")
 

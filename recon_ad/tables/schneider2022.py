@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recon_ad.data import Source
-from recon_ad.detector import Detector
+from recon_ad.detector.jax_detector import Detector
 from recon_ad.tables import schneider2022_figures as figures
 from recon_ad.tables.base import SEEDS, Cell, Column, Figure, Run, Table
 from recon_ad.tables.codes import codes_of

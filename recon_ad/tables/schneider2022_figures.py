@@ -18,11 +18,11 @@ from scipy import ndimage
 
 from recon_ad.data import GOOD, Record, Source
 from recon_ad.data.build import build_source
-from recon_ad.detector import Detector, load
-from recon_ad.judging import truth_of
+from recon_ad.detector.jax_detector import Detector, load
+from recon_ad.evaluation.judge import truth_of
+from recon_ad.evaluation.panels import whole_panel
 from recon_ad.metrics import iou_max
 from recon_ad.metrics.patches import PatchMeans, joined, patch_means
-from recon_ad.panels import whole_panel
 from recon_ad.report import Panel, panel_sheet
 from recon_ad.report.pictures import HeatScale, heat, rgb, shrink_max, shrink_mean
 from recon_ad.report.plots import BLUE, ORANGE, style_text

@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from recon_ad.data import Record, Source
 from recon_ad.data.arrays import to_unit
-from recon_ad.detector import Detector
-from recon_ad.judging import truth_of
+from recon_ad.detector.jax_detector import Detector
+from recon_ad.evaluation.judge import truth_of
 from recon_ad.report.pictures import display_shape, shrink_max
 
 LONG_SIDE = 900  # px of the shrunk image on which defects are told apart

@@ -12,8 +12,8 @@ import jax
 from ml_collections import ConfigDict
 
 from recon_ad.data import Source
-from recon_ad.detector import Detector
-from recon_ad.judging import further_truths, truth_of
+from recon_ad.detector.jax_detector import Detector
+from recon_ad.evaluation.judge import further_truths, truth_of
 from recon_ad.methods.base import Variables
 from recon_ad.metrics import PixelHistogram, empty_histogram, image_histogram, iou_max, merge
 from recon_ad.runtime import files
@@ -43,7 +43,7 @@ def best_iou(detector: Detector, source: Source) -> dict[str, float]:
 
 
 class Watcher:
-    """What `recon_ad.train.train` calls at each held-out evaluation.
+    """What `recon_ad.training.run.train` calls at each held-out evaluation.
 
     Args:
       path: where it keeps what it sees.

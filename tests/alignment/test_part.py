@@ -10,7 +10,6 @@ from helpers.small_runs import small_config
 from scipy import ndimage
 
 import recon_ad
-from recon_ad import evaluate, export, panels, predict, train
 from recon_ad.alignment import background
 from recon_ad.alignment import build_part as finding
 from recon_ad.alignment.coarse_search import Search
@@ -19,11 +18,17 @@ from recon_ad.alignment.registration import make_template
 from recon_ad.data import Record, Source, folder_source
 from recon_ad.data.decode import decode_image, decode_mask
 from recon_ad.data.source import digest
+from recon_ad.detector import image_files as predict
+from recon_ad.detector import onnx_export as export
+from recon_ad.detector.inference import Thresholds
 from recon_ad.errors import UserError
-from recon_ad.inference import Thresholds
+from recon_ad.evaluation import panels
+from recon_ad.evaluation import run as evaluate
 from recon_ad.line.store import Key, Store
+from recon_ad.predict import summary
 from recon_ad.report import Scale
 from recon_ad.tables import moved as moved_set
+from recon_ad.training import run as train
 
 WIDE = Search(angle=15, scale=0.1, overlap=0.4, confidence=0.8)
 SEARCH = Search(angle=10, scale=0.05, overlap=0.5, confidence=0.8)
@@ -165,7 +170,7 @@ def test_a_part_that_is_not_there_has_no_score(detector, tmp_path):
     )
     assert judged.outcome == predict.NOT_REGISTERED and judged.row["score"] is None
     assert judged.row["error"].startswith(words[:14]) and judged.confidence < 0.8
-    first, second = predict.summary([judged], tmp_path).splitlines()
+    first, second = summary([judged], tmp_path).splitlines()
     assert first.startswith("1 images: 0 anomalous, 1 not judged (1 not registered); see ")
     assert second.startswith(f"  lost.png: {words[:55]}")
     # The next image of that name is another one.

@@ -1,4 +1,4 @@
-"""`python -m recon_ad.data check`: silent on a sound folder, names what spoils one."""
+"""`python -m recon_ad.check`: silent on a sound folder, names what spoils one."""
 
 import shutil
 import subprocess
@@ -11,11 +11,11 @@ from helpers.commands import run_command
 from PIL import Image
 from scipy import ndimage
 
+from recon_ad.checking.check import as_text, check_folder
+from recon_ad.checking.confounders import Figure, least_auroc
+from recon_ad.checking.look import ImageLook
+from recon_ad.checking.similar import _nearest, series
 from recon_ad.data import folder_source, split_holdout
-from recon_ad.data.checking.check import as_text, check_folder
-from recon_ad.data.checking.confounders import Figure, least_auroc
-from recon_ad.data.checking.look import ImageLook
-from recon_ad.data.checking.similar import _nearest, series
 from recon_ad.errors import UserError
 from recon_ad.metrics import auroc, levels
 
@@ -333,7 +333,7 @@ def test_figures_are_reported_where_they_are_high_and_not_by_chance():
 
 
 def test_the_nearest_vector_is_that_of_the_plain_computation(monkeypatch):
-    monkeypatch.setattr("recon_ad.data.checking.similar._BLOCK", 7)
+    monkeypatch.setattr("recon_ad.checking.similar._BLOCK", 7)
     rng = np.random.default_rng(0)
     vectors = rng.normal(100, 3, (25, 40)).astype(np.float32)
     among = np.arange(4, 20)
@@ -373,12 +373,12 @@ def test_folders_that_cannot_be_checked_get_a_sentence(sound, tmp_path):
 
 
 def test_the_status_of_the_command_depends_on_whether_something_has_to_be_mended(sound, folder):
-    result = run_command("data", "check", sound.parent, "--category", sound.name)
+    result = run_command("check", sound.parent, "--category", sound.name)
     assert result.returncode == 0, result.stderr
     assert "Nothing wrong" in result.stdout
     (folder / "train/good/004.png").write_bytes(b"no image")
     (folder / mask(6)).unlink()
-    result = run_command("data", f"--category={folder.name}", "check", folder.parent)
+    result = run_command("check", f"--category={folder.name}", folder.parent)
     assert result.returncode == 3, result.stderr
     first, second = result.stdout.split("To be looked at")
     assert " 1. 1 file cannot be used" in first
@@ -389,15 +389,13 @@ def test_the_status_of_the_command_depends_on_whether_something_has_to_be_mended
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "no command was given"),
-        (["chekc", "."], "'chekc' is no command"),
-        (["check"], "no folder was given"),
-        (["check", "a", "b"], "one folder too many: 'b'"),
-        (["check", "/no/such/folder"], "/no/such/folder: there is no such folder"),
+        ([], "no folder was given"),
+        (["a", "b"], "one folder too many: 'b'"),
+        (["/no/such/folder"], "/no/such/folder: there is no such folder"),
     ],
 )
 def test_a_mistake_in_the_command_is_one_sentence(arguments, words):
-    result = run_command("data", *arguments)
+    result = run_command("check", *arguments)
     assert result.returncode == 2
     assert words in result.stderr and len(result.stderr.splitlines()) == 1
 
@@ -405,9 +403,9 @@ def test_a_mistake_in_the_command_is_one_sentence(arguments, words):
 def test_checking_needs_no_jax(sound):
     code = (
         "import runpy, sys\n"
-        f"sys.argv = ['check', 'check', {str(sound)!r}]\n"
+        f"sys.argv = ['check', {str(sound)!r}]\n"
         "try:\n"
-        "    runpy.run_module('recon_ad.data', run_name='__main__')\n"
+        "    runpy.run_module('recon_ad.check', run_name='__main__')\n"
         "except SystemExit as end:\n"
         "    assert not end.code, end.code\n"
         "assert not {'jax', 'jaxlib', 'flax'} & set(sys.modules)\n"

@@ -16,13 +16,16 @@ from helpers.small_runs import table
 from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
-from recon_ad import classify, deployed, evaluate, export, exporting
+from recon_ad.classifier import labels as classify
 from recon_ad.classifier import training
-from recon_ad.classifier.classifier import FILE, Classifier, without_labelled
 from recon_ad.data import folder_source
-from recon_ad.detector import load
+from recon_ad.detector import onnx_detector, onnx_graphs
+from recon_ad.detector import onnx_export as export
+from recon_ad.detector.classifier import FILE, Classifier, without_labelled
+from recon_ad.detector.inference import Thresholds
+from recon_ad.detector.jax_detector import load
 from recon_ad.errors import UserError
-from recon_ad.inference import Thresholds
+from recon_ad.evaluation import run as evaluate
 from recon_ad.pretrained import presets
 
 
@@ -252,8 +255,8 @@ def test_the_exported_tail_gives_the_same_probabilities(with_features, tmp_path)
     assert result["metadata"]["classifier"] == features
     roi = np.zeros((50, 70), bool)
     roi[10:40, 5:60] = True
-    for runtime in deployed.RUNTIMES:
-        model = deployed.load(tmp_path / "M.onnx", runtime=runtime)
+    for runtime in onnx_detector.RUNTIMES:
+        model = onnx_detector.load(tmp_path / "M.onnx", runtime=runtime)
         for image, region in [*((i, None) for i in pictures()), (pictures()[0], roi)]:
             ours, theirs = (d.predict(image, roi=region) for d in (detector, model))
             # Rounding of float32 in another order.
@@ -270,7 +273,7 @@ def test_a_graph_for_one_tile_classifies_too(features, tmp_path):
     result = export.export(detector, tmp_path / "M.onnx", images)
     assert result["passed"], export.worst(result)
     assert "defect_probability" in result["groups"]["images of the tile's size"]
-    model = deployed.load(tmp_path / "M.onnx")
+    model = onnx_detector.load(tmp_path / "M.onnx")
     one = pictures(dtype=np.float32, sizes=[(SIDE, SIDE)])
     (theirs,), ours = model.whole(np.stack(one)), detector.predict(one[0])
     np.testing.assert_allclose(theirs.defect_probability, ours.defect_probability, atol=1e-4)
@@ -278,13 +281,13 @@ def test_a_graph_for_one_tile_classifies_too(features, tmp_path):
 
 
 def test_a_model_that_classifies_otherwise_is_refused(classified, monkeypatch, tmp_path):
-    right = exporting.tail
+    right = onnx_graphs.tail
 
     def spoiled(*args, **kwargs):
         *rest, probability = right(*args, **kwargs)
         return *rest, probability * 0.99
 
-    monkeypatch.setattr(exporting, "tail", spoiled)
+    monkeypatch.setattr(onnx_graphs, "tail", spoiled)
     result = export.export(classified, tmp_path / "M.onnx", pictures())
     assert not result["passed"] and "defect_probability" in export.worst(result)
 
@@ -412,5 +415,5 @@ def test_a_graph_for_one_tile_needs_both_thresholds(tmp_path):
     threshold = detector.classifier.threshold
     assert detector.predict(image).defect_probability > threshold
     export.export(detector, tmp_path / "M.onnx", pictures(dtype=np.float32))
-    (found,) = deployed.load(tmp_path / "M.onnx").whole(image[None])
+    (found,) = onnx_detector.load(tmp_path / "M.onnx").whole(image[None])
     assert found.defect_probability > threshold and not found.label

@@ -6,7 +6,7 @@ import pytest
 from helpers.commands import run_command
 
 from recon_ad.data import synthetic_source
-from recon_ad.detector import load
+from recon_ad.detector.jax_detector import load
 
 
 @pytest.fixture

@@ -4,18 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from recon_ad.config import (
-    CLASSIFIER_RULES,
-    RULES,
-    check_config,
-    differences,
-    flatten,
-    load_config,
-    parse_arg,
-)
+from recon_ad.config import CLASSIFIER_RULES, RULES, check_config, flatten, load_config, parse_arg
 from recon_ad.errors import UserError
 from recon_ad.ops.scores import SCORES
-from recon_ad.train import train
+from recon_ad.training.run import train
+from recon_ad.training.same_run import differences
 
 # Of runs: not what all share, nor what is of classify.
 CONFIGS = sorted(

@@ -12,11 +12,12 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import recon_ad
-from recon_ad import evaluate, export
-from recon_ad import train as trainer
 from recon_ad.data import synthetic_source
-from recon_ad.detector import load
+from recon_ad.detector import onnx_export as export
+from recon_ad.detector.jax_detector import load
 from recon_ad.errors import UserError
+from recon_ad.evaluation import run as evaluate
+from recon_ad.training import run as trainer
 
 
 @pytest.fixture(scope="module")

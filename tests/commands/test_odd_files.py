@@ -9,10 +9,10 @@ from helpers.odd_files import BROKEN, GRAY, SCORED, write_odd_files
 from helpers.small_runs import small_config, table
 from PIL import Image
 
-from recon_ad import train as trainer
 from recon_ad.data import folder_source
 from recon_ad.data.build import build_source
 from recon_ad.errors import UserError
+from recon_ad.training import run as trainer
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ from helpers.detectors import plain_detector
 from helpers.small_runs import table
 from PIL import Image
 
-from recon_ad import predict
 from recon_ad.data.decode import decode_image
-from recon_ad.detector import load
+from recon_ad.detector import image_files as predict
+from recon_ad.detector.jax_detector import load
+from recon_ad.predict import summary
 
 
 @pytest.fixture(scope="module")
@@ -121,5 +122,5 @@ def test_files_that_are_not_judged_leave_no_image_in_memory(tmp_path, monkeypatc
     )  # fmt: skip
     gc.collect()
     assert "has 5 × 5 pixels" in judged.row["error"] and seen[0]() is None
-    said = predict.summary([judged], tmp_path).splitlines()
+    said = summary([judged], tmp_path).splitlines()
     assert said[1] == f"  {judged.row['error']}"  # which names the file itself

@@ -6,11 +6,11 @@ from helpers import layouts
 from helpers.small_runs import small_config
 from helpers.sources import channels_of
 
-from recon_ad import evaluate
-from recon_ad import train as trainer
 from recon_ad.config import check_config, load_config
 from recon_ad.data.build import GENERATED, build_source
 from recon_ad.errors import UserError
+from recon_ad.evaluation import run as evaluate
+from recon_ad.training import run as trainer
 
 
 @pytest.mark.parametrize("name", GENERATED)

@@ -9,13 +9,13 @@ from helpers.small_runs import small_config
 from helpers.sources import channels_of
 from PIL import Image
 
-from recon_ad import evaluate
-from recon_ad import train as trainer
 from recon_ad.data.build import build_source
 from recon_ad.data.holdout import split_holdout
 from recon_ad.data.source import Record
+from recon_ad.detector.inference import Thresholds
 from recon_ad.errors import UserError
-from recon_ad.inference import Thresholds
+from recon_ad.evaluation import run as evaluate
+from recon_ad.training import run as trainer
 
 SIDE = 128  # px, as of `finished_run`: the same programs
 

@@ -19,9 +19,9 @@ from helpers.detectors import make_detector
 from helpers.paths import ROOT
 from PIL import Image
 
-from recon_ad import export
 from recon_ad.data.decode import decode_image
-from recon_ad.inference import Thresholds
+from recon_ad.detector import onnx_export as export
+from recon_ad.detector.inference import Thresholds
 
 pytestmark = pytest.mark.slow
 

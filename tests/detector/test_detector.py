@@ -9,9 +9,9 @@ import pytest
 from helpers.detectors import make_detector, pictures, plain_detector
 from scipy import ndimage
 
-from recon_ad.detector import load
+from recon_ad.detector.inference import UNCALIBRATED, Thresholds
+from recon_ad.detector.jax_detector import load
 from recon_ad.errors import UserError
-from recon_ad.inference import UNCALIBRATED, Thresholds
 from recon_ad.ops.masks import clean_mask, count_regions
 
 

@@ -14,10 +14,11 @@ from helpers.detectors import SIDE, make_detector, pictures, plain_detector
 from PIL import Image
 
 import recon_ad
-from recon_ad import deployed, export, exporting, parity
-from recon_ad.detector import load
+from recon_ad.detector import onnx_detector, onnx_graphs, parity
+from recon_ad.detector import onnx_export as export
+from recon_ad.detector.inference import UNCALIBRATED
+from recon_ad.detector.jax_detector import load
 from recon_ad.errors import UserError
-from recon_ad.inference import UNCALIBRATED
 from recon_ad.methods import METHODS, ON_FEATURES
 from recon_ad.ops.scores import SCORES
 
@@ -65,7 +66,7 @@ def same(ours, theirs, *, decided=True):
 
 def same_in_both_runtimes(detector, path, images, *, decided=True):
     ours = [detector.predict(image) for image in images]
-    for runtime in deployed.RUNTIMES:
+    for runtime in onnx_detector.RUNTIMES:
         model = recon_ad.load(path, runtime=runtime)
         theirs = [model.predict(image) for image in images]
         for mine, other in zip(ours, theirs, strict=True):
@@ -91,7 +92,7 @@ def test_every_method_passes_in_both_runtimes(method, of_method):
 
 def test_outputs_stand_in_a_fixed_order_and_metadata_name_what_is_needed(of_method):
     detector, path, _ = of_method("ssim_ae")
-    core, tail = onnx.load(path), onnx.load(deployed.tail_path(path))
+    core, tail = onnx.load(path), onnx.load(onnx_detector.tail_path(path))
     assert [o.name for o in core.graph.output] == ["residual_map", "reconstruction"]
     assert [o.name for o in tail.graph.output] == ["score", "label", "anomaly_map", "mask"]
     facts = {p.key: p.value for p in core.metadata_props}
@@ -143,9 +144,9 @@ def of_one_tile():
 def test_where_an_image_is_one_tile_one_graph_does_everything(of_one_tile, batch, tmp_path):
     images = pictures(dtype=np.float32)
     assert export.export(of_one_tile, tmp_path / "M.onnx", images, batch=batch)["passed"]
-    same(of_one_tile.predict(images[0]), deployed.load(tmp_path / "M.onnx").predict(images[0]))
-    graph = deployed.OnnxRuntimeGraph(tmp_path / "M.onnx")
-    assert tuple(graph.outputs) == deployed.OUTPUTS["whole"]
+    same(of_one_tile.predict(images[0]), onnx_detector.load(tmp_path / "M.onnx").predict(images[0]))
+    graph = onnx_detector.OnnxRuntimeGraph(tmp_path / "M.onnx")
+    assert tuple(graph.outputs) == onnx_detector.OUTPUTS["whole"]
     at_size = pictures(dtype=np.float32, sizes=[(SIDE, SIDE)] * 3)
     outputs = graph.run(graph.outputs, {"images": np.stack(at_size)})
     by_name = dict(zip(graph.outputs, outputs, strict=True))
@@ -164,22 +165,25 @@ def test_a_region_of_interest_counts_as_with_jax(exported):
     image = pictures()[0]
     roi = np.zeros(image.shape[:2], bool)
     roi[5:30, 8:60] = True
-    ours, theirs = detector.predict(image, roi=roi), deployed.load(path).predict(image, roi=roi)
+    ours, theirs = (
+        detector.predict(image, roi=roi),
+        onnx_detector.load(path).predict(image, roi=roi),
+    )
     same(ours, theirs)
     assert not theirs.mask[~roi].any()
 
 
 @pytest.mark.parametrize("part", ["core", "tail"])
 def test_a_model_that_decides_otherwise_is_refused(part, monkeypatch, tmp_path):
-    right = getattr(exporting, part)
+    right = getattr(onnx_graphs, part)
 
     def spoiled(*args, **kwargs):  # by a tenth of a per cent
         first, *rest = right(*args, **kwargs)
         return first * 1.001, *rest
 
-    monkeypatch.setattr(exporting, part, spoiled)
+    monkeypatch.setattr(onnx_graphs, part, spoiled)
     output = tmp_path / "M.onnx"
-    for path in (output, deployed.tail_path(output), deployed.part_path(output)):
+    for path in (output, onnx_detector.tail_path(output), onnx_detector.part_path(output)):
         path.write_bytes(b"of an earlier export")
     result = export.export(plain_detector(), output, pictures())
     assert not result["passed"]
@@ -189,12 +193,12 @@ def test_a_model_that_decides_otherwise_is_refused(part, monkeypatch, tmp_path):
 
 
 def test_the_command_ends_with_1_where_it_refuses(finished_run, image_files, monkeypatch, tmp_path):
-    output, right = tmp_path / "M.onnx", exporting.core
+    output, right = tmp_path / "M.onnx", onnx_graphs.core
     flags = ("--detector", finished_run() / "detector", "--data", image_files, "--output", output)
     done = run_command("export", *flags)
     assert done.returncode == 0, done.stderr
     assert f"{output}: as the detector on 4 images" in done.stdout and output.is_file()
-    monkeypatch.setattr(exporting, "core", lambda *a, **k: [r * 1.01 for r in right(*a, **k)])
+    monkeypatch.setattr(onnx_graphs, "core", lambda *a, **k: [r * 1.01 for r in right(*a, **k)])
     done = run_command("export", *flags)
     assert done.returncode == 1
     assert "does not decide as the detector does: residual_map" in done.stdout
@@ -220,40 +224,40 @@ def test_difference_and_agreement_are_counted():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("runtime", deployed.RUNTIMES)
+@pytest.mark.parametrize("runtime", onnx_detector.RUNTIMES)
 def test_wrong_files_end_in_a_sentence(exported, of_method, tmp_path, runtime):
     there, other = tmp_path / "M.onnx", of_method("ssim_ae")[1]
-    tail = deployed.tail_path(there)
+    tail = onnx_detector.tail_path(there)
     for change, sentence in (
         (lambda: None, r"no file .*M\.onnx"),
         (lambda: shutil.copy(exported[1], there), r"no file .*M\.tail\.onnx"),
         (lambda: tail.write_bytes(b"no runtime knows it"), r"M\.tail\.onnx is no model that"),
         (lambda: shutil.copy(there, tail), "the tail was not written by"),
-        (lambda: shutil.copy(deployed.tail_path(other), tail), "of two exports"),
+        (lambda: shutil.copy(onnx_detector.tail_path(other), tail), "of two exports"),
     ):
         change()
         with pytest.raises(UserError, match=sentence):
-            deployed.load(there, runtime=runtime)
+            onnx_detector.load(there, runtime=runtime)
 
 
 def test_metadata_with_holes_end_in_a_sentence(exported, tmp_path):
     _, path = exported
-    tail = deployed.tail_path(tmp_path / "M.onnx")
-    shutil.copy(deployed.tail_path(path), tail)
+    tail = onnx_detector.tail_path(tmp_path / "M.onnx")
+    shutil.copy(onnx_detector.tail_path(path), tail)
     for change in ({"layout": None}, {"stride": "sixteen,16"}, {"image_threshold": "x"}):
         model = onnx.load(path)
         facts = {p.key: p.value for p in model.metadata_props}
-        facts |= {f"{deployed.PREFIX}{name}": value for name, value in change.items()}
+        facts |= {f"{onnx_detector.PREFIX}{name}": value for name, value in change.items()}
         onnx.helper.set_model_props(model, {k: v for k, v in facts.items() if v is not None})
         onnx.save(model, tmp_path / "M.onnx")
         with pytest.raises(UserError, match=r"M\.onnx: its metadata are damaged"):
-            deployed.load(tmp_path / "M.onnx")
+            onnx_detector.load(tmp_path / "M.onnx")
     with pytest.raises(UserError, match=r"give M\.onnx"):
-        deployed.load(tail)
+        onnx_detector.load(tail)
 
 
 def test_what_cannot_be_exported_or_judged_is_refused(exported, tmp_path):
-    detector, model = plain_detector(), deployed.load(exported[1])
+    detector, model = plain_detector(), onnx_detector.load(exported[1])
     uncalibrated = detector.with_thresholds(UNCALIBRATED, {})
     output, images = tmp_path / "M.onnx", pictures()
     for sentence, call in {
@@ -292,9 +296,10 @@ def test_an_exported_model_judges_files_without_jax(exported, image_files, tmp_p
 SIGNALLED = """
 import gc, os, signal, sys
 from pathlib import Path
-from recon_ad import deployed
+from recon_ad.detector import onnx_detector
 
-detectors = [deployed.load(Path(sys.argv[1]), runtime=r) for r in deployed.RUNTIMES for _ in "ab"]
+names = [*onnx_detector.RUNTIMES, *onnx_detector.RUNTIMES]
+detectors = [onnx_detector.load(Path(sys.argv[1]), runtime=name) for name in names]
 while detectors:
     detectors.pop(0)
     gc.collect()

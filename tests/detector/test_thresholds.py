@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from helpers.detectors import plain_detector
 
-from recon_ad.calibrate import calibrate, conformal_threshold
 from recon_ad.data import Record
+from recon_ad.detector.thresholds import calibrate, conformal_threshold
 from recon_ad.errors import UserError
 
 

@@ -22,13 +22,13 @@ from helpers.commands import run_command
 from helpers.paths import ROOT
 from helpers.small_runs import losses, outcome, small_config, without_timings
 
-from recon_ad import evaluate
-from recon_ad import train as trainer
 from recon_ad.errors import UserError
-from recon_ad.resuming import same_run
+from recon_ad.evaluation import run as evaluate
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime import stopping
 from recon_ad.runtime.checkpoints import Checkpoints
+from recon_ad.training import run as trainer
+from recon_ad.training.same_run import same_run
 
 LOCAL, SLURM = ROOT / "launch" / "local.sh", ROOT / "launch" / "slurm.sbatch"
 KUBERNETES = ROOT / "launch" / "kubernetes" / "job.sh"

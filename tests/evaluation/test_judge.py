@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from helpers.detectors import make_detector, plain_detector
 
-from recon_ad import evaluate, judging
 from recon_ad.alignment.part import NotRegistered
 from recon_ad.data import GOOD, Record, Source
+from recon_ad.evaluation import judge as judging
+from recon_ad.evaluation import run as evaluate
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime import stopping
 

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 
 from helpers.detectors import SIDE
-from recon_ad import classify
-from recon_ad.classifier.classifier import Labelled, extract
+from recon_ad.classifier import labels as classify
 from recon_ad.config import load_config
+from recon_ad.detector.classifier import Labelled, extract
 
 
 def settings(features="hu", **fields):

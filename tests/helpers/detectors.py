@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from helpers.small_runs import small_config
-from recon_ad.detector import Detector
-from recon_ad.inference import Thresholds
+from recon_ad.detector.inference import Thresholds
+from recon_ad.detector.jax_detector import Detector
 from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, TrainState
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from helpers.small_runs import small_config
-from recon_ad import evaluate
-from recon_ad import train as trainer
+from recon_ad.evaluation import run as evaluate
+from recon_ad.training import run as trainer
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:

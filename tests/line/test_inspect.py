@@ -15,10 +15,10 @@ import pytest
 from helpers.lines import rows_of
 from PIL import Image
 
-from recon_ad import inspect
 from recon_ad.data import decode
+from recon_ad.detector.inference import Inference, Prediction, Thresholds
 from recon_ad.errors import UserError
-from recon_ad.inference import Inference, Prediction, Thresholds
+from recon_ad.line import run as inspect
 from recon_ad.line.arrivals import Arrivals
 from recon_ad.line.store import Key, Store
 from recon_ad.runtime import waiting

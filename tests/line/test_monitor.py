@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from recon_ad import monitor
 from recon_ad.errors import UserError
+from recon_ad.line import follow as monitor
 from recon_ad.line.alarms import Alarm, Monitor, parse_period
 from recon_ad.line.dashboard import curve, page
 from recon_ad.line.store import Key, Store

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from recon_ad.baselines import NoModel
 from recon_ad.data import GOOD, Record
+from recon_ad.evaluation.no_model import NoModel
 from recon_ad.metrics import (
     UndefinedMetric,
     compact,

@@ -7,6 +7,7 @@ from helpers.ssim_reference import scikit_image
 from scipy import ndimage
 
 from configs import default
+from recon_ad.methods import residual
 from recon_ad.ops import residuals
 
 
@@ -44,7 +45,7 @@ def test_the_weighted_residual_is_the_weighted_sum(images):
         config = default.default_config()
         config.residual.update(dict(zip(("squared", "absolute", "ssim"), case, strict=True)))
         config.ssim.update({"window": 7, "kind": "uniform"})
-        return residuals.weighted(config)
+        return residual.weighted(config)
 
     maps = [weighted(case) for case in cases]
     found = jax.jit(lambda *pair: [one(*pair) for one in maps])(*images)

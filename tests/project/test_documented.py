@@ -21,7 +21,7 @@ from helpers.paths import ROOT
 # In this order, in one folder; the one change is that training is small and needs no weights.
 # Those of recon_ad run in this process, the others by the shell.
 RUN = (
-    "python -m recon_ad.data check my_part",
+    "python -m recon_ad.check my_part",
     "python -m recon_ad.train --config configs/folder.py:path=my_part --workdir runs/my_part",
     "python -m recon_ad.evaluate --workdir runs/my_part",
     "python -m recon_ad.predict --detector runs/my_part/detector --input new_images"

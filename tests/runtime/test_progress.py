@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 from helpers.small_runs import small_config
 
-from recon_ad import calibrate, evaluate
-from recon_ad import train as trainer
 from recon_ad.data import synthetic_source
+from recon_ad.detector import thresholds as calibrate
+from recon_ad.evaluation import run as evaluate
 from recon_ad.runtime import progress
+from recon_ad.training import run as trainer
 
 
 def test_a_line_every_some_seconds_and_none_where_it_is_soon_over(monkeypatch, caplog):

@@ -16,17 +16,17 @@ from helpers.small_runs import small_config, without_timings
 from helpers.vit_reference import make_tensors
 from PIL import Image
 
-from recon_ad import train as trainer
 from recon_ad.data import synthetic_source
 from recon_ad.data.build import build_source
 from recon_ad.data.synthetic import write_folder
 from recon_ad.errors import UserError
-from recon_ad.evaluate import FIGURES
+from recon_ad.evaluation.run import FIGURES
 from recon_ad.pretrained import preset
 from recon_ad.tables import TABLES, run, schneider2022_figures
 from recon_ad.tables.base import Cell, Column, Figure, Made, Table
 from recon_ad.tables.run import run_table
 from recon_ad.tables.schneider2022 import time_to_mark
+from recon_ad.training import run as trainer
 
 SMOKE = {"smoke": "true"}
 FOLDER = "configs/folder.py"  # its smoke config, on chess, is that of `finished_run`

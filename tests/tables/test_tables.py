@@ -5,10 +5,11 @@ import pytest
 
 from recon_ad.config import load_config
 from recon_ad.data import synthetic_source
+from recon_ad.data.locate import categories, find_category
 from recon_ad.methods import build_method
+from recon_ad.report.wording import figure_of
 from recon_ad.tables import TABLES, page, schneider2022_figures, stretches
-from recon_ad.tables.base import Column, Table, figure_of
-from recon_ad.tables.locate import categories, find_category
+from recon_ad.tables.base import Column, Table
 from recon_ad.tables.schneider2022 import ranking
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from recon_ad.diagnosis import ENOUGH, fall, verdict
+from recon_ad.training.diagnosis import ENOUGH, fall, verdict
 
 FLAT = [1.0, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4]
 FALLING = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]

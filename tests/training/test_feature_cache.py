@@ -6,12 +6,13 @@ import pytest
 from helpers.small_encoder import SIDE, config_for
 from helpers.small_runs import losses, small_config
 
-from recon_ad import prepared
-from recon_ad import train as trainer
 from recon_ad.data import memory_source
 from recon_ad.data.pipeline import Images
 from recon_ad.methods import build_method
 from recon_ad.runtime import mesh as meshes
+from recon_ad.training import feature_cache as prepared
+from recon_ad.training import loop
+from recon_ad.training import run as trainer
 
 SOURCE = memory_source(np.random.default_rng(0).random((21, 24, 20), np.float32))
 RESIZED = {"data.resize": (SIDE, SIDE)}
@@ -65,7 +66,7 @@ def test_training_is_the_same(small_encoder, tmp_path, monkeypatch):
     for name in ("once", "each"):
         with pytest.raises(InterruptedError):
             trainer.train(config, tmp_path / name, source=SOURCE, watch=stop)
-        monkeypatch.setattr(trainer, "prepare_all", lambda *_: None)
+        monkeypatch.setattr(loop, "prepare_all", lambda *_: None)
     once, each = (losses(tmp_path / name) for name in ("once", "each"))
     assert len(once) == 6
     # The encoder rounds otherwise in another program.

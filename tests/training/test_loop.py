@@ -15,13 +15,13 @@ from helpers.commands import command_line
 from helpers.paths import ROOT
 from helpers.small_runs import losses, small_config, without_timings
 
-from recon_ad import diagnosis
-from recon_ad import train as trainer
 from recon_ad.data import memory_source
-from recon_ad.detector import load
+from recon_ad.detector.jax_detector import load
 from recon_ad.errors import UserError
 from recon_ad.methods import METHODS, WITH_ENCODER
 from recon_ad.runtime.checkpoints import Checkpoints
+from recon_ad.training import diagnosis
+from recon_ad.training import run as trainer
 
 SPEC = "configs/folder.py:method=cae,smoke"  # that of `finished_run`, all of whose programs fit
 

@@ -11,15 +11,15 @@ from helpers.small_encoder import SIDE, config_for
 from helpers.small_runs import losses, only_devices, small_config
 from jax.sharding import Mesh
 
-from recon_ad import steps
-from recon_ad import train as trainer
 from recon_ad.data import memory_source
 from recon_ad.data.pipeline import Images
-from recon_ad.detector import core
+from recon_ad.detector.jax_detector import core
 from recon_ad.errors import UserError
 from recon_ad.methods import METHODS, build_method
-from recon_ad.prepared import prepare_all
 from recon_ad.runtime import mesh as meshes
+from recon_ad.training import run as trainer
+from recon_ad.training import steps
+from recon_ad.training.feature_cache import prepare_all
 
 
 class Stopped(Exception):

@@ -11,7 +11,7 @@ their own size, by the residual map and the tail. Opening and minimum area are n
 masks are raw.
 
 What whoever runs a graph has to know stands in its metadata, as plain words under names that begin
-with "recon_ad_" (`PREFIX`): `recon_ad.deployed` reads them, and so does the application in C++.
+with "recon_ad_" (`PREFIX`): `onnx_detector` reads them, and so does the application in C++.
 """
 
 import hashlib
@@ -29,11 +29,11 @@ from jax2onnx import to_onnx
 from jaxtyping import Array, Float, Shaped
 from onnx_ir.passes import common as passes
 
-from recon_ad.classifier.classifier import Network, judge
-from recon_ad.deployed import FORMAT, OUTPUTS, PREFIX, PROBABILITY
-from recon_ad.detector import Detector, core, tail
+from recon_ad.detector.classifier import Network, judge
+from recon_ad.detector.inference import Thresholds
+from recon_ad.detector.jax_detector import Detector, core, tail
+from recon_ad.detector.onnx_detector import FORMAT, OUTPUTS, PREFIX, PROBABILITY
 from recon_ad.errors import UserError
-from recon_ad.inference import Thresholds
 from recon_ad.ops.conv import portable
 from recon_ad.runtime import provenance
 from recon_ad.runtime.files import sha256

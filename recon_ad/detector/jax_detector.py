@@ -3,8 +3,8 @@
     core    traced: tiles, integers or float in [0, 1] → residual maps, reconstructions
     tail    traced, any height and width: smoothing, score, label, mask; thresholds are inputs
 
-What is done around them is in `recon_ad.inference`. Evaluation, prediction, notebooks and every
-exported graph are these. Images are [h, w, c]; maps are float32 [h, w], raw, higher is more
+What is done around them is in `inference`. Evaluation, prediction, notebooks and every exported
+graph are these. Images are [h, w, c]; maps are float32 [h, w], raw, higher is more
 anomalous.
 
 A detector directory holds `detector.json` and `variables.safetensors`, `part.safetensors` where
@@ -29,11 +29,11 @@ from jaxtyping import Array, Bool, Float, Shaped
 from ml_collections import ConfigDict
 
 from recon_ad.alignment import part as parts
-from recon_ad.classifier import classifier as classifiers
-from recon_ad.classifier.classifier import Classifier, Network
 from recon_ad.config import check_config, flatten
+from recon_ad.detector import classifier as classifiers
+from recon_ad.detector.classifier import Classifier, Network
+from recon_ad.detector.inference import UNCALIBRATED, Inference, Plan, Thresholds
 from recon_ad.errors import UserError
-from recon_ad.inference import UNCALIBRATED, Inference, Plan, Thresholds
 from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, Variables
 from recon_ad.ops.scores import SCORES

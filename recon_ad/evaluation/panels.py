@@ -9,9 +9,9 @@ import numpy as np
 from recon_ad.alignment.part import NotRegistered
 from recon_ad.data import Record, Source
 from recon_ad.data.source import roi_of, spread
-from recon_ad.detector import Detector
-from recon_ad.inference import Prediction, back
-from recon_ad.judging import truth_of
+from recon_ad.detector.inference import Prediction, back
+from recon_ad.detector.jax_detector import Detector
+from recon_ad.evaluation.judge import truth_of
 from recon_ad.metrics import merge, upper_quantile
 from recon_ad.metrics.summary import Judged, Pooled
 from recon_ad.report import Panel, Scale, SmallPanel, pixel_scale, shrink_panel

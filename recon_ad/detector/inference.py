@@ -5,9 +5,9 @@
     stitch  NumPy: weighted average of the tiles' maps
     tail    a graph: smoothing, score, label, mask; thresholds are inputs
 
-`recon_ad.detector` runs the graphs by JAX, `recon_ad.deployed` by ONNX Runtime or OpenVINO: what
-stands here is the same for all. Images are [h, w, c]; maps are float32 [h, w], raw, higher is more
-anomalous. A pixel or an image is anomalous when it scores strictly above its threshold.
+`jax_detector` runs the graphs by JAX, `onnx_detector` by ONNX Runtime or OpenVINO; this module is
+the same for all. Images are [h, w, c]; maps are float32 [h, w], raw, higher is more anomalous. A
+pixel or an image is anomalous when it scores strictly above its threshold.
 """
 
 from abc import ABC, abstractmethod

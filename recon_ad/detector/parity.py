@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from recon_ad.deployed import OUTPUTS, OnnxDetector
-from recon_ad.detector import Detector
-from recon_ad.inference import Prediction
+from recon_ad.detector.inference import Prediction
+from recon_ad.detector.jax_detector import Detector
+from recon_ad.detector.onnx_detector import OUTPUTS, OnnxDetector
 from recon_ad.ops import tiles
 
 SHARE = 1e-4

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recon_ad.baselines import NoModel
-from recon_ad.data.checking.findings import Finding
-from recon_ad.data.checking.look import ImageLook
+from recon_ad.checking.findings import Finding
+from recon_ad.checking.look import ImageLook
 from recon_ad.data.source import GOOD, Record
+from recon_ad.evaluation.no_model import NoModel
 from recon_ad.metrics import auroc, levels
 
 # A figure without a model that is reported: so high, and not by chance. The bound alone would tell

@@ -15,10 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
-from recon_ad.data import truth
-from recon_ad.data.arrays import resize
-from recon_ad.data.checking.confounders import Figure, about_figures, figures
-from recon_ad.data.checking.findings import (
+from recon_ad.checking.confounders import Figure, about_figures, figures
+from recon_ad.checking.findings import (
     Finding,
     Truth,
     about_channels,
@@ -32,7 +30,7 @@ from recon_ad.data.checking.findings import (
     kind,
     readable_as,
 )
-from recon_ad.data.checking.look import (
+from recon_ad.checking.look import (
     ImageLook,
     MaskLook,
     look_at_image,
@@ -40,6 +38,8 @@ from recon_ad.data.checking.look import (
     look_at_region,
     side_by_side,
 )
+from recon_ad.data import truth
+from recon_ad.data.arrays import resize
 from recon_ad.data.decode import SUFFIXES, decode_image
 from recon_ad.data.folder import check_all_good, dataset_root
 from recon_ad.data.listing import files_below, images_below, subfolders

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon_ad.data.checking.look import ImageLook, MaskLook
-from recon_ad.data.checking.similar import nearly_same, same, series
+from recon_ad.checking.look import ImageLook, MaskLook
+from recon_ad.checking.similar import nearly_same, same, series
 
 _BITS = (8, 10, 12, 14)  # that cameras give in files of 16
 _CONSTANT = 0.005  # of white, a deviation below which an image shows nothing: 1.3 of 255 levels

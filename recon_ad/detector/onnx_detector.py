@@ -1,9 +1,9 @@
 """A detector from its ONNX files, by ONNX Runtime or OpenVINO; no JAX.
 
 `M.onnx` holds the core (where an image is one tile, the tail too), `M.tail.onnx` the tail, and
-`M.part.safetensors`, where images are aligned, what they are aligned to; see
-`recon_ad.exporting`, which writes them. What is done around the graphs is `recon_ad.inference`, as
-with JAX. Only what stands in the files' metadata is needed: no config, no detector directory.
+`M.part.safetensors`, where images are aligned, what they are aligned to; see `onnx_graphs`, which
+writes them. What is done around the graphs is in `inference`, as with JAX. Only what stands in the
+files' metadata is needed: no config, no detector directory.
 """
 
 import functools
@@ -18,8 +18,8 @@ from jaxtyping import Float, Shaped
 
 from recon_ad.alignment.part import Part, unpacked
 from recon_ad.data.arrays import to_unit
+from recon_ad.detector.inference import Inference, Plan, Prediction, Thresholds
 from recon_ad.errors import UserError
-from recon_ad.inference import Inference, Plan, Prediction, Thresholds
 from recon_ad.ops.tiles import Geometry
 from recon_ad.runtime.files import sha256
 

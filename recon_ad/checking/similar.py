@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from recon_ad.data.checking.look import ImageLook, gray, side_by_side
+from recon_ad.checking.look import ImageLook, gray, side_by_side
 from recon_ad.data.decode import decode_image
 
 # Measured on four sets: a picture encoded anew as JPEG of quality 50 stays below 0.85 gray levels

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from absl import flags
 
+from recon_ad.detector.inference import Inference
 from recon_ad.errors import UserError
-from recon_ad.inference import Inference
 
 # What `detector_flags` defines belongs to the command that calls it, whose --help shows it then.
 flags.disclaim_key_flags()
@@ -24,12 +24,12 @@ def load(path: Path | str, *, runtime: str = "onnxruntime") -> Inference:
     """
     # Imported when needed: the machine that runs an exported model need not have JAX.
     if Path(path).suffix == ".onnx":
-        from recon_ad import deployed
+        from recon_ad.detector import onnx_detector
 
-        return deployed.load(path, runtime=runtime)
-    from recon_ad import detector
+        return onnx_detector.load(path, runtime=runtime)
+    from recon_ad.detector import jax_detector
 
-    return detector.load(path)
+    return jax_detector.load(path)
 
 
 def detector_flags() -> Callable[[], Inference]:
@@ -48,13 +48,13 @@ def detector_flags() -> Callable[[], Inference]:
         if bool(detector.value) == bool(onnx.value):
             raise UserError("give either --detector, a detector directory, or --onnx, a model.")
         if onnx.value:
-            from recon_ad import deployed
+            from recon_ad.detector import onnx_detector
 
-            return deployed.load(onnx.value, runtime=runtime.value)
+            return onnx_detector.load(onnx.value, runtime=runtime.value)
         if runtime.present:
             raise UserError("--runtime is for --onnx: a detector directory is run by JAX.")
         # Of JAX, which --onnx does without.
-        from recon_ad.detector import load
+        from recon_ad.detector.jax_detector import load
         from recon_ad.runtime.compilation import keep_compiled
 
         keep_compiled()

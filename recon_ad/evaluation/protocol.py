@@ -1,19 +1,14 @@
 """What metrics.json says of an evaluation beside its figures, and what makes two runs differ."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from recon_ad.data import Source
-from recon_ad.detector import Detector
-from recon_ad.methods import ON_FEATURES, READ_BY, WITH_ENCODER
-from recon_ad.methods.features import RANDOM
+from recon_ad.detector.jax_detector import Detector
+from recon_ad.methods import ON_FEATURES
 from recon_ad.runtime import provenance
-
-# Where the images are on a machine, and how much of them it keeps at hand: the same run elsewhere.
-PLACES = ("path", "category", "images", "prepared", "cache_mib", "disk_cache_mib")
 
 
 def protocol(detector: Detector, source: Source) -> dict[str, Any]:
@@ -84,23 +79,3 @@ def border_rule(config: ConfigDict) -> str:
             f"{config.inference.border_weight}"
         )
     return rule
-
-
-def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config, as JSON has it, without what is a machine's own, or of no concern to its method."""
-    method = config["method"]["name"]
-    content = dict(config)
-    content["method"] = {
-        name: value
-        for name, value in config["method"].items()
-        if method in READ_BY.get(name, (method,))
-    }
-    if method not in WITH_ENCODER:
-        del content["encoder"]
-    elif config["encoder"]["weights"] != RANDOM:  # where they lie; a run has their checksum
-        content["encoder"] = {k: v for k, v in config["encoder"].items() if k != "weights"}
-    # Of files, which lie elsewhere on another machine, only whether there are any.
-    files = {name: bool(config["part"][name]) for name in ("template", "background")}
-    content["part"] = {**config["part"], **files}
-    content["data"] = {k: v for k, v in config["data"].items() if k not in PLACES}
-    return content

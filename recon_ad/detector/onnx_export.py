@@ -1,0 +1,215 @@
+"""A detector as ONNX files, kept only where they decide as it does.
+
+M.onnx is the core, M.tail.onnx the tail, M.parity.json the comparison, M.part.safetensors the part
+where images are aligned.
+"""
+
+import functools
+import importlib.util
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from recon_ad.alignment.part import NotRegistered, Part
+from recon_ad.data import Record, Source
+from recon_ad.data.build import build_source
+from recon_ad.data.source import roi_of, spread
+from recon_ad.detector.image_files import decoded, inputs
+from recon_ad.detector.jax_detector import Detector
+from recon_ad.errors import UserError
+from recon_ad.runtime import files, provenance
+
+PACKAGES = ("jax2onnx", "onnx", "onnxruntime")  # of the extra
+
+INSTALL = 'pip install "recon_ad[export]"'
+
+OPSET = 18  # what current runtimes all take
+
+IMAGES, SIDE = 16, 1024  # that are compared, at most, and px of each side, cut from the middle
+
+DTYPES = ("uint8", "uint16", "float32")
+
+logger = logging.getLogger("recon_ad")
+
+
+def missing() -> list[str]:
+    """Packages that an export needs and that are not installed."""
+    return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+
+
+def export(
+    detector: Detector,
+    output: Path,
+    images: Sequence[Shaped[np.ndarray, "_ _ c"]],
+    *,
+    opset: int = OPSET,
+    batch: int | None = None,
+    layout: str = "nhwc",
+    dtype: str = "",
+) -> dict[str, Any]:
+    """Writes the files; what M.parity.json holds, of which `passed` says whether there are models.
+
+    Args:
+      detector: calibrated.
+      output: M.onnx.
+      images: real ones, for the comparison; aligned, if the detector aligns.
+      opset: of ONNX.
+      batch: number of tiles at a time; None: any.
+      layout: "nhwc" or "nchw", of images and reconstructions.
+      dtype: of the images, one of `DTYPES`; "": that of the images given, where all have one.
+
+    Raises:
+      UserError: packages are missing, or the arguments do not fit the detector.
+    """
+    if absent := missing():
+        raise UserError(f"to export, install {', '.join(absent)}: {INSTALL}.")
+    from recon_ad.detector import (
+        onnx_detector,  # they need those packages
+        onnx_graphs,
+        parity,
+    )
+
+    if output.suffix != ".onnx":
+        raise UserError(f"--output {output}: give a name that ends in .onnx.")
+    if not np.isfinite(detector.thresholds).all():
+        raise UserError(
+            "the detector has no thresholds, without which it decides nothing: run "
+            "python -m recon_ad.calibrate first."
+        )
+    chosen = np.dtype(dtype or _common_dtype(detector, images))
+    if detector.plan.geometry.resize and chosen != np.float32:
+        raise UserError(
+            f"--dtype {chosen}: this detector resizes its images, which makes them float32."
+        )
+    core, tail = onnx_graphs.models(
+        detector, onnx_graphs.Options(chosen, batch, opset, nchw=layout == "nchw")
+    )
+    graph = onnx_detector.OnnxRuntimeGraph
+    exported = onnx_detector.OnnxDetector(
+        graph(core), graph(tail), name=str(output), part=detector.part
+    )
+    result = parity.compare(
+        detector,
+        exported,
+        images,
+        batches=parity.BATCHES if batch is None else (batch,),
+    )
+    result |= {
+        "onnx": provenance.versions_of(*PACKAGES),
+        "opset": opset,
+        "metadata": dict(exported.facts),
+        "hardware": provenance.hardware(),
+        "versions": provenance.versions(),
+    }
+    if result["passed"]:
+        # The tail first: a core that stands there has its tail.
+        if detector.part is not None:
+            files.write_bytes(onnx_detector.part_path(output), detector.part.packed())
+        else:
+            onnx_detector.part_path(output).unlink(missing_ok=True)
+        files.write_bytes(onnx_detector.tail_path(output), tail)
+        files.write_bytes(output, core)
+    else:  # nor may an earlier export pass for this one
+        for stale in (output, onnx_detector.tail_path(output), onnx_detector.part_path(output)):
+            stale.unlink(missing_ok=True)
+    files.write_json(output.with_suffix(".parity.json"), result)
+    return result
+
+
+def _common_dtype(detector: Detector, images: Sequence[np.ndarray]) -> str:
+    kinds = {image.dtype.name for image in images}
+    if detector.plan.geometry.resize or len(kinds) > 1:
+        return "float32"
+    return kinds.pop()
+
+
+def some_images(
+    records: Sequence[Record], *, part: Part | None
+) -> list[Shaped[np.ndarray, "_ _ c"]]:
+    """Images spread over all, aligned if there is a part; of large ones the middle, as a comparison
+    holds several at once."""
+    images = []
+    for record in spread(records, IMAGES):
+        image = record.load()
+        if part is not None:
+            try:
+                image = part.place(image, roi=roi_of(record)).image
+            except NotRegistered:  # it has no score to compare
+                continue
+        top, left = (max(0, n - SIDE) // 2 for n in image.shape[:2])
+        images.append(image[top : top + SIDE, left : left + SIDE].copy())
+    if not images:
+        raise UserError(
+            "the part is found in none of the images to compare the exported model on: give others "
+            "with --data FOLDER."
+        )
+    return images
+
+
+def export_run(detector: Detector, source: Source, workdir: Path) -> str:
+    """Exports a run's detector to its model.onnx; "" or, in a sentence, why there is none."""
+    if absent := missing():
+        return f"not exported, as {', '.join(absent)} are not installed: {INSTALL}"
+    result = export(
+        detector,
+        workdir / "model.onnx",
+        some_images(source.test or source.train, part=detector.part),
+    )
+    if result["passed"]:
+        return ""
+    return f"the exported model did not decide as the detector does: {worst(result)}"
+
+
+def tell_outdated(detector: Path) -> None:
+    """Says, once a detector is another, which of its run's files tell of it as it was."""
+    run = detector.absolute().parent
+    found = [file for file in (run / "metrics.json", run / "model.onnx") if file.is_file()]
+    named = f" ({', '.join(map(str, found))})" if found else ""
+    logger.warning(
+        "figures and exported models from before are of the detector as it was%s: evaluate and "
+        "export it again", named,
+    )  # fmt: skip
+
+
+def own_images(detector: Detector) -> list[Shaped[np.ndarray, "_ _ c"]]:
+    """Of the data that the detector was made with: test images, or else good ones.
+
+    Raises:
+      UserError: they are not here.
+    """
+    try:
+        source = build_source(detector.config)
+    except UserError as error:
+        raise UserError(
+            f"the images that the detector was made with cannot be read ({error}): give others to "
+            "compare on with --data FOLDER."
+        ) from None
+    return some_images(source.test or source.train, part=detector.part)
+
+
+def folder_images(folder: Path, detector: Detector) -> list[Shaped[np.ndarray, "_ _ c"]]:
+    """Of a folder, or one file."""
+    found = inputs(folder, output=folder / "overlays")
+    records = [Record(f.name, functools.partial(decoded, detector, f)) for f in found]
+    return some_images(records, part=detector.part)
+
+
+def worst(result: dict[str, Any]) -> str:
+    """What did not pass, in words."""
+    parts = []
+    for group, outputs in result["groups"].items():
+        for name, found in outputs.items():
+            if found["passed"]:
+                continue
+            if "differ" in found:
+                parts.append(f"{name} ({group}) in {found['differ']} of {found['compared']}")
+            else:
+                parts.append(
+                    f"{name} ({group}) by {found['max_share_of_scale']} of its scale, "
+                    f"{result['share_of_scale']:g} allowed"
+                )
+    return "; ".join(parts)

@@ -1,0 +1,363 @@
+"""Evaluation of a run on its test images: metrics.json, report.html, scores.csv, model.onnx."""
+
+import csv
+import functools
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from recon_ad.data import Source
+from recon_ad.data.build import build_source
+from recon_ad.data.several import EVERY
+from recon_ad.data.source import by_category
+from recon_ad.detector.classifier import without_labelled
+from recon_ad.detector.jax_detector import Detector, load
+from recon_ad.detector.onnx_export import export_run
+from recon_ad.errors import UserError
+from recon_ad.evaluation.judge import Clock, judge
+from recon_ad.evaluation.no_model import NoModel, mean_figures
+from recon_ad.evaluation.panels import choose_panels, slider_scale
+from recon_ad.evaluation.protocol import protocol
+from recon_ad.metrics import levels, merge, pro_curve, roc_curve
+from recon_ad.metrics.ranking import UndefinedMetric
+from recon_ad.metrics.summary import Judged, Pooled, pool, summarize
+from recon_ad.report import Report, Scale, Score, write_report
+from recon_ad.runtime import files
+from recon_ad.runtime import mesh as meshes
+from recon_ad.runtime.stopping import Stop
+from recon_ad.runtime.writer import read_log
+
+# In this order in metrics.json.
+FIGURES = (
+    "image_auroc",
+    "image_ap",
+    "image_f1_max",
+    "pixel_auroc",
+    "pixel_ap",
+    "aupro_30",
+    "iou_max_oracle",
+    "recall_at_iou_max_oracle",
+    "iou_calibrated",
+    "iou_mean_calibrated",
+    "image_fpr_calibrated",
+    "image_tpr_calibrated",
+    "patch_auroc",
+    "train_seconds",
+    "patches_per_second",
+    "images_per_second",
+)
+
+logger = logging.getLogger("recon_ad")
+
+
+class Seen(NamedTuple):
+    """What a detector says of test images.
+
+    Attributes:
+      parts: by category, of each image and of all pixels.
+      baselines: by category, the no-model row and the reasons for what is missing in it.
+      lost: names of images in which the part is not found.
+      images: that were timed.
+      seconds: that they took, one after the other.
+    """
+
+    parts: dict[str, tuple[list[Judged], Pooled]]
+    baselines: dict[str, tuple[dict[str, Any], dict[str, str]]]
+    lost: list[str]
+    images: int
+    seconds: float
+
+
+def look(detector: Detector, source: Source, *, stop: Stop | None = None) -> Seen:
+    """Judges the test images, each host its share; all hosts come here together.
+
+    Images that the detector's classifier was made with are left out. Where some host's `stop` is
+    asked for, all end between two images with `stopping.REQUEUE`.
+    """
+    stop = stop or Stop()
+    source = without_labelled(source, detector.classifier)
+    seen, clock = Seen({}, {}, [], 0, 0.0), Clock()
+    if not source.test:
+        return seen
+    train, test = by_category(source.train), by_category(source.test)
+    # A category without test images counts, too: it has no figures, and so has the mean.
+    for category in dict.fromkeys([*train, *test]):
+        baseline = NoModel(train[category], through=functools.partial(meshes.each, stop=stop))
+        judged, pixels, names = judge(
+            detector, test.get(category, []), baseline=baseline, clock=clock, stop=stop
+        )
+        seen.parts[category] = (judged, pixels)
+        seen.lost.extend(names)
+        seen.baselines[category] = baseline.figures()
+        del baseline  # the mean image, which may be large
+    images, seconds = zip(*meshes.gathered((clock.images, clock.seconds)), strict=True)
+    return seen._replace(images=sum(images), seconds=sum(seconds))
+
+
+def evaluate(
+    detector: Detector,
+    source: Source,
+    *,
+    name: str,
+    log: Sequence[dict[str, Any]] = (),
+    seen: Seen | None = None,
+) -> tuple[dict[str, Any], Report]:
+    """The content of metrics.json, and the report.
+
+    Args:
+      detector: calibrated.
+      source: its test images; without any, figures are None and the report shows training images.
+        Images that the detector's classifier was made with are left out.
+      name: of the data, for headings.
+      log: of the training run, for its curve.
+      seen: what `look` gave for these images; None: they are judged here.
+    """
+    seen = look(detector, source) if seen is None else seen
+    given, source = source.test, without_labelled(source, detector.classifier)
+    missing: dict[str, str] = {}
+    metrics: dict[str, Any] = {"intervals": {}, "bounds": {}, "per_defect": {}, "truths": {}}
+    judged: list[Judged] = []
+    curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    no_model: dict[str, Any] = {}
+    patches: dict[str, np.ndarray] | None = None
+    scale: Scale | None = None
+    if source.test:
+        source = without(source, seen.lost)
+        judged = [j for part, _ in seen.parts.values() for j in part]
+        pooled = pool([pixels for _, pixels in seen.parts.values()])
+        metrics |= summarize(
+            seen.parts, seed=detector.config.seed, resamples=detector.config.evaluation.bootstrap
+        )
+        missing |= metrics.pop("missing")
+        no_model, reasons = no_model_row(seen.baselines, metrics.get("per_category", {}))
+        missing |= reasons
+        curves = draw_curves(judged, pooled)
+        patches = pooled.patches._asdict()
+        scale = slider_scale(detector, pooled)
+    training = detector.record["training"]
+    metrics["train_seconds"] = training["train_seconds"]
+    metrics["patches_per_second"] = training["patches_per_second"]
+    if training["patches_per_second"] is None:
+        missing["patches_per_second"] = "training was too short to measure it without compilation"
+    metrics["images_per_second"] = seen.images / seen.seconds if seen.images else None
+    if not seen.images:
+        missing["images_per_second"] = "every call compiled: no two test images share a size"
+    for key in FIGURES:
+        if key not in metrics:
+            metrics[key] = None
+            missing[key] = (
+                "all test images were labelled for the classifier"
+                if given and not source.test
+                else "there are no test images"
+            )
+    messages = [training["message"], detector.record["calibration"]["message"], *source.notes]
+    ordered = {key: metrics.pop(key) for key in FIGURES}
+    metrics = (
+        ordered
+        | metrics
+        | {
+            "no_model": no_model,
+            "missing": missing,
+            "protocol": {"evaluated_on": name, "not_registered": seen.lost}
+            | protocol(detector, source),
+        }
+    )
+    report = Report(
+        title=f"{detector.config.method.name} on {name}",
+        metrics=metrics,
+        threshold=detector.thresholds.image,
+        messages=[m for m in messages if m],
+        curves=curves,
+        scores=[Score(j.name, j.defect, j.score, j.label) for j in judged],
+        training=training_rows(log),
+        panels=choose_panels(
+            detector, source, judged, limit=detector.config.evaluation.panels, scale=scale
+        ),
+        patches=patches,
+    )
+    return metrics, report
+
+
+def without(source: Source, lost: Sequence[str]) -> Source:
+    """The source without the test images in which the part was not found, which it notes.
+
+    Raises:
+      UserError: it was found in none.
+    """
+    if not lost:
+        return source
+    kept = tuple(record for record in source.test if record.name not in set(lost))
+    if not kept:
+        raise UserError(
+            f"the part is found in none of the {len(lost)} test images: is it the part that the "
+            "detector was trained on? Another template (config.part.template) or a wider search "
+            "may help."
+        )
+    defective = sum(record.anomalous for record in source.test) - sum(r.anomalous for r in kept)
+    note = (
+        f"Not registered, and in none of the figures: {len(lost)} of {len(source.test)} test "
+        f"images ({defective} of them defective): {', '.join(sorted(lost)[:5])}"
+        f"{'…' if len(lost) > 5 else ''}."
+    )
+    return source._replace(test=kept, notes=(*source.notes, note))
+
+
+def no_model_row(
+    rows: Mapping[str, tuple[dict[str, Any], dict[str, str]]], per_category: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The no-model row and its reasons; of several categories the mean, and each gets its own."""
+    if len(rows) == 1:
+        return next(iter(rows.values()))
+    mean, missing = mean_figures({category: row for category, (row, _) in rows.items()})
+    for category, (row, reasons) in rows.items():
+        per_category[category]["no_model"] = row
+        missing |= {f"per_category.{category}.{key}": why for key, why in reasons.items()}
+    return mean, missing
+
+
+def described(config: ConfigDict) -> str:
+    """The data's name, for headings."""
+    data = config.data
+    if data.source in ("synthetic", "csv"):
+        return data.name
+    if data.source == "tfds":
+        return " ".join(filter(None, (data.name, data.category)))
+    return " ".join(filter(None, (Path(data.path).name, data.category)))
+
+
+def draw_curves(
+    judged: Sequence[Judged], pooled: Pooled
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The curves that the data can give."""
+    everything = merge(pooled.good, *pooled.defects.values())
+    counts = levels(
+        np.array([j.score for j in judged]), np.array([j.anomalous for j in judged], bool)
+    )
+    curves = {}
+    for name, draw in {
+        "roc": lambda: roc_curve(counts),
+        "pixel_roc": lambda: roc_curve(everything.levels()),
+        "pro": lambda: pro_curve(everything),
+    }.items():
+        try:
+            curves[name] = draw()
+        except UndefinedMetric:  # its figure is null, with the reason, in the same report
+            continue
+    return curves
+
+
+def training_rows(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Losses by step, train and held-out."""
+    rows: dict[int, dict[str, Any]] = {}
+    for entry in log:
+        row = rows.setdefault(
+            entry["step"], {"step": entry["step"], "train_loss": None, "heldout_loss": None}
+        )
+        row |= {k: entry[k] for k in ("train_loss", "heldout_loss") if k in entry}
+    return list(rows.values())
+
+
+def scores_csv(report: Report) -> str:
+    """One line for each test image."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "defect", "score", "threshold", "anomalous"])
+    for row in report.scores:
+        name, defect, score, anomalous = row
+        writer.writerow([name, defect, repr(score), repr(report.threshold), int(anomalous)])
+    return text.getvalue()
+
+
+def evaluate_workdir(workdir: Path, *, data: str = "", export: bool = True) -> dict[str, Any]:
+    """Evaluates the detector of a run and writes its files.
+
+    Several hosts come here together: each judges its share of the images, the first one writes.
+
+    Args:
+      workdir: of the run.
+      data: another folder in the MVTec layout, whose test images to use, or one that holds the
+        run's several categories; else the run's own.
+      export: whether the detector becomes a model.onnx too, where the packages for it are.
+
+    Returns:
+      The content of metrics.json; nothing on other hosts than the first.
+
+    Raises:
+      UserError: there is no finished training, or the images are not usable.
+    """
+    if not (workdir / "detector").is_dir():
+        raise UserError(
+            f"{workdir} has no detector: train first, "
+            f"python -m recon_ad.train --config … --workdir {workdir}."
+        )
+    with meshes.stopping_together() as stop:
+        detector, source, name = _opened(workdir, data)
+        seen = look(detector, source, stop=stop)
+        meshes.stop_together(stop)
+        metrics: dict[str, Any] = {}
+
+        def write() -> None:
+            metrics.update(_written(detector, source, workdir, seen, name, export=export))
+
+        if not meshes.is_first_host():
+            seen.parts.clear()
+        meshes.on_first_host(write)
+    return metrics
+
+
+def _opened(workdir: Path, data: str) -> tuple[Detector, Source, str]:
+    """The detector, the images to judge and their name."""
+    detector = load(workdir / "detector")
+    config = detector.config.copy_and_resolve_references()
+    if data:
+        config.data.source, config.data.path = "folder", data
+        several = config.data.category == EVERY or "+" in config.data.category
+        if not several or any((Path(data) / part).is_dir() for part in ("train", "test")):
+            config.data.category = ""  # the folder is one itself
+        config.data.channels = detector.channels
+    source = build_source(config)
+    if data and not source.test:
+        raise UserError(
+            f"{data} has no test images: give a folder with test/good or test/<defect> beside "
+            "train/good."
+        )
+    for note in source.notes if data else ():  # those of the run's own images were told in training
+        logger.warning("%s", note)
+    return detector, source, described(config)
+
+
+def _written(
+    detector: Detector, source: Source, workdir: Path, seen: Seen, name: str, *, export: bool
+) -> dict[str, Any]:
+    """Makes the figures and writes the files."""
+    metrics, report = evaluate(
+        detector, source, name=name, log=read_log(workdir / "log.jsonl"), seen=seen
+    )
+    seen.parts.clear()  # the export needs the room
+    files.write_text(workdir / "scores.csv", scores_csv(report))
+    write_report(workdir / "report.html", report)
+    written = ["report.html", "metrics.json", "scores.csv"]
+    if export:
+        logger.info("exporting model.onnx, which has to decide as the detector does")
+        try:
+            reason = export_run(detector, source, workdir)
+        except Exception as error:  # what fails in the exporter costs no figures
+            logger.exception("model.onnx was not written")
+            reason = f"the export failed: {type(error).__name__}: {error}"
+        if reason:
+            logger.warning("model.onnx: %s", reason)
+            metrics["missing"]["model.onnx"] = reason
+        else:
+            written += sorted(file.name for file in workdir.glob("model.*"))
+    # Last: a run with metrics.json has the other files too.
+    files.write_json(workdir / "metrics.json", metrics)
+    for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle"):
+        if metrics[key] is not None:
+            logger.info("%s %.4f", key, metrics[key])
+    logger.info("written to %s: %s", workdir, ", ".join(written))
+    return metrics

@@ -1,0 +1,57 @@
+"""The weighted sum of residual maps that a config asks for."""
+
+import functools
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from recon_ad.errors import UserError
+from recon_ad.ops.residuals import Images, Map, absolute, squared, structural
+
+
+def check_window(config: ConfigDict) -> None:
+    """Whether `config.ssim` fits patches of `config.data.patch_size`.
+
+    Raises:
+      UserError: the window is even, too small or too large, or of no kind that there is.
+    """
+    window, size = config.ssim.window, config.data.patch_size
+    if window % 2 == 0 or not 1 < window <= size:
+        raise UserError(
+            f"config.ssim.window is {window}; it has to be odd, 3 or more, and at most the patch "
+            f"size, {size} px."
+        )
+    if config.ssim.kind not in ("gaussian", "uniform"):
+        raise UserError(f"config.ssim.kind is {config.ssim.kind!r}; choose gaussian or uniform.")
+
+
+def weighted(config: ConfigDict) -> Callable[[Images, Images], Map]:
+    """The sum of these maps with the weights of `config.residual`; what has none is not computed.
+
+    Raises:
+      UserError: a weight is negative, or all are zero; or SSIM is wanted, and its window does not
+        fit.
+    """
+    named = {
+        "squared": squared,
+        "absolute": absolute,
+        "ssim": functools.partial(structural, window=config.ssim.window, kind=config.ssim.kind),
+    }
+    weights = {name: float(config.residual[name]) for name in named}
+    if min(weights.values()) < 0 or not any(weights.values()):
+        raise UserError(
+            f"config.residual has the weights {weights}; none may be negative, and one has to be "
+            "above 0."
+        )
+
+    if weights["ssim"]:
+        check_window(config)
+
+    def residual(images: Images, reconstructions: Images) -> Map:
+        return sum(
+            weight * named[name](images, reconstructions)
+            for name, weight in weights.items()
+            if weight
+        )
+
+    return residual

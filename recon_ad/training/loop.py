@@ -1,0 +1,196 @@
+"""The training loop, from the devices to the chosen state."""
+
+import contextlib
+import functools
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, PyTree
+from ml_collections import ConfigDict
+
+from recon_ad.data.pipeline import Images, patch_batches, prepared_batches
+from recon_ad.methods.base import Method, TrainState, Variables
+from recon_ad.report import reconstruction_sheet
+from recon_ad.report.pictures import encode
+from recon_ad.runtime import mesh as meshes
+from recon_ad.runtime import stopping
+from recon_ad.runtime.checkpoints import Checkpoints
+from recon_ad.runtime.compilation import run_once
+from recon_ad.runtime.writer import Writer, read_log
+from recon_ad.training.diagnosis import explained
+from recon_ad.training.feature_cache import prepare_all
+from recon_ad.training.steps import (
+    Meter,
+    eval_step,
+    fetched_means,
+    heldout_batches,
+    named_key,
+    new_book,
+    speed,
+    train_step,
+)
+
+logger = logging.getLogger("recon_ad")
+
+WARM_UP, PROFILED = 10, 5  # steps before the profiler starts, and that it looks at
+
+SAMPLES = 8  # patches whose reconstruction is drawn at each held-out evaluation
+
+# Looks on at each held-out evaluation: step, what inference needs, seconds of training so far.
+Watch = Callable[[int, Variables, float], None]
+
+
+def fit_state(
+    config: ConfigDict,
+    workdir: Path,
+    images: Images,
+    patches: Float[np.ndarray, "n p p c"],
+    *,
+    method: Method,
+    frozen: PyTree,
+    profile: bool,
+    watch: Watch | None = None,
+) -> tuple[TrainState, dict[str, Any]]:
+    """The training loop: the chosen state and, on the first host, what the run has to tell."""
+    c = config.train
+
+    # ---- Devices -------------------------------------------------------------------------------
+    mesh = meshes.data_mesh()
+    everywhere = meshes.replicated(mesh)
+    first = meshes.is_first_host()
+    # Made where it is used: a key cannot be sent to other hosts' devices.
+    root = jax.jit(functools.partial(jax.random.key, config.seed), out_shardings=everywhere)()
+
+    # ---- Model and optimiser: shapes first, then straight to where they live -------------------
+    size = config.data.patch_size
+    frozen = meshes.put_replicated(mesh, frozen)
+    one = jax.ShapeDtypeStruct((1, size, size, images.channels), np.float32)
+    shapes = jax.eval_shape(method.prepare, frozen, one)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    state = run_once(method.init, named_key(root, "init"), zeros, out_shardings=everywhere)
+    parameters = sum(p.size for p in jax.tree.leaves(state.params))
+    logger.info("%d parameters", parameters)
+
+    # ---- Steps ---------------------------------------------------------------------------------
+    step_fn = jax.jit(
+        functools.partial(train_step, method=method, augmentations=tuple(config.data.augment)),
+        donate_argnums=0,
+        out_shardings=everywhere,
+    )
+    eval_fn = jax.jit(functools.partial(eval_step, method=method), out_shardings=everywhere)
+
+    # ---- Restore -------------------------------------------------------------------------------
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    book = new_book()
+    start = checkpoints.latest() or 0
+    if start:
+        state, kept = checkpoints.restore(start, state)
+        book |= kept
+        logger.info("resumed at step %d of %d", start, c.steps)
+    writer = Writer(workdir, start=start, total=c.steps)
+
+    # ---- Data ----------------------------------------------------------------------------------
+    began = time.perf_counter()
+    prepared = prepare_all(images, method, frozen, config, mesh)
+    book["train_seconds"] += time.perf_counter() - began
+    if prepared is not None:
+        batches = prepared_batches(prepared, seed=config.seed, batch_size=c.batch_size, start=start)
+    else:
+        batches = patch_batches(
+            images,
+            seed=config.seed,
+            batch_size=c.batch_size,
+            patch_size=size,
+            start=start,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+        )
+    held = heldout_batches(patches, batch_size=c.batch_size, mesh=mesh)
+    samples = patches[:: max(1, len(patches) // SAMPLES)][:SAMPLES]
+
+    # ---- Loop ----------------------------------------------------------------------------------
+    # A checkpoint at step s has everything up to s and nothing of the batch after it. One that is
+    # saved because the run was asked to stop has the figures not logged yet, and no evaluation.
+    meter = Meter(book, batch_size=c.batch_size)
+    warm = start + WARM_UP
+    profiled = range(warm, min(warm + PROFILED, c.steps)) if profile and first else range(0)
+    if profile and first and not profiled:
+        logger.warning("fewer than %d steps are left, too few to profile", WARM_UP + 1)
+    draw = jax.jit(method.reconstruct) if method.reconstruct else None
+    done = start
+    with (
+        stopping.deferred() as stop,
+        contextlib.closing(writer),
+        contextlib.closing(checkpoints),
+        jax.transfer_guard("disallow"),
+    ):
+        for step in range(start, c.steps):
+            if profiled and step == profiled.start:
+                jax.profiler.start_trace(str(workdir / "profile"))
+            batch = meter.waiting(batches)
+            batch["stop"] = np.full(len(batch["index"]), float(stop.asked), np.float32)
+            batch = meshes.put_batch(mesh, batch)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, metrics = step_fn(state, frozen, batch, root)
+            done = step + 1
+            meter.add(done, metrics)
+            writer.step_done()
+            if profiled and done == profiled.stop:
+                jax.block_until_ready(state)
+                jax.profiler.stop_trace()
+            logs, evals = done % c.log_every == 0, done % c.eval_every == 0 or done == c.steps
+            if step == start:
+                # The first step of a process compiles: it is training time, not throughput.
+                meter.stop_clock(steady=False)
+                meter.start_clock()
+            if logs or evals:
+                writer.scalars(done, {f"train_{k}": v for k, v in meter.means().items()})
+            if evals:
+                meter.stop_clock()  # neither evaluation nor saving is training time
+                measured = fetched_means(done, [eval_fn(state, frozen, b) for b in held])
+                writer.scalars(done, {f"heldout_{k}": v for k, v in measured.items()})
+                variables = method.finish(frozen, state, ()) if draw or watch else None
+                if draw:
+                    drawn = jax.device_get(draw(variables, meshes.put_replicated(mesh, samples)))
+                    sheet = reconstruction_sheet(samples, drawn)
+                    writer.samples(done, sheet, png=encode(sheet, quality=None))
+                if watch:
+                    with jax.transfer_guard("allow"):  # it may run a detector
+                        watch(done, jax.device_get(variables), book["train_seconds"])
+                checkpoints.save(done, state, book, loss=measured["loss"])
+                meter.start_clock()
+            if meter.asked_to_stop:
+                if not evals:
+                    meter.stop_clock()
+                    checkpoints.save(done, state, book, loss=math.inf)
+                break
+
+        # ---- Choose ----------------------------------------------------------------------------
+        chosen = c.steps
+        if c.select == "best" and not meter.asked_to_stop:
+            chosen = checkpoints.best() or c.steps
+            state, _ = checkpoints.restore(chosen, state)
+    stop.asked |= meter.asked_to_stop
+    if meshes.asked_anywhere(stop):
+        logger.info("asked to stop, after step %d: the same command goes on from there", done)
+        meshes.requeue_all()
+    if not first:
+        return state, {}  # the log is the first host's
+    story = {
+        "steps": c.steps,
+        "selected_step": chosen,
+        "select": c.select,
+        "parameters": parameters,
+        "training_images": len(images),
+        **speed(book),
+        **explained(read_log(workdir / "log.jsonl"), chosen, patches=chosen * c.batch_size),
+    }
+    if story["message"]:
+        logger.warning("%s", story["message"])
+    return state, story
