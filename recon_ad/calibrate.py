@@ -14,6 +14,7 @@ from recon_ad import cli
 from recon_ad.alignment.build_part import aligned_source
 from recon_ad.data import folder_source
 from recon_ad.data.arrays import given_range
+from recon_ad.data.decode_cache import decoded_once
 from recon_ad.detector.jax_detector import load
 from recon_ad.detector.onnx_export import tell_outdated
 from recon_ad.detector.thresholds import calibrate, warn_of_learnt
@@ -23,7 +24,7 @@ logger = logging.getLogger("recon_ad")
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     keep_compiled()
     detector = load(_DETECTOR.value)
     source = folder_source(
@@ -31,6 +32,7 @@ def main() -> None:
         channels=detector.channels,
         input_range=given_range(detector.config.data.input_range),
     )
+    source = decoded_once(source, memory_mib=detector.config.data.cache_mib)
     warn_of_learnt(detector, source.train)
     of_regions = any(record.load_roi for record in source.train)
     source = aligned_source(source, detector.part)

@@ -33,7 +33,7 @@ logger = logging.getLogger("recon_ad")
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     keep_compiled()
     # ml_collections reports a missing file only when a field is first asked for.
     check_file(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])

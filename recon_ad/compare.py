@@ -21,7 +21,7 @@ logger = logging.getLogger("recon_ad")
 
 
 def main(words: Sequence[str]) -> None:
-    """The command."""
+    """Runs the command."""
     if not words:
         raise UserError("no run was given: python -m recon_ad.compare RUN… --output FOLDER.")
     output = Path(_OUTPUT.value)

@@ -18,7 +18,7 @@ logger = logging.getLogger("recon_ad")
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     keep_compiled()
     signal.signal(signal.SIGTERM, stopping.requeue)
     export = _EXPORT.value == "auto"

@@ -25,7 +25,7 @@ logger = logging.getLogger("recon_ad")
 
 
 def main() -> int:
-    """The command."""
+    """Runs the command."""
     keep_compiled()
     detector = load(_DETECTOR.value)
     output = Path(_OUTPUT.value)

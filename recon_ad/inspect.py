@@ -35,7 +35,7 @@ logger = logging.getLogger("recon_ad")
 
 
 def main() -> int:
-    """The command."""
+    """Runs the command."""
     folder = Path(_WATCH.value)
     if folder.is_file():
         raise UserError(

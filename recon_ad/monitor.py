@@ -38,7 +38,7 @@ logger = logging.getLogger("recon_ad")
 
 
 def main() -> int:
-    """The command."""
+    """Runs the command."""
     line = Path(_LINE.value)
     if not (line / "line.sqlite").is_file():
         raise UserError(

@@ -58,7 +58,7 @@ def summary(judged: Sequence[Judged], output: Path) -> str:
 
 
 def main() -> int:
-    """The command."""
+    """Runs the command."""
     detector = _OPENED()
     output = Path(_OUTPUT.value)
     given = Path(_INPUT.value)

@@ -21,7 +21,7 @@ from recon_ad.tables.run import run_table
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     if not Path("configs").is_dir():
         raise UserError(
             "there is no folder configs/ here: run the command from the repository's root, whose "

@@ -184,7 +184,7 @@ def _command(folder: Path, given: Sequence[str]) -> list[str]:
 
 
 def main() -> int:
-    """The command."""
+    """Runs the command."""
     flag = flags.FLAGS["config"]
     spec, overrides = config_flags.get_config_filename(flag), config_flags.get_override_values(flag)
     check_file(spec.partition(":")[0])

@@ -13,7 +13,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from recon_ad import cli
-from recon_ad.config import check_file
+from recon_ad.config import check_config, check_file
+from recon_ad.data.build import build_source
 from recon_ad.evaluation.run import evaluate_workdir
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime import stopping
@@ -23,26 +24,31 @@ from recon_ad.training.run import train
 logger = logging.getLogger("recon_ad")
 
 
-def _evaluate_once(workdir: Path) -> None:
-    if meshes.agreed(all((workdir / name).is_file() for name in ("metrics.json", "report.html"))):
-        logger.info("the run in %s is complete; see %s", workdir, workdir / "report.html")
-    else:
-        evaluate_workdir(workdir)
+def _is_complete(workdir: Path) -> bool:
+    return meshes.agreed(
+        all((workdir / name).is_file() for name in ("metrics.json", "report.html"))
+    )
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     keep_compiled()
     meshes.initialize_distributed()
     signal.signal(signal.SIGTERM, stopping.requeue)  # JAX's own handler would only take note
     if not meshes.is_first_host():
         logger.setLevel(logging.WARNING)  # the first host tells how it goes
-    workdir = Path(_WORKDIR.value)
+    workdir, config = Path(_WORKDIR.value), _CONFIG.value
     # ml_collections reports a missing file only when a field is first asked for.
     check_file(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
-    train(_CONFIG.value, workdir, profile=_PROFILE.value)
-    if _STOP_AFTER.value != "train":
-        _evaluate_once(workdir)
+    check_config(config)
+    source = build_source(config)
+    detector = train(config, workdir, source=source, profile=_PROFILE.value)
+    if _STOP_AFTER.value == "train":
+        return
+    if _is_complete(workdir):
+        logger.info("the run in %s is complete; see %s", workdir, workdir / "report.html")
+    else:
+        evaluate_workdir(workdir, detector=detector, source=source)
 
 
 if __name__ == "__main__":

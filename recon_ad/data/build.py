@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from recon_ad.data.arrays import given_range
 from recon_ad.data.csv_source import csv_source
+from recon_ad.data.decode_cache import decoded_once
 from recon_ad.data.folder import folder_source
 from recon_ad.data.granular import granular_source
 from recon_ad.data.riblet import riblet_source
@@ -28,11 +29,21 @@ GENERATED: dict[str, Callable[..., Source]] = {
 
 
 def build_source(config: ConfigDict) -> Source:
-    """The source of `config.data`.
+    """Returns the source of `config.data`, which keeps what it decodes up to `data.cache_mib`.
+
+    Every test image is decoded here, so that none stops an evaluation halfway.
 
     Raises:
       UserError: what the source itself finds wrong.
     """
+    data = config.data
+    source = decoded_once(_source(config), memory_mib=data.cache_mib)
+    if data.source in ("folder", "csv"):  # what others made may be broken
+        source = readable(source, on_error=data.on_error)
+    return source
+
+
+def _source(config: ConfigDict) -> Source:
     data = config.data
     if data.source == "synthetic":
         if data.name not in GENERATED:
@@ -70,21 +81,16 @@ def build_source(config: ConfigDict) -> Source:
             channels=channels,
         )
     if data.source == "csv":
-        source = csv_source(data.path, images=data.images or data.path, channels=channels)
-    else:
-        load = partial(
-            folder_source,
-            data.path,
-            input_range=given_range(data.input_range),
-            on_error=data.on_error,
-        )
-        names = named(data.category, Path(data.path))
-        if len(names) == 1:
-            source = load(category=names[0], channels=channels)
-        else:
-            source = several(
-                lambda name, channels: load(category=name, channels=channels),
-                names,
-                channels=channels,
-            )
-    return readable(source, on_error=data.on_error)
+        return csv_source(data.path, images=data.images or data.path, channels=channels)
+    load = partial(
+        folder_source,
+        data.path,
+        input_range=given_range(data.input_range),
+        on_error=data.on_error,
+    )
+    names = named(data.category, Path(data.path))
+    if len(names) == 1:
+        return load(category=names[0], channels=channels)
+    return several(
+        lambda name, channels: load(category=name, channels=channels), names, channels=channels
+    )

@@ -15,13 +15,13 @@ import numpy as np
 from jaxtyping import Bool, Float, PyTree, Shaped
 
 from recon_ad.data.arrays import resize, to_unit
+from recon_ad.data.decode_cache import MEBI
 from recon_ad.data.source import Record
 from recon_ad.errors import UserError
 from recon_ad.ops import tiles
 from recon_ad.runtime.progress import told
 
 EXAMPLES = 2**31 - 1  # as many as an int32 index tells apart: without end, for any training
-MEBI = 2**20
 # With a region of interest, positions are drawn anew until this share of the patch lies in it.
 INSIDE = 0.5
 DRAWS = 20

@@ -133,7 +133,7 @@ def digest(image: np.ndarray) -> str:
     return hashlib.sha256(_content(image)).hexdigest()
 
 
-def known_again(
+def training_digests(
     records: Sequence[Record], *, kept: Sequence[Record], but: Sequence[Record]
 ) -> list[str]:
     """Digests of up to `KNOWN` of the images, spread over them: of the names kept, without some."""

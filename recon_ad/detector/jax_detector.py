@@ -135,6 +135,10 @@ class Detector(Inference):
         """The same detector with other thresholds and record."""
         return self._with(thresholds=thresholds, record=record)
 
+    def with_record(self, more: dict[str, Any]) -> "Detector":
+        """The same detector with these entries in its record."""
+        return self._with(record=self.record | more)
+
     def with_part(self, part: parts.Part | None) -> "Detector":
         """The same detector, for images that it aligns, or for aligned ones (None)."""
         return self._with(part=part)

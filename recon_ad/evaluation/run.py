@@ -273,13 +273,22 @@ def scores_csv(report: Report) -> str:
     return text.getvalue()
 
 
-def evaluate_workdir(workdir: Path, *, data: str = "", export: bool = True) -> dict[str, Any]:
+def evaluate_workdir(
+    workdir: Path,
+    *,
+    detector: Detector | None = None,
+    source: Source | None = None,
+    data: str = "",
+    export: bool = True,
+) -> dict[str, Any]:
     """Evaluates the detector of a run and writes its files.
 
     Several hosts come here together: each judges its share of the images, the first one writes.
 
     Args:
       workdir: of the run.
+      detector: the run's, where it is open already.
+      source: the run's images, where they are open already.
       data: another folder in the MVTec layout, whose test images to use, or one that holds the
         run's several categories; else the run's own.
       export: whether the detector becomes a model.onnx too, where the packages for it are.
@@ -296,7 +305,11 @@ def evaluate_workdir(workdir: Path, *, data: str = "", export: bool = True) -> d
             f"python -m recon_ad.train --config … --workdir {workdir}."
         )
     with meshes.stopping_together() as stop:
-        detector, source, name = _opened(workdir, data)
+        detector = detector or load(workdir / "detector")
+        config = detector.config
+        if data or source is None:
+            config, source = _open_images(detector, data)
+        name = described(config)
         seen = look(detector, source, stop=stop)
         meshes.stop_together(stop)
         metrics: dict[str, Any] = {}
@@ -310,9 +323,8 @@ def evaluate_workdir(workdir: Path, *, data: str = "", export: bool = True) -> d
     return metrics
 
 
-def _opened(workdir: Path, data: str) -> tuple[Detector, Source, str]:
-    """The detector, the images to judge and their name."""
-    detector = load(workdir / "detector")
+def _open_images(detector: Detector, data: str) -> tuple[ConfigDict, Source]:
+    """Opens the images to judge, the run's own or those of `data`, and the config of them."""
     config = detector.config.copy_and_resolve_references()
     if data:
         config.data.source, config.data.path = "folder", data
@@ -328,7 +340,7 @@ def _opened(workdir: Path, data: str) -> tuple[Detector, Source, str]:
         )
     for note in source.notes if data else ():  # those of the run's own images were told in training
         logger.warning("%s", note)
-    return detector, source, described(config)
+    return config, source
 
 
 def _written(

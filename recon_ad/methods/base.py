@@ -114,14 +114,12 @@ def build_optimizer(config: ConfigDict, *, updates: int = 1) -> optax.GradientTr
       updates: how many it makes in a training step.
     """
     optim = config.optim
-    rate = optim.learning_rate
+    rate, warmup = optim.learning_rate, optim.warmup * updates
     if optim.schedule == "cosine":
-        left = max(1, config.train.steps - optim.warmup)
-        rate = optax.cosine_decay_schedule(rate, left * updates)
-    if optim.warmup:
-        after = rate if callable(rate) else optax.constant_schedule(rate)
-        rising = optax.linear_schedule(0.0, optim.learning_rate, optim.warmup * updates)
-        rate = optax.join_schedules([rising, after], [optim.warmup * updates])
+        last = max(config.train.steps, optim.warmup + 1) * updates
+        rate = optax.warmup_cosine_decay_schedule(0.0, rate, warmup, last)
+    elif warmup:
+        rate = optax.warmup_constant_schedule(0.0, rate, warmup)
     return optax.adam(rate)
 
 

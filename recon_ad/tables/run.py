@@ -19,7 +19,7 @@ from recon_ad.config import check_config, flatten, load_config
 from recon_ad.data import Source
 from recon_ad.data.build import build_source
 from recon_ad.data.locate import check_data, find_category
-from recon_ad.detector.jax_detector import Detector, load
+from recon_ad.detector.jax_detector import Detector
 from recon_ad.errors import UserError
 from recon_ad.evaluation.run import FIGURES, evaluate_workdir
 from recon_ad.methods import WITH_ENCODER, build_method
@@ -232,13 +232,12 @@ def _run(
     try:
         source = build_source(config)
         watcher = Watcher(workdir / "watched.json", config, source, iou=cell.iou_watched)
-        train(config, workdir, source=source, watch=watcher)
-        metrics = _evaluated(workdir)
+        detector = train(config, workdir, source=source, watch=watcher)
+        metrics = _evaluated(workdir, detector, source)
     except UserError as error:  # a broken set, or weights that are not here, stop no other cell
         return _null(cell, str(error))
     except FloatingPointError as error:  # how this cell ends is a result too
         return _null(cell, f"training failed: {error}")
-    detector = load(workdir / "detector")
     measured = measure(detector, source)
     pretrained = {k: v for k, v in detector.record["pretrained"].items() if k != "weights"}
     watcher.keep()
@@ -281,8 +280,8 @@ def _each_set(cell: Cell, config: ConfigDict, metrics: dict[str, Any]) -> dict[s
     }
 
 
-def _evaluated(workdir: Path) -> dict[str, Any]:
+def _evaluated(workdir: Path, detector: Detector, source: Source) -> dict[str, Any]:
     """What evaluate wrote before this process was stopped, or what it writes now."""
     if (workdir / "metrics.json").is_file():  # written last
         return json.loads((workdir / "metrics.json").read_text())
-    return evaluate_workdir(workdir, export=False)
+    return evaluate_workdir(workdir, detector=detector, source=source, export=False)

@@ -16,7 +16,8 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from recon_ad.data.arrays import to_unit
-from recon_ad.data.pipeline import MEBI, Images, mapped
+from recon_ad.data.decode_cache import MEBI
+from recon_ad.data.pipeline import Images, mapped
 from recon_ad.methods.base import Method
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime.progress import told

@@ -9,7 +9,7 @@ from helpers.small_runs import small_config
 
 import recon_ad
 from recon_ad.data import Record, synthetic_source
-from recon_ad.data.source import KNOWN, digest, known_again
+from recon_ad.data.source import KNOWN, digest, training_digests
 from recon_ad.errors import UserError
 
 
@@ -27,9 +27,9 @@ def test_fit_takes_arrays_or_a_folder_and_load_opens_what_it_made(chess_folder, 
 
 def test_held_out_images_are_none_that_were_trained_on():
     records = [Record(f"{i}.png", lambda i=i: np.full((2, 2, 1), i, np.uint8)) for i in range(9)]
-    known = known_again(records, kept=records[:8], but=records[:2])
+    known = training_digests(records, kept=records[:8], but=records[:2])
     assert known == [digest(record.load()) for record in records[2:8]]
-    assert len(known_again(records * 200, kept=records, but=())) == KNOWN == 1000
+    assert len(training_digests(records * 200, kept=records, but=())) == KNOWN == 1000
     images = [np.full((64, 64, 1), i, np.uint8) for i in range(12)]
     detector = recon_ad.fit(images, small_config("configs/folder.py:smoke"))
     assert len(detector.record["learnt_from"]) == 12 - detector.record["calibration"]["images"] < 12

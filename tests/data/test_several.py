@@ -191,6 +191,6 @@ def test_a_category_without_test_images_has_no_figures_and_the_mean_says_so(fold
 
 def test_a_gray_folder_is_read_as_rgb_for_a_detector_of_rgb(folder, tmp_path):
     fields = {"data.channels": 0, "data.source": "folder"}
-    make_detector(channels=3, thresholds=Thresholds(1.0, 1.0), **fields).save(tmp_path / "detector")
-    _, source, _ = evaluate._opened(tmp_path, str(folder / "metal"))
+    detector = make_detector(channels=3, thresholds=Thresholds(1.0, 1.0), **fields)
+    _, source = evaluate._open_images(detector, str(folder / "metal"))
     assert channels_of(source) == {3}
