@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from recon_ad.evaluation.run import FIGURES
+from recon_ad.metrics.figures import FIGURES
 from recon_ad.runtime import files
 
 SHOWN = ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle", "patch_auroc")

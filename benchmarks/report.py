@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import record, summary
 from recon_ad.errors import UserError
+from recon_ad.metrics.figures import figure_label
 from recon_ad.runtime import files, provenance
 
 Content = Mapping[str, Any]
@@ -24,13 +25,8 @@ Figures that were measured, a section for each JSON file in this folder. The fil
 figures than the tables.
 Written by `python -m benchmarks.report`: change the files, not this page.
 """
-FIGURES = {
-    "image_auroc": "image AUROC",
-    "pixel_auroc": "pixel AUROC",
-    "aupro_30": "AUPRO (FPR ≤ 0.3)",
-    "iou_max_oracle": "best IoU (oracle)",
-    "patch_auroc": "patch AUROC",
-}
+KEYS = ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle", "patch_auroc")
+FIGURES = {key: figure_label(key) for key in KEYS}
 # Of the versions, those that are always shown; and all that are not recon_ad's own stack.
 SHOWN = ("python", "jax", "numpy")
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from recon_ad.comparing.runs import KEYS, OF_CATEGORIES, Comparison, Row, Run, Set
+from recon_ad.comparing.runs import KEYS, Comparison, Row, Run, Set
+from recon_ad.metrics.figures import AVERAGED, FIGURES, MAIN, figure_label
 from recon_ad.report import markup, wording
 from recon_ad.report.html import page
 from recon_ad.report.markdown import NOTHING, bullets, markdown_table
@@ -14,11 +15,7 @@ from recon_ad.report.plots import heldout_curves
 from recon_ad.report.wording import figure_of
 
 # Of the table in Markdown; the page has all.
-MAIN = (
-    *("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle", "iou_calibrated"),
-    *("image_tpr_calibrated", "image_fpr_calibrated", "train_seconds"),
-    *(f"category_mean.{key}" for key in OF_CATEGORIES),
-)
+SHORT = (*MAIN, *(f"category_mean.{key}" for key in AVERAGED))
 NOTE = (
     "Each row is the mean over its seeds, which are named; ± is half its 95 % interval by "
     "Student's t (two seeds or more), which tells of the seeds and not of the choice of test "
@@ -35,7 +32,7 @@ def markdown(comparison: Comparison) -> str:
         parts.append(bullets(comparison.messages))
     for one in comparison.sets:
         parts += [f"## {one.name}", *([bullets(one.warnings)] if one.warnings else [])]
-        keys = [key for key in MAIN if key in _present(one)]
+        keys = [key for key in SHORT if key in _present(one)]
         parts.append(markdown_table(_table(one, keys, strong="**{}**".format), aligned=True))
         if one.along:
             parts += ["What differs along with it:", markdown_table(_along(one), aligned=True)]
@@ -78,11 +75,11 @@ def _present(one: Set) -> list[str]:
 
 def _head(key: str) -> str:
     prefix, _, name = key.rpartition(".")
-    return wording.label(name) + (", mean of categories" if prefix else "")
+    return figure_label(name) + (", mean of categories" if prefix else "")
 
 
 def _form(key: str, value: float) -> str:
-    return wording.FIGURES[key.rpartition(".")[2]].form(value)
+    return wording.FORMS[FIGURES[key.rpartition(".")[2]].unit](value)
 
 
 def _cell(row: Row, key: str) -> str:

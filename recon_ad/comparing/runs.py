@@ -13,21 +13,14 @@ from typing import Any, NamedTuple
 
 from recon_ad.config import flatten
 from recon_ad.errors import UserError
+from recon_ad.metrics.figures import AVERAGED, FIGURES, RANKED
 from recon_ad.metrics.seeds import Mean, clearly_best, mean_over_seeds
-from recon_ad.report.wording import FIGURES, figure_of, is_number, value_of
+from recon_ad.report.wording import figure_of, is_number, value_of
 from recon_ad.runtime.files import sha256
 from recon_ad.runtime.writer import read_log
 from recon_ad.training.same_run import settings
 
-# Figures of which more is better by itself. A false-alarm rate and a share of found defects are
-# bought with each other, and times are a machine's.
-RANKED = (
-    *("image_auroc", "image_ap", "image_f1_max", "patch_auroc", "pixel_auroc", "pixel_ap"),
-    *("aupro_30", "iou_max_oracle", "iou_calibrated", "iou_mean_calibrated"),
-)
-# Of several categories, the figures that papers average.
-OF_CATEGORIES = ("image_auroc", "pixel_auroc", "aupro_30")
-KEYS = (*FIGURES, *(f"category_mean.{key}" for key in OF_CATEGORIES))
+KEYS = (*FIGURES, *(f"category_mean.{key}" for key in AVERAGED))
 
 # Of a run's protocol: what makes two figures of one name different measurements.
 RULES: Mapping[str, str] = {

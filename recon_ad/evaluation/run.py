@@ -24,6 +24,7 @@ from recon_ad.evaluation.no_model import NoModel, mean_figures
 from recon_ad.evaluation.panels import choose_panels, slider_scale
 from recon_ad.evaluation.protocol import protocol
 from recon_ad.metrics import levels, merge, pro_curve, roc_curve
+from recon_ad.metrics.figures import FIGURES
 from recon_ad.metrics.ranking import UndefinedMetric
 from recon_ad.metrics.summary import Judged, Pooled, pool, summarize
 from recon_ad.report import Report, Scale, Score, write_report
@@ -31,26 +32,6 @@ from recon_ad.runtime import files
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime.stopping import Stop
 from recon_ad.runtime.writer import read_log
-
-# In this order in metrics.json.
-FIGURES = (
-    "image_auroc",
-    "image_ap",
-    "image_f1_max",
-    "pixel_auroc",
-    "pixel_ap",
-    "aupro_30",
-    "iou_max_oracle",
-    "recall_at_iou_max_oracle",
-    "iou_calibrated",
-    "iou_mean_calibrated",
-    "image_fpr_calibrated",
-    "image_tpr_calibrated",
-    "patch_auroc",
-    "train_seconds",
-    "patches_per_second",
-    "images_per_second",
-)
 
 logger = logging.getLogger("recon_ad")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from recon_ad.metrics.figures import AVERAGED, FIGURES, Figure, figure_label
 from recon_ad.report import markup, wording
 from recon_ad.report.content import GOOD, Report, Score
 from recon_ad.report.distribution import distribution, threshold_text
@@ -139,15 +140,15 @@ def _messages(messages: Sequence[str]) -> str:
     )
 
 
-def _card(metrics: Mapping[str, Any], figure: wording.Figure) -> str:
-    key = figure.key
+def _card(metrics: Mapping[str, Any], figure: Figure) -> str:
+    key, form = figure.key, wording.FORMS[figure.unit]
     value = metrics.get(key)
     details = []
     if wording.is_number(value):
-        shown = f'<p class="value">{text(figure.form(value))}</p>'
+        shown = f'<p class="value">{text(form(value))}</p>'
         interval = metrics.get("intervals", {}).get(key)
         if interval is not None and all(wording.is_number(end) for end in interval):
-            low, high = (figure.form(end) for end in interval)
+            low, high = (form(end) for end in interval)
             details.append(f"95 % interval {low} to {high}")
         bound = metrics.get("bounds", {}).get(key)
         if wording.is_number(bound) and bound > 0:
@@ -170,13 +171,13 @@ def _summary(report: Report, scores: list[Score]) -> str:
             "Intervals hold 95 % of the values that redrawing the test images gives (bootstrap)."
         )
         parts.append(paragraph(words, kind="note"))
-    groups = list(wording.GROUPS)
-    further = [key for key in metrics if key not in wording.FIGURES and key not in STRUCTURED]
-    if further:
-        figures = tuple(wording.Figure(key, key, "", wording.significant) for key in further)
-        groups.append(wording.Group("Further figures", "", figures))
-    for group in groups:
-        cards = "".join(_card(metrics, figure) for figure in group.figures)
+    further = [key for key in metrics if key not in FIGURES and key not in STRUCTURED]
+    others = [Figure(key, key, "", "further", unit="number") for key in further]
+    for name, group in wording.GROUPS.items():
+        figures = [one for one in (*FIGURES.values(), *others) if one.group == name]
+        if not figures:
+            continue
+        cards = "".join(_card(metrics, figure) for figure in figures)
         kind = "group oracle" if group.oracle else "group"
         parts.append(
             f'<div class="{kind}"><h3>{text(group.title)}</h3>'
@@ -230,7 +231,7 @@ def _baseline(metrics: Mapping[str, Any]) -> str:
                     for key in keys
                 ]
             )
-    heads = ["scored by", *(wording.FIGURES[key].label for key in keys)]
+    heads = ["scored by", *(FIGURES[key].label for key in keys)]
     warnings = wording.no_model_warnings(metrics)
     verdict = "".join(paragraph(text(sentence), kind="warning") for sentence in warnings)
     if not warnings and len(reasons) < len(rows):
@@ -254,9 +255,9 @@ def _per_category(metrics: Mapping[str, Any]) -> str:
         "of all images together, at one threshold."
     )
     means = ", ".join(
-        f"{wording.label(key)} {wording.shown(metrics, key, value)}"
+        f"{figure_label(key)} {wording.shown(metrics, key, value)}"
         for key, value in metrics.get("category_mean", {}).items()
-        if key in ("image_auroc", "pixel_auroc", "aupro_30") and value is not None
+        if key in AVERAGED and value is not None
     )
     mean = paragraph(f"Mean over the categories: {text(means)}.") if means else ""
     ranked = {  # without a row of its own
@@ -284,9 +285,9 @@ def _figure_table(
     metrics: Mapping[str, Any], root: str, rows: Mapping[str, Mapping[str, Any]], caption: str
 ) -> str:
     present = {key for figures in rows.values() for key in figures}
-    known = [key for key in ("n", *wording.FIGURES) if key in present]
+    known = [key for key in ("n", *FIGURES) if key in present]
     keys = known + sorted(present - set(known))
-    heads = [{"n": "images"}.get(key) or wording.label(key) for key in keys]
+    heads = [{"n": "images"}.get(key) or figure_label(key) for key in keys]
     reasons: dict[str, str] = {}
     cells = [
         [markup.name(name)]

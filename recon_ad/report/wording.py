@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
+from recon_ad.metrics.figures import FIGURES
+
 CONFOUNDED_MARGIN = 0.05  # AUROC; a gap to no model at all that is smaller proves nothing
 EASY = 0.75  # AUROC from which on no model at all counts as telling the classes apart
 
@@ -80,13 +82,13 @@ def rate(value: Real) -> str:
     return f"{significant(value)} / s"
 
 
-class Figure(NamedTuple):
-    """One key of `metrics.json`: its name on the page, what it means, how it is written."""
-
-    key: str
-    label: str
-    meaning: str
-    form: Callable[[Real], str] = ratio
+FORMS: Mapping[str, Callable[[Real], str]] = {
+    "ratio": ratio,
+    "percent": percent,
+    "seconds": duration,
+    "per second": rate,
+    "number": significant,
+}
 
 
 class Group(NamedTuple):
@@ -94,139 +96,30 @@ class Group(NamedTuple):
 
     title: str
     intro: str
-    figures: tuple[Figure, ...]
     oracle: bool = False
 
 
-GROUPS = (
-    Group(
+GROUPS: Mapping[str, Group] = {
+    "calibrated": Group(
         "At the calibrated thresholds",
         "What the detector does as it stands: both thresholds come from held-out good images, "
         "as they would on a line.",
-        (
-            Figure(
-                "image_tpr_calibrated",
-                "Defective images found",
-                "Share of the defective test images that score above the threshold.",
-                percent,
-            ),
-            Figure(
-                "image_fpr_calibrated",
-                "False alarms",
-                "Share of the good test images that score above the threshold.",
-                percent,
-            ),
-            Figure(
-                "iou_calibrated",
-                "Mask overlap, pooled",
-                "Intersection over union of marked and truly defective pixels, all test images "
-                "taken together: large defects count most.",
-            ),
-            Figure(
-                "iou_mean_calibrated",
-                "Mask overlap, per image",
-                "The same overlap for each defective image, then averaged: every image counts "
-                "alike.",
-            ),
-        ),
     ),
-    Group(
+    "ranking": Group(
         "Ranking, over all thresholds",
         "How well scores separate good from defective before any threshold is chosen. Good for "
         "comparing methods; by themselves they promise nothing about one threshold.",
-        (
-            Figure(
-                "image_auroc",
-                "Image AUROC",
-                "Chance that a defective image scores higher than a good one. 0.5 is guessing, "
-                "1 is perfect.",
-            ),
-            Figure(
-                "image_ap",
-                "Image average precision",
-                "Share of true defects among the flagged images, averaged while the threshold "
-                "falls. Guessing gives the share of defective images in the test set.",
-            ),
-            Figure(
-                "patch_auroc",
-                "Patch AUROC",
-                "Chance that a patch with defective pixels has a higher mean residual than a patch "
-                "without.",
-            ),
-            Figure(
-                "pixel_auroc",
-                "Pixel AUROC",
-                "Chance that a defective pixel gets a higher residual than a good one. "
-                "Flatters where defects are small, since most good pixels are easy.",
-            ),
-            Figure(
-                "pixel_ap",
-                "Pixel average precision",
-                "Share of truly defective pixels among the marked ones, averaged while the "
-                "threshold falls. Stricter than AUROC for small defects.",
-            ),
-            Figure(
-                "aupro_30",
-                "AUPRO up to 30\u00a0%",
-                "Share of each defect region that is marked, averaged up to 30 % falsely marked "
-                "pixels. Small regions count as much as large ones.",
-            ),
-        ),
     ),
-    Group(
+    "oracle": Group(
         "Oracle figures",
         "These pick their threshold with the truth of this very test set in hand. They are an "
         "upper limit for comparison with papers and cannot be reached in production, where "
         "nobody knows the truth.",
-        (
-            Figure(
-                "image_f1_max",
-                "Best image F1 (oracle)",
-                "Balance of precision and recall at the image threshold that suits these test "
-                "images best.",
-            ),
-            Figure(
-                "iou_max_oracle",
-                "Best mask overlap",
-                "Intersection over union at the pixel threshold that suits these test images best.",
-            ),
-            Figure(
-                "recall_at_iou_max_oracle",
-                "Recall at best overlap",
-                "Share of the defective pixels that are marked at that same threshold.",
-            ),
-        ),
         oracle=True,
     ),
-    Group(
-        "Speed",
-        "Measured on the hardware that is named under Protocol.",
-        (
-            Figure("train_seconds", "Training time", "Wall time of the training.", duration),
-            Figure(
-                "patches_per_second",
-                "Training speed",
-                "Patches per second in training.",
-                rate,
-            ),
-            Figure(
-                "images_per_second",
-                "Inspection speed",
-                "Whole images per second through the detector.",
-                rate,
-            ),
-        ),
-    ),
-)
-
-FIGURES = {figure.key: figure for group in GROUPS for figure in group.figures}
-
-
-def label(key: str) -> str:
-    """A figure's name as a head of a column; the key where it has none."""
-    if key not in FIGURES:
-        return key
-    return FIGURES[key].label + (" (oracle)" if key.endswith("oracle") else "")
+    "speed": Group("Speed", "Measured on the hardware that is named under Protocol."),
+    "further": Group("Further figures", ""),
+}
 
 
 PATCHES = (
@@ -259,7 +152,7 @@ def shown(metrics: Mapping[str, Any], key: str, value: Any) -> str:
         return "not available"
     if key == "n" or (key not in FIGURES and isinstance(value, Integral)):
         return f"{value:,}"
-    return FIGURES[key].form(value) if key in FIGURES else significant(value)
+    return FORMS[FIGURES[key].unit](value) if key in FIGURES else significant(value)
 
 
 def no_model_warnings(metrics: Mapping[str, Any]) -> list[str]:

@@ -21,8 +21,9 @@ from recon_ad.data.build import build_source
 from recon_ad.data.locate import check_data, find_category
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.errors import UserError
-from recon_ad.evaluation.run import FIGURES, evaluate_workdir
+from recon_ad.evaluation.run import evaluate_workdir
 from recon_ad.methods import WITH_ENCODER, build_method
+from recon_ad.metrics.figures import FIGURES
 from recon_ad.pretrained.weights import HUB
 from recon_ad.runtime import files
 from recon_ad.runtime.writer import read_log

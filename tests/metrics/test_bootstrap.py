@@ -6,7 +6,8 @@ from helpers import metrics_reference as reference
 from sklearn import metrics as sklearn_metrics
 
 from recon_ad import metrics
-from recon_ad.metrics.bootstrap import PIXEL_FIGURES, multiplicities
+from recon_ad.metrics.bootstrap import IMAGE_FIGURES, PIXEL_FIGURES, multiplicities
+from recon_ad.metrics.figures import FIGURES
 
 
 def _images(seed, n, levels):
@@ -160,3 +161,8 @@ def test_mistaken_options_are_refused(option):
     scores, labels = _scored(3)
     with pytest.raises(ValueError, match=next(iter(option))):
         metrics.image_intervals(scores, labels, seed=0, **option)
+
+
+def test_the_list_of_figures_names_those_with_an_interval():
+    listed = {key for key, figure in FIGURES.items() if figure.interval}
+    assert listed == {*IMAGE_FIGURES, *PIXEL_FIGURES}

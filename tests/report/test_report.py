@@ -19,6 +19,7 @@ from helpers.report_pages import (
     shown,
 )
 
+from recon_ad.metrics.figures import FIGURES
 from recon_ad.report import Report, Score, markup, pictures, render_report, wording, write_report
 
 
@@ -77,10 +78,10 @@ def test_what_needs_the_script_is_hidden_until_it_runs():
 
 def test_every_figure_is_on_the_page_with_its_key_and_meaning(full):
     metrics = full_report().metrics
-    assert sorted(wording.FIGURES) == sorted(KEYS)
-    for key, figure in wording.FIGURES.items():
+    assert sorted(FIGURES) == sorted(KEYS)
+    for key, figure in FIGURES.items():
         assert key in full.text and figure.meaning in full.text
-        assert figure.form(metrics[key]).replace("\u00a0", " ") in full.text, key
+        assert wording.FORMS[figure.unit](metrics[key]).replace("\u00a0", " ") in full.text, key
     for words in (
         *("95 % interval 0.111 to 0.222", "± 0.0004 (histogram)", "0.333", "1,234", "0.444"),
         *("1 h 02 min", "64.3 / s", "versions.numpy 2.4", "64, 48"),
@@ -93,7 +94,7 @@ def test_oracle_figures_are_said_to_be_out_of_reach(full):
     oracle = full.source[full.source.index('class="group oracle"') :]
     oracle = oracle[: oracle.index('class="group"')]
     assert "cannot be reached in production" in oracle
-    for key in wording.FIGURES:
+    for key in FIGURES:
         assert (f"<code>{key}</code>" in oracle) == ("oracle" in key or key == "image_f1_max")
 
 
@@ -105,7 +106,7 @@ def test_a_figure_that_is_missing_shows_its_reason(value):
 
 
 def test_without_figures_and_test_images_the_page_says_so():
-    assert shown().text.count("not available no reason was recorded") == len(wording.FIGURES)
+    assert shown().text.count("not available no reason was recorded") == len(FIGURES)
     page = shown({"missing": {}}, panels={"Worst misses": []})
     assert "There are no test images" in page.text
     assert "distribution" not in page.ids and "curves" not in page.ids

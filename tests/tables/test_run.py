@@ -20,7 +20,7 @@ from recon_ad.data import synthetic_source
 from recon_ad.data.build import build_source
 from recon_ad.data.synthetic import write_folder
 from recon_ad.errors import UserError
-from recon_ad.evaluation.run import FIGURES
+from recon_ad.metrics.figures import FIGURES
 from recon_ad.pretrained import preset
 from recon_ad.tables import TABLES, run, schneider2022_figures
 from recon_ad.tables.base import Cell, Column, Figure, Made, Table

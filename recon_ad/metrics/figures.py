@@ -1,0 +1,191 @@
+"""Figures of merit: the one list of what metrics.json holds and how each figure is read.
+
+A new figure is a row here and the function that computes it in `recon_ad.metrics.summary`; the
+report, comparisons, the papers' tables and `results/` take it from here.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Figure(NamedTuple):
+    """A figure of merit.
+
+    Attributes:
+      key: its name in metrics.json.
+      label: its name on a page.
+      meaning: one or two sentences for whoever reads it.
+      group: how it is to be read, a name in `recon_ad.report.wording.GROUPS`.
+      unit: "ratio" in [0, 1], "percent", a share in [0, 1] that is shown as per cent, "seconds" or
+        "per second".
+      higher_is_better: whether more of it is better by itself. False for what is bought with
+        another figure, and for times, which are a machine's.
+      interval: whether it has a 95 % bootstrap interval.
+      main: whether it is in short tables.
+      averaged: whether papers average it over categories.
+    """
+
+    key: str
+    label: str
+    meaning: str
+    group: str
+    unit: str = "ratio"
+    higher_is_better: bool = False
+    interval: bool = False
+    main: bool = False
+    averaged: bool = False
+
+
+FIGURES: Mapping[str, Figure] = {
+    figure.key: figure
+    for figure in (
+        Figure(
+            "image_tpr_calibrated",
+            "Defective images found",
+            "Share of the defective test images that score above the threshold.",
+            "calibrated",
+            unit="percent",
+            main=True,
+        ),
+        Figure(
+            "image_fpr_calibrated",
+            "False alarms",
+            "Share of the good test images that score above the threshold.",
+            "calibrated",
+            unit="percent",
+            main=True,
+        ),
+        Figure(
+            "iou_calibrated",
+            "Mask overlap, pooled",
+            "Intersection over union of marked and truly defective pixels, all test images taken "
+            "together: large defects count most.",
+            "calibrated",
+            higher_is_better=True,
+            main=True,
+        ),
+        Figure(
+            "iou_mean_calibrated",
+            "Mask overlap, per image",
+            "The same overlap for each defective image, then averaged: every image counts alike.",
+            "calibrated",
+            higher_is_better=True,
+        ),
+        Figure(
+            "image_auroc",
+            "Image AUROC",
+            "Chance that a defective image scores higher than a good one. 0.5 is guessing, 1 is "
+            "perfect.",
+            "ranking",
+            higher_is_better=True,
+            interval=True,
+            main=True,
+            averaged=True,
+        ),
+        Figure(
+            "image_ap",
+            "Image average precision",
+            "Share of true defects among the flagged images, averaged while the threshold falls. "
+            "Guessing gives the share of defective images in the test set.",
+            "ranking",
+            higher_is_better=True,
+            interval=True,
+        ),
+        Figure(
+            "patch_auroc",
+            "Patch AUROC",
+            "Chance that a patch with defective pixels has a higher mean residual than a patch "
+            "without.",
+            "ranking",
+            higher_is_better=True,
+        ),
+        Figure(
+            "pixel_auroc",
+            "Pixel AUROC",
+            "Chance that a defective pixel gets a higher residual than a good one. Flatters where "
+            "defects are small, since most good pixels are easy.",
+            "ranking",
+            higher_is_better=True,
+            interval=True,
+            main=True,
+            averaged=True,
+        ),
+        Figure(
+            "pixel_ap",
+            "Pixel average precision",
+            "Share of truly defective pixels among the marked ones, averaged while the threshold "
+            "falls. Stricter than AUROC for small defects.",
+            "ranking",
+            higher_is_better=True,
+            interval=True,
+        ),
+        Figure(
+            "aupro_30",
+            "AUPRO up to 30\u00a0%",
+            "Share of each defect region that is marked, averaged up to 30 % falsely marked "
+            "pixels. Small regions count as much as large ones.",
+            "ranking",
+            higher_is_better=True,
+            interval=True,
+            main=True,
+            averaged=True,
+        ),
+        Figure(
+            "image_f1_max",
+            "Best image F1 (oracle)",
+            "Balance of precision and recall at the image threshold that suits these test images "
+            "best.",
+            "oracle",
+            higher_is_better=True,
+            interval=True,
+        ),
+        Figure(
+            "iou_max_oracle",
+            "Best mask overlap",
+            "Intersection over union at the pixel threshold that suits these test images best.",
+            "oracle",
+            higher_is_better=True,
+            interval=True,
+            main=True,
+        ),
+        Figure(
+            "recall_at_iou_max_oracle",
+            "Recall at best overlap",
+            "Share of the defective pixels that are marked at that same threshold.",
+            "oracle",
+        ),
+        Figure(
+            "train_seconds",
+            "Training time",
+            "Wall time of the training.",
+            "speed",
+            unit="seconds",
+            main=True,
+        ),
+        Figure(
+            "patches_per_second",
+            "Training speed",
+            "Patches per second in training.",
+            "speed",
+            unit="per second",
+        ),
+        Figure(
+            "images_per_second",
+            "Inspection speed",
+            "Whole images per second through the detector.",
+            "speed",
+            unit="per second",
+        ),
+    )
+}
+AVERAGED = tuple(key for key, figure in FIGURES.items() if figure.averaged)
+MAIN = tuple(key for key, figure in FIGURES.items() if figure.main)
+RANKED = tuple(key for key, figure in FIGURES.items() if figure.higher_is_better)
+
+
+def figure_label(key: str) -> str:
+    """Returns a figure's name as the head of a column; the key where it has none."""
+    if key not in FIGURES:
+        return key
+    figure = FIGURES[key]
+    return figure.label + " (oracle)" * (figure.key.endswith("oracle"))
