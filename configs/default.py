@@ -16,29 +16,41 @@ def default_config() -> ConfigDict:
 
     c.method = ConfigDict()
     c.method.name = "cae"  # a row of recon_ad.methods.METHODS
-    # cae, vae, aae: column of Schneider et al. 2022, Table 2: "industrial" or "synthetic"; vae
-    # also "bergmann", the network of Bergmann et al. 2019
+    # Of autoencoders but dae. Column of Schneider et al. 2022, Table 2, for cae, vae, aae:
+    # "industrial" or "synthetic"; for vae also "bergmann", the network of Bergmann et al. 2019
     c.method.variant = "industrial"
     c.method.n_z = 100  # length of the code
-    c.method.width = 1.0  # of all autoencoders but dae: channels, as a multiple of the paper's
-    c.method.kl_weight = placeholder(float)  # vae: of the divergence; None: 1/(H·W·C)
-    c.method.critic_steps = 5  # aae: steps of the critic for each batch
-    c.method.critic_clip = 0.01  # aae: the critic's weights stay within ± this
-    # aae: rate of the encoder's step against the critic, as a multiple of optim.learning_rate
-    c.method.encoder_rate = 0.3
-    # ssim_l1: a pixel is defective above either; None: from held-out normal images
-    c.method.ssim_threshold = placeholder(float)  # of 1 − S
-    c.method.l1_threshold = placeholder(float)  # of |x − x̃|
-    c.method.feature_weight = 0.01  # fm_ae: of the features' squared error beside the pixels'
-    c.method.noise = 0.1  # dae: standard deviation of the noise on images in [0, 1]
-    c.method.widths = (16, 32, 64, 64)  # dae: channels at 1/2, 1/4, 1/8 and 1/16 resolution
-    c.method.bottleneck = 16  # dae: channels of the code at 1/16 resolution
+    c.method.width = 1.0  # channels, as a multiple of the paper's
 
-    c.method.memory = 60_000  # knn: features of good images that the coreset is chosen from
-    c.method.coreset = 6_000  # knn: features that are kept; 10 %, as PatchCore has it
-    c.method.flow_steps = 8  # vit_flow: of the flow
-    c.method.flow_coupling = "convolution"  # vit_flow: or "attention", how it looks around
-    c.method.flow_ratio = 0.16  # vit_flow: hidden channels, as a multiple of a step's input
+    c.vae = ConfigDict()
+    c.vae.kl_weight = placeholder(float)  # of the divergence; None: 1/(H·W·C)
+
+    c.aae = ConfigDict()
+    c.aae.critic_steps = 5  # of the critic for each batch
+    c.aae.critic_clip = 0.01  # the critic's weights stay within ± this
+    # Rate of the encoder's step against the critic, as a multiple of optim.learning_rate
+    c.aae.encoder_rate = 0.3
+
+    c.ssim_l1 = ConfigDict()  # a pixel is defective above either; None: from held-out normal images
+    c.ssim_l1.ssim_threshold = placeholder(float)  # of 1 − S
+    c.ssim_l1.l1_threshold = placeholder(float)  # of |x − x̃|
+
+    c.fm_ae = ConfigDict()
+    c.fm_ae.feature_weight = 0.01  # of the features' squared error beside the pixels'
+
+    c.dae = ConfigDict()
+    c.dae.noise = 0.1  # standard deviation of the noise on images in [0, 1]
+    c.dae.widths = (16, 32, 64, 64)  # channels at 1/2, 1/4, 1/8 and 1/16 resolution
+    c.dae.bottleneck = 16  # channels of the code at 1/16 resolution
+
+    c.knn = ConfigDict()
+    c.knn.memory = 60_000  # features of good images that the coreset is chosen from
+    c.knn.coreset = 6_000  # features that are kept; 10 %, as PatchCore has it
+
+    c.vit_flow = ConfigDict()
+    c.vit_flow.steps = 8  # of the flow
+    c.vit_flow.coupling = "convolution"  # or "attention", how it looks around
+    c.vit_flow.ratio = 0.16  # hidden channels, as a multiple of a step's input
 
     c.encoder = ConfigDict()  # pretrained; of knn, vit_flow, vit_recon, fm_ae
     c.encoder.name = "vit_small_patch14_reg4_dinov2"  # in recon_ad.pretrained.PRESETS
@@ -202,9 +214,9 @@ def finish(config: ConfigDict, *, smoke: bool) -> ConfigDict:
         config.data.side = 128
         config.data.patch_size = 32
         config.method.n_z, config.method.width = 8, 0.25
-        config.method.widths, config.method.bottleneck = (4, 4, 8, 8), 4
-        config.method.memory, config.method.coreset = 400, 100
-        config.method.flow_steps = 2
+        config.dae.widths, config.dae.bottleneck = (4, 4, 8, 8), 4
+        config.knn.memory, config.knn.coreset = 400, 100
+        config.vit_flow.steps = 2
         config.holdout.group = ""
         config.encoder.name = "deit_tiny_patch16_224"
         config.encoder.weights = "random"

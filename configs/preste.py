@@ -47,10 +47,10 @@ def get_config(arg=""):
             side=default.scaled(args.scale, cpu=224, paper=384),
             scale=args.scale,
         )
-        c.method.flow_coupling = "attention"
+        c.vit_flow.coupling = "attention"
         return default.finish(c, smoke=args.smoke)
     if args.dataset in THRESHOLDS:
-        c.method.ssim_threshold, c.method.l1_threshold = THRESHOLDS[args.dataset]
+        c.ssim_l1.ssim_threshold, c.ssim_l1.l1_threshold = THRESHOLDS[args.dataset]
         c.data.resize = (256, 256)
         c.data.patch_size = 256
         c.inference.stride = 256

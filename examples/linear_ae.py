@@ -1,19 +1,16 @@
 """A method of one's own: a linear autoencoder of blocks, which learns what PCA finds.
 
-    python -m examples.linear_ae train --config configs/folder.py:path=my_part \
-        --config.method.name=linear_ae --config.method.n_z=8 --workdir runs/linear
+    python -m recon_ad.train --config configs/folder.py:path=my_part --workdir runs/linear \
+        --config.method.name=examples.linear_ae --config.method.n_z=8
 
-(Baldi and Hornik 1989.) Any command of recon_ad takes the place of `train`, but not `sweep`.
+(Baldi and Hornik 1989.) Commands that open the detector are given --methods=examples.linear_ae.
 """
-
-import runpy
-import sys
 
 import flax.linen as nn
 from jaxtyping import Array, Float, Key, PyTree
 from ml_collections import ConfigDict
 
-from recon_ad.methods import METHODS, base, reconstruction
+from recon_ad.methods import base, reconstruction
 
 BLOCK = 8  # px
 Images = Float[Array, "b h w c"]
@@ -51,9 +48,3 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
         config, init=lambda key, images: model.init(key, images)["params"],
         losses=losses, reconstruct=model.apply,
     )  # fmt: skip
-
-
-METHODS["linear_ae"] = build
-if __name__ == "__main__":
-    command = sys.argv.pop(1) if sys.argv[1:] and sys.argv[1][:1] != "-" else "train"
-    runpy.run_module(f"recon_ad.{command}", run_name="__main__", alter_sys=True)

@@ -17,6 +17,7 @@ from recon_ad.data.arrays import given_range
 from recon_ad.data.decode_cache import decoded_once
 from recon_ad.detector.jax_detector import load
 from recon_ad.detector.onnx_export import tell_outdated
+from recon_ad.detector.open import methods_flag
 from recon_ad.detector.thresholds import calibrate, warn_of_learnt
 from recon_ad.runtime.compilation import keep_compiled
 
@@ -26,6 +27,7 @@ logger = logging.getLogger("recon_ad")
 def main() -> None:
     """Runs the command."""
     keep_compiled()
+    _ADD_METHODS()
     detector = load(_DETECTOR.value)
     source = folder_source(
         _NORMALS.value,
@@ -52,4 +54,5 @@ if __name__ == "__main__":
     _DETECTOR = flags.DEFINE_string("detector", None, "Detector directory.", required=True)
     _NORMALS = flags.DEFINE_string("normals", None, "Folder of normal images.", required=True)
     _FPR = flags.DEFINE_float("fpr", None, "False-positive rate per image; else the config's.")
+    _ADD_METHODS = methods_flag()
     cli.run(main)

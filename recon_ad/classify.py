@@ -25,6 +25,7 @@ from recon_ad.data.truth import Regions
 from recon_ad.detector.classifier import DEFECT, FILE, save
 from recon_ad.detector.jax_detector import load
 from recon_ad.detector.onnx_export import tell_outdated
+from recon_ad.detector.open import methods_flag
 from recon_ad.errors import UserError
 from recon_ad.runtime import files, provenance
 from recon_ad.runtime.compilation import keep_compiled
@@ -35,6 +36,7 @@ logger = logging.getLogger("recon_ad")
 def main() -> None:
     """Runs the command."""
     keep_compiled()
+    _ADD_METHODS()
     # ml_collections reports a missing file only when a field is first asked for.
     check_file(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
     path, folder, config = Path(_DETECTOR.value), Path(_IMAGES.value), _CONFIG.value
@@ -66,4 +68,5 @@ if __name__ == "__main__":
     _LABELS = flags.DEFINE_string("labels", None, "CSV with path and label.", required=True)
     _ROI = flags.DEFINE_string("roi", "", "Region of interest: an image, or a folder of them.")
     _CONFIG = config_flags.DEFINE_config_file("config", "configs/classifier.py", lock_config=True)
+    _ADD_METHODS = methods_flag()
     cli.run(main)

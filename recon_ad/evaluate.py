@@ -10,6 +10,7 @@ from pathlib import Path
 from absl import flags
 
 from recon_ad import cli
+from recon_ad.detector.open import methods_flag
 from recon_ad.evaluation.run import evaluate_workdir
 from recon_ad.runtime import stopping
 from recon_ad.runtime.compilation import keep_compiled
@@ -20,6 +21,7 @@ logger = logging.getLogger("recon_ad")
 def main() -> None:
     """Runs the command."""
     keep_compiled()
+    _ADD_METHODS()
     signal.signal(signal.SIGTERM, stopping.requeue)
     export = _EXPORT.value == "auto"
     evaluate_workdir(Path(_WORKDIR.value), data=_DATA.value, export=export)
@@ -29,4 +31,5 @@ if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
     _DATA = flags.DEFINE_string("data", "", "Folder to evaluate on; else the run's own.")
     _EXPORT = flags.DEFINE_enum("export", "auto", ["auto", "off"], "Whether to write model.onnx.")
+    _ADD_METHODS = methods_flag()
     cli.run(main)

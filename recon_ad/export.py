@@ -16,6 +16,7 @@ from absl import flags
 from recon_ad import cli
 from recon_ad.detector.jax_detector import load
 from recon_ad.detector.onnx_export import DTYPES, OPSET, export, folder_images, own_images, worst
+from recon_ad.detector.open import methods_flag
 from recon_ad.errors import UserError
 from recon_ad.runtime.compilation import keep_compiled
 
@@ -27,6 +28,7 @@ logger = logging.getLogger("recon_ad")
 def main() -> int:
     """Runs the command."""
     keep_compiled()
+    _ADD_METHODS()
     detector = load(_DETECTOR.value)
     output = Path(_OUTPUT.value)
     batch = _BATCH.value
@@ -60,4 +62,5 @@ if __name__ == "__main__":
     _BATCH = flags.DEFINE_string("batch", "dynamic", "Tiles at a time: a number, or dynamic.")
     _LAYOUT = flags.DEFINE_enum("layout", "nhwc", ["nhwc", "nchw"], "Of images.")
     _DTYPE = flags.DEFINE_enum("dtype", None, DTYPES, "Of images; else as those compared on.")
+    _ADD_METHODS = methods_flag()
     cli.run(main)

@@ -36,7 +36,7 @@ from recon_ad import cli
 from recon_ad.comparing import write_comparison
 from recon_ad.config import check_config, check_file
 from recon_ad.errors import UserError
-from recon_ad.methods import check_method
+from recon_ad.methods import add_method, check_method
 from recon_ad.runtime.stopping import Stop, on_signals
 from recon_ad.training.same_run import check_same_run
 
@@ -136,6 +136,8 @@ def config_of(given: Sequence[str]) -> ConfigDict:
         raise UserError(f"{' '.join(given)}: {cli.sentence(error)}") from None
     config = values["config"].value
     check_config(config)
+    if "." in config.method.name:
+        add_method(config.method.name)
     check_method(config.method.name)
     return config
 

@@ -29,10 +29,11 @@ from jaxtyping import Array, Bool, Float, Shaped
 from ml_collections import ConfigDict
 
 from recon_ad.alignment import part as parts
-from recon_ad.config import check_config, flatten
+from recon_ad.config import check_config
 from recon_ad.detector import classifier as classifiers
 from recon_ad.detector.classifier import Classifier, Network
 from recon_ad.detector.inference import UNCALIBRATED, Inference, Plan, Thresholds
+from recon_ad.detector.older import from_format_6
 from recon_ad.errors import UserError
 from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, Variables
@@ -40,7 +41,7 @@ from recon_ad.ops.scores import SCORES
 from recon_ad.ops.smoothing import smooth
 from recon_ad.runtime import files
 
-FORMAT = 6  # of detector.json
+FORMAT = 7  # of detector.json
 
 
 def core(
@@ -222,12 +223,14 @@ def load(path: Path | str) -> Detector:
         flat = safetensors.numpy.load_file(path / "variables.safetensors")
     except (json.JSONDecodeError, UnicodeDecodeError, safetensors.SafetensorError) as error:
         raise UserError(f"the detector in {path} is damaged ({error}); copy it anew.") from None
-    if not isinstance(described, dict) or described.get("format") != FORMAT:
+    if not isinstance(described, dict) or described.get("format") not in (6, FORMAT):
         raise UserError(
-            f"{path / 'detector.json'} is not in format {FORMAT}, which this version reads: train "
-            "it anew, or open it by the version that wrote it."
+            f"{path / 'detector.json'} is not in format 6 or {FORMAT}, which this version reads: "
+            "train it anew, or open it by the version that wrote it."
         )
     try:
+        if described["format"] == 6:
+            described["config"] = from_format_6(described["config"])
         _check_tensors(described, flat)
         part = _part(path / parts.FILE) if described["has_part"] else None
         return _assembled(described, flat, part=part, classifier=classifiers.load(path))
@@ -260,20 +263,6 @@ def _check_tensors(described: dict[str, Any], flat: dict[str, np.ndarray]) -> No
         )
 
 
-# Fields that the configs of older detectors lack, and what these detectors are.
-OLDER = {"data.side": 512, "method.width": 1.0}
-
-
-def _config(described: dict[str, Any]) -> ConfigDict:
-    config = ConfigDict(described)
-    present = flatten(described)
-    for name, value in OLDER.items():
-        if name not in present:
-            section, field = name.split(".")
-            config[section][field] = value
-    return config
-
-
 def _assembled(
     described: dict[str, Any],
     flat: dict[str, np.ndarray],
@@ -283,7 +272,7 @@ def _assembled(
 ) -> Detector:
     given = (described["thresholds"][name] for name in Thresholds._fields)
     detector = Detector(
-        _config(described["config"]),
+        ConfigDict(described["config"]),
         channels=int(described["channels"]),
         variables=traverse_util.unflatten_dict(
             {tuple(name.split("/")): value for name, value in flat.items()}

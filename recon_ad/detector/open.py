@@ -33,7 +33,7 @@ def load(path: Path | str, *, runtime: str = "onnxruntime") -> Inference:
 
 
 def detector_flags() -> Callable[[], Inference]:
-    """Defines the flags by which a command is told its detector; returns what opens it.
+    """Defines the flags that name a detector; returns what opens it.
 
     That raises UserError where not one of both kinds is given, or a runtime for what is run by JAX,
     and what `load` raises.
@@ -43,21 +43,35 @@ def detector_flags() -> Callable[[], Inference]:
     runtime = flags.DEFINE_enum(
         "runtime", "onnxruntime", ["onnxruntime", "openvino"], "That computes the model."
     )
+    add_methods = methods_flag()
 
     def opened() -> Inference:
         if bool(detector.value) == bool(onnx.value):
             raise UserError("give either --detector, a detector directory, or --onnx, a model.")
         if onnx.value:
-            from recon_ad.detector import onnx_detector
-
-            return onnx_detector.load(onnx.value, runtime=runtime.value)
+            return load(onnx.value, runtime=runtime.value)
         if runtime.present:
             raise UserError("--runtime is for --onnx: a detector directory is run by JAX.")
         # Of JAX, which --onnx does without.
-        from recon_ad.detector.jax_detector import load
         from recon_ad.runtime.compilation import keep_compiled
 
         keep_compiled()
+        add_methods()
         return load(detector.value)
 
     return opened
+
+
+def methods_flag() -> Callable[[], None]:
+    """Defines the flag that names methods of the user's own; returns what imports them."""
+    methods = flags.DEFINE_list(
+        "methods", [], "Import paths of methods of your own; their code is run."
+    )
+
+    def add() -> None:
+        from recon_ad.methods import add_method
+
+        for path in methods.value:
+            add_method(path)
+
+    return add

@@ -165,15 +165,15 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
       UserError: see `cae.check_settings`; or the critic's settings are not positive.
     """
     plain = cae.build(config, channels=channels)
-    c, size = config.method, config.data.patch_size
+    c, shared, size = config.aae, config.method, config.data.patch_size
     if c.critic_steps < 1 or c.critic_clip <= 0 or c.encoder_rate <= 0:
         raise UserError(
-            f"config.method.critic_steps is {c.critic_steps}, critic_clip {c.critic_clip} and "
+            f"config.aae.critic_steps is {c.critic_steps}, critic_clip {c.critic_clip} and "
             f"encoder_rate {c.encoder_rate}; the critic needs 1 step or more for each batch, a "
             "clip above 0, and the encoder a rate above 0."
         )
     settings = Settings(
-        CAE(c.variant, (size, size), channels, c.n_z, c.width),
+        CAE(shared.variant, (size, size), channels, shared.n_z, shared.width),
         Critic(),
         base.build_optimizer(config),
         # Adam makes a step of the same length of the critic's small gradients: unscaled, they would
@@ -187,7 +187,7 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
     def init(key: Key[Array, ""], images: Images) -> base.TrainState:
         of_autoencoder, of_critic = jax.random.split(key)
         autoencoder = settings.autoencoder.init(of_autoencoder, images)["params"]
-        critic = settings.critic.init(of_critic, jnp.zeros((1, c.n_z)))["params"]
+        critic = settings.critic.init(of_critic, jnp.zeros((1, shared.n_z)))["params"]
         # Its weights start in the box, as they stay.
         critic = jax.tree.map(lambda p: jnp.clip(p, -settings.clip, settings.clip), critic)
         opt_state = {

@@ -100,10 +100,10 @@ def build_ssim(config: ConfigDict, *, channels: int) -> base.Method:
 def build_fm(config: ConfigDict, *, channels: int) -> base.Method:
     """`fm_ae`; raises as `build_l2`, and where the encoder does not fit (`features.Encoder`) or the
     weight of its features is not above 0."""
-    weight = config.method.feature_weight
+    weight = config.fm_ae.feature_weight
     if weight <= 0:
         raise UserError(
-            f"config.method.feature_weight is {weight}; give one above 0, or choose l2_ae."
+            f"config.fm_ae.feature_weight is {weight}; give one above 0, or choose l2_ae."
         )
     plain = build_l2(config, channels=channels)
     encoder = Encoder(config, channels=channels)
@@ -150,12 +150,12 @@ def build_fm(config: ConfigDict, *, channels: int) -> base.Method:
 def build_ssim_l1(config: ConfigDict, *, channels: int) -> base.Method:
     """`ssim_l1`; raises as `build_l2`, and where a threshold that is given is not above 0."""
     plain = build_ssim(config, channels=channels)
-    given = {name: config.method[f"{name}_threshold"] for name in MAPS}
+    given = {name: config.ssim_l1[f"{name}_threshold"] for name in MAPS}
     for name, value in given.items():
         if value is not None and value <= 0:
             raise UserError(
-                f"config.method.{name}_threshold is {value}; give one above 0, or none, to take it "
-                "from held-out images."
+                f"config.ssim_l1.{name}_threshold is {value}; give one above 0, or none, to take "
+                "it from held-out images."
             )
 
     def maps(variables: base.Variables, images: Images) -> dict[str, Float[Array, "b h w"]]:

@@ -20,12 +20,12 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
     Raises:
       UserError: the noise is negative, or the network has not four widths and a bottleneck.
     """
-    c = config.method
+    c = config.dae
     if c.noise < 0:
-        raise UserError(f"config.method.noise is {c.noise}; a standard deviation is 0 or more.")
+        raise UserError(f"config.dae.noise is {c.noise}; a standard deviation is 0 or more.")
     if len(c.widths) != 4 or min(*c.widths, c.bottleneck) < 1:
         raise UserError(
-            f"config.method.widths is {tuple(c.widths)} and bottleneck {c.bottleneck}; the "
+            f"config.dae.widths is {tuple(c.widths)} and bottleneck {c.bottleneck}; the "
             "network has four widths and a bottleneck, each of 1 channel or more."
         )
     model = ResidualAE(channels, tuple(c.widths), c.bottleneck)

@@ -75,10 +75,10 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
     Raises:
       UserError: the encoder does not fit (`Encoder`), or memory or coreset are empty.
     """
-    c = config.method
+    c = config.knn
     if not 1 <= c.coreset <= c.memory:
         raise UserError(
-            f"config.method.coreset is {c.coreset} and memory {c.memory}; the coreset is chosen "
+            f"config.knn.coreset is {c.coreset} and memory {c.memory}; the coreset is chosen "
             "from the memory: give 1 or more of either, and a memory that is no smaller."
         )
     encoder = Encoder(config, channels=channels)

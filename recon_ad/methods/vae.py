@@ -40,12 +40,12 @@ def kl_weight(config: ConfigDict, *, channels: int) -> float:
     Raises:
       UserError: it is negative.
     """
-    weight = config.method.kl_weight
+    weight = config.vae.kl_weight
     if weight is None:
         return 1 / (config.data.patch_size**2 * channels)
     if weight < 0:
         raise UserError(
-            f"config.method.kl_weight is {weight}; give 0 or more, or leave it out for 1/(H·W·C)."
+            f"config.vae.kl_weight is {weight}; give 0 or more, or leave it out for 1/(H·W·C)."
         )
     return float(weight)
 

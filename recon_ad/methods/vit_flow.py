@@ -31,15 +31,15 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
       UserError: the encoder does not fit (`Encoder`), the flow has no steps, channels or
         couplings, or borders are attenuated.
     """
-    c = config.method
-    if c.flow_steps < 1 or c.flow_ratio <= 0:
+    c = config.vit_flow
+    if c.steps < 1 or c.ratio <= 0:
         raise UserError(
-            f"config.method.flow_steps is {c.flow_steps} and flow_ratio {c.flow_ratio}; a flow has "
+            f"config.vit_flow.steps is {c.steps} and ratio {c.ratio}; a flow has "
             "1 step or more, and a ratio above 0."
         )
-    if c.flow_coupling not in COUPLINGS:
+    if c.coupling not in COUPLINGS:
         raise UserError(
-            f"config.method.flow_coupling is {c.flow_coupling!r}; choose {' or '.join(COUPLINGS)}."
+            f"config.vit_flow.coupling is {c.coupling!r}; choose {' or '.join(COUPLINGS)}."
         )
     if config.inference.border and config.inference.border_weight != 1:
         raise UserError(
@@ -48,7 +48,7 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
         )
     encoder = Encoder(config, channels=channels)
     names = encoder.names
-    flow = Flow(c.flow_steps, encoder.width, c.flow_ratio, c.flow_coupling)
+    flow = Flow(c.steps, encoder.width, c.ratio, c.coupling)
     tx = base.build_optimizer(config)
 
     def negative_log_likelihood(params: PyTree, features: Features) -> Float[Array, "b r k"]:

@@ -87,7 +87,7 @@ def cells(scale: str, data: Path | None) -> list[Cell]:
     heavy = _synthetic("chess", "vae", 0, scale)._replace(
         part=VARIANTS, variant="KL weight 1", paper={}, source=""
     )
-    heavy = heavy._replace(fields={**heavy.fields, "method.kl_weight": 1.0})
+    heavy = heavy._replace(fields={**heavy.fields, "vae.kl_weight": 1.0})
     shown_to_others = ("riblet_albedo", "granular_gradient")
     if scale == "cpu":
         shown = [(d, m) for d in shown_to_others for m in METHODS]

@@ -12,7 +12,7 @@ from recon_ad.data.augment import check_names
 from recon_ad.data.source import training_digests
 from recon_ad.detector.jax_detector import Detector, load
 from recon_ad.detector.thresholds import calibrate
-from recon_ad.methods import build_method
+from recon_ad.methods import add_method, build_method
 from recon_ad.runtime import mesh as meshes
 from recon_ad.training.data import TrainingData, open_data, prepare_data
 from recon_ad.training.loop import Watch, fit_state, logger
@@ -43,6 +43,8 @@ def train(
     """
     workdir = Path(workdir)
     check_config(config)
+    if "." in config.method.name:  # the user's own config names it, not a stranger's detector
+        add_method(config.method.name)
     check_names(config.data.augment)
     raw = open_data(config, source)
     if meshes.agreed((workdir / "detector" / "detector.json").is_file()):

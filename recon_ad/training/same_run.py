@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from recon_ad.config import flatten
 from recon_ad.errors import UserError
-from recon_ad.methods import READ_BY, WITH_ENCODER
+from recon_ad.methods import METHODS, WITH_ENCODER
 from recon_ad.methods.features import RANDOM
 from recon_ad.runtime import files
 from recon_ad.runtime import mesh as meshes
@@ -98,12 +98,8 @@ PLACES = ("path", "category", "images", "prepared", "cache_mib", "disk_cache_mib
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config, as JSON has it, without what is a machine's own, or of no concern to its method."""
     method = config["method"]["name"]
-    content = dict(config)
-    content["method"] = {
-        name: value
-        for name, value in config["method"].items()
-        if method in READ_BY.get(name, (method,))
-    }
+    others = METHODS.keys() - {method}
+    content = {name: value for name, value in config.items() if name not in others}
     if method not in WITH_ENCODER:
         del content["encoder"]
     elif config["encoder"]["weights"] != RANDOM:  # where they lie; a run has their checksum

@@ -70,7 +70,7 @@ def test_training_is_given_what_is_shared_and_what_is_swept():
     shared = {
         "train.steps": 2, "optim.learning_rate": 1e-5, "data.resize": (32, 64),
         "data.augment": ("flip_lr", "flip_ud"), "holdout.group": "a, (b) 'c'=d",
-        "method.kl_weight": 0.5, "calibration.thresholds.pixel": 1.0,
+        "vae.kl_weight": 0.5, "calibration.thresholds.pixel": 1.0,
     }  # fmt: skip
     overrides = overrides_of(*(f"--config.{name}={value}" for name, value in shared.items()))
     swept = {"seed": "3", "config.data.resize": "(16,16)", "method": "vae"}

@@ -64,7 +64,7 @@ def test_runs_that_differ_in_nothing_but_the_seed_form_one_row(make):
         make(seed=0, method="vae", figures={"image_auroc": 0.6, "pixel_auroc": 0.5}),
         make(seed=2, fields={"optim.learning_rate": 1e-4}),
         # Which the CAE does not read.
-        make(seed=3, fields={"method.critic_steps": 9, "encoder.name": "x"}),
+        make(seed=3, fields={"aae.critic_steps": 9, "encoder.name": "x"}),
     ]
     rows = rows_of(*runs)
     assert [[run.seed for run in row.runs] for row in rows] == [[0, 1, 3], [0], [2]]

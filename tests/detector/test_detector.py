@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from recon_ad.detector.inference import UNCALIBRATED, Thresholds
 from recon_ad.detector.jax_detector import load
+from recon_ad.detector.older import MOVED
 from recon_ad.errors import UserError
 from recon_ad.ops.masks import clean_mask, count_regions
 
@@ -180,15 +181,21 @@ def test_a_saved_detector_says_the_same(detector, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_detector_of_an_older_version_opens_without_the_fields_that_came_later(tmp_path):
-    detector = make_detector(thresholds=Thresholds(0.05, 0.04), **{"method.width": 1.0})
+def test_a_detector_of_format_6_opens(tmp_path):
+    detector = make_detector("dae", thresholds=Thresholds(0.05, 0.04))
     detector.save(tmp_path / "d")
     path = tmp_path / "d/detector.json"
     described = json.loads(path.read_text())
-    del described["config"]["method"]["width"], described["config"]["data"]["side"]
-    path.write_text(json.dumps(described))
+    config = described["config"]
+    del config["method"]["width"], config["data"]["side"]
+    for old, (section, new) in MOVED.items():
+        config["method"][old] = config[section].pop(new)
+    for section in {section for section, _ in MOVED.values()}:
+        assert not config.pop(section)
+    path.write_text(json.dumps(described | {"format": 6}))
     again = load(tmp_path / "d")
     assert (again.config.method.width, again.config.data.side) == (1.0, 512)
+    assert tuple(again.config.dae.widths) == tuple(detector.config.dae.widths)
     assert again.predict(pictures()[1]).score == detector.predict(pictures()[1]).score
 
 

@@ -27,7 +27,7 @@ def looked(small_encoder):
     """The method's first state, batch and step, and what it makes of them."""
     fields = {
         "encoder.blocks": (0, 2),
-        "method.feature_weight": WEIGHT,
+        "fm_ae.feature_weight": WEIGHT,
         "optim.learning_rate": 3e-3,
     }
     config = config_of(small_encoder | fields)
@@ -114,7 +114,7 @@ def test_the_gradient_of_the_features_is_what_the_loss_does(looked):
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("method.feature_weight", 0.0, "feature_weight is 0"),
+        ("fm_ae.feature_weight", 0.0, "feature_weight is 0"),
         ("encoder.name", "vit_small_patch14_dinov2", "multiple of it"),
     ],
 )

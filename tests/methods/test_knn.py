@@ -78,7 +78,7 @@ def test_a_projected_coreset_covers_better_than_chance():
 @pytest.fixture(scope="module")
 def filling(started):
     """The states of three steps, and their batches; of each step's 128 features 120 are drawn."""
-    fields = {"method.memory": 2395, "method.coreset": 5, "train.steps": 20}
+    fields = {"knn.memory": 2395, "knn.coreset": 5, "train.steps": 20}
     method, _, features, state, step = started(**fields)
     states, batches = [state], [features + i for i in range(3)]
     for i, batch in enumerate(batches):
@@ -119,7 +119,7 @@ def test_the_heldout_loss_is_the_mean_distance_to_every_nth_filled_feature(filli
 
 def test_what_was_seen_is_normal_and_what_was_not_stands_out(started):
     # Six steps of eight images of sixteen patches: all of them are remembered.
-    fields = {"method.memory": 10_000, "method.coreset": 768}
+    fields = {"knn.memory": 10_000, "knn.coreset": 768}
     method, frozen, features, state, step = started(**fields)
     assert len(state.params["memory"]) == 768
     for i in range(6):
@@ -152,8 +152,8 @@ def test_what_was_seen_is_normal_and_what_was_not_stands_out(started):
         ({"encoder.blocks": (2, 12)}, 1, "from 0 to 11"),
         ({"encoder.blocks": ()}, 1, "give one or more"),
         ({"encoder.name": "resnet"}, 1, "no encoder here"),
-        ({"method.coreset": 0}, 1, "coreset is 0"),
-        ({"method.coreset": 100_000}, 1, "no smaller"),
+        ({"knn.coreset": 0}, 1, "coreset is 0"),
+        ({"knn.coreset": 100_000}, 1, "no smaller"),
         ({}, 2, "takes 1 or 3"),
     ],
 )

@@ -22,9 +22,9 @@ ON_PIXELS = [name for name in METHODS if name not in WITH_ENCODER]
 RATE, CLIP = 1e-3, 1.0
 FIELDS = {
     "cae": {"optim.learning_rate": RATE},
-    "aae": {"optim.learning_rate": RATE, "method.critic_clip": CLIP},
-    "ssim_l1": {"method.ssim_threshold": 0.3, "method.l1_threshold": 0.08},
-    "dae": {"method.noise": 0.5},
+    "aae": {"optim.learning_rate": RATE, "aae.critic_clip": CLIP},
+    "ssim_l1": {"ssim_l1.ssim_threshold": 0.3, "ssim_l1.l1_threshold": 0.08},
+    "dae": {"dae.noise": 0.5},
 }
 
 
@@ -133,8 +133,7 @@ def test_the_divergence_is_the_closed_form_and_what_sampling_gives():
 def test_the_vaes_loss_is_the_error_and_the_weighted_divergence():
     weights = {None: 1 / (32 * 32 * 2), 1.0: 1.0, 0.0: 0.0}
     methods = [
-        build_method(config_of("vae", **{"method.kl_weight": given}), channels=2)
-        for given in weights
+        build_method(config_of("vae", **{"vae.kl_weight": given}), channels=2) for given in weights
     ]
     # In one program, which computes once what is the same in all.
     measure = jax.jit(lambda *given: [m.eval_step(*given) for m in methods])
@@ -164,7 +163,7 @@ def test_the_vae_draws_its_code_in_training_and_not_afterwards():
 def test_the_critics_step_is_adam_on_the_difference_of_means():
     rate = 5e-4
     config = config_of(
-        "aae", **{"method.n_z": 3, "method.critic_clip": 1e6, "optim.learning_rate": rate}
+        "aae", **{"method.n_z": 3, "aae.critic_clip": 1e6, "optim.learning_rate": rate}
     )
     method = build_method(config, channels=1)
     settings = method.train_step.keywords["settings"]
@@ -240,7 +239,7 @@ def test_a_step_of_the_aae_is_reconstruction_then_the_critics_then_the_encoders(
     same = [np.isclose(a, b, rtol=1e-4, atol=1e-6).mean() for a, b in zip(*leaves, strict=True)]
     assert min(same) > 0.9
     biases = [np.asarray(p["encoder"]["lin2"]["bias"]) for p in (ours, alone)]
-    step = RATE * config_of("aae").method.encoder_rate  # of Adam
+    step = RATE * config_of("aae").aae.encoder_rate  # of Adam
     assert np.median(np.abs(biases[0] - biases[1])) == pytest.approx(step, rel=0.1)
 
     @jax.jit
@@ -304,7 +303,7 @@ def test_the_map_of_ssim_ae_is_the_residual_of_its_loss():
 
 def test_the_dae_learns_the_clean_image_from_a_noisy_one_and_scores_without_noise():
     method, state, variables, step, look = compiled("dae")
-    quiet = build_method(config_of("dae", **{"method.noise": 0.0}), channels=2)
+    quiet = build_method(config_of("dae", **{"dae.noise": 0.0}), channels=2)
     # Twice the parameters, or little of the image reaches the end of so many layers.
     state = state._replace(params=jax.tree.map(lambda p: 2 * p, state.params))
     variables = method.finish({}, state, ())
@@ -343,18 +342,18 @@ def test_gradients_are_finite_on_constant_images(name):
 @pytest.mark.parametrize(
     ("method", "field", "value", "says"),
     [
-        ("vae", "method.kl_weight", -1.0, "kl_weight"),
+        ("vae", "vae.kl_weight", -1.0, "kl_weight"),
         ("vae", "method.variant", "bergman", "synthetic, industrial, bergmann"),
-        ("aae", "method.critic_steps", 0, "critic_steps"),
-        ("aae", "method.critic_clip", 0.0, "critic_clip"),
+        ("aae", "aae.critic_steps", 0, "critic_steps"),
+        ("aae", "aae.critic_clip", 0.0, "critic_clip"),
         ("ssim_ae", "ssim.window", 10, "odd"),
         ("ssim_ae", "ssim.window", 33, "patch size"),
         ("ssim_ae", "ssim.kind", "box", "uniform"),
         ("l2_ae", "data.patch_size", 24, "multiple of 16"),
         ("l2_ae", "method.n_z", 0, "n_z"),
-        ("ssim_l1", "method.l1_threshold", 0.0, "l1_threshold"),
-        ("dae", "method.noise", -0.1, "noise"),
-        ("dae", "method.bottleneck", 0, "bottleneck"),
+        ("ssim_l1", "ssim_l1.l1_threshold", 0.0, "l1_threshold"),
+        ("dae", "dae.noise", -0.1, "noise"),
+        ("dae", "dae.bottleneck", 0, "bottleneck"),
         ("cae", "residual.squared", 0.0, "residual"),
         ("cae", "residual.absolute", -1.0, "residual"),
     ],

@@ -214,9 +214,9 @@ def test_what_was_learnt_is_likelier_than_what_was_not(started):
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("method.flow_coupling", "both", "convolution or attention"),
-        ("method.flow_steps", 0, "1 step or more"),
-        ("method.flow_ratio", 0.0, "1 step or more"),
+        ("vit_flow.coupling", "both", "convolution or attention"),
+        ("vit_flow.steps", 0, "1 step or more"),
+        ("vit_flow.ratio", 0.0, "1 step or more"),
     ],
 )
 def test_settings_that_do_not_fit_get_a_sentence(build, field, value, says):

@@ -42,10 +42,11 @@ RUN = (
     " --sweep method=cae,vae --sweep seed=0,1,2",
     "python -m recon_ad.train --workdir runs/features --config"
     " configs/vit.py:method=knn,encoder=vit_small_patch14_dinov2,weights=FILE,path=my_part",
-    "python -m examples.linear_ae train --config configs/folder.py:path=my_part"
-    " --workdir runs/linear --config.method.name=linear_ae --config.method.n_z=8",
-    "python -m examples.linear_ae evaluate --workdir runs/linear",
-    "python -m examples.linear_ae export --detector runs/linear/detector --output linear.onnx",
+    "python -m recon_ad.train --config configs/folder.py:path=my_part"
+    " --workdir runs/linear --config.method.name=examples.linear_ae --config.method.n_z=8",
+    "python -m recon_ad.evaluate --workdir runs/linear --methods=examples.linear_ae",
+    "python -m recon_ad.export --detector runs/linear/detector --output linear.onnx"
+    " --methods=examples.linear_ae",
     "launch/local.sh 2 --config configs/demo.py:smoke --workdir runs/two",
     "JAX_NUM_CPU_DEVICES=4 launch/local.sh 2 --config configs/demo.py:smoke --workdir runs/eight",
 )

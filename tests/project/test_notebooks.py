@@ -36,7 +36,7 @@ SHORT = {
         "STEPS": 2,
         "FOILS": 1,
         "PIECES": 6,
-        "FIELDS": {"encoder.blocks": (0, 1), "method.flow_steps": 2},
+        "FIELDS": {"encoder.blocks": (0, 1), "vit_flow.steps": 2},
     },
     "05_production_line": {"GOOD_PARTS": 12, "STEPS": 2, "REFERENCE": 40, "FADING": 30},
 }

@@ -1,0 +1,39 @@
+"""Configs of detectors of format 6, with the names that fields have today."""
+
+import copy
+from typing import Any
+
+# Settings of one method, which format 6 kept with those of all others under `method`.
+MOVED = {
+    "kl_weight": ("vae", "kl_weight"),
+    "critic_steps": ("aae", "critic_steps"),
+    "critic_clip": ("aae", "critic_clip"),
+    "encoder_rate": ("aae", "encoder_rate"),
+    "ssim_threshold": ("ssim_l1", "ssim_threshold"),
+    "l1_threshold": ("ssim_l1", "l1_threshold"),
+    "feature_weight": ("fm_ae", "feature_weight"),
+    "noise": ("dae", "noise"),
+    "widths": ("dae", "widths"),
+    "bottleneck": ("dae", "bottleneck"),
+    "memory": ("knn", "memory"),
+    "coreset": ("knn", "coreset"),
+    "flow_steps": ("vit_flow", "steps"),
+    "flow_coupling": ("vit_flow", "coupling"),
+    "flow_ratio": ("vit_flow", "ratio"),
+}
+
+
+def from_format_6(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the config as this version writes it.
+
+    Args:
+      config: of a detector.json of format 6; fields that its version lacked have the value that
+        was in force then.
+    """
+    config = copy.deepcopy(config)
+    for old, (section, new) in MOVED.items():
+        if old in config["method"]:
+            config.setdefault(section, {})[new] = config["method"].pop(old)
+    config["method"].setdefault("width", 1.0)
+    config["data"].setdefault("side", 512)
+    return config
