@@ -31,7 +31,7 @@ from recon_ad.detector.open import detector_flags
 from recon_ad.errors import UserError
 from recon_ad.line.alarms import STATISTICS
 from recon_ad.line.chart_limits import events_limit
-from recon_ad.line.charts import LIMITS, Chart, State, advance, make_chart, standardised
+from recon_ad.line.charts import KINDS, Chart, State, advance, make_chart, standardised
 from recon_ad.line.run import brightness, sharpness
 from recon_ad.runtime import files
 
@@ -144,7 +144,7 @@ def naive(chart: Chart, *, rejects: float) -> Chart:
         return chart._replace(
             reference=np.array([rejects]), limit=events_limit(rejects, RUN_LENGTH)
         )
-    return chart._replace(limit=LIMITS[chart.kind](None, RUN_LENGTH))
+    return chart._replace(limit=KINDS[chart.kind].limit(None, RUN_LENGTH))
 
 
 def run(chart: Chart, values: np.ndarray) -> tuple[State, int]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from recon_ad.detector.image_files import BROKEN, NOT_REGISTERED
 from recon_ad.errors import UserError
-from recon_ad.line.charts import FEWEST, Chart, State, make_chart, step
+from recon_ad.line.charts import FEWEST, KINDS, Chart, State, make_chart, step
 
 KEPT = 500  # latest values of each statistic, for the dashboard
 Row = Mapping[str, Any]
@@ -25,14 +25,17 @@ class Statistic(NamedTuple):
     Attributes:
       name: of it.
       value: of a row; None where it has none, which is no change.
-      charts: their kinds. There are none where no image of the reference has a value.
       words: what an alarm says, by its direction.
     """
 
     name: str
     value: Callable[[Row], float | int | None]
-    charts: tuple[str, ...]
     words: Mapping[str, str]
+
+    @property
+    def charts(self) -> tuple[str, ...]:
+        """Kinds of its charts; none is drawn where no image of the reference has a value."""
+        return tuple(name for name, kind in KINDS.items() if self.name in kind.statistics)
 
 
 def column(name: str) -> Callable[[Row], float | int | None]:
@@ -44,7 +47,6 @@ STATISTICS = (
     Statistic(
         "score",
         column("score"),
-        ("ewma", "cusum", "distribution"),
         {
             "high": "scores are higher than they were",
             "low": "scores are lower than they were",
@@ -54,7 +56,6 @@ STATISTICS = (
     Statistic(
         "brightness",
         column("brightness"),
-        ("ewma",),
         {
             "high": "images are brighter than they were",
             "low": "images are darker than they were",
@@ -63,7 +64,6 @@ STATISTICS = (
     Statistic(
         "sharpness",
         column("sharpness"),
-        ("ewma",),
         {
             "high": "images are sharper or noisier than they were",
             "low": "images are more blurred than they were",
@@ -72,13 +72,11 @@ STATISTICS = (
     Statistic(
         "rejected",
         column("anomalous"),
-        ("events",),
         {"high": "more images are rejected than before"},
     ),
     Statistic(
         "registration",
         column("registration"),
-        ("ewma",),
         {
             "high": "parts are found with more confidence than they were",
             "low": "parts are found with less confidence than they were",
@@ -88,13 +86,11 @@ STATISTICS = (
         "not registered",
         # Without alignment there is no confidence, and nothing to watch.
         lambda row: None if row["registration"] is None else row["outcome"] == NOT_REGISTERED,
-        ("events",),
         {"high": "more parts are not found than before"},
     ),
     Statistic(
         "broken",
         lambda row: row["outcome"] == BROKEN,
-        ("events",),
         {"high": "more files cannot be read than before"},
     ),
 )

@@ -17,11 +17,13 @@ each other, as those of one batch do, give more alarms than they say. Of events 
 a single one may suffice.
 
 An alarm ends when the statistic is back below half its limit, so that one disturbance is one alarm.
+
+A kind of chart is a record of functions, as a method is: a new one is a row of `KINDS`.
 """
 
 import bisect
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -46,10 +48,10 @@ from recon_ad.line.chart_limits import (
 MOST = 0.4  # rate of events in a reference
 FEWEST = 30  # values of a reference
 CAPPED = 1.5  # times its limit, cusum's greatest: a long disturbance ends soon, too
-LIMITS = {"ewma": ewma_limit, "cusum": cusum_limit, "distribution": distribution_limit}
 BOUNDS = special.ndtri(np.arange(1, BINS) / BINS).tolist()
 
 Values = Float[np.ndarray, " n"]
+Kept = Float[np.ndarray, " k"]  # of a reference period
 
 
 class Chart(NamedTuple):
@@ -57,14 +59,14 @@ class Chart(NamedTuple):
 
     Attributes:
       name: of the statistic.
-      kind: "ewma", "cusum", "distribution" or "events".
-      reference: its values in the reference period, sorted; of events their rate, one value.
+      kind: a name in `KINDS`.
+      reference: what its kind keeps of the reference period.
       limit: beyond which the chart's statistic is an alarm.
     """
 
     name: str
     kind: str
-    reference: Values
+    reference: Kept
     limit: float
 
 
@@ -95,7 +97,7 @@ def make_chart(
 
     Args:
       name: of the statistic.
-      kind: "ewma", "cusum", "distribution" or "events".
+      kind: a name in `KINDS`.
       reference: values of the reference period, 30 at least; of events 1 where one was, else 0.
       run_length: images between two false alarms, on average.
 
@@ -110,31 +112,15 @@ def make_chart(
         )
     if not np.isfinite(values).all():
         raise UserError(f"the reference period of {name} holds values that are not finite.")
-    if kind == "events":
-        if values.mean() > MOST:
-            raise UserError(
-                f"in the reference period of {name} {values.mean():.0%} of the images are such "
-                "events: a rate that grows cannot be seen there; give a period in which they are "
-                "rare."
-            )
-        rate = events_rate(int(values.sum()), len(values))
-        return Chart(name, kind, np.array([rate]), events_limit(rate, float(run_length)))
-    return Chart(name, kind, np.sort(values), LIMITS[kind](len(values), float(run_length)))
+    kept, limit = KINDS[kind].start(name, values, float(run_length))
+    return Chart(name, kind, kept, limit)
 
 
 def standardised(
     chart: Chart, values: Float[np.ndarray, "*b"] | float | int | bool
 ) -> Float[np.ndarray, "*b"] | float | int | bool:
-    """What the chart reckons with: normal scores, events as they are.
-
-    A normal score is the quantile of N(0, 1) at the value's rank among the reference values.
-    """
-    if chart.kind == "events":
-        return values
-    below, upto = (
-        np.searchsorted(chart.reference, values, side=side) for side in ("left", "right")
-    )
-    return special.ndtri(((below + upto) / 2 + 0.5) / (len(chart.reference) + 1))
+    """What the chart reckons with: normal scores, or events as they are."""
+    return KINDS[chart.kind].score(chart.reference, values)
 
 
 def step(chart: Chart, state: State, value: float | int | bool) -> tuple[State, str]:
@@ -156,22 +142,8 @@ def step(chart: Chart, state: State, value: float | int | bool) -> tuple[State, 
 
 def advance(chart: Chart, state: State, z: float) -> tuple[State, str]:
     """`step` by a value that is standardised."""
-    down, shares = 0.0, ()
-    if chart.kind == "events":
-        weight = event_weight(float(chart.reference[0]))
-        up = min(max(0.0, state.up + (weight if z else -1)), chart.limit + weight)
-    elif chart.kind == "distribution":
-        now = [(1 - FORGETTING) * share for share in state.shares or (1 / BINS,) * BINS]
-        now[bisect.bisect(BOUNDS, z)] += FORGETTING
-        up, shares = distance(now), tuple(now)
-    elif chart.kind == "cusum":
-        most = CAPPED * chart.limit
-        up = min(max(0.0, state.up + z - ALLOWANCE), most)
-        down = min(max(0.0, state.down - z - ALLOWANCE), most)
-    else:
-        average = (1 - SMOOTHING) * (state.up - state.down) + SMOOTHING * z
-        up, down = max(0.0, average), max(0.0, -average)
-    rising = "changed" if chart.kind == "distribution" else "high"
+    kind = KINDS[chart.kind]
+    up, down, shares = kind.move(chart, state, z)
     alarm, event = state.alarm, ""
     if alarm:
         # By its own side: the other may have begun, and is told with the next image.
@@ -179,5 +151,99 @@ def advance(chart: Chart, state: State, z: float) -> tuple[State, str]:
         if own < END * chart.limit:
             alarm, event = "", "end"
     else:
-        alarm = event = rising if up > chart.limit else "low" if down > chart.limit else ""
+        high, low = up > chart.limit, down > chart.limit
+        alarm = event = kind.rising if high else "low" if low else ""
     return State(up, down, alarm, shares), event
+
+
+# ---- Kinds of charts ---------------------------------------------------------------------------
+
+Moved = tuple[float, float, tuple[float, ...]]  # up, down and shares of a state
+
+
+class Kind(NamedTuple):
+    """What a kind of chart does.
+
+    Attributes:
+      statistics: names of those that it is drawn of (`recon_ad.line.alarms.STATISTICS`).
+      limit: (values of the reference, None for one without end; run length) -> limit.
+      start: (name, values of the reference [n], run length) -> what is kept of them, and the limit;
+        raises UserError where they will not do.
+      score: (what is kept, values) -> what `move` takes.
+      move: (chart, state, a score) -> the statistic's new values.
+      rising: what an alarm of `State.up` is called.
+    """
+
+    statistics: tuple[str, ...]
+    limit: Callable[..., float]
+    start: Callable[[str, Values, float], tuple[Kept, float]]
+    score: Callable[[Kept, Any], Any]
+    move: Callable[[Chart, State, float], Moved]
+    rising: str = "high"
+
+
+def normal_scores(
+    reference: Kept, values: Float[np.ndarray, "*b"] | float
+) -> Float[np.ndarray, "*b"] | float:
+    """The quantiles of N(0, 1) at the values' ranks among the reference values, sorted."""
+    below, upto = (np.searchsorted(reference, values, side=side) for side in ("left", "right"))
+    return special.ndtri(((below + upto) / 2 + 0.5) / (len(reference) + 1))
+
+
+def _of_values(statistics: tuple[str, ...], limit: Callable[..., float], **fields: Any) -> Kind:
+    """A kind that charts the normal scores of values."""
+
+    def start(_: str, values: Values, run_length: float) -> tuple[Kept, float]:
+        return np.sort(values), limit(len(values), run_length)
+
+    return Kind(statistics, limit, start, normal_scores, **fields)
+
+
+def _move_ewma(_: Chart, state: State, z: float) -> Moved:
+    average = (1 - SMOOTHING) * (state.up - state.down) + SMOOTHING * z
+    return max(0.0, average), max(0.0, -average), ()
+
+
+def _move_cusum(chart: Chart, state: State, z: float) -> Moved:
+    most = CAPPED * chart.limit
+    up = min(max(0.0, state.up + z - ALLOWANCE), most)
+    return up, min(max(0.0, state.down - z - ALLOWANCE), most), ()
+
+
+def _move_distribution(_: Chart, state: State, z: float) -> Moved:
+    now = [(1 - FORGETTING) * share for share in state.shares or (1 / BINS,) * BINS]
+    now[bisect.bisect(BOUNDS, z)] += FORGETTING
+    return distance(now), 0.0, tuple(now)
+
+
+def _start_events(name: str, values: Values, run_length: float) -> tuple[Kept, float]:
+    if values.mean() > MOST:
+        raise UserError(
+            f"in the reference period of {name} {values.mean():.0%} of the images are such events: "
+            "a rate that grows cannot be seen there; give a period in which they are rare."
+        )
+    rate = events_rate(int(values.sum()), len(values))
+    return np.array([rate]), events_limit(rate, run_length)
+
+
+def _move_events(chart: Chart, state: State, z: float) -> Moved:
+    weight = event_weight(float(chart.reference[0]))
+    return min(max(0.0, state.up + (weight if z else -1)), chart.limit + weight), 0.0, ()
+
+
+KINDS: Mapping[str, Kind] = {
+    "ewma": _of_values(
+        ("score", "brightness", "sharpness", "registration"), ewma_limit, move=_move_ewma
+    ),
+    "cusum": _of_values(("score",), cusum_limit, move=_move_cusum),
+    "distribution": _of_values(
+        ("score",), distribution_limit, move=_move_distribution, rising="changed"
+    ),
+    "events": Kind(
+        ("rejected", "not registered", "broken"),
+        events_limit,
+        _start_events,
+        lambda _, values: values,
+        _move_events,
+    ),
+}

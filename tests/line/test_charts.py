@@ -6,9 +6,9 @@ from scipy import stats
 
 from recon_ad.errors import UserError
 from recon_ad.line import chart_limits as limits
-from recon_ad.line.charts import LIMITS, Chart, State, advance, make_chart, standardised, step
+from recon_ad.line.charts import KINDS, Chart, State, advance, make_chart, standardised, step
 
-KINDS = ("ewma", "cusum")
+BOTH = ("ewma", "cusum")
 
 
 def run(chart, values):
@@ -65,7 +65,7 @@ def test_an_event_weighs_as_much_as_its_likelihood_says(rate):
     assert abs(limits.event_weight(rate) - ratio) <= 0.5
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BOTH)
 def test_without_a_change_alarms_are_as_rare_as_asked_for(kind):
     length = mean_length(known(kind, 100), lambda r, n: r.standard_normal(n), runs=400)
     # The mean of 400 nearly geometric lengths: a standard error of 5 %.
@@ -90,11 +90,11 @@ def test_a_rate_of_events_is_taken_for_as_high_as_it_may_be(events, count):
     assert stats.binom.cdf(events, count + 1, rate) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "distribution"])
+@pytest.mark.parametrize("kind", [*BOTH, "distribution"])
 def test_alarms_of_short_references_are_as_rare_as_asked_for(kind):
     # Simulated anew, all streams at once; each begins anew after an alarm, as limits are reckoned.
     count, run_length, streams, length = 60, 400.0, 500, 1_500
-    find = LIMITS[kind]
+    find = KINDS[kind].limit
     random = np.random.default_rng(0)
     reference = np.sort(random.exponential(size=(streams, count)))
     alarms = []
@@ -155,7 +155,7 @@ def test_a_distribution_that_widens_is_seen_though_its_middle_stays():
     assert 200 < events[0][0] < 300 and 600 < events[1][0] < 900
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BOTH)
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_shift_is_seen_soon_and_named_by_its_direction(kind, sign):
     chart = known(kind, 10_000)
@@ -164,7 +164,7 @@ def test_a_shift_is_seen_soon_and_named_by_its_direction(kind, sign):
     assert run(chart, [3.0 * sign] * 40)[0][1] == ("high" if sign > 0 else "low")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BOTH)
 def test_what_the_values_mean_does_not_matter(kind):
     random = np.random.default_rng(0)
     reference, later = random.standard_normal(500), random.standard_normal(300) + 0.8
@@ -173,7 +173,7 @@ def test_what_the_values_mean_does_not_matter(kind):
     assert plain and plain == skewed
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "events"])
+@pytest.mark.parametrize("kind", [*BOTH, "events"])
 def test_one_disturbance_is_one_alarm_and_ends(kind):
     random = np.random.default_rng(1)
     if kind == "events":
