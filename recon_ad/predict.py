@@ -32,7 +32,7 @@ from recon_ad.detector.image_files import (
 from recon_ad.detector.open import detector_flags
 from recon_ad.errors import UserError
 from recon_ad.runtime import files
-from recon_ad.runtime.progress import told
+from recon_ad.runtime.progress import progress
 
 NOT_JUDGED = 3  # exit status when some file could not be judged
 TOLD = 5  # files that were not judged, of each kind, of which the terminal says why
@@ -85,7 +85,7 @@ def main() -> int:
             regions=regions,
             overlays=output / "overlays",
         )
-        for file in told(images, "prediction")
+        for file in progress(images, "prediction")
     ]
     rows = [one.row for one in judged]
     table = io.StringIO()

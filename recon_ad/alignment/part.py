@@ -20,7 +20,7 @@ from recon_ad.alignment.geometry import Template, align, size_text, unalign
 from recon_ad.alignment.registration import Registration, register
 from recon_ad.data.source import Record, roi_of
 from recon_ad.errors import UserError
-from recon_ad.runtime.progress import told
+from recon_ad.runtime.progress import progress
 from recon_ad.runtime.tensors import from_bytes, to_bytes
 
 FILE = "part.safetensors"  # in a detector directory
@@ -163,7 +163,7 @@ class Part(NamedTuple):
           UserError: it is found in less than half of them.
         """
         kept, notes = [], []
-        for record in told(records, "registration"):
+        for record in progress(records, "registration"):
             image, roi = record.load(), roi_of(record)
             try:
                 registration = self.place(image, roi=roi).registration

@@ -24,7 +24,7 @@ from recon_ad.data.decode import SUFFIXES, check_channels, decode_image, stored_
 from recon_ad.data.listing import files_below, images_below, images_in, subfolders
 from recon_ad.data.source import GOOD, Record, Source
 from recon_ad.errors import UserError
-from recon_ad.runtime.progress import told
+from recon_ad.runtime.progress import progress
 
 # In a folder without train/good every image is taken for a good one; these names say otherwise.
 _NOT_GOOD = frozenset(
@@ -261,7 +261,7 @@ def _verified(
         verify = partial(
             _verify, decode=partial(decode, channels=channels), regions=regions, on_error=on_error
         )
-        reading = told(files, "reading good images")
+        reading = progress(files, "reading good images")
         for file, result in zip(reading, pool.map(verify, files), strict=True):
             if isinstance(result, UserError):
                 broken.append(result)

@@ -19,7 +19,7 @@ from recon_ad.data.decode_cache import MEBI
 from recon_ad.data.source import Record
 from recon_ad.errors import UserError
 from recon_ad.ops import tiles
-from recon_ad.runtime.progress import told
+from recon_ad.runtime.progress import progress
 
 EXAMPLES = 2**31 - 1  # as many as an int32 index tells apart: without end, for any training
 # With a region of interest, positions are drawn anew until this share of the patch lies in it.
@@ -113,7 +113,7 @@ class Images:
     def _keep(self, memory: int, disk: int) -> list[Whole] | None:
         kept: list[Whole] = []
         used = 0
-        for i in told(range(len(self)), "keeping images"):
+        for i in progress(range(len(self)), "keeping images"):
             whole = self._read(i)
             used += whole.image.nbytes + (0 if whole.roi is None else whole.roi.nbytes)
             if used > memory:
@@ -127,7 +127,7 @@ class Images:
         kept: list[Whole] = []
         # It has no name, so that a killed run leaves nothing behind.
         with tempfile.TemporaryFile() as file:
-            for i in told(range(len(self)), "keeping images on the disk"):
+            for i in progress(range(len(self)), "keeping images on the disk"):
                 whole = self._read(i)
                 roi = None if whole.roi is None else mapped(file, whole.roi)
                 kept.append(Whole(mapped(file, whole.image), roi, whole.box))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recon_ad.errors import UserError
-from recon_ad.runtime.progress import told
+from recon_ad.runtime.progress import progress
 
 KNOWN = 1_000  # images of a training that a detector knows again, at most
 GOOD = "good"  # the defect type of a normal image, as MVTec's folders spell it
@@ -88,7 +88,7 @@ def readable(source: Source, *, on_error: str) -> Source:
       UserError: a test image or its region of interest is broken.
     """
     usable, notes = [], []
-    for record in told(source.test, "reading test images"):
+    for record in progress(source.test, "reading test images"):
         try:
             record.load()
             if not _to_find(record):

@@ -13,7 +13,7 @@ from recon_ad.detector.inference import Thresholds
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.errors import UserError
 from recon_ad.metrics import empty_histogram, image_histogram, merge, upper_quantile
-from recon_ad.runtime.progress import told
+from recon_ad.runtime.progress import progress
 
 logger = logging.getLogger("recon_ad")
 
@@ -74,7 +74,7 @@ def calibrate(
     percentile = detector.config.calibration.pixel_percentile
     pixels = empty_histogram()
     scores = []
-    for record in told(heldout, "calibration"):
+    for record in progress(heldout, "calibration"):
         roi = roi_of(record)
         prediction = detector.predict(record.load(), roi=roi, reconstruct=False)
         scores.append(float(prediction.score))
@@ -129,7 +129,7 @@ def warn_of_learnt(detector: Detector, normals: Sequence[Record]) -> None:
     known = set(digests)
     if not known:
         return
-    looked_at = told(normals, "comparison with the images of the training")
+    looked_at = progress(normals, "comparison with the images of the training")
     learnt = [record.name for record in looked_at if digest(record.load()) in known]
     if learnt:
         logger.warning(

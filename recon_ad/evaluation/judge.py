@@ -18,7 +18,7 @@ from recon_ad.metrics import PixelHistogram, compact, empty_histogram, image_his
 from recon_ad.metrics.patches import PatchMeans, joined, patch_means
 from recon_ad.metrics.summary import Judged, Pooled, mask_overlap
 from recon_ad.runtime import mesh as meshes
-from recon_ad.runtime.progress import told
+from recon_ad.runtime.progress import progress
 from recon_ad.runtime.stopping import Stop
 
 _Result = TypeVar("_Result")
@@ -97,7 +97,7 @@ def judge(
     """
     mine = _look(
         detector,
-        told(
+        progress(
             meshes.share(test, stop),
             f"evaluation of {test[0].category}" if test and test[0].category else "evaluation",
             total=meshes.share_length(test),

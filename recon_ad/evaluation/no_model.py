@@ -23,7 +23,7 @@ from recon_ad.metrics import (
     levels,
     merge,
 )
-from recon_ad.runtime.progress import told
+from recon_ad.runtime.progress import progress
 
 AVERAGED = 1000  # training images, spread evenly
 WHITE = 65535
@@ -53,7 +53,7 @@ class NoModel:
         self._reason = ""
         total: Float[np.ndarray, "h w c"] | None = None
         averaged = spread(train, AVERAGED)
-        for record in told(through(averaged), "mean of the good images", total=len(averaged)):
+        for record in progress(through(averaged), "mean of the good images", total=len(averaged)):
             image = record.load()
             if total is None:
                 total = np.zeros(image.shape, np.float32)

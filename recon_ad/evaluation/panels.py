@@ -15,7 +15,7 @@ from recon_ad.evaluation.judge import truth_of
 from recon_ad.metrics import merge, upper_quantile
 from recon_ad.metrics.summary import Judged, Pooled
 from recon_ad.report import Panel, Scale, SmallPanel, pixel_scale, shrink_panel
-from recon_ad.runtime.progress import told
+from recon_ad.runtime.progress import progress
 
 # Training images that are scored for the report, spread evenly over all of them.
 LOOKED_AT = 100
@@ -92,7 +92,7 @@ def choose_panels(
         typical.append(of_type[len(of_type) // 2])
     looked_at = spread(source.train, LOOKED_AT)
     scored = []
-    for i, record in enumerate(told(looked_at, "report, training images")):
+    for i, record in enumerate(progress(looked_at, "report, training images")):
         roi = roi_of(record)
         with contextlib.suppress(NotRegistered):  # training left it out, too
             score = detector.predict(record.load(), roi=roi, reconstruct=False).score
@@ -101,7 +101,7 @@ def choose_panels(
     of = "" if len(looked_at) == len(source.train) else f" of {len(looked_at)} spread over all"
 
     def drawn(records: Sequence[Record], otherwise: str) -> Sequence[SmallPanel] | str:
-        shown = told(records, "report, pictures")
+        shown = progress(records, "report, pictures")
         return [panel(detector, r, scale=scale) for r in shown] or otherwise
 
     return {

@@ -25,7 +25,7 @@ from recon_ad.metrics.ranking import (
     levels,
 )
 from recon_ad.metrics.segmentation import PixelHistogram, coarsen, iou_max, merge
-from recon_ad.runtime.progress import told
+from recon_ad.runtime.progress import progress
 
 Intervals = dict[str, tuple[float, float]]
 
@@ -171,7 +171,7 @@ def _intervals(
         figure(once)  # raises UndefinedMetric where no resample could do better
     values: dict[str, list[float]] = {name: [] for name in figures}
     drawn = multiplicities(defective, seed=seed, resamples=resamples)
-    for times in told(drawn, "intervals, resamples", total=resamples):
+    for times in progress(drawn, "intervals, resamples", total=resamples):
         counts = resampled(times)
         try:
             found = {name: figure(counts) for name, figure in figures.items()}

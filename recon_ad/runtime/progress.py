@@ -1,9 +1,12 @@
-"""How far a command is that goes through many things: a line of the log now and then."""
+"""Progress of a command that goes through many things: a bar on a terminal, lines in a log."""
 
+import io
 import logging
-import time
+import sys
 from collections.abc import Iterable, Iterator, Sized
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 EVERY = 10.0  # s between two lines; what is done sooner says nothing
 
@@ -12,23 +15,49 @@ logger = logging.getLogger("recon_ad")
 _Item = TypeVar("_Item")
 
 
-def told(items: Iterable[_Item], what: str, *, total: int | None = None) -> Iterator[_Item]:
-    """The items, one after the other, while the log has how many of them are done.
+class _Lines(tqdm):
+    """A bar for a log file, where each redrawing is a line."""
+
+    monitor_interval = 0  # no thread of its own
+
+    def __init__(self, **options: Any):
+        self._last = -1
+        super().__init__(file=io.StringIO(), mininterval=EVERY, miniters=1, leave=False, **options)
+        self._last = 0  # the bar itself draws at 0
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Logs how many are done."""
+        if msg is None and self._last >= 0 and self.n > self._last:
+            self._last = self.n
+            done = f"all {self.n}" if self.n == self.total else f"{self.n} of {self.total}"
+            logger.info("%s: %s", self.desc, done)
+
+    def close(self) -> None:
+        """Logs that all are done, where lines came before."""
+        if self._last > 0 and self.n == self.total:
+            self.display()
+        super().close()
+
+
+def progress(items: Iterable[_Item], what: str, *, total: int | None = None) -> Iterator[_Item]:
+    """Yields the items while the terminal or the log shows how many of them are done.
 
     Args:
       items: images, or what stands for them.
       what: is done to them, as "evaluation".
-      total: how many there are, where the items cannot tell.
+      total: how many there are, where the items have no length.
     """
     if total is None:
         assert isinstance(items, Sized)
         total = len(items)
-    last, said = time.monotonic(), False
-    for done, item in enumerate(items):
-        now = time.monotonic()
-        if now - last >= EVERY:
-            last, said = now, True
-            logger.info("%s: %d of %d", what, done, total)
-        yield item
-    if said:
-        logger.info("%s: all %d", what, total)
+    if not logger.isEnabledFor(logging.INFO):  # as on all hosts but the first
+        yield from items
+        return
+    if sys.stderr.isatty():
+        bar = tqdm(desc=what, total=total, delay=EVERY / 5, leave=False)
+    else:
+        bar = _Lines(desc=what, total=total)
+    with bar:
+        for item in items:
+            yield item
+            bar.update()

@@ -20,7 +20,7 @@ from recon_ad.data.decode_cache import MEBI
 from recon_ad.data.pipeline import Images, mapped
 from recon_ad.methods.base import Method
 from recon_ad.runtime import mesh as meshes
-from recon_ad.runtime.progress import told
+from recon_ad.runtime.progress import progress
 
 logger = logging.getLogger("recon_ad")
 
@@ -54,7 +54,7 @@ def prepare_all(
     prepare = jax.jit(method.prepare)
     kept: list[PyTree[np.ndarray]] = []
     with tempfile.TemporaryFile() as file:
-        for first in told(range(0, len(images), size), "features, batches"):
+        for first in progress(range(0, len(images), size), "features, batches"):
             chosen = range(first, min(first + size, len(images)))
             part = np.stack([to_unit(images[i].image) for i in chosen])
             # One compiled program, and as many as the devices share evenly.

@@ -2,8 +2,8 @@
 
 import logging
 import shutil
-from types import SimpleNamespace
 
+import pytest
 from helpers.small_runs import small_config
 
 from recon_ad.data import synthetic_source
@@ -13,16 +13,28 @@ from recon_ad.runtime import progress
 from recon_ad.training import run as trainer
 
 
-def test_a_line_every_some_seconds_and_none_where_it_is_soon_over(monkeypatch, caplog):
-    seconds = iter([0, 0.1, 9.9, 10, 19.9, 25])
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
-    with caplog.at_level(logging.INFO, "recon_ad"):
-        assert list(progress.told("abcde", "evaluation")) == list("abcde")
-        assert caplog.messages == ["evaluation: 2 of 5", "evaluation: 4 of 5", "evaluation: all 5"]
-        caplog.clear()
-        seconds = iter([0, 0, 9])
-        assert list(progress.told(iter("ab"), "evaluation", total=2)) == list("ab")
-        assert not caplog.messages
+@pytest.mark.parametrize(
+    ("done_at", "messages"),
+    [
+        ([0.1, 9.9, 10.1, 19.9, 25], ["evaluation: 3 of 5", "evaluation: all 5"]),
+        ([0.1, 11, 12, 13, 14], ["evaluation: 2 of 5", "evaluation: all 5"]),
+        ([1, 2, 3, 4, 9], []),
+    ],
+)
+def test_a_line_every_some_seconds_and_none_where_it_is_soon_over(
+    done_at, messages, monkeypatch, caplog
+):
+    now = [0.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    caplog.set_level(logging.INFO, "recon_ad")
+    seen = []
+    for item, seconds in zip(
+        progress.progress(iter("abcde"), "evaluation", total=5), [*done_at, 99], strict=False
+    ):
+        seen.append(item)
+        now[0] = float(seconds)
+    assert "".join(seen) == "abcde"
+    assert caplog.messages == messages
 
 
 def test_training_calibration_and_evaluation_say_how_far_they_are(
