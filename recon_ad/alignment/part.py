@@ -10,6 +10,7 @@ Images are [h, w, c] as in `recon_ad.data.arrays`; masks are bool [h, w], True w
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +21,8 @@ from recon_ad.alignment.geometry import Template, align, size_text, unalign
 from recon_ad.alignment.registration import Registration, register
 from recon_ad.data.source import Record, roi_of
 from recon_ad.errors import UserError
+from recon_ad.runtime import tensors
 from recon_ad.runtime.progress import progress
-from recon_ad.runtime.tensors import from_bytes, to_bytes
 
 FILE = "part.safetensors"  # in a detector directory
 MOST_LOST = 0.5  # share of the good images that may be without the part
@@ -189,28 +190,28 @@ class Part(NamedTuple):
 
     def packed(self) -> bytes:
         """As one safetensors file."""
-        tensors = {
+        arrays = {
             "gray": self.template.gray,
             "mask": self.template.mask,
             "foreground": self.foreground,
         }
         search = None if self.search is None else self.search._asdict()
-        return to_bytes(tensors, {"search": search})
+        return tensors.to_bytes(arrays, {"search": search})
 
 
-def unpacked(content: bytes, *, name: str) -> Part:
-    """A part from what `Part.packed` gave.
+def read(path: Path) -> Part:
+    """Reads a part from a file that holds what `Part.packed` gave.
 
     Raises:
       UserError: it is damaged.
     """
     try:
-        tensors, said = from_bytes(content)
-        search = said["search"]
+        arrays, description = tensors.read(path)
+        search = description["search"]
         return Part(
             None if search is None else Search(**search),
-            Template(tensors["gray"], tensors["mask"]),
-            tensors["foreground"],
+            Template(arrays["gray"], arrays["mask"]),
+            arrays["foreground"],
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{name} is damaged ({error}): copy it anew.") from None
+        raise UserError(f"{path} is damaged ({error}): copy it anew.") from None

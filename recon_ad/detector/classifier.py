@@ -181,7 +181,7 @@ def load(directory: Path) -> Classifier | None:
         return None
     mend = "train it anew by python -m recon_ad.classify, or delete the file."
     try:
-        flat, described = tensors.from_bytes(path.read_bytes())
+        flat, described = tensors.read(path)
         if described["format"] != FORMAT:
             raise UserError(f"{path} is not in format {FORMAT}, which this version reads: {mend}")
         if {name: list(value.shape) for name, value in flat.items()} != described["tensors"]:

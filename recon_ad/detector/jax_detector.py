@@ -235,7 +235,8 @@ def load(path: Path | str) -> Detector:
         part = _part(path / parts.FILE) if described["has_part"] else None
         return _assembled(described, flat, part=part, classifier=classifiers.load(path))
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        named = str(error).startswith(str(path))
+        raise UserError(str(error) if named else f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError, FlaxError) as error:
         raise UserError(
             f"{path / 'detector.json'} is damaged ({type(error).__name__}: {error}); copy the "
@@ -246,7 +247,7 @@ def load(path: Path | str) -> Detector:
 def _part(path: Path) -> parts.Part:
     if not path.is_file():
         raise UserError(f"{path.name}, which its detector.json speaks of, is missing.")
-    return parts.unpacked(path.read_bytes(), name=path.name)
+    return parts.read(path)
 
 
 def _check_tensors(described: dict[str, Any], flat: dict[str, np.ndarray]) -> None:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from recon_ad.alignment.part import Part, unpacked
+from recon_ad.alignment import part as parts
+from recon_ad.alignment.part import Part
 from recon_ad.data.arrays import to_unit
 from recon_ad.detector.inference import Inference, Plan, Prediction, Thresholds
 from recon_ad.errors import UserError
@@ -280,10 +281,9 @@ def _part(path: Path, facts: Mapping[str, str]) -> Part | None:
         return None
     if not file.is_file():
         raise UserError(f"there is no file {file}: copy all files of the export.")
-    content = file.read_bytes()
-    if sha256(content) != wanted:
+    if sha256(file.read_bytes()) != wanted:
         raise UserError(f"{file} and {path.name} are of two exports: copy all files of one export.")
-    return unpacked(content, name=str(file))
+    return parts.read(file)
 
 
 def _opened(path: Path, runtime: str) -> Graph:

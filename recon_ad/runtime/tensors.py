@@ -1,8 +1,11 @@
-"""Arrays and what is to be said of them in one file that is safe to open from a stranger:
-safetensors, with JSON in its header. No JAX."""
+"""Arrays and a description of them in one file that is safe to open from a stranger.
+
+The file is safetensors, with JSON in its header. No JAX.
+"""
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,18 +15,21 @@ import safetensors.numpy
 NAME = "recon_ad"  # of the JSON in the header
 
 
-def to_bytes(arrays: Mapping[str, np.ndarray], said: Mapping[str, Any]) -> bytes:
-    """The file's content; refuses NaN and infinity in what is said, which are not JSON."""
-    header = {NAME: json.dumps(said, allow_nan=False)}
+def to_bytes(arrays: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> bytes:
+    """Returns the file's content; a description with NaN or infinity, which JSON lacks, raises."""
+    header = {NAME: json.dumps(description, allow_nan=False)}
     return safetensors.numpy.save(dict(arrays), metadata=header)
 
 
-def from_bytes(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and what is said of them; raises ValueError where it is no such file."""
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns a file's arrays and what its header says of them.
+
+    Raises:
+      ValueError: it is no such file.
+    """
     try:
-        arrays = safetensors.numpy.load(content)
-        # As the format has it; the library reads a header from files only.
-        length = int.from_bytes(content[:8], "little")
-        return arrays, json.loads(json.loads(content[8 : 8 + length])["__metadata__"][NAME])
+        with safetensors.safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return arrays, json.loads(file.metadata()[NAME])
     except (safetensors.SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None

@@ -12,8 +12,9 @@ from scipy import ndimage
 import recon_ad
 from recon_ad.alignment import background
 from recon_ad.alignment import build_part as finding
+from recon_ad.alignment import part as parts
 from recon_ad.alignment.coarse_search import Search
-from recon_ad.alignment.part import FILE, NotRegistered, Part, unpacked
+from recon_ad.alignment.part import FILE, NotRegistered, Part
 from recon_ad.alignment.registration import make_template
 from recon_ad.data import Record, Source, folder_source
 from recon_ad.data.decode import decode_image, decode_mask
@@ -28,6 +29,7 @@ from recon_ad.line.store import Key, Store
 from recon_ad.predict import summary
 from recon_ad.report import Scale
 from recon_ad.tables import moved as moved_set
+from recon_ad.training import data as training_data
 from recon_ad.training import run as train
 
 WIDE = Search(angle=15, scale=0.1, overlap=0.4, confidence=0.8)
@@ -230,7 +232,8 @@ def test_it_is_exported_with_the_detector(detector, tmp_path):
     with pytest.raises(UserError, match=r"no file .*M\.part\.safetensors"):
         recon_ad.load(tmp_path / "M.onnx")
     with pytest.raises(UserError, match="damaged"):
-        unpacked(content[:50], name="it")
+        file.write_bytes(content[:50])
+        parts.read(file)
 
 
 def test_a_detector_is_saved_with_its_part_and_refused_without(detector, workdir, tmp_path):
@@ -363,10 +366,10 @@ def test_a_complete_run_registers_nothing_again_and_is_still_of_its_images(
     def refused(*_):
         raise AssertionError("good images are registered again")
 
-    monkeypatch.setattr(train, "aligned_source", refused)
+    monkeypatch.setattr(training_data, "aligned_source", refused)
     monkeypatch.setattr(finding, "CANDIDATES", 3)
     assert train.train(config(), workdir, source=source()).part is not None
-    monkeypatch.setattr(train, "find_part", lambda *_: detector.part)
+    monkeypatch.setattr(training_data, "find_part", lambda *_: detector.part)
     less = source()._replace(train=source().train[1:])
     with pytest.raises(UserError, match="another data"):
         train.train(config(), workdir, source=less)
