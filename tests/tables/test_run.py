@@ -19,6 +19,7 @@ from PIL import Image
 from recon_ad.data import synthetic_source
 from recon_ad.data.build import build_source
 from recon_ad.data.synthetic import write_folder
+from recon_ad.detector.jax_detector import load
 from recon_ad.errors import UserError
 from recon_ad.metrics.figures import FIGURES
 from recon_ad.pretrained import preset
@@ -199,7 +200,7 @@ def test_images_that_are_made_from_the_users_are_made_once_and_used(
         Image.new("L", (9, 9), 200).save(target / "extra.png")
 
     def copied(config, workdir, **_):  # in place of a training
-        shutil.copytree(finished / "runs/chess-cae-seed0", workdir)
+        return load(shutil.copytree(finished / "runs/chess-cae-seed0", workdir) / "detector")
 
     monkeypatch.setattr(run, "train", copied)
     noise_folder(data / "my_set")
