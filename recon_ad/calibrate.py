@@ -16,9 +16,9 @@ from recon_ad.data import folder_source
 from recon_ad.data.arrays import given_range
 from recon_ad.data.decode_cache import decoded_once
 from recon_ad.detector.jax_detector import load
-from recon_ad.detector.onnx_export import tell_outdated
+from recon_ad.detector.onnx_export import warn_of_outdated_files
 from recon_ad.detector.open import methods_flag
-from recon_ad.detector.thresholds import calibrate, warn_of_learnt
+from recon_ad.detector.thresholds import calibrate, warn_of_training_images
 from recon_ad.runtime.compilation import keep_compiled
 
 logger = logging.getLogger("recon_ad")
@@ -35,7 +35,7 @@ def main() -> None:
         input_range=given_range(detector.config.data.input_range),
     )
     source = decoded_once(source, memory_mib=detector.config.data.cache_mib)
-    warn_of_learnt(detector, source.train)
+    warn_of_training_images(detector, source.train)
     of_regions = any(record.load_roi for record in source.train)
     source = aligned_source(source, detector.part)
     for note in source.notes:
@@ -47,7 +47,7 @@ def main() -> None:
     )
     aligned.with_part(detector.part).save(_DETECTOR.value)
     logger.info("new thresholds are in %s", _DETECTOR.value)
-    tell_outdated(Path(_DETECTOR.value))
+    warn_of_outdated_files(Path(_DETECTOR.value))
 
 
 if __name__ == "__main__":

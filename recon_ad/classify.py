@@ -24,7 +24,7 @@ from recon_ad.config import CLASSIFIER_RULES, check_config, check_file
 from recon_ad.data.truth import Regions
 from recon_ad.detector.classifier import DEFECT, FILE, save
 from recon_ad.detector.jax_detector import load
-from recon_ad.detector.onnx_export import tell_outdated
+from recon_ad.detector.onnx_export import warn_of_outdated_files
 from recon_ad.detector.open import methods_flag
 from recon_ad.errors import UserError
 from recon_ad.runtime import files, provenance
@@ -59,7 +59,7 @@ def main() -> None:
     files.write_json(path.parent / "classifier.json", report)
     tell(report)
     logger.info("the classifier is in %s, its report in %s", path / FILE, path.parent)
-    tell_outdated(path)
+    warn_of_outdated_files(path)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from recon_ad.detector.open import detector_flags
 from recon_ad.errors import UserError
 from recon_ad.line.run import run_line
 from recon_ad.runtime.stopping import on_signals
-from recon_ad.runtime.waiting import alone
+from recon_ad.runtime.waiting import exclusive_lock
 
 logger = logging.getLogger("recon_ad")
 
@@ -54,7 +54,7 @@ def main() -> int:
     stop = on_signals()
     detector = _OPENED()
     logger.info("watching %s", folder)
-    with alone(output / "inspect.lock"):
+    with exclusive_lock(output / "inspect.lock"):
         count = run_line(detector, folder, output, stop=stop)
     logger.info("stopped after %d images; see %s", count, output)
     return 0

@@ -30,7 +30,7 @@ from recon_ad.errors import UserError
 from recon_ad.line.alarms import parse_period
 from recon_ad.line.follow import follow
 from recon_ad.runtime.stopping import on_signals
-from recon_ad.runtime.waiting import alone
+from recon_ad.runtime.waiting import exclusive_lock
 
 LONGEST = 10_000_000  # run length
 
@@ -54,7 +54,7 @@ def main() -> int:
         raise UserError(f"--webhook {_WEBHOOK.value}: give an address with http:// or https://.")
     stop = on_signals()
     logger.info("following %s; see %s", line / "line.sqlite", line / "dashboard.html")
-    with alone(line / "monitor.lock"):
+    with exclusive_lock(line / "monitor.lock"):
         follow(
             line,
             references=references,

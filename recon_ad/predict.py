@@ -25,7 +25,7 @@ from recon_ad.detector.image_files import (
     FIELDS,
     NOT_REGISTERED,
     REJECT,
-    Judged,
+    FileResult,
     inputs,
     judge_and_draw,
 )
@@ -38,7 +38,7 @@ NOT_JUDGED = 3  # exit status when some file could not be judged
 TOLD = 5  # files that were not judged, of each kind, of which the terminal says why
 
 
-def summary(judged: Sequence[Judged], output: Path) -> str:
+def summary(judged: Sequence[FileResult], output: Path) -> str:
     """How many images are what, and of the first that were not judged, why."""
     counts = Counter(one.outcome for one in judged)
     anomalous, lost, broken = (counts[what] for what in (REJECT, NOT_REGISTERED, BROKEN))

@@ -25,7 +25,7 @@ logger = logging.getLogger("recon_ad")
 
 
 def _is_complete(workdir: Path) -> bool:
-    return meshes.agreed(
+    return meshes.broadcast_from_first(
         all((workdir / name).is_file() for name in ("metrics.json", "report.html"))
     )
 

@@ -167,7 +167,7 @@ class Part(NamedTuple):
         for record in progress(records, "registration"):
             image, roi = record.load(), roi_of(record)
             try:
-                registration = self.place(image, roi=roi).registration
+                registration = self.align(image, roi=roi).registration
             except NotRegistered as error:
                 notes.append(f"Left out: {record.name} is {error}")
                 continue
@@ -183,7 +183,7 @@ class Part(NamedTuple):
     def _moved(self, record: Record, found: Registration | None) -> Record:
         def placed() -> Placement:
             image, roi = record.load(), roi_of(record)
-            return self.place(image, roi=roi) if found is None else self._aligned(image, found, roi)
+            return self.align(image, roi=roi) if found is None else self._aligned(image, found, roi)
 
         # Training images are good ones: they have no truth masks to move.
         return record._replace(load=lambda: placed().image, load_roi=lambda: placed().valid)

@@ -130,7 +130,7 @@ def examples(
         image = decoded(detector, folder / name)
         roi = regions.load(folder / name)
         try:  # in the frame of the part, as the tail sees it
-            placement, _, prediction = detector.judged(image, roi=roi, reconstruct=False)
+            placement, _, prediction = detector.predict_aligned(image, roi=roi, reconstruct=False)
         except NotRegistered as error:
             raise UserError(f"{name} is {error} It has no score: leave it out.") from None
         padded, valid = padded_map(prediction.anomaly_map, placement.valid)

@@ -54,7 +54,7 @@ def decoded(detector: Inference, file: Path) -> Shaped[np.ndarray, "h w c"]:
     )
 
 
-class Judged(NamedTuple):
+class FileResult(NamedTuple):
     """What there is to tell of a file.
 
     Attributes:
@@ -74,7 +74,7 @@ class Judged(NamedTuple):
     cause: Exception | None = None
 
 
-def judge(detector: Inference, name: str, file: Path, *, regions: Regions) -> Judged:
+def judge_file(detector: Inference, name: str, file: Path, *, regions: Regions) -> FileResult:
     """Decodes and judges a file, and draws its overlay."""
     row: dict[str, Any] = dict.fromkeys(FIELDS)
     row["path"] = name
@@ -84,10 +84,10 @@ def judge(detector: Inference, name: str, file: Path, *, regions: Regions) -> Ju
         prediction = detector.predict(image, roi=regions.load(file), reconstruct=False)
     except NotRegistered as error:
         row["error"] = str(error)
-        return Judged(row, image, b"", NOT_REGISTERED, error.registration.confidence)
+        return FileResult(row, image, b"", NOT_REGISTERED, error.registration.confidence)
     except (UserError, MemoryError) as error:
         row["error"] = str(error) or "there is not enough memory for this image."
-        return Judged(row, image, b"", BROKEN, cause=error)
+        return FileResult(row, image, b"", BROKEN, cause=error)
     row |= {
         "score": float(prediction.score),
         "threshold": float(detector.thresholds.image),
@@ -99,7 +99,7 @@ def judge(detector: Inference, name: str, file: Path, *, regions: Regions) -> Ju
     shown = image if image.dtype == np.uint8 else to_unit(image)
     drawn = outlined(rgb(shown), truth=None, mask=prediction.mask)
     found = prediction.registration
-    return Judged(
+    return FileResult(
         row,
         image,
         encode(drawn, quality=None),
@@ -110,9 +110,9 @@ def judge(detector: Inference, name: str, file: Path, *, regions: Regions) -> Ju
 
 def judge_and_draw(
     detector: Inference, name: str, file: Path, *, regions: Regions, overlays: Path
-) -> Judged:
+) -> FileResult:
     """What there is to tell of a file, without pictures: its overlay is written below `overlays`"""
-    judged = judge(detector, name, file, regions=regions)
+    judged = judge_file(detector, name, file, regions=regions)
     if judged.overlay:
         files.write_bytes(overlays / f"{name}.png", judged.overlay)
     # An error keeps the image that it was raised about, and there may be many.

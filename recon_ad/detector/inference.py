@@ -90,7 +90,7 @@ class Plan(NamedTuple):
     input_range: tuple[float, float]
 
 
-def map_bucket(size: tuple[int, int]) -> tuple[int, int]:
+def padded_size(size: tuple[int, int]) -> tuple[int, int]:
     """Height and width to which the tail pads maps of that size; one program each."""
     h, w = (-(-n // MAP_MULTIPLE) * MAP_MULTIPLE for n in size)
     return h, w
@@ -126,10 +126,12 @@ class Inference(ABC):
     def run_tail(
         self, residual_map: Any, valid: Any, thresholds: Thresholds
     ) -> tuple[np.ndarray, ...]:
-        """Score, label, smoothed map and mask of a padded map [h, w], as `placed` gave it; with a
-        classifier, the probability of a defect too."""
+        """Score, label, smoothed map and mask of a padded map [h, w] that `to_device` gave.
 
-    def placed(self, *arrays: np.ndarray) -> tuple[Any, ...]:
+        With a classifier there is the probability of a defect, too.
+        """
+
+    def to_device(self, *arrays: np.ndarray) -> tuple[Any, ...]:
         """The arrays where the tail wants them."""
         return arrays
 
@@ -211,7 +213,7 @@ class Inference(ABC):
         h, w = residual_map.shape
         padded, valid = padded_map(residual_map, roi)
         # The host's copies are let go before the tail needs memory of its own.
-        padded, valid = self.placed(padded, valid)
+        padded, valid = self.to_device(padded, valid)
         tail = self.run_tail(padded, valid, self.thresholds.rounded())
         score, label, smoothed, mask, *probability = tail
         return Prediction(score, label, smoothed[:h, :w], mask[:h, :w], None, *probability)
@@ -248,10 +250,10 @@ class Inference(ABC):
           NotRegistered: the part is not found in it.
           UserError: it does not fit the detector.
         """
-        placement, _, prediction = self.judged(image, roi=roi, reconstruct=reconstruct)
+        placement, _, prediction = self.predict_aligned(image, roi=roi, reconstruct=reconstruct)
         return back(prediction, placement)
 
-    def judged(
+    def predict_aligned(
         self,
         image: Shaped[np.ndarray, "h w c"],
         *,
@@ -260,12 +262,12 @@ class Inference(ABC):
     ) -> tuple[Placement, np.ndarray, Prediction]:
         """As `predict`, in the frame in which the image is judged: where that is, the raw residual
         map, and the prediction, which `back` moves to the image."""
-        placement = self.place(image, roi=roi)
+        placement = self.align(image, roi=roi)
         residual, reconstruction = self.residual_map(placement.image, reconstruct=reconstruct)
         prediction = self.decide(residual, roi=placement.valid)
         return placement, residual, prediction._replace(reconstruction=reconstruction)
 
-    def place(
+    def align(
         self, image: Shaped[np.ndarray, "h w c"], *, roi: Bool[np.ndarray, "p q"] | None = None
     ) -> Placement:
         """The image as the core is to see it: aligned, where the detector knows its part.
@@ -279,7 +281,7 @@ class Inference(ABC):
             return Placement(image, roi, None, shape, fill=False)
         if roi is not None:
             _check_roi(roi, shape)
-        return self.part.place(image, roi=roi)
+        return self.part.align(image, roi=roi)
 
     def __call__(self, images: Any) -> Prediction:
         """Judges one image or several of one size.

@@ -167,7 +167,7 @@ class Detector(Inference):
         wanted = reconstruct and reconstruction is not None
         return jax.device_get(residual), jax.device_get(reconstruction) if wanted else None
 
-    def placed(self, *arrays: np.ndarray) -> tuple[Any, ...]:
+    def to_device(self, *arrays: np.ndarray) -> tuple[Any, ...]:
         """On the device."""
         return tuple(jax.device_put(arrays))
 

@@ -127,7 +127,7 @@ def _common_dtype(detector: Detector, images: Sequence[np.ndarray]) -> str:
     return kinds.pop()
 
 
-def some_images(
+def comparison_images(
     records: Sequence[Record], *, part: Part | None
 ) -> list[Shaped[np.ndarray, "_ _ c"]]:
     """Images spread over all, aligned if there is a part; of large ones the middle, as a comparison
@@ -137,7 +137,7 @@ def some_images(
         image = record.load()
         if part is not None:
             try:
-                image = part.place(image, roi=roi_of(record)).image
+                image = part.align(image, roi=roi_of(record)).image
             except NotRegistered:  # it has no score to compare
                 continue
         top, left = (max(0, n - SIDE) // 2 for n in image.shape[:2])
@@ -157,14 +157,14 @@ def export_run(detector: Detector, source: Source, workdir: Path) -> str:
     result = export(
         detector,
         workdir / "model.onnx",
-        some_images(source.test or source.train, part=detector.part),
+        comparison_images(source.test or source.train, part=detector.part),
     )
     if result["passed"]:
         return ""
     return f"the exported model did not decide as the detector does: {worst(result)}"
 
 
-def tell_outdated(detector: Path) -> None:
+def warn_of_outdated_files(detector: Path) -> None:
     """Says, once a detector is another, which of its run's files tell of it as it was."""
     run = detector.absolute().parent
     found = [file for file in (run / "metrics.json", run / "model.onnx") if file.is_file()]
@@ -188,14 +188,14 @@ def own_images(detector: Detector) -> list[Shaped[np.ndarray, "_ _ c"]]:
             f"the images that the detector was made with cannot be read ({error}): give others to "
             "compare on with --data FOLDER."
         ) from None
-    return some_images(source.test or source.train, part=detector.part)
+    return comparison_images(source.test or source.train, part=detector.part)
 
 
 def folder_images(folder: Path, detector: Detector) -> list[Shaped[np.ndarray, "_ _ c"]]:
     """Of a folder, or one file."""
     found = inputs(folder, output=folder / "overlays")
     records = [Record(f.name, functools.partial(decoded, detector, f)) for f in found]
-    return some_images(records, part=detector.part)
+    return comparison_images(records, part=detector.part)
 
 
 def worst(result: dict[str, Any]) -> str:

@@ -123,7 +123,7 @@ def calibrate(
     return detector.with_thresholds(Thresholds(image_threshold, pixel_threshold), record)
 
 
-def warn_of_learnt(detector: Detector, normals: Sequence[Record]) -> None:
+def warn_of_training_images(detector: Detector, normals: Sequence[Record]) -> None:
     """Says so where the detector was trained on some of the images, as far as it knows them."""
     digests = detector.record.get("learnt_from", ())
     known = set(digests)

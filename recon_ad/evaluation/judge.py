@@ -11,12 +11,12 @@ import numpy as np
 from recon_ad.alignment.part import NotRegistered
 from recon_ad.data import GOOD, Record
 from recon_ad.data.source import roi_of
-from recon_ad.detector.inference import Prediction, back, map_bucket
+from recon_ad.detector.inference import Prediction, back, padded_size
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.evaluation.no_model import NoModel
 from recon_ad.metrics import PixelHistogram, compact, empty_histogram, image_histogram, merge
 from recon_ad.metrics.patches import PatchMeans, joined, patch_means
-from recon_ad.metrics.summary import Judged, Pooled, mask_overlap
+from recon_ad.metrics.summary import ImageResult, Pooled, mask_overlap
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime.progress import progress
 from recon_ad.runtime.stopping import Stop
@@ -62,11 +62,11 @@ def _decide(
     detector: Detector, image: np.ndarray, roi: np.ndarray | None
 ) -> tuple[np.ndarray, Prediction]:
     """`detector.predict`, with the residual map before its smoothing."""
-    placement, residual, prediction = detector.judged(image, roi=roi, reconstruct=False)
+    placement, residual, prediction = detector.predict_aligned(image, roi=roi, reconstruct=False)
     return placement.map_back(residual), back(prediction, placement)
 
 
-class Share(NamedTuple):
+class HostResults(NamedTuple):
     """What is kept of some of the test images.
 
     Attributes:
@@ -77,7 +77,7 @@ class Share(NamedTuple):
       lost: names of images in which the part is not found.
     """
 
-    judged: list[Judged]
+    judged: list[ImageResult]
     by_defect: dict[str, PixelHistogram]
     by_truth: dict[str, PixelHistogram]
     patches: dict[str, PatchMeans]
@@ -86,7 +86,7 @@ class Share(NamedTuple):
 
 def judge(
     detector: Detector, test: Sequence[Record], *, baseline: NoModel, clock: Clock, stop: Stop
-) -> tuple[list[Judged], Pooled, list[str]]:
+) -> tuple[list[ImageResult], Pooled, list[str]]:
     """Runs the detector over the test images, one at a time on each host; keeps counts, not maps.
 
     All hosts come here together. Where one is asked to stop, all end with `stopping.REQUEUE`.
@@ -95,19 +95,19 @@ def judge(
       What is said of each image, all their pixels, and the names of images in which the part is not
       found: they have no score, and are in none of the figures. The same on every host.
     """
-    mine = _look(
+    mine = _judge_share(
         detector,
         progress(
-            meshes.share(test, stop),
+            meshes.host_share(test, stop),
             f"evaluation of {test[0].category}" if test and test[0].category else "evaluation",
-            total=meshes.share_length(test),
+            total=meshes.host_share_length(test),
         ),
         truths=further_truths(test),
         baseline=baseline,
         clock=clock,
     )
-    shares: list[Share] = meshes.gathered(mine)
-    baseline.join(meshes.gathered(baseline.seen()))
+    shares: list[HostResults] = meshes.all_gather(mine)
+    baseline.join(meshes.all_gather(baseline.seen()))
     place = {record.name: i for i, record in enumerate(test)}
     judged = sorted(
         itertools.chain(*(share.judged for share in shares)), key=lambda one: place[one.name]
@@ -131,21 +131,21 @@ def judge(
     return judged, pooled, lost
 
 
-def _look(
+def _judge_share(
     detector: Detector,
     records: Iterable[Record],
     *,
     truths: Sequence[str],
     baseline: NoModel,
     clock: Clock,
-) -> Share:
-    share = Share([], {}, {name: empty_histogram() for name in truths}, {}, [])
+) -> HostResults:
+    share = HostResults([], {}, {name: empty_histogram() for name in truths}, {}, [])
     for record in records:
         image = record.load()
         roi = roi_of(record)
         try:
             residual, prediction = clock.timed(
-                map_bucket(image.shape[:2]), functools.partial(_decide, detector, image, roi)
+                padded_size(image.shape[:2]), functools.partial(_decide, detector, image, roi)
             )
         except NotRegistered:
             share.lost.append(record.name)
@@ -168,7 +168,7 @@ def _look(
                     before, image_histogram(prediction.anomaly_map, mask, valid=roi)
                 )
         share.judged.append(
-            Judged(
+            ImageResult(
                 record.name,
                 record.defect,
                 record.anomalous,

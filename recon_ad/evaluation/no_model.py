@@ -40,7 +40,7 @@ class NoModel:
     Args:
       train: good images, at least one, of which up to `AVERAGED` are looked at; the second figure
         needs all of them of one size.
-      through: what they go through one by one, as `runtime.mesh.each`.
+      through: what they go through one by one, as `runtime.mesh.in_lockstep`.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from recon_ad.detector.inference import Prediction, back
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.evaluation.judge import truth_of
 from recon_ad.metrics import merge, upper_quantile
-from recon_ad.metrics.summary import Judged, Pooled
+from recon_ad.metrics.summary import ImageResult, Pooled
 from recon_ad.report import Panel, Scale, SmallPanel, pixel_scale, shrink_panel
 from recon_ad.runtime.progress import progress
 
@@ -48,7 +48,7 @@ def panel(detector: Detector, record: Record, *, scale: Scale | None) -> SmallPa
     """Everything about one image, computed anew, for the report; `scale` is its slider's."""
     image = record.load()
     roi = roi_of(record)
-    placement, _, judged = detector.judged(image, roi=roi, reconstruct=True)
+    placement, _, judged = detector.predict_aligned(image, roi=roi, reconstruct=True)
     prediction = back(judged, placement)
 
     def mask_at(threshold: float) -> np.ndarray:
@@ -75,7 +75,7 @@ def slider_scale(detector: Detector, pooled: Pooled) -> Scale | None:
 def choose_panels(
     detector: Detector,
     source: Source,
-    judged: Sequence[Judged],
+    judged: Sequence[ImageResult],
     *,
     limit: int,
     scale: Scale | None,

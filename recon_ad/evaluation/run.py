@@ -26,7 +26,7 @@ from recon_ad.evaluation.protocol import protocol
 from recon_ad.metrics import levels, merge, pro_curve, roc_curve
 from recon_ad.metrics.figures import FIGURES
 from recon_ad.metrics.ranking import UndefinedMetric
-from recon_ad.metrics.summary import Judged, Pooled, pool, summarize
+from recon_ad.metrics.summary import ImageResult, Pooled, pool, summarize
 from recon_ad.report import Report, Scale, Score, write_report
 from recon_ad.runtime import files
 from recon_ad.runtime import mesh as meshes
@@ -36,7 +36,7 @@ from recon_ad.runtime.writer import read_log
 logger = logging.getLogger("recon_ad")
 
 
-class Seen(NamedTuple):
+class Results(NamedTuple):
     """What a detector says of test images.
 
     Attributes:
@@ -47,14 +47,14 @@ class Seen(NamedTuple):
       seconds: that they took, one after the other.
     """
 
-    parts: dict[str, tuple[list[Judged], Pooled]]
+    parts: dict[str, tuple[list[ImageResult], Pooled]]
     baselines: dict[str, tuple[dict[str, Any], dict[str, str]]]
     lost: list[str]
     images: int
     seconds: float
 
 
-def look(detector: Detector, source: Source, *, stop: Stop | None = None) -> Seen:
+def judge_source(detector: Detector, source: Source, *, stop: Stop | None = None) -> Results:
     """Judges the test images, each host its share; all hosts come here together.
 
     Images that the detector's classifier was made with are left out. Where some host's `stop` is
@@ -62,22 +62,24 @@ def look(detector: Detector, source: Source, *, stop: Stop | None = None) -> See
     """
     stop = stop or Stop()
     source = without_labelled(source, detector.classifier)
-    seen, clock = Seen({}, {}, [], 0, 0.0), Clock()
+    results, clock = Results({}, {}, [], 0, 0.0), Clock()
     if not source.test:
-        return seen
+        return results
     train, test = by_category(source.train), by_category(source.test)
     # A category without test images counts, too: it has no figures, and so has the mean.
     for category in dict.fromkeys([*train, *test]):
-        baseline = NoModel(train[category], through=functools.partial(meshes.each, stop=stop))
+        baseline = NoModel(
+            train[category], through=functools.partial(meshes.in_lockstep, stop=stop)
+        )
         judged, pixels, names = judge(
             detector, test.get(category, []), baseline=baseline, clock=clock, stop=stop
         )
-        seen.parts[category] = (judged, pixels)
-        seen.lost.extend(names)
-        seen.baselines[category] = baseline.figures()
+        results.parts[category] = (judged, pixels)
+        results.lost.extend(names)
+        results.baselines[category] = baseline.figures()
         del baseline  # the mean image, which may be large
-    images, seconds = zip(*meshes.gathered((clock.images, clock.seconds)), strict=True)
-    return seen._replace(images=sum(images), seconds=sum(seconds))
+    images, seconds = zip(*meshes.all_gather((clock.images, clock.seconds)), strict=True)
+    return results._replace(images=sum(images), seconds=sum(seconds))
 
 
 def evaluate(
@@ -86,7 +88,7 @@ def evaluate(
     *,
     name: str,
     log: Sequence[dict[str, Any]] = (),
-    seen: Seen | None = None,
+    results: Results | None = None,
 ) -> tuple[dict[str, Any], Report]:
     """The content of metrics.json, and the report.
 
@@ -96,26 +98,26 @@ def evaluate(
         Images that the detector's classifier was made with are left out.
       name: of the data, for headings.
       log: of the training run, for its curve.
-      seen: what `look` gave for these images; None: they are judged here.
+      results: what `judge_source` gave for these images; None: they are judged here.
     """
-    seen = look(detector, source) if seen is None else seen
+    results = judge_source(detector, source) if results is None else results
     given, source = source.test, without_labelled(source, detector.classifier)
     missing: dict[str, str] = {}
     metrics: dict[str, Any] = {"intervals": {}, "bounds": {}, "per_defect": {}, "truths": {}}
-    judged: list[Judged] = []
+    judged: list[ImageResult] = []
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     no_model: dict[str, Any] = {}
     patches: dict[str, np.ndarray] | None = None
     scale: Scale | None = None
     if source.test:
-        source = without(source, seen.lost)
-        judged = [j for part, _ in seen.parts.values() for j in part]
-        pooled = pool([pixels for _, pixels in seen.parts.values()])
+        source = without_unregistered(source, results.lost)
+        judged = [j for part, _ in results.parts.values() for j in part]
+        pooled = pool([pixels for _, pixels in results.parts.values()])
         metrics |= summarize(
-            seen.parts, seed=detector.config.seed, resamples=detector.config.evaluation.bootstrap
+            results.parts, seed=detector.config.seed, resamples=detector.config.evaluation.bootstrap
         )
         missing |= metrics.pop("missing")
-        no_model, reasons = no_model_row(seen.baselines, metrics.get("per_category", {}))
+        no_model, reasons = no_model_row(results.baselines, metrics.get("per_category", {}))
         missing |= reasons
         curves = draw_curves(judged, pooled)
         patches = pooled.patches._asdict()
@@ -125,8 +127,8 @@ def evaluate(
     metrics["patches_per_second"] = training["patches_per_second"]
     if training["patches_per_second"] is None:
         missing["patches_per_second"] = "training was too short to measure it without compilation"
-    metrics["images_per_second"] = seen.images / seen.seconds if seen.images else None
-    if not seen.images:
+    metrics["images_per_second"] = results.images / results.seconds if results.images else None
+    if not results.images:
         missing["images_per_second"] = "every call compiled: no two test images share a size"
     for key in FIGURES:
         if key not in metrics:
@@ -144,7 +146,7 @@ def evaluate(
         | {
             "no_model": no_model,
             "missing": missing,
-            "protocol": {"evaluated_on": name, "not_registered": seen.lost}
+            "protocol": {"evaluated_on": name, "not_registered": results.lost}
             | protocol(detector, source),
         }
     )
@@ -164,7 +166,7 @@ def evaluate(
     return metrics, report
 
 
-def without(source: Source, lost: Sequence[str]) -> Source:
+def without_unregistered(source: Source, lost: Sequence[str]) -> Source:
     """The source without the test images in which the part was not found, which it notes.
 
     Raises:
@@ -201,7 +203,7 @@ def no_model_row(
     return mean, missing
 
 
-def described(config: ConfigDict) -> str:
+def data_name(config: ConfigDict) -> str:
     """The data's name, for headings."""
     data = config.data
     if data.source in ("synthetic", "csv"):
@@ -212,7 +214,7 @@ def described(config: ConfigDict) -> str:
 
 
 def draw_curves(
-    judged: Sequence[Judged], pooled: Pooled
+    judged: Sequence[ImageResult], pooled: Pooled
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The curves that the data can give."""
     everything = merge(pooled.good, *pooled.defects.values())
@@ -290,16 +292,16 @@ def evaluate_workdir(
         config = detector.config
         if data or source is None:
             config, source = _open_images(detector, data)
-        name = described(config)
-        seen = look(detector, source, stop=stop)
+        name = data_name(config)
+        results = judge_source(detector, source, stop=stop)
         meshes.stop_together(stop)
         metrics: dict[str, Any] = {}
 
         def write() -> None:
-            metrics.update(_written(detector, source, workdir, seen, name, export=export))
+            metrics.update(_written(detector, source, workdir, results, name, export=export))
 
         if not meshes.is_first_host():
-            seen.parts.clear()
+            results.parts.clear()
         meshes.on_first_host(write)
     return metrics
 
@@ -325,13 +327,13 @@ def _open_images(detector: Detector, data: str) -> tuple[ConfigDict, Source]:
 
 
 def _written(
-    detector: Detector, source: Source, workdir: Path, seen: Seen, name: str, *, export: bool
+    detector: Detector, source: Source, workdir: Path, results: Results, name: str, *, export: bool
 ) -> dict[str, Any]:
     """Makes the figures and writes the files."""
     metrics, report = evaluate(
-        detector, source, name=name, log=read_log(workdir / "log.jsonl"), seen=seen
+        detector, source, name=name, log=read_log(workdir / "log.jsonl"), results=results
     )
-    seen.parts.clear()  # the export needs the room
+    results.parts.clear()  # the export needs the room
     files.write_text(workdir / "scores.csv", scores_csv(report))
     write_report(workdir / "report.html", report)
     written = ["report.html", "metrics.json", "scores.csv"]

@@ -15,7 +15,7 @@ from recon_ad.line.dashboard import page, stamp
 from recon_ad.line.store import Store
 from recon_ad.runtime import files
 from recon_ad.runtime.stopping import Stop
-from recon_ad.runtime.waiting import Patience
+from recon_ad.runtime.waiting import Retry
 
 POLL = 1.0  # s between two looks at the table
 
@@ -111,7 +111,7 @@ def follow(
     settings = {"table": store.identity, "run_length": run_length}
     told = Told(line / "told.json", settings)
     hook = Webhook(webhook, name=line.resolve().name)
-    patience = Patience(line, stop)
+    patience = Retry(line, stop)
     seen, drawn = 0, float("-inf")
     while True:
         try:

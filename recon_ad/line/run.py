@@ -20,7 +20,7 @@ from recon_ad.line.arrivals import Arrival, Arrivals
 from recon_ad.line.store import Store
 from recon_ad.runtime import files
 from recon_ad.runtime.stopping import Stop
-from recon_ad.runtime.waiting import Patience
+from recon_ad.runtime.waiting import Retry
 
 POLL = 0.2  # s between two looks at a folder in which nothing waits
 
@@ -123,7 +123,7 @@ def inspect_one(
 def run_line(detector: Inference, folder: Path, output: Path, *, stop: Stop) -> int:
     """Judges until it is to stop; returns how many images it was."""
     regions = Regions(folder)
-    patience = Patience(output, stop)
+    patience = Retry(output, stop)
     store = None
     while store is None and not stop.asked:
         try:

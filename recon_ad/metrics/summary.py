@@ -31,7 +31,7 @@ from recon_ad.metrics.segmentation import (
 )
 
 
-class Judged(NamedTuple):
+class ImageResult(NamedTuple):
     """What the detector said of one test image, and the truth.
 
     Attributes:
@@ -86,7 +86,7 @@ def _share(values: Bool[np.ndarray, " n"], *, of: str) -> float:
     return float(np.mean(values))
 
 
-def image_figures(judged: Sequence[Judged]) -> tuple[dict[str, Any], dict[str, str]]:
+def image_figures(judged: Sequence[ImageResult]) -> tuple[dict[str, Any], dict[str, str]]:
     """Ranking of the images, and the decisions at the calibrated threshold."""
     scores = np.array([j.score for j in judged], np.float64)
     truth = np.array([j.anomalous for j in judged], bool)
@@ -117,7 +117,7 @@ def pixel_figures(pixels: PixelHistogram) -> tuple[dict[str, Any], dict[str, str
     return {key: _given(missing, key, rows[key]) for key in rows}, missing
 
 
-def _calibrated_iou(judged: Sequence[Judged]) -> tuple[dict[str, Any], dict[str, str]]:
+def _calibrated_iou(judged: Sequence[ImageResult]) -> tuple[dict[str, Any], dict[str, str]]:
     """Pooled, and the mean over defective images, at the calibrated pixel threshold."""
     missing: dict[str, str] = {}
     known = [j for j in judged if j.pixels is not None]
@@ -165,7 +165,7 @@ def _bounds(pixels: PixelHistogram) -> dict[str, float]:
 
 
 def _intervals(
-    judged: Sequence[Judged], everything: PixelHistogram, *, seed: int, resamples: int
+    judged: Sequence[ImageResult], everything: PixelHistogram, *, seed: int, resamples: int
 ) -> dict[str, tuple[float, float]]:
     """95 % bootstrap intervals of what has one."""
     scores = np.array([j.score for j in judged], np.float64)
@@ -189,7 +189,7 @@ def _intervals(
     return found
 
 
-def _per_defect(judged: Sequence[Judged], pooled: Pooled) -> dict[str, dict[str, Any]]:
+def _per_defect(judged: Sequence[ImageResult], pooled: Pooled) -> dict[str, dict[str, Any]]:
     """Each defect type against all good images."""
     good = [j for j in judged if not j.anomalous]
     table = {}
@@ -219,7 +219,9 @@ def pool(parts: Sequence[Pooled]) -> Pooled:
     )
 
 
-def _figures(judged: Sequence[Judged], pooled: Pooled) -> tuple[dict[str, Any], dict[str, str]]:
+def _figures(
+    judged: Sequence[ImageResult], pooled: Pooled
+) -> tuple[dict[str, Any], dict[str, str]]:
     """All figures, and why some are None."""
     parts = (
         image_figures(judged),
@@ -236,7 +238,7 @@ def _figures(judged: Sequence[Judged], pooled: Pooled) -> tuple[dict[str, Any], 
 
 
 def summarize(
-    categories: Mapping[str, tuple[Sequence[Judged], Pooled]], *, seed: int, resamples: int
+    categories: Mapping[str, tuple[Sequence[ImageResult], Pooled]], *, seed: int, resamples: int
 ) -> dict[str, Any]:
     """All figures of the test images, with intervals, bounds, defect types and what is missing.
 

@@ -56,12 +56,12 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint, or None; the same on every host."""
-        return meshes.agreed(self._manager.latest_step() or 0) or None
+        return meshes.broadcast_from_first(self._manager.latest_step() or 0) or None
 
     def best(self) -> int | None:
         """Step of the checkpoint with the lowest held-out loss, or None; the same on every host."""
         self._manager.wait_until_finished()
-        return meshes.agreed(self._manager.best_step() or 0) or None
+        return meshes.broadcast_from_first(self._manager.best_step() or 0) or None
 
     def restore(self, step: int, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
         """State and bookkeeping of a step; `like` gives shapes, types and where arrays go."""

@@ -20,7 +20,9 @@ def keep_compiled() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def run_once(function: Callable, *arguments: Any, out_shardings: jax.sharding.Sharding) -> Any:
+def jit_for_one_call(
+    function: Callable, *arguments: Any, out_shardings: jax.sharding.Sharding
+) -> Any:
     """What the function returns, jitted for one call: thorough compilation would never pay."""
     options = {"xla_backend_optimization_level": 1}
     return jax.jit(function, out_shardings=out_shardings, compiler_options=options)(*arguments)

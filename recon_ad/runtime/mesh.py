@@ -86,12 +86,12 @@ def wait_for_all() -> None:
     multihost.sync_global_processes(name, processes=everyone, timeout=DAY)
 
 
-def agreed(number: int) -> int:
+def broadcast_from_first(number: int) -> int:
     """The first host's number, on all of them: they may see a shared folder at different times."""
-    return gathered(number)[0]
+    return all_gather(number)[0]
 
 
-def gathered(content: Any) -> list[Any]:
+def all_gather(content: Any) -> list[Any]:
     """What every host gives, the first host's first, on all of them; any Python object.
 
     It is pickled: these are processes of one run, and nobody else's bytes come here.
@@ -142,7 +142,7 @@ def stop_together(stop: stopping.Stop) -> None:
         requeue_all()
 
 
-def each(items: Iterable[_Item], stop: stopping.Stop) -> Iterator[_Item]:
+def in_lockstep(items: Iterable[_Item], stop: stopping.Stop) -> Iterator[_Item]:
     """The items, which all hosts go through together, and the end of all where one is to stop.
 
     It is looked for before each item and at the end, also where there are none; then all hosts end
@@ -154,16 +154,16 @@ def each(items: Iterable[_Item], stop: stopping.Stop) -> Iterator[_Item]:
     stop_together(stop)
 
 
-def share(items: Sequence[_Item], stop: stopping.Stop) -> Iterator[_Item]:
-    """This host's of the items, one in so many as there are hosts; else as `each`."""
+def host_share(items: Sequence[_Item], stop: stopping.Stop) -> Iterator[_Item]:
+    """This host's of the items, one in so many as there are hosts; else as `in_lockstep`."""
     count = jax.process_count()
-    for first in each(range(0, len(items), count), stop):
+    for first in in_lockstep(range(0, len(items), count), stop):
         if (mine := first + jax.process_index()) < len(items):
             yield items[mine]
 
 
-def share_length(items: Sequence[Any]) -> int:
-    """How many items `share` gives on this host."""
+def host_share_length(items: Sequence[Any]) -> int:
+    """How many items `host_share` gives on this host."""
     return len(range(jax.process_index(), len(items), jax.process_count()))
 
 

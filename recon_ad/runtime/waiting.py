@@ -31,7 +31,7 @@ def passing(error: Exception) -> str:
     return "the disk is full" if isinstance(error, OSError) and error.errno in full else ""
 
 
-class Patience:
+class Retry:
     """Waits for what passes, and tells of it once."""
 
     def __init__(self, output: Path, stop: Stop):
@@ -56,7 +56,7 @@ class Patience:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Raises `UserError` where another process is in here with the same path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:

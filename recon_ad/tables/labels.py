@@ -63,7 +63,7 @@ def look(
     features: dict[str, list[np.ndarray]] = {name: [] for name in networks}
     for record in records:
         try:  # in the frame of the part, as the tail sees it
-            placement, _, prediction = detector.judged(
+            placement, _, prediction = detector.predict_aligned(
                 record.load(), roi=roi_of(record), reconstruct=False
             )
         except NotRegistered:

@@ -251,7 +251,7 @@ def _run(
         | {key: metrics[key] for key in ("missing", "intervals", "truths")}
         | _each_set(cell, config, metrics)
         | measured
-        | ({"seconds_to_iou": watcher.story()} if cell.iou_watched is not None else {})
+        | ({"seconds_to_iou": watcher.summary()} if cell.iou_watched is not None else {})
         | {
             "training": protocol["training"],
             "heldout": [entry for entry in log if "heldout_loss" in entry][-1],

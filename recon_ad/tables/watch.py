@@ -81,7 +81,7 @@ class Watcher:
         """Since the cell was first begun, without the time in which nobody ran it."""
         return self._before + time.perf_counter() - self._start
 
-    def story(self) -> dict[str, Any] | None:
+    def summary(self) -> dict[str, Any] | None:
         """When the mark was first reached, by truth; None where there is none."""
         if self._mark is None:
             return None

@@ -21,7 +21,7 @@ from recon_ad.report.pictures import encode
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime import stopping
 from recon_ad.runtime.checkpoints import Checkpoints
-from recon_ad.runtime.compilation import run_once
+from recon_ad.runtime.compilation import jit_for_one_call
 from recon_ad.runtime.writer import Writer, read_log
 from recon_ad.training.diagnosis import explained
 from recon_ad.training.feature_cache import prepare_all
@@ -31,7 +31,7 @@ from recon_ad.training.steps import (
     fetched_means,
     heldout_batches,
     named_key,
-    new_book,
+    new_totals,
     speed,
     train_step,
 )
@@ -73,7 +73,7 @@ def fit_state(
     one = jax.ShapeDtypeStruct((1, size, size, images.channels), np.float32)
     shapes = jax.eval_shape(method.prepare, frozen, one)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    state = run_once(method.init, named_key(root, "init"), zeros, out_shardings=everywhere)
+    state = jit_for_one_call(method.init, named_key(root, "init"), zeros, out_shardings=everywhere)
     parameters = sum(p.size for p in jax.tree.leaves(state.params))
     logger.info("%d parameters", parameters)
 
@@ -87,18 +87,18 @@ def fit_state(
 
     # ---- Restore -------------------------------------------------------------------------------
     checkpoints = Checkpoints(workdir / "checkpoints")
-    book = new_book()
+    totals = new_totals()
     start = checkpoints.latest() or 0
     if start:
         state, kept = checkpoints.restore(start, state)
-        book |= kept
+        totals |= kept
         logger.info("resumed at step %d of %d", start, c.steps)
     writer = Writer(workdir, start=start, total=c.steps)
 
     # ---- Data ----------------------------------------------------------------------------------
     began = time.perf_counter()
     prepared = prepare_all(images, method, frozen, config, mesh)
-    book["train_seconds"] += time.perf_counter() - began
+    totals["train_seconds"] += time.perf_counter() - began
     if prepared is not None:
         batches = prepared_batches(prepared, seed=config.seed, batch_size=c.batch_size, start=start)
     else:
@@ -117,7 +117,7 @@ def fit_state(
     # ---- Loop ----------------------------------------------------------------------------------
     # A checkpoint at step s has everything up to s and nothing of the batch after it. One that is
     # saved because the run was asked to stop has the figures not logged yet, and no evaluation.
-    meter = Meter(book, batch_size=c.batch_size)
+    meter = Meter(totals, batch_size=c.batch_size)
     warm = start + WARM_UP
     profiled = range(warm, min(warm + PROFILED, c.steps)) if profile and first else range(0)
     if profile and first and not profiled:
@@ -162,13 +162,13 @@ def fit_state(
                     writer.samples(done, sheet, png=encode(sheet, quality=None))
                 if watch:
                     with jax.transfer_guard("allow"):  # it may run a detector
-                        watch(done, jax.device_get(variables), book["train_seconds"])
-                checkpoints.save(done, state, book, loss=measured["loss"])
+                        watch(done, jax.device_get(variables), totals["train_seconds"])
+                checkpoints.save(done, state, totals, loss=measured["loss"])
                 meter.start_clock()
             if meter.asked_to_stop:
                 if not evals:
                     meter.stop_clock()
-                    checkpoints.save(done, state, book, loss=math.inf)
+                    checkpoints.save(done, state, totals, loss=math.inf)
                 break
 
         # ---- Choose ----------------------------------------------------------------------------
@@ -182,15 +182,15 @@ def fit_state(
         meshes.requeue_all()
     if not first:
         return state, {}  # the log is the first host's
-    story = {
+    summary = {
         "steps": c.steps,
         "selected_step": chosen,
         "select": c.select,
         "parameters": parameters,
         "training_images": len(images),
-        **speed(book),
+        **speed(totals),
         **explained(read_log(workdir / "log.jsonl"), chosen, patches=chosen * c.batch_size),
     }
-    if story["message"]:
-        logger.warning("%s", story["message"])
-    return state, story
+    if summary["message"]:
+        logger.warning("%s", summary["message"])
+    return state, summary

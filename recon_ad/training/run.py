@@ -47,7 +47,7 @@ def train(
         add_method(config.method.name)
     check_names(config.data.augment)
     raw = open_data(config, source)
-    if meshes.agreed((workdir / "detector" / "detector.json").is_file()):
+    if meshes.broadcast_from_first((workdir / "detector" / "detector.json").is_file()):
         # In which images the part is found follows from all that: none is registered again.
         same_run(workdir, config, raw.identity, unknown=[ALIGNED])
         logger.info("training in %s is complete", workdir)

@@ -104,7 +104,7 @@ def check_finite(step: int, metrics: dict[str, Sequence[Any]]) -> None:
             )
 
 
-def new_book() -> dict[str, Any]:
+def new_totals() -> dict[str, Any]:
     """`train_seconds` of all steps; seconds, patches and waiting of those that did not compile.
 
     `steady_waited` are the seconds in which the loop waited for its next batch. The devices may
@@ -115,13 +115,13 @@ def new_book() -> dict[str, Any]:
     return dict.fromkeys(times, 0.0) | {"window": []}
 
 
-def speed(book: dict[str, Any]) -> dict[str, float | None]:
+def speed(totals: dict[str, Any]) -> dict[str, float | None]:
     """What a run tells of its times; None where every step compiled."""
-    seconds = book["steady_seconds"]
+    seconds = totals["steady_seconds"]
     return {
-        "train_seconds": book["train_seconds"],
-        "patches_per_second": book["steady_patches"] / seconds if seconds else None,
-        "waited_for_data": book["steady_waited"] / seconds if seconds else None,
+        "train_seconds": totals["train_seconds"],
+        "patches_per_second": totals["steady_patches"] / seconds if seconds else None,
+        "waited_for_data": totals["steady_waited"] / seconds if seconds else None,
     }
 
 
@@ -132,16 +132,16 @@ class Meter:
     it so at the same step.
 
     Args:
-      book: the run's bookkeeping, `new_book` or a restored one, which is added to.
+      totals: the run's, from `new_totals` or a restored one, which is added to.
       batch_size: patches per step.
     """
 
-    def __init__(self, book: dict[str, Any], *, batch_size: int):
-        self._book = book
+    def __init__(self, totals: dict[str, Any], *, batch_size: int):
+        self._totals = totals
         self._waited = 0.0
         self._batch_size = batch_size
         self._pending: tuple[int, Metrics] | None = None
-        self._window: list[dict[str, list[float]]] = book["window"]
+        self._window: list[dict[str, list[float]]] = totals["window"]
         self.asked_to_stop = False
         self._steps = 0
         self._start = time.perf_counter()
@@ -185,8 +185,8 @@ class Meter:
         """Books the time since `start_clock`; `steady` unless a step in it was compiled."""
         self.fetch()
         seconds = time.perf_counter() - self._start
-        self._book["train_seconds"] += seconds
+        self._totals["train_seconds"] += seconds
         if steady:
-            self._book["steady_seconds"] += seconds
-            self._book["steady_patches"] += self._steps * self._batch_size
-            self._book["steady_waited"] += self._waited
+            self._totals["steady_seconds"] += seconds
+            self._totals["steady_patches"] += self._steps * self._batch_size
+            self._totals["steady_waited"] += self._waited

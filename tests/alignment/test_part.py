@@ -167,7 +167,7 @@ def test_a_part_that_is_not_there_has_no_score(detector, tmp_path):
         detector(NOTHING)
     assert not e.value.registration.registered
     save(tmp_path / "lost.png", NOTHING)
-    judged = predict.judge(
+    judged = predict.judge_file(
         detector, "lost.png", tmp_path / "lost.png", regions=predict.Regions(tmp_path)
     )
     assert judged.outcome == predict.NOT_REGISTERED and judged.row["score"] is None
@@ -211,8 +211,8 @@ def test_it_is_exported_with_the_detector(detector, tmp_path):
     image = moved(spot(body(32), (50, 50))[0], **POSES[1])[0]
     expected = detector(image)
     with pytest.raises(UserError, match="found in none of the images to compare"):
-        export.some_images(source().test[2:], part=detector.part)
-    images = export.some_images(source().test, part=detector.part)
+        export.comparison_images(source().test[2:], part=detector.part)
+    images = export.comparison_images(source().test, part=detector.part)
     assert len(images) == 2
     assert export.export(detector, tmp_path / "M.onnx", images)["passed"]
     exported = recon_ad.load(tmp_path / "M.onnx")
@@ -300,7 +300,7 @@ def test_a_given_mask_is_of_the_templates_size(tmp_path):
 def test_a_ground_without_alignment_asks_for_the_same_size():
     part = finding.find_part(config(align=False), good(0, 1, 2))
     assert part.search is None and 0.2 < part.foreground.mean() < 0.7
-    placed = part.place(body(9))
+    placed = part.align(body(9))
     assert placed.registration is None and np.array_equal(placed.valid, part.foreground)
     # Maps have their least valid value on the ground, also where they are negative.
     values = np.random.default_rng(0).uniform(-3, -1, SHAPE).astype(np.float32)
@@ -309,7 +309,7 @@ def test_a_ground_without_alignment_asks_for_the_same_size():
     assert back[~part.foreground].max() == values[part.foreground].min() == back.min()
     np.testing.assert_array_equal(back[part.foreground], values[part.foreground])
     with pytest.raises(UserError, match="has 20x10 px and the mask of the background 144x96"):
-        part.place(np.zeros((10, 20, 1), np.uint8))
+        part.align(np.zeros((10, 20, 1), np.uint8))
 
 
 def test_a_set_is_moved_with_its_masks_and_what_was_not_in_a_picture_counts_nowhere(tmp_path):
@@ -334,7 +334,7 @@ def test_a_set_is_moved_with_its_masks_and_what_was_not_in_a_picture_counts_nowh
     assert not image[~ndimage.binary_dilation(roi, np.ones((3, 3)), iterations=4)].any()
     # The same part in another pose: registered, it is where it was, and so is its defect.
     part = Part(WIDE, make_template(damaged), np.ones(SHAPE, bool))
-    placed = part.place(image, roi=roi)
+    placed = part.align(image, roi=roi)
     back = moved_mask(mask, cv2.invertAffineTransform(placed.registration.matrix))
     assert (back & truth).sum() > 0.8 * truth.sum()
 

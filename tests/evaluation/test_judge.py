@@ -94,11 +94,11 @@ def same_pixels(found, expected):
 )
 def test_several_hosts_find_what_one_finds(count, options, monkeypatch):
     detector, source = detector_between(), source_of(**options)
-    expected = evaluate.look(detector, source)
+    expected = evaluate.judge_source(detector, source)
     judged, pooled = expected.parts[""]
     assert len(judged) == TEST and list(pooled.defects) == ["bar", "dot"]
     hosts = Hosts(count, monkeypatch)
-    for seen in hosts.run(lambda: evaluate.look(detector, source)):
+    for seen in hosts.run(lambda: evaluate.judge_source(detector, source)):
         ours, pixels = seen.parts[""]
         assert [one._replace(pixels=None) for one in ours] == [
             one._replace(pixels=None) for one in judged
@@ -126,7 +126,7 @@ def test_images_without_the_part_are_named_in_their_order(monkeypatch):
 
     monkeypatch.setattr(judging, "_decide", at_times)
     hosts = Hosts(2, monkeypatch)
-    for seen in hosts.run(lambda: evaluate.look(detector, source)):
+    for seen in hosts.run(lambda: evaluate.judge_source(detector, source)):
         assert tuple(seen.lost) == lost
         names = [one.name for one in seen.parts[""][0]]
         assert names == sorted({r.name for r in source.test} - set(lost))
@@ -138,8 +138,8 @@ def test_each_item_is_one_hosts(count, monkeypatch):
     items = list(range(TEST))
 
     def work():
-        mine = list(meshes.share(items, stopping.Stop()))
-        assert len(mine) == meshes.share_length(items)
+        mine = list(meshes.host_share(items, stopping.Stop()))
+        assert len(mine) == meshes.host_share_length(items)
         return mine
 
     shares = hosts.run(work)
@@ -155,7 +155,7 @@ def test_what_is_gathered_may_be_larger_than_a_piece(size, monkeypatch):
 
     def work():
         mine = bytes([hosts.here.index]) * size * hosts.here.index
-        return meshes.gathered(mine)
+        return meshes.all_gather(mine)
 
     for found in hosts.run(work):
         assert found == [bytes([i]) * size * i for i in range(3)]
@@ -165,7 +165,7 @@ def test_what_is_gathered_may_be_larger_than_a_piece(size, monkeypatch):
 def test_who_is_asked_to_stop_ends_between_two_images_or_after_the_last(asked_at, seen):
     stop, found = stopping.Stop(), []
     with pytest.raises(SystemExit) as ended:
-        for item in meshes.share(range(5), stop):
+        for item in meshes.host_share(range(5), stop):
             found.append(item)
             if item == asked_at:
                 stop.ask()
@@ -181,7 +181,7 @@ def test_a_host_that_is_asked_to_stop_ends_all(items, monkeypatch):
         if hosts.here.index == 1:
             stop.ask()
         with pytest.raises(SystemExit) as ended:
-            list(meshes.share(range(items), stop))
+            list(meshes.host_share(range(items), stop))
         return ended.value.code
 
     assert hosts.run(work) == [stopping.REQUEUE] * 2
@@ -204,5 +204,5 @@ def test_a_request_to_stop_is_never_lost(moment):
         changed[source.train[2].name] = source.train[2]._replace(load=never)
     parts = [[changed.get(r.name, r) for r in half] for half in source[:2]]
     with pytest.raises(SystemExit) as ended:
-        evaluate.look(plain_detector(), Source(*map(tuple, parts)), stop=stop)
+        evaluate.judge_source(plain_detector(), Source(*map(tuple, parts)), stop=stop)
     assert ended.value.code == stopping.REQUEUE

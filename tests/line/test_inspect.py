@@ -350,7 +350,7 @@ def test_known_names_are_looked_at_in_a_tenth_of_the_time(tmp_path):
 def test_two_lines_do_not_share_a_folder(tmp_path):
     lock = tmp_path / "inspect.lock"
     refused = pytest.raises(UserError, match="another process")
-    with waiting.alone(lock), refused, waiting.alone(lock):
+    with waiting.exclusive_lock(lock), refused, waiting.exclusive_lock(lock):
         pass
-    with waiting.alone(lock):
+    with waiting.exclusive_lock(lock):
         pass

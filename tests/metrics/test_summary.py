@@ -17,7 +17,7 @@ from recon_ad.metrics import (
     upper_quantile,
 )
 from recon_ad.metrics.patches import PatchMeans
-from recon_ad.metrics.summary import Judged, Pooled, mask_overlap, summarize
+from recon_ad.metrics.summary import ImageResult, Pooled, mask_overlap, summarize
 
 
 def judged(name, defect, score, threshold=0.5, *, truth=None, seed=0):
@@ -28,7 +28,7 @@ def judged(name, defect, score, threshold=0.5, *, truth=None, seed=0):
         values = np.where(truth, values + 0.5, values).astype(np.float32)
         pixels = image_histogram(values, truth)
         overlap = mask_overlap(values > 0.9, truth)
-    row = Judged(
+    row = ImageResult(
         name, defect, defect != GOOD, score, score > threshold,
         None if pixels is None else compact(pixels), *overlap,
     )  # fmt: skip
