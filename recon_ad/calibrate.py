@@ -14,7 +14,7 @@ from recon_ad import cli
 from recon_ad.alignment.build_part import aligned_source
 from recon_ad.data import folder_source
 from recon_ad.data.arrays import given_range
-from recon_ad.data.decode_cache import decoded_once
+from recon_ad.data.decode_cache import DecodeCache
 from recon_ad.detector.jax_detector import load
 from recon_ad.detector.onnx_export import warn_of_outdated_files
 from recon_ad.detector.open import methods_flag
@@ -33,8 +33,8 @@ def main() -> None:
         _NORMALS.value,
         channels=detector.channels,
         input_range=given_range(detector.config.data.input_range),
+        cache=DecodeCache(memory_mib=detector.config.data.cache_mib),
     )
-    source = decoded_once(source, memory_mib=detector.config.data.cache_mib)
     warn_of_training_images(detector, source.train)
     of_regions = any(record.load_roi for record in source.train)
     source = aligned_source(source, detector.part)

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from recon_ad.data.arrays import given_range
 from recon_ad.data.csv_source import csv_source
-from recon_ad.data.decode_cache import decoded_once
+from recon_ad.data.decode_cache import DecodeCache, decoded_once
 from recon_ad.data.folder import folder_source
 from recon_ad.data.granular import granular_source
 from recon_ad.data.riblet import riblet_source
@@ -37,13 +37,16 @@ def build_source(config: ConfigDict) -> Source:
       UserError: what the source itself finds wrong.
     """
     data = config.data
-    source = decoded_once(_source(config), memory_mib=data.cache_mib)
+    cache = DecodeCache(memory_mib=data.cache_mib)
+    source = _source(config, cache)
+    # A folder's images are kept by their files already.
+    source = source if data.source == "folder" else decoded_once(source, cache)
     if data.source in ("folder", "csv"):  # what others made may be broken
         source = readable(source, on_error=data.on_error)
     return source
 
 
-def _source(config: ConfigDict) -> Source:
+def _source(config: ConfigDict, cache: DecodeCache) -> Source:
     data = config.data
     if data.source == "synthetic":
         if data.name not in GENERATED:
@@ -87,6 +90,7 @@ def _source(config: ConfigDict) -> Source:
         data.path,
         input_range=given_range(data.input_range),
         on_error=data.on_error,
+        cache=cache,
     )
     names = named(data.category, Path(data.path))
     if len(names) == 1:

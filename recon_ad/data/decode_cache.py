@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -10,51 +11,67 @@ from recon_ad.data.source import Record, Source
 MEBI = 2**20
 
 Load = Callable[[], np.ndarray]
+Decode = Callable[..., np.ndarray]  # (file, channels=…) -> image
 
 
-class _Room:
-    """Memory for decoded arrays, handed out until it is used up."""
+class DecodeCache:
+    """Memory for decoded arrays, handed out until it is used up.
 
-    def __init__(self, size: int):
-        self._left = size
-        self._lock = threading.Lock()  # training reads images in several threads
+    Arrays are read-only. What does not fit is decoded at each use.
+
+    Args:
+      memory_mib: limit in MiB; 0 keeps nothing.
+    """
+
+    def __init__(self, *, memory_mib: int):
+        self._left = memory_mib * MEBI
+        self._lock = threading.Lock()  # images are read in several threads
 
     def keeping(self, load: Load) -> Load:
-        """Returns a loader that decodes once while there is room, and anew each time after that."""
+        """Returns a loader that decodes once while there is room."""
         kept: list[np.ndarray] = []
 
         def once() -> np.ndarray:
-            with self._lock:
-                if kept:
-                    return kept[0]
-            array = load()
-            array.flags.writeable = False  # it is everyone's, also where it is not kept
-            with self._lock:
-                if not kept and array.nbytes <= self._left:
-                    self._left -= array.nbytes
-                    kept.append(array)
-            return array
+            return kept[0] if kept else self._kept(load(), kept.append)
 
         return once
 
+    def decoding(self, decode: Decode) -> Decode:
+        """Returns a decoder that decodes a file once while there is room.
 
-def decoded_once(source: Source, *, memory_mib: int) -> Source:
-    """Returns the source with loaders that keep what they decode: images, masks and regions.
+        An image that was decoded as it is serves those who ask for just its channels.
+        """
+        kept: dict[tuple[Path, int | None], np.ndarray] = {}
 
-    Arrays are read-only. What does not fit into the memory is decoded at each use.
+        def keep(file: Path, channels: int | None, image: np.ndarray) -> None:
+            kept[file, channels] = kept[file, image.shape[2]] = image
 
-    Args:
-      source: any.
-      memory_mib: limit of what is kept, in MiB.
-    """
-    room = _Room(memory_mib * MEBI)
+        def once(file: Path, *, channels: int | None = None) -> np.ndarray:
+            if (file, channels) in kept:
+                return kept[file, channels]
+            image = decode(file, channels=channels)
+            return self._kept(image, lambda array: keep(file, channels, array))
+
+        return once
+
+    def _kept(self, array: np.ndarray, keep: Callable[[np.ndarray], None]) -> np.ndarray:
+        array.flags.writeable = False  # it is everyone's, also where it is not kept
+        with self._lock:
+            if array.nbytes <= self._left:
+                self._left -= array.nbytes
+                keep(array)
+        return array
+
+
+def decoded_once(source: Source, cache: DecodeCache) -> Source:
+    """Returns the source with loaders of images, masks and regions that decode once."""
 
     def kept(record: Record) -> Record:
         return record._replace(
-            load=room.keeping(record.load),
-            load_mask=room.keeping(record.load_mask) if record.load_mask else None,
-            load_roi=room.keeping(record.load_roi) if record.load_roi else None,
-            other_masks={name: room.keeping(load) for name, load in record.other_masks.items()},
+            load=cache.keeping(record.load),
+            load_mask=cache.keeping(record.load_mask) if record.load_mask else None,
+            load_roi=cache.keeping(record.load_roi) if record.load_roi else None,
+            other_masks={name: cache.keeping(load) for name, load in record.other_masks.items()},
         )
 
     return source._replace(train=tuple(map(kept, source.train)), test=tuple(map(kept, source.test)))

@@ -21,6 +21,7 @@ import numpy as np
 from recon_ad.data import truth
 from recon_ad.data.arrays import InputRange, as_image
 from recon_ad.data.decode import SUFFIXES, check_channels, decode_image, stored_type
+from recon_ad.data.decode_cache import DecodeCache
 from recon_ad.data.listing import files_below, images_below, images_in, subfolders
 from recon_ad.data.source import GOOD, Record, Source
 from recon_ad.errors import UserError
@@ -44,8 +45,11 @@ def folder_source(
     channels: int | None = None,
     input_range: InputRange | None = None,
     on_error: str = "raise",
+    cache: DecodeCache | None = None,
 ) -> Source:
     """Lists a folder of images; records load images and are named relative to the folder.
+
+    Every training image is decoded, to see whether it can be.
 
     Args:
       path: a folder in the MVTec layout, a folder of such folders, or a folder of good images.
@@ -55,6 +59,7 @@ def folder_source(
       input_range: the values in the files that mean black and white, see `as_image`.
       on_error: "raise" stops at the first broken training image or unusable mask; "skip" leaves the
         image or the mask out and says so in the notes.
+      cache: that keeps what is decoded; None: nothing is kept.
 
     Returns:
       Images sorted by name. A defective image whose mask is missing or empty has no `load_mask`:
@@ -81,6 +86,7 @@ def folder_source(
         check_all_good(files, root)
     notes = _left_out(train_folder, root)
     decode = partial(decode_image, input_range=input_range)
+    decode = cache.decoding(decode) if cache else decode
     files, channels, seen, train_notes = _verified(
         files, root, decode, channels, regions=regions, on_error=on_error
     )
