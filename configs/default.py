@@ -129,7 +129,7 @@ def default_config() -> ConfigDict:
     c.inference.tile_weights = "hann"  # or "uniform"
     c.inference.batch_size = 32  # tiles at a time
     c.inference.sigma = 2.0  # px, Gaussian smoothing of the residual map; 0 none
-    c.inference.score = "max"  # image score from the map: "max", "mean", "sum" or "top_1%"
+    c.inference.score = "max"  # image score from the map, a name in recon_ad.ops.scores.SCORES
     c.inference.opening = 0  # px, radius of the disk that the mask is opened with; 0 none
     c.inference.min_area = 0  # px, smaller regions of the mask are dropped
     c.inference.border = 0  # px along the image's border whose residual is multiplied by:

@@ -63,7 +63,6 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "inference.tile_weights": _one_of("uniform", "hann"),
     "inference.batch_size": _COUNT,
     "inference.sigma": _AMOUNT,
-    "inference.score": _one_of("max", "mean", "sum", "top_1%"),
     "inference.opening": _AMOUNT,
     "inference.border": _AMOUNT,
     "inference.border_weight": _AMOUNT,

@@ -37,6 +37,7 @@ from recon_ad.comparing import write_comparison
 from recon_ad.config import check_config, check_file
 from recon_ad.errors import UserError
 from recon_ad.methods import add_method, check_method
+from recon_ad.ops.scores import check_score
 from recon_ad.runtime.stopping import Stop, on_signals
 from recon_ad.training.same_run import check_same_run
 
@@ -139,6 +140,7 @@ def config_of(given: Sequence[str]) -> ConfigDict:
     if "." in config.method.name:
         add_method(config.method.name)
     check_method(config.method.name)
+    check_score(config.inference.score)
     return config
 
 

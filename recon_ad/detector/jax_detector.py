@@ -37,7 +37,7 @@ from recon_ad.detector.older import from_format_6
 from recon_ad.errors import UserError
 from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, Variables
-from recon_ad.ops.scores import SCORES
+from recon_ad.ops.scores import SCORES, check_score
 from recon_ad.ops.smoothing import smooth
 from recon_ad.runtime import files
 
@@ -110,6 +110,7 @@ class Detector(Inference):
     ):
         method = build_method(config, channels=channels)
         c = config.inference
+        check_score(c.score)
         plan = Plan(
             channels=channels,
             geometry=method.geometry,

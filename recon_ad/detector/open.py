@@ -5,7 +5,9 @@ from pathlib import Path
 
 from absl import flags
 
+from recon_ad.detector import onnx_detector
 from recon_ad.detector.inference import Inference
+from recon_ad.detector.onnx_detector import RUNTIMES
 from recon_ad.errors import UserError
 
 # What `detector_flags` defines belongs to the command that calls it, whose --help shows it then.
@@ -17,16 +19,14 @@ def load(path: Path | str, *, runtime: str = "onnxruntime") -> Inference:
 
     Args:
       path: the folder `detector` of a run, or M.onnx, beside which M.tail.onnx lies.
-      runtime: that computes an M.onnx, "onnxruntime" or "openvino".
+      runtime: that computes an M.onnx, a name in `onnx_detector.RUNTIMES`.
 
     Raises:
       UserError: it is neither, or its files are missing or damaged.
     """
-    # Imported when needed: the machine that runs an exported model need not have JAX.
     if Path(path).suffix == ".onnx":
-        from recon_ad.detector import onnx_detector
-
         return onnx_detector.load(path, runtime=runtime)
+    # Imported when needed: the machine that runs an exported model need not have JAX.
     from recon_ad.detector import jax_detector
 
     return jax_detector.load(path)
@@ -41,7 +41,7 @@ def detector_flags() -> Callable[[], Inference]:
     detector = flags.DEFINE_string("detector", "", "Detector directory.")
     onnx = flags.DEFINE_string("onnx", "", "Exported model, in place of a detector directory.")
     runtime = flags.DEFINE_enum(
-        "runtime", "onnxruntime", ["onnxruntime", "openvino"], "That computes the model."
+        "runtime", "onnxruntime", list(RUNTIMES), "That computes the model."
     )
     add_methods = methods_flag()
 

@@ -13,6 +13,7 @@ from recon_ad.detector.inference import Thresholds
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.errors import UserError
 from recon_ad.metrics import empty_histogram, image_histogram, merge, upper_quantile
+from recon_ad.ops.scores import ADDITIVE
 from recon_ad.runtime.progress import progress
 
 logger = logging.getLogger("recon_ad")
@@ -80,7 +81,7 @@ def calibrate(
         scores.append(float(prediction.score))
         nothing = np.zeros(prediction.anomaly_map.shape, bool)
         pixels = merge(pixels, image_histogram(prediction.anomaly_map, nothing, valid=roi))
-    if detector.config.inference.score == "sum":
+    if detector.config.inference.score in ADDITIVE:
         # The sum over an image is about that of a region times the number of regions.
         scores = [score * regions_per_image for score in scores]
     image_threshold, supported = conformal_threshold(

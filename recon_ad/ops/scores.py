@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from recon_ad.errors import UserError
+
 HALVINGS = 40  # of an interval: to the millionth part of its millionth
 
 Values = Float[Array, "h w"]
@@ -55,3 +57,10 @@ SCORES: Mapping[str, Callable[[Values, Valid], Score]] = {
     "sum": total,
     "top_1%": lambda values, valid: mean_of_top(values, valid, one_in=100),
 }
+ADDITIVE = ("sum",)  # rules whose score of an image is the sum of its regions' scores
+
+
+def check_score(name: str) -> None:
+    """Raises UserError where there is no such rule."""
+    if name not in SCORES:
+        raise UserError(f"config.inference.score is {name!r}; choose one of: {', '.join(SCORES)}.")

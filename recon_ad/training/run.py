@@ -13,6 +13,7 @@ from recon_ad.data.source import training_digests
 from recon_ad.detector.jax_detector import Detector, load
 from recon_ad.detector.thresholds import calibrate
 from recon_ad.methods import add_method, build_method
+from recon_ad.ops.scores import check_score
 from recon_ad.runtime import mesh as meshes
 from recon_ad.training.data import TrainingData, open_data, prepare_data
 from recon_ad.training.loop import Watch, fit_state, logger
@@ -45,6 +46,7 @@ def train(
     check_config(config)
     if "." in config.method.name:  # the user's own config names it, not a stranger's detector
         add_method(config.method.name)
+    check_score(config.inference.score)
     check_names(config.data.augment)
     raw = open_data(config, source)
     if meshes.broadcast_from_first((workdir / "detector" / "detector.json").is_file()):

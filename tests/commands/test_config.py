@@ -6,7 +6,6 @@ import pytest
 
 from recon_ad.config import CLASSIFIER_RULES, RULES, check_config, flatten, load_config, parse_arg
 from recon_ad.errors import UserError
-from recon_ad.ops.scores import SCORES
 from recon_ad.training.run import train
 from recon_ad.training.same_run import differences
 
@@ -54,7 +53,7 @@ def test_differences_name_fields_and_both_values():
         ("data.side", 95), ("method.width", 0.0),
         ("holdout.fraction", 1.0), ("train.steps", 0), ("train.batch_size", -4),
         ("train.select", "test"), ("optim.schedule", "step"), ("optim.learning_rate", 0.0),
-        ("inference.tile_weights", "gauss"), ("inference.score", "median"),
+        ("inference.tile_weights", "gauss"),
         ("calibration.fpr", 0.0), ("calibration.pixel_percentile", 101.0),
         ("evaluation.bootstrap", 0),
     ],
@@ -69,7 +68,6 @@ def test_unusable_values_are_found_before_training(field, value, tmp_path):
 
 
 def test_the_rules_name_fields_and_scores_that_exist():
-    assert all(map(RULES["inference.score"][0], SCORES))
     assert RULES.keys() <= flatten(load_config("configs/demo.py").to_dict()).keys()
 
 

@@ -139,6 +139,7 @@ def test_images_without_any_variance_are_trained_on_and_other_ones_refused(tmp_p
     [
         ({"data.patch_size": 40}, "patch_size"),
         ({"train.batch_size": 0}, "batch_size"),
+        ({"inference.score": "median"}, "choose one of: max, mean"),
         ({"method.variant": "x"}, "variant"),
         ({"method.n_z": 0}, "n_z"),
         ({"data.resize": (64, 64)}, r"config\.data\.resize"),  # of one image, which is to be cut
