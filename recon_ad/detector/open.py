@@ -49,15 +49,16 @@ def detector_flags() -> Callable[[], Inference]:
         if bool(detector.value) == bool(onnx.value):
             raise UserError("give either --detector, a detector directory, or --onnx, a model.")
         if onnx.value:
-            return load(onnx.value, runtime=runtime.value)
+            return onnx_detector.load(onnx.value, runtime=runtime.value)
         if runtime.present:
             raise UserError("--runtime is for --onnx: a detector directory is run by JAX.")
         # Of JAX, which --onnx does without.
+        from recon_ad.detector import jax_detector
         from recon_ad.runtime.compilation import keep_compiled
 
         keep_compiled()
         add_methods()
-        return load(detector.value)
+        return jax_detector.load(detector.value)
 
     return opened
 
