@@ -45,7 +45,7 @@ $(VENV)/dev: pyproject.toml | $(VENV)/bin/python
 	touch $@ $(VENV)/base
 
 # Apart from .venv: PyTorch and anomalib are only for comparison.
-$(BENCH)/peers: pyproject.toml benchmarks/peers.txt | $(BENCH)/bin/python
+$(BENCH)/peers: pyproject.toml benchmarks/peers/peers.txt | $(BENCH)/bin/python
 	$(BENCH)/bin/python -m pip install -q -e ".[export,openvino]" torch==2.13.0
-	$(BENCH)/bin/python -m pip install -q --no-deps -r benchmarks/peers.txt
+	$(BENCH)/bin/python -m pip install -q --no-deps -r benchmarks/peers/peers.txt
 	touch $@

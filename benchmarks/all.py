@@ -8,8 +8,8 @@ long, is named at the end, the others run all the same, and the exit status is t
 
 Those that need images (registration, line) run where --data is given: a folder that holds
 ball_screw and grid in the MVTec layout, as `recon_ad.reproduce` takes it. The line's model is
-trained for some steps, as its quality is of no matter. benchmarks.agreement is about decisions, not
-speed, and has to be given a detector.
+trained for some steps, as its quality is of no matter. benchmarks.studies.agreement is about
+decisions, not speed, and has to be given a detector.
 """
 
 import subprocess
@@ -22,7 +22,8 @@ from typing import NamedTuple
 
 from absl import flags
 
-from benchmarks import record, summary
+from benchmarks import summary
+from benchmarks.harness import record
 from recon_ad import cli
 from recon_ad.data.locate import check_data, find_category
 from recon_ad.errors import UserError
@@ -45,15 +46,13 @@ class Benchmark(NamedTuple):
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    "cae_step": Benchmark(3, [["benchmarks.cae_step"]]),
-    "ssim": Benchmark(4, [["benchmarks.ssim"]]),
     "aupro": Benchmark(2, [["benchmarks.aupro"]]),
     "encoder": Benchmark(5, [["benchmarks.encoder"]]),
     "start": Benchmark(4, [["benchmarks.start"]]),
     "inference": Benchmark(20, [["benchmarks.inference"]]),
     "frameworks": Benchmark(9, [["benchmarks.frameworks"]]),
     "step_profile": Benchmark(3, [["benchmarks.step_profile"]]),
-    "registration": Benchmark(5, [["benchmarks.registration", "--data={ball_screw}"]]),
+    "registration": Benchmark(5, [["benchmarks.studies.registration", "--data={ball_screw}"]]),
     "line": Benchmark(
         20,
         [
@@ -66,7 +65,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
                 *("recon_ad.export", "--detector={scratch}/run/detector"),
                 "--output={scratch}/model.onnx",
             ],
-            ["benchmarks.line", "--onnx={scratch}/model.onnx", "--images={grid}/train/good"],
+            [
+                "benchmarks.studies.line",
+                "--onnx={scratch}/model.onnx",
+                "--images={grid}/train/good",
+            ],
         ],
     ),
 }

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-import benchmarks.torchvision_operators  # noqa: F401
-from benchmarks import record
+import benchmarks.peers.torchvision_operators  # noqa: F401
+from benchmarks.harness import record
 from recon_ad.metrics import aupro, empty_histogram, image_histogram, merge
 
 # isort: split

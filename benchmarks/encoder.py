@@ -3,14 +3,13 @@
     python -m benchmarks.encoder
 
 The same weights (timm's at random, read by ours from a file), all 12 blocks and the last norm, in
-turns in one process on all cores, best of several after compilation. Before that all outputs are
+turns in one process on all cores, medians after compilation. Before that all outputs are
 compared, at the trained size and at another, for which positions are interpolated. Writes
 results/encoder.json.
 """
 
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,18 +19,18 @@ import numpy as np
 import safetensors.torch
 import torch
 
-import benchmarks.torchvision_operators  # noqa: F401
+import benchmarks.peers.torchvision_operators  # noqa: F401
 
 # isort: split
 import timm
 
-from benchmarks import record
+from benchmarks.harness import record
+from benchmarks.harness.turns import in_turns
 from recon_ad.models.vit import ViT, fitted
 from recon_ad.pretrained import preset, read_encoder
 
 CLOSE = 1e-4  # of the largest value
-REPEATS = 7
-PAUSE = 0.05  # s, until the other's threads have gone to sleep
+SECONDS = 20.0  # that two contenders take turns
 COMPARED = {
     "deit_tiny_patch16_224": (224, 384),
     "deit_tiny_distilled_patch16_224": (224, 160),
@@ -102,23 +101,18 @@ def measure() -> list[dict[str, Any]]:
             images = some_images(count, side)
             tensor = to_torch(images)
 
-            def by_torch(model=model, tensor=tensor) -> None:
+            def by_torch(times: int, model=model, tensor=tensor) -> None:
                 with torch.inference_mode():
-                    model.forward_features(tensor)
+                    for _ in range(times):
+                        model.forward_features(tensor)
 
-            def by_jax(apply=apply, images=images) -> None:
-                apply(images).block_until_ready()
+            def by_jax(times: int, apply=apply, images=images) -> None:
+                for _ in range(times):
+                    apply(images).block_until_ready()
 
             contenders = {"jax": by_jax, "timm": by_torch}
-            best = dict.fromkeys(contenders, float("inf"))
-            for turn in range(REPEATS + 1):
-                for contender, run in contenders.items():
-                    time.sleep(PAUSE)
-                    begin = time.perf_counter()
-                    run()
-                    if turn:  # the first compiles
-                        best[contender] = min(best[contender], time.perf_counter() - begin)
-            rates = {contender: count / seconds for contender, seconds in best.items()}
+            timings = in_turns(contenders, seconds=SECONDS)
+            rates = {contender: count / timing.median for contender, timing in timings.items()}
             row = {"encoder": name, "side": side, "images": count, **rates}
             rows.append(row | {"ratio": rates["jax"] / rates["timm"]})
             print(
@@ -136,7 +130,7 @@ def main() -> None:
     compared = compare()
     content = {
         "command": "python -m benchmarks.encoder",
-        "unit": f"images/s, float32, best of {REPEATS}, in turns",
+        "unit": "images/s, float32, medians, in turns",
         "compared": compared,
         "rows": measure(),
         "load_before": load_before,

@@ -15,7 +15,7 @@ overlap. All weights are random.
 - anomalib's: from a tensor of 3x256x256 to the map (GANomaly: to the score, it has no map). There
   they stop: neither conversion before nor mask after is timed. Eight images are one batch.
 
-Each is a process of its own (benchmarks/contenders.py). All take turns on the same cores,
+Each is a process of its own (benchmarks/harness/contenders.py). All take turns on the same cores,
 anomalib's with every method of ours. Writes results/inference.json.
 """
 
@@ -33,9 +33,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import record
-from benchmarks.contenders import DETECTORS, GRAPHS, PEERS
-from benchmarks.inference_models import (
+from benchmarks.harness import record
+from benchmarks.harness.contenders import DETECTORS, GRAPHS, PEERS
+from benchmarks.peers.inference_models import (
     CLOSE,
     NETWORKS,
     SIDE,
@@ -62,7 +62,7 @@ class Contender:
         self.seconds: dict[int, list[float]] = {count: [] for count in TURNS}
         self.peak_mib: dict[int, float] = {}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.contenders", str(folder), name],
+            [sys.executable, "-m", "benchmarks.harness.contenders", str(folder), name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import record, summary
+from benchmarks import summary
+from benchmarks.harness import record
 from recon_ad.errors import UserError
 from recon_ad.metrics.figures import figure_label
 from recon_ad.runtime import files, provenance
@@ -165,11 +166,9 @@ SECTIONS: Mapping[str, Section] = {
     "bergmann2019": Section("Bergmann et al. 2019", _cells, TABLE),
     "covision": Section("Parts that were moved, after Buzzega et al.", _cells, TABLE),
     "vit": Section("Detectors on pretrained features", _cells, TABLE),
-    "cae_step": Section("A training step of the CAE", _speed("cae_step")),
     "frameworks_cpu": Section("JAX, PyTorch and ONNX Runtime, CPU", _speed("frameworks_cpu")),
     "frameworks_gpu": Section("JAX, PyTorch and ONNX Runtime, GPU", _speed("frameworks_gpu")),
     "profile": Section("The largest costs of a training step", _speed("profile")),
-    "ssim": Section("Maps of structural similarity", _speed("ssim")),
     "inference": Section("From decoded image to mask", _speed("inference")),
     "encoder": Section("Encoders", _speed("encoder")),
     "aupro": Section("AUPRO", _speed("aupro")),

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import record
+from benchmarks.harness import record
 
 STEPS = 60
 

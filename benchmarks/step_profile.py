@@ -21,8 +21,8 @@ from absl import flags
 from jax.profiler import ProfileData
 from jaxtyping import PyTree
 
-from benchmarks import record
-from benchmarks.subjects import METHODS, SCALES, JaxTraining, Scale, default_scale, subject
+from benchmarks.harness import record
+from benchmarks.harness.subjects import METHODS, SCALES, JaxTraining, Scale, default_scale, subject
 from recon_ad import cli
 
 STEPS = 5

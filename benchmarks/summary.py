@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import record
+from benchmarks.harness import record
 
 Content = Mapping[str, Any]
 
@@ -33,29 +33,10 @@ class Row(NamedTuple):
     ratio: float | None = None
 
 
-def _cae_step(content: Content) -> Iterator[Row]:
-    for row in content["rows"]:
-        yield Row(
-            f"training step of the CAE ({row['variant']}), 32 patches of 128×128",
-            f"{row['lowered']:.1f} patches/s",
-            f"PyTorch eager {row['pytorch']:.1f}, XLA's own convolutions {row['plain']:.1f}",
-            row["lowered"] / max(row["pytorch"], row["plain"]),
-        )
-
-
 def _aupro(content: Content) -> Iterator[Row]:
     for row in content["rows"]:
         theirs = f"anomalib {row['seconds_anomalib']:.2f}"
         yield Row(f"AUPRO, {row['maps']}", f"{row['seconds']:.2f} s", theirs, row["times_as_fast"])
-
-
-def _ssim(content: Content) -> Iterator[Row]:
-    for row in content["rows"]:
-        times = dict(row["milliseconds"])
-        ours = times.pop("recon_ad")
-        others = ", ".join(f"{name} {ms:.1f}" for name, ms in times.items())
-        what = f"SSIM of {row['images']}, {row['what']}"
-        yield Row(what, f"{ours:.1f} ms", others, min(times.values()) / ours)
 
 
 def _start(content: Content) -> Iterator[Row]:
@@ -137,10 +118,8 @@ def _profile(content: Content) -> Iterator[Row]:
 
 # By the name of the file, in the table's order.
 TABLES: Mapping[str, Callable[[Content], Iterator[Row]]] = {
-    "cae_step": _cae_step,
     "frameworks_cpu": _frameworks,
     "frameworks_gpu": _frameworks,
-    "ssim": _ssim,
     "inference": _inference,
     "encoder": _encoder,
     "aupro": _aupro,

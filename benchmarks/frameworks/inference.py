@@ -20,16 +20,16 @@ import torch.nn.functional as F
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from benchmarks.frameworks import settings
-from benchmarks.frameworks.book import OURS, Book
-from benchmarks.frameworks.settings import DEVICE, MODES
 from benchmarks.frameworks.training import of_function
-from benchmarks.frameworks.turns import Runner, in_turns
-from benchmarks.subjects import METHODS, Scale, config_of, some_images
-from benchmarks.torch_bergmann import BergmannAE
-from benchmarks.torch_cae import CAE
-from benchmarks.torch_decoder import FeatureDecoder, cosine_distance
-from benchmarks.torch_ssim import StructuralResidual
+from benchmarks.harness import devices as settings
+from benchmarks.harness.book import OURS, Book
+from benchmarks.harness.devices import DEVICE, MODES
+from benchmarks.harness.subjects import METHODS, Scale, config_of, some_images
+from benchmarks.harness.turns import Runner, in_turns
+from benchmarks.peers.torch_bergmann import BergmannAE
+from benchmarks.peers.torch_cae import CAE
+from benchmarks.peers.torch_decoder import FeatureDecoder, cosine_distance
+from benchmarks.peers.torch_ssim import StructuralResidual
 from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, Variables
 from recon_ad.pretrained import preset

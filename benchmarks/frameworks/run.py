@@ -5,9 +5,10 @@ from pathlib import Path
 
 from absl import flags
 
-from benchmarks.frameworks import inference, settings, similarity, training
-from benchmarks.frameworks.book import Book
-from benchmarks.subjects import SCALES, default_scale
+from benchmarks.frameworks import inference, similarity, training
+from benchmarks.harness import devices as settings
+from benchmarks.harness.book import Book
+from benchmarks.harness.subjects import SCALES, default_scale
 from recon_ad import cli
 
 # The most wanted first: time may run out.

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.frameworks import settings
-from benchmarks.frameworks.book import OURS, Book
-from benchmarks.frameworks.settings import DEVICE, MODES
-from benchmarks.frameworks.turns import Runner, Timing, elapsed, in_turns
-from benchmarks.ssim_peers import PEERS, WINDOW, Mean
-from benchmarks.subjects import Scale
-from benchmarks.torch_ssim import SSIM
+from benchmarks.harness import devices as settings
+from benchmarks.harness.book import OURS, Book
+from benchmarks.harness.devices import DEVICE, MODES
+from benchmarks.harness.subjects import Scale
+from benchmarks.harness.turns import Runner, Timing, elapsed, in_turns
+from benchmarks.peers.ssim import PEERS, WINDOW, Mean
+from benchmarks.peers.torch_ssim import SSIM
 
 CLOSE = 1e-5  # of mean SSIMs
 COPIES = 5  # of which the fastest counts

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from jaxtyping import Array, PyTree
 
-from benchmarks.frameworks import settings
-from benchmarks.frameworks.book import OURS, Book
-from benchmarks.frameworks.settings import DEVICE, MODES
-from benchmarks.frameworks.turns import Runner, in_turns
-from benchmarks.subjects import METHODS, JaxTraining, Scale, Subject, subject
-from benchmarks.torch_bergmann import BergmannAE
-from benchmarks.torch_cae import CAE
-from benchmarks.torch_decoder import FeatureDecoder, mined_loss
-from benchmarks.torch_ssim import SSIM
+from benchmarks.harness import devices as settings
+from benchmarks.harness.book import OURS, Book
+from benchmarks.harness.devices import DEVICE, MODES
+from benchmarks.harness.subjects import METHODS, JaxTraining, Scale, Subject, subject
+from benchmarks.harness.turns import Runner, in_turns
+from benchmarks.peers.torch_bergmann import BergmannAE
+from benchmarks.peers.torch_cae import CAE
+from benchmarks.peers.torch_decoder import FeatureDecoder, mined_loss
+from benchmarks.peers.torch_ssim import SSIM
 from recon_ad.methods.bergmann import dissimilarity
 from recon_ad.methods.vit_recon import EASY
 from recon_ad.models import feature_decoder

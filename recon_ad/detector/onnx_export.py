@@ -67,11 +67,7 @@ def export(
     """
     if absent := missing():
         raise UserError(f"to export, install {', '.join(absent)}: {INSTALL}.")
-    from recon_ad.detector import (
-        onnx_detector,  # they need those packages
-        onnx_graphs,
-        parity,
-    )
+    from recon_ad.detector import onnx_detector, onnx_graphs, parity
 
     if output.suffix != ".onnx":
         raise UserError(f"--output {output}: give a name that ends in .onnx.")

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from recon_ad.data.arrays import to_unit
 from recon_ad.data.truth import Regions
-from recon_ad.detector.image_files import BROKEN, judge
+from recon_ad.detector.image_files import BROKEN, judge_file
 from recon_ad.detector.inference import Inference
 from recon_ad.line.arrivals import Arrival, Arrivals
 from recon_ad.line.store import Store
@@ -53,7 +53,7 @@ def described(
 ) -> tuple[dict[str, Any], bytes, Exception | None]:
     """The row of an image but for its times, its overlay, b"" if there is none, and its error."""
     try:
-        judged = judge(detector, arrival.key.name, arrival.file, regions=regions)
+        judged = judge_file(detector, arrival.key.name, arrival.file, regions=regions)
         row = {k: v for k, v in judged.row.items() if k != "path"}
         row |= {"outcome": judged.outcome, "registration": judged.confidence}
         if judged.image is not None:

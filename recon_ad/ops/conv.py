@@ -18,7 +18,7 @@ page. So here, on a CPU only:
   the cache. (Otherwise, as in inference, there is no loop.)
 
 What is computed is the same; on accelerators their libraries' kernels are used. benchmarks/
-cae_step.py measures the difference.
+frameworks measures the whole step.
 """
 
 import contextlib

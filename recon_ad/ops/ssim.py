@@ -18,7 +18,7 @@ backend could choose.
 The window is applied as weighted sums of shifted images, which compilers make fast loops of. On a
 CPU some rows are worked on at a time, so that what is in between stays in the cache and a large
 image needs little more memory than itself and its map. The gradient is written out, with the maps
-computed again rather than kept. benchmarks/ssim.py measures it.
+computed again rather than kept. benchmarks/frameworks measures it.
 """
 
 import functools

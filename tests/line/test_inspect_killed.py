@@ -1,8 +1,8 @@
-"""A line that is killed and whose disk fills up, as processes: benchmarks/line.py, smaller."""
+"""A line that is killed and whose disk fills up, as processes, smaller than studies/line.py."""
 
 import pytest
 
-from benchmarks import line
+from benchmarks.studies import line
 
 
 @pytest.mark.slow

@@ -14,11 +14,11 @@ import pytest
 from helpers.paths import ROOT
 
 from benchmarks import all as benchmarks
-from benchmarks import record, step_profile, summary
-from benchmarks.frameworks import turns
-from benchmarks.frameworks.book import OURS, Book
-from benchmarks.frameworks.turns import Timing
-from benchmarks.subjects import SCALES
+from benchmarks import step_profile, summary
+from benchmarks.harness import record, turns
+from benchmarks.harness.book import OURS, Book
+from benchmarks.harness.subjects import SCALES
+from benchmarks.harness.turns import Timing
 from recon_ad.errors import UserError
 
 BENCH = ROOT / ".venv-bench" / "bin" / "python"
@@ -48,10 +48,10 @@ runpy.run_module(name, run_name="__main__", alter_sys=True)
 WRONG = """
 import sys
 from pathlib import Path
-from benchmarks import torch_decoder
+from benchmarks.peers import torch_decoder
 from benchmarks.frameworks import training
-from benchmarks.frameworks.book import Book
-from benchmarks.subjects import SCALES
+from benchmarks.harness.book import Book
+from benchmarks.harness.subjects import SCALES
 training.MODES = {"PyTorch eager": None}
 made = training.pair("vit_recon", SCALES["small"])
 for factor in (torch_decoder.FACTOR, 0.5):
@@ -212,15 +212,15 @@ def test_every_benchmark_is_a_module_and_every_result_has_rows():
     for name in present:
         content = json.loads((results / f"{name}.json").read_text())
         assert list(summary.TABLES[name](content)), name
-    assert {"cae_step", "ssim", "inference"} <= set(present)
+    assert {"frameworks_cpu", "inference"} <= set(present)
 
 
 def test_the_table_has_ours_others_and_their_ratio(tmp_path):
-    rows = [{"variant": "synthetic", "lowered": 60.0, "plain": 8.0, "pytorch": 40.0}]
+    rows = [{"maps": "81 maps", "seconds": 2.0, "seconds_anomalib": 3.0, "times_as_fast": 1.5}]
     content = {"rows": rows, "hardware": "two cores", "measured": "2026-01-02"}
-    (tmp_path / "cae_step.json").write_text(json.dumps(content))
+    (tmp_path / "aupro.json").write_text(json.dumps(content))
     line = summary.table(tmp_path).splitlines()[-1]
-    for told in ("60.0 patches/s", "PyTorch eager 40.0", "| 1.50 |", "two cores", "2026-01-02"):
+    for told in ("2.00 s", "anomalib 3.00", "| 1.50 |", "two cores", "2026-01-02"):
         assert told in line
 
 

@@ -34,7 +34,7 @@ RUN = (
     "python -m recon_ad.predict --onnx part.onnx --input new_images --output judged",
     "python -m recon_ad.export --detector D/detector --output M.onnx --batch 16 --layout nchw"
     " --dtype float32",
-    "python -m benchmarks.agreement --detector D/detector --data DATASET",
+    "python -m benchmarks.studies.agreement --detector D/detector --data DATASET",
     "python -m benchmarks.summary",
     "python -m benchmarks.report",
     "python -m recon_ad.compare runs/a runs/b --output runs/compared",

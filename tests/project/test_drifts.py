@@ -1,8 +1,8 @@
-"""What benchmarks/drifts.py counts, on judgements made up here."""
+"""What benchmarks/studies/drifts.py counts, on judgements made up here."""
 
 import numpy as np
 
-from benchmarks import drifts
+from benchmarks.studies import drifts
 from recon_ad.line.charts import make_chart
 
 

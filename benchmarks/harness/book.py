@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import record
-from benchmarks.frameworks.turns import Timing
+from benchmarks.harness import record
+from benchmarks.harness.turns import Timing
 from recon_ad.runtime import files
 
 OURS = "JAX"

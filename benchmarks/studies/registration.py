@@ -1,7 +1,7 @@
 """How near registration comes to known poses, what it says of pictures without the part, and how
 long it takes beside OpenCV's generalised Hough transform.
 
-    python -m benchmarks.registration --data FOLDER [--strangers FOLDER,FOLDER]
+    python -m benchmarks.studies.registration --data FOLDER [--strangers FOLDER,FOLDER]
 
 FOLDER holds good images of a part seen at a fixed position, in the MVTec layout; the first is the
 template. The others are turned by up to 15°, scaled by up to 10 % and shifted by up to 40 px; what
@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from absl import flags
 
-from benchmarks import record
+from benchmarks.harness import record
 from recon_ad import cli
 from recon_ad.alignment.coarse_search import Search
 from recon_ad.alignment.geometry import corners, similarity
@@ -149,7 +149,7 @@ def main() -> None:
     lost = errors.count(None)
     known = [e for e in errors if e is not None]
     result = {
-        "command": f"python -m benchmarks.registration, of {Path(_DATA.value).name}",
+        "command": f"python -m benchmarks.studies.registration, of {Path(_DATA.value).name}",
         "search": SEARCH._asdict() | {"shift": SHIFT},
         "pictures": len(errors),
         "size": list(shape),

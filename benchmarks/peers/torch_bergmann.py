@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import PyTree
 
-from benchmarks.torch_cae import linear, load
+from benchmarks.peers.torch_cae import linear, load
 from recon_ad.models.bergmann import CODE_CHANNELS, DECODER, DOWNSCALING, ENCODER, SLOPE
 
 

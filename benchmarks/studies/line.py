@@ -1,6 +1,6 @@
 """A line that is killed, fed broken images, and has its disk fill up: is every image judged once?
 
-    python -m benchmarks.line --onnx M.onnx --images FOLDER
+    python -m benchmarks.studies.line --onnx M.onnx --images FOLDER
 
 Images of FOLDER, in turns, and for one in twenty a truncated file, arrive in a watched folder while
 `python -m recon_ad.inspect` is killed ten times by SIGKILL; once it runs below a limit on the size
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks import record
+from benchmarks.harness import record
 from recon_ad import cli
 from recon_ad.data.listing import images_below
 from recon_ad.errors import UserError
@@ -214,7 +214,7 @@ def main() -> None:
     scratch = Path(tempfile.mkdtemp(prefix="line"))
     try:
         result = {
-            "command": f"python -m benchmarks.line, images of {Path(_IMAGES.value).name}",
+            "command": f"python -m benchmarks.studies.line, images of {Path(_IMAGES.value).name}",
             "disturbed": disturbed(Path(_ONNX.value), sources, scratch, count=COUNT, kills=KILLS),
             "undisturbed": undisturbed(Path(_ONNX.value), sources, scratch, count=COUNT),
         }

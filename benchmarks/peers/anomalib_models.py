@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 
-import benchmarks.torchvision_operators  # noqa: F401
+import benchmarks.peers.torchvision_operators  # noqa: F401
 
 # isort: split
 import torch

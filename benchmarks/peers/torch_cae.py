@@ -1,4 +1,4 @@
-"""The CAE in PyTorch, for benchmarks/cae_step.py and benchmarks/inference.py: the same network, as
+"""The CAE in PyTorch, for benchmarks/frameworks and benchmarks/inference.py: the same network, as
 fast as eager PyTorch is.
 
 Images are float32 [b, c, h, w] in channels_last, turned by 180 degrees, and so are the kernels.

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, PyTree
 
-from benchmarks.torch_cae import linear
+from benchmarks.peers.torch_cae import linear
 from recon_ad.methods.vit_recon import FACTOR
 from recon_ad.models.feature_decoder import DROPPED, EPSILON, TINY
 

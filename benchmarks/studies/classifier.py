@@ -1,9 +1,9 @@
 """Does the classifier of heatmaps tell defects from harmless anomalies, and from how many labels?
 
-    python -m benchmarks.classifier --data FOLDER --weights WEIGHTS --workdir D
+    python -m benchmarks.studies.classifier --data FOLDER --weights WEIGHTS --workdir D
 
 FOLDER is in the MVTec layout. A detector learns from three of four of its good training images; on
-the fourth, and on good test images, harmless anomalies are drawn (`benchmarks.harmless`), one image
+the fourth, and on good test images, harmless anomalies are drawn (`studies.harmless`), one image
 each. They and the defective test images, all of which the detector has not seen, are what is told
 apart. Of each class half of 10, 20 or 50 labels is drawn, again and again; figures are of the
 images that are left. What is compared:
@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks import record
-from benchmarks.harmless import KINDS, harmless
+from benchmarks.harness import record
+from benchmarks.studies.harmless import KINDS, harmless
 from recon_ad import cli
 from recon_ad.classifier.training import balanced_accuracy
 from recon_ad.config import load_config
@@ -108,7 +108,7 @@ def main() -> None:
         for method in _METHODS.value
     }
     result = {
-        "command": f"python -m benchmarks.classifier, of {data.name}",
+        "command": f"python -m benchmarks.studies.classifier, of {data.name}",
         "splits": SPLITS,
         "interval": "2.5th and 97.5th percentile over the splits",
         "detectors": detectors,

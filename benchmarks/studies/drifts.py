@@ -1,6 +1,6 @@
 """How soon control charts see a drift, and how often they alarm without one.
 
-    python -m benchmarks.drifts --onnx M.onnx --images FOLDER
+    python -m benchmarks.studies.drifts --onnx M.onnx --images FOLDER
 
 FOLDER is in the MVTec layout. Its good images, of training and test, are judged three times by the
 detector: as they are, 5 % darker, and blurred by a Gaussian; its defective ones once. Score,
@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 from scipy import ndimage
 
-from benchmarks import record
+from benchmarks.harness import record
 from recon_ad import cli
 from recon_ad.data.listing import images_below, images_in
 from recon_ad.detector.image_files import decoded
@@ -244,9 +244,9 @@ def main() -> None:
     people = population(_OPENED(), folder)
     kinds = {k: len(v["score"]) for k, v in people._asdict().items() if k != "threshold"}
     result = {
-        "command": f"python -m benchmarks.drifts, images of {folder.name}",
+        "command": f"python -m benchmarks.studies.drifts, images of {folder.name}",
         "of": (
-            f"`python -m benchmarks.drifts` on {folder.name}: {kinds['good']} good images, "
+            f"`python -m benchmarks.studies.drifts` on {folder.name}: {kinds['good']} good images, "
             f"{people.good['rejected'].mean():.1%} of them rejected, and {kinds['defective']} "
             "rejected defective ones, each judged once for each condition; streams are drawn from "
             f"these judgements with replacement. One false alarm in {RUN_LENGTH:,.0f} images is "

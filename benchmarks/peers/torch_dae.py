@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import PyTree
 
-from benchmarks.torch_bergmann import conv, conv_transpose
+from benchmarks.peers.torch_bergmann import conv, conv_transpose
 from recon_ad.models.dae import SLOPE
 
 

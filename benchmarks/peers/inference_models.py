@@ -10,11 +10,11 @@ import onnx.utils
 import torch
 from jaxtyping import Float
 
-from benchmarks import torch_detector
-from benchmarks.contenders import TILE, Images
-from benchmarks.torch_bergmann import BergmannAE
-from benchmarks.torch_cae import CAE
-from benchmarks.torch_dae import ResidualAE
+from benchmarks.harness.contenders import TILE, Images
+from benchmarks.peers import torch_detector
+from benchmarks.peers.torch_bergmann import BergmannAE
+from benchmarks.peers.torch_cae import CAE
+from benchmarks.peers.torch_dae import ResidualAE
 from recon_ad.config import load_config
 from recon_ad.detector.inference import Thresholds
 from recon_ad.detector.jax_detector import Detector

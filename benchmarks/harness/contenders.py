@@ -1,6 +1,6 @@
 """One contender in a process of its own, for benchmarks/inference.py, which starts it.
 
-    python -m benchmarks.contenders FOLDER NAME
+    python -m benchmarks.harness.contenders FOLDER NAME
 
 For each number that comes in, it judges so many of the images in FOLDER, twice in a row, and
 answers with a line of JSON: the seconds of the second time, and the most memory that the process
@@ -53,7 +53,7 @@ def of_torch(folder: Path, images: Images) -> Judge:
     """The same network in eager PyTorch."""
     import torch
 
-    from benchmarks.torch_detector import load
+    from benchmarks.peers.torch_detector import load
 
     torch.set_num_threads(os.cpu_count() or 1)
     detector = load(folder / "network.pt", size=images.shape[1:3])
@@ -65,7 +65,7 @@ def of_peer(folder: Path, images: Images, *, name: str) -> Judge:
     del folder
     import torch
 
-    from benchmarks import peers
+    from benchmarks.peers import anomalib_models as peers
 
     model = peers.load(name, side=images.shape[1])
     tensors = torch.from_numpy(images.transpose(0, 3, 1, 2) / np.float32(255)).repeat(1, 3, 1, 1)

@@ -52,7 +52,7 @@ def _dm_pix() -> Mean:
 
 
 def _torchmetrics() -> Mean:
-    import benchmarks.torchvision_operators  # noqa: F401
+    import benchmarks.peers.torchvision_operators  # noqa: F401
 
     # isort: split
     from torchmetrics.functional.image import structural_similarity_index_measure

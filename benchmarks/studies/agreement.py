@@ -1,6 +1,7 @@
 """Whether exported models decide as their detectors do, on every test image of a data set.
 
-    python -m benchmarks.agreement --detector D/detector --data FOLDER [--program recon_ad_inspect]
+    python -m benchmarks.studies.agreement --detector D/detector --data FOLDER
+        [--program recon_ad_inspect]
 
 FOLDER is in the MVTec layout. The detector is exported; JAX, ONNX Runtime, OpenVINO and, where its
 program is given, the application in C++ judge all images in FOLDER/test. Results are added to
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from benchmarks import record
+from benchmarks.harness import record
 from recon_ad import cli
 from recon_ad.detector import onnx_detector
 from recon_ad.detector.image_files import decoded, inputs
@@ -98,7 +99,7 @@ def main() -> None:
         rows = {name: compared(ours, run()) for name, run in contenders.items()}
     kept = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     kept[f"{Path(_DATA.value).name}, {detector.config.method.name}"] = {
-        "command": "python -m benchmarks.agreement",
+        "command": "python -m benchmarks.studies.agreement",
         "thresholds": detector.thresholds._asdict(),
         "called_anomalous_by_jax": sum(d.label for d in ours.values()),
         "against_jax": rows,

@@ -101,7 +101,7 @@ class TorchDetector:
 def structural_residual(
     x: Float[torch.Tensor, "b 1 H W"], y: Float[torch.Tensor, "b 1 H W"], *, window: int
 ) -> Float[torch.Tensor, "b 1 H W"]:
-    """(1 − S) / 2 by kornia, in benchmarks/ssim.py the fastest of the others without gradient."""
+    """(1 − S) / 2 by kornia, the fastest of the others without gradient."""
     from kornia.metrics import ssim  # of some methods only, and it takes memory
 
     radius = window // 2

@@ -1,0 +1,1 @@
+"""Studies of decisions rather than of speed: drifts, classifier, agreement, line, registration."""
