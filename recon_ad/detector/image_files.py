@@ -61,7 +61,7 @@ class FileResult(NamedTuple):
       row: its fields, `error` alone where it could not be judged.
       image: decoded; None where that failed.
       overlay: a PNG of the image with the mask's outlines; b"" where there is none.
-      outcome: see `recon_ad.line.store`.
+      outcome: `GOOD`, `REJECT`, `NOT_REGISTERED` or `BROKEN`.
       confidence: of the registration; None without one.
       cause: why it is broken; None else.
     """
