@@ -18,6 +18,7 @@ from recon_ad.errors import UserError
 # override of an unknown field as AttributeError, of an unknown section as KeyError.
 WRONG_FLAGS = (UserError, flags.Error, OSError, AttributeError, KeyError)
 TOLD = "RECON_AD_TOLD"  # folder with a file for each error that some process has told
+INTERRUPTED = 130  # exit status, as shells have it of SIGINT
 REQUIRED = "must have a value other than None"  # what absl says of a flag that is missing
 # What it says, and what ml_collections says, of --config.field=value without --config before it.
 EARLY = re.compile(r"(?:Unknown command line flag '|Found --)(config\.[^\s'=]+)")
@@ -58,6 +59,9 @@ def run(main: Callable[..., int | None], *, words: bool = False) -> None:
             return main()
         except UserError as error:
             return _say(error)
+        except KeyboardInterrupt:
+            print("interrupted.", file=sys.stderr)
+            return INTERRUPTED
         except OSError as error:
             if error.filename is None:
                 raise

@@ -102,8 +102,12 @@ class Regions:
 
     def of(self, image: Path) -> Callable[[], Bool[np.ndarray, "h w"]] | None:
         """Loads the region of an image below the root; None where all of its pixels count."""
-        file = self._by_stem.get(_stem(image, self._root), self._single)
+        file = self.file_of(image)
         return None if file is None else partial(load_region, file, image)
+
+    def file_of(self, image: Path) -> Path | None:
+        """The file of an image's region; None where all of its pixels count."""
+        return self._by_stem.get(_stem(image, self._root), self._single)
 
     def load(self, image: Path) -> Bool[np.ndarray, "h w"] | None:
         """The region of an image below the root; None where all of its pixels count.

@@ -1,5 +1,7 @@
 """Image files and what a detector says of them: the row, the overlay and the outcome of each."""
 
+import logging
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,19 +19,23 @@ from recon_ad.ops.masks import count_regions
 from recon_ad.report.pictures import encode, outlined, rgb
 from recon_ad.runtime import files
 
+logger = logging.getLogger("recon_ad")
+
 # What becomes of an image: a part that was not found was judged all the same.
 GOOD, REJECT, NOT_REGISTERED, BROKEN = "good", "reject", "not registered", "broken"
+LONGEST_NAME = 200  # bytes of an overlay's name; file systems take 255
 FIELDS = ("path", "score", "threshold", "anomalous", "regions", "error", "defect_probability")
 
 
 def inputs(path: Path, *, output: Path) -> list[Path]:
-    """One image, or all images in a folder and below it, sorted; tells of other files.
+    """Lists one image, or all images in a folder and below it, sorted.
 
-    The command's own output and the truth masks of a data set are not judged.
+    The overlays of this output and of earlier ones, and the truth masks of a data set are left out.
     """
     if not path.is_dir():
         return [path]
     apart = [output.resolve()]
+    apart += [table.parent.resolve() / "overlays" for table in path.rglob("predictions.csv")]
     if (path / "test").is_dir():
         apart.append((path / "ground_truth").resolve())
     found = [
@@ -41,7 +47,9 @@ def inputs(path: Path, *, output: Path) -> list[Path]:
     if not images:
         raise UserError(f"{path} holds no images ({', '.join(sorted(SUFFIXES))}).")
     if len(images) < len(found):
-        print(f"{len(found) - len(images)} other files in {path} left out for their suffix")
+        logger.info(
+            "%d other files in %s left out for their suffix", len(found) - len(images), path
+        )
     return images
 
 
@@ -88,6 +96,13 @@ def judge_file(detector: Inference, name: str, file: Path, *, regions: Regions) 
     except (UserError, MemoryError) as error:
         row["error"] = str(error) or "there is not enough memory for this image."
         return FileResult(row, image, b"", BROKEN, cause=error)
+    except Exception as error:  # one image must not end what is done with all others
+        logger.exception("%s could not be judged", name)
+        row["error"] = f"{type(error).__name__}: {error}"
+        return FileResult(row, image, b"", BROKEN, cause=error)
+    if not np.isfinite(prediction.score):
+        row["error"] = f"the score is {prediction.score}: the detector or the image is damaged."
+        return FileResult(row, image, b"", BROKEN)
     row |= {
         "score": float(prediction.score),
         "threshold": float(detector.thresholds.image),
@@ -108,12 +123,22 @@ def judge_file(detector: Inference, name: str, file: Path, *, regions: Regions) 
     )
 
 
+def overlay_path(folder: Path, name: str) -> Path:
+    """Returns where an image's overlay goes; a name too long for a file system is shortened."""
+    path = folder / f"{name}.png"
+    encoded = os.fsencode(path.name)
+    if len(encoded) <= LONGEST_NAME:
+        return path
+    short = encoded[: LONGEST_NAME // 2].decode(errors="ignore")
+    return path.with_name(f"{short}-{files.sha256(os.fsencode(name))[:16]}.png")
+
+
 def judge_and_draw(
     detector: Inference, name: str, file: Path, *, regions: Regions, overlays: Path
 ) -> FileResult:
     """What there is to tell of a file, without pictures: its overlay is written below `overlays`"""
     judged = judge_file(detector, name, file, regions=regions)
     if judged.overlay:
-        files.write_bytes(overlays / f"{name}.png", judged.overlay)
+        files.write_bytes(overlay_path(overlays, name), judged.overlay)
     # An error keeps the image that it was raised about, and there may be many.
     return judged._replace(image=None, overlay=b"", cause=None)

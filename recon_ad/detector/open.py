@@ -1,5 +1,6 @@
 """Opens a detector, whichever form it has."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from recon_ad.detector import onnx_detector
 from recon_ad.detector.inference import Inference
 from recon_ad.detector.onnx_detector import RUNTIMES
 from recon_ad.errors import UserError
+from recon_ad.runtime.files import sha256
 
 # What `detector_flags` defines belongs to the command that calls it, whose --help shows it then.
 flags.disclaim_key_flags()
@@ -30,6 +32,20 @@ def load(path: Path | str, *, runtime: str = "onnxruntime") -> Inference:
     from recon_ad.detector import jax_detector
 
     return jax_detector.load(path)
+
+
+def identity(path: Path) -> str:
+    """Returns a digest of all files of a detector, which tells it from others.
+
+    Args:
+      path: as `load` takes it.
+    """
+    if path.suffix == ".onnx":
+        of = [path, onnx_detector.tail_path(path), onnx_detector.part_path(path)]
+    else:
+        of = sorted(path.iterdir())
+    content = {file.name: sha256(file.read_bytes()) for file in of if file.is_file()}
+    return sha256(json.dumps(content).encode())
 
 
 def detector_flags() -> Callable[[], Inference]:

@@ -1,7 +1,6 @@
 """The line's loop: each image that arrives is judged once, and its row is committed."""
 
 import errno
-import hashlib
 import logging
 import sqlite3
 import time
@@ -14,7 +13,7 @@ from scipy import ndimage
 
 from recon_ad.data.arrays import to_unit
 from recon_ad.data.truth import Regions
-from recon_ad.detector.image_files import BROKEN, judge_file
+from recon_ad.detector.image_files import BROKEN, judge_file, overlay_path
 from recon_ad.detector.inference import Inference
 from recon_ad.line.arrivals import Arrival, Arrivals
 from recon_ad.line.store import Store
@@ -32,7 +31,6 @@ UNREADABLE, AGAIN = 60.0, 2.0  # s for which a file is tried again, s between tw
 
 PASSING = (errno.EIO, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY)
 
-LONGEST_NAME = 200  # bytes of an overlay's name; file systems take 255
 
 logger = logging.getLogger("recon_ad")
 
@@ -75,12 +73,8 @@ def may_pass(error: BaseException | None) -> bool:
 
 
 def overlay_of(output: Path, name: str, *, anomalous: bool) -> Path:
-    """Where an image's overlay goes."""
-    path = output / ("reject" if anomalous else "good") / f"{name}.png"
-    if len(path.name.encode()) <= LONGEST_NAME:
-        return path
-    short = path.name.encode()[: LONGEST_NAME // 2].decode(errors="ignore")
-    return path.with_name(f"{short}-{hashlib.sha256(name.encode()).hexdigest()[:16]}.png")
+    """Returns where an image's overlay goes."""
+    return overlay_path(output / ("reject" if anomalous else "good"), name)
 
 
 def inspect_one(

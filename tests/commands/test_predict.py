@@ -1,11 +1,13 @@
 """`python -m recon_ad.predict`: tables and overlays of files, and what it refuses."""
 
+import errno
 import gc
 import json
 import os
 import shutil
 import weakref
 
+import jax
 import numpy as np
 import pytest
 from helpers.commands import refusal, run_command
@@ -14,9 +16,11 @@ from helpers.small_runs import table
 from PIL import Image
 
 from recon_ad.data.decode import decode_image
-from recon_ad.detector import image_files as predict
+from recon_ad.data.truth import Regions
+from recon_ad.detector import image_files
 from recon_ad.detector.jax_detector import load
 from recon_ad.predict import summary
+from recon_ad.runtime import files
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +119,84 @@ def test_files_that_are_not_judged_leave_no_image_in_memory(tmp_path, monkeypatc
         seen.append(weakref.ref(image))
         return image
 
-    monkeypatch.setattr(predict, "decoded", decoded)
-    judged = predict.judge_and_draw(
+    monkeypatch.setattr(image_files, "decoded", decoded)
+    judged = image_files.judge_and_draw(
         plain_detector(), "a.png", tmp_path / "a.png",
-        regions=predict.Regions(tmp_path), overlays=tmp_path / "overlays",
+        regions=Regions(tmp_path), overlays=tmp_path / "overlays",
     )  # fmt: skip
     gc.collect()
     assert "has 5 × 5 pixels" in judged.row["error"] and seen[0]() is None
     said = summary([judged], tmp_path).splitlines()
     assert said[1] == f"  {judged.row['error']}"  # which names the file itself
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Three images, one with a name that a spreadsheet would compute and one with a long name."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for shade, name in enumerate(("=1+1.png", "b.png", f"{'c' * 240}.png")):
+        Image.new("L", (40, 40), 80 * shade).save(folder / name)
+    return folder
+
+
+def test_an_interrupted_prediction_goes_on_and_ends_the_same(
+    detector, images, tmp_path, monkeypatch
+):
+    given = ["predict", "--detector", detector, "--input", images, "--output"]
+    assert run_command(*given, tmp_path / "whole").returncode == 0
+    judged, judge = [], image_files.judge_file
+
+    def interrupted(opened, name, file, **options):
+        judged.append(name)
+        if len(judged) == 3:
+            raise KeyboardInterrupt
+        return judge(opened, name, file, **options)
+
+    monkeypatch.setattr(image_files, "judge_file", interrupted)
+    out = tmp_path / "out"
+    done = run_command(*given, out)
+    assert (done.returncode, done.stderr) == (130, "interrupted.\n")
+    names = [row["path"] for row in table(out / "predictions.csv")]
+    assert names == ["'=1+1.png", "b.png"]  # a spreadsheet takes the first for text
+    with (out / ".predictions.journal").open("a") as journal:
+        journal.write('{"half')  # as a full disk leaves it
+    Image.new("L", (40, 40), 200).save(images / "b.png")  # another one by now
+    Image.new("L", (40, 40), 80).save(images / "b.png")
+    assert run_command(*given, out).returncode == 0
+    assert judged == ["=1+1.png", "b.png", f"{'c' * 240}.png", "b.png", f"{'c' * 240}.png"]
+    for name in ("predictions.csv", "predictions.jsonl"):
+        assert (out / name).read_text() == (tmp_path / "whole" / name).read_text()
+    assert len(list((out / "overlays").iterdir())) == 3
+    assert not (out / ".predictions.journal").exists()
+    # Another detector's rows are not taken for its own.
+    assert run_command(*given, images / "a").returncode == 0
+    assert run_command(*given, images / "b").returncode == 0
+    assert len(table(images / "b/predictions.csv")) == 3  # no overlay of "a" among them
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_what_was_judged(
+    detector, images, tmp_path, monkeypatch
+):
+    overlays, write = [], files.write_bytes
+
+    def full(path, content):
+        if path.parent.name == "overlays":
+            overlays.append(path)
+            if len(overlays) == 3:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(image_files.files, "write_bytes", full)
+    out = tmp_path / "out"
+    assert "the disk is full" in refusal(
+        "predict", "--detector", detector, "--input", images, "--output", out
+    )
+    assert len(table(out / "predictions.csv")) == 2
+
+
+def test_a_score_that_is_no_number_is_a_broken_row(images):
+    opened = plain_detector()
+    opened.variables = jax.tree.map(lambda x: x * np.nan, opened.variables)
+    result = image_files.judge_file(opened, "b.png", images / "b.png", regions=Regions(images))
+    assert result.outcome == image_files.BROKEN and "the score is" in result.row["error"]
