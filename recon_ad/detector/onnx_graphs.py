@@ -190,7 +190,9 @@ def _traced(
             i for i, n in enumerate(names) if options.nchw and n in ("images", "reconstruction")
         ]
 
-    with portable():
+    # Functions of jax.numpy that are jits of their own are traced as what is in them: jax2onnx 0.17
+    # cannot read a jit of JAX 0.12.
+    with portable(), jax.disable_jit():
         model = to_onnx(
             function,
             inputs=specs,
