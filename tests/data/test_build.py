@@ -21,26 +21,12 @@ def test_every_generated_set_has_its_config(name):
 
 @pytest.mark.parametrize("name", ["chess", "noise"])
 def test_the_fields_side_and_truth_say_how_large_a_board_is_and_what_is_true(name):
-    fields = {"data.name": name, "data.side": 100}
-    configs = [small_config(**fields, **{"data.truth": truth}) for truth in "AB"]
-    a, b = (build_source(config).test[0] for config in configs)
-    assert a.load().shape == (100, 100, 1) and a.load_mask().shape == (100, 100)
-    assert set(a.other_masks) == {"B"} and set(b.other_masks) == {"A"}
-    assert small_config().data.side == 128  # of a smoke run
+    for truth, other in ("AB", "BA"):
+        fields = {"data.name": name, "data.side": 100, "data.truth": truth}
+        record = build_source(small_config(**fields)).test[0]
+        assert record.load().shape == (100, 100, 1) and set(record.other_masks) == {other}
     plain = load_config(f"configs/schneider2022.py:dataset={name}")
     assert build_source(plain).train[0].load().shape == (512, 512, 1)
-
-
-def test_a_board_too_small_for_its_windows_is_refused():
-    check_config(small_config(**{"data.side": 96}))
-    with pytest.raises(UserError, match=r"config\.data\.side is 95; it has to be 96 px or more"):
-        check_config(small_config(**{"data.side": 95}))
-
-
-def test_a_generated_set_that_is_not_there_is_named():
-    config = load_config("configs/schneider2022.py:dataset=velvet")
-    with pytest.raises(UserError, match='no generated set "velvet": there are chess, noise'):
-        build_source(config)
 
 
 def public(tmp_path, spec, **fields):
@@ -51,31 +37,22 @@ def public(tmp_path, spec, **fields):
     return small_config("configs/public.py:smoke", **fields, **prepared, **{"holdout.few": 1})
 
 
-def trained_and_evaluated(config, workdir):
-    detector = trainer.train(config, workdir)
-    assert detector.channels == 3 and np.isfinite(detector.thresholds.image)
-    return evaluate.evaluate_workdir(workdir, export=False)
-
-
 @pytest.mark.slow  # trains in colour, on images of a few sizes
-def test_a_public_set_is_prepared_trained_on_and_evaluated(tmp_path):
-    layouts.mvtec_ad(tmp_path / "download")
-    config = public(tmp_path, f"dataset=mvtec_ad,category=bottle,path={tmp_path / 'download'}")
-    metrics = trained_and_evaluated(config, tmp_path / "run")
-    assert metrics["protocol"]["evaluated_on"] == "mvtec_ad bottle"
+@pytest.mark.parametrize(
+    "name, defects", [("mvtec_ad", {"blob", "crack"}), ("sewer_ml", {"AF", "RB", "RO+OK"})]
+)
+def test_a_public_set_is_prepared_trained_on_and_evaluated(tmp_path, name, defects):
+    root = getattr(layouts, name)(tmp_path / "download")
+    category = ",category=bottle" * (name == "mvtec_ad")
+    fields = {"data.images": str(root / "images")} if name == "sewer_ml" else {}
+    config = public(tmp_path, f"dataset={name}{category},path={root}", **fields)
+    detector = trainer.train(config, tmp_path / "run")
+    assert detector.channels == 3 and np.isfinite(detector.thresholds.image)
+    metrics = evaluate.evaluate_workdir(tmp_path / "run", export=False)
+    assert metrics["protocol"]["evaluated_on"] == f"{name} {config.data.category}".strip()
     assert metrics["protocol"]["test_images"] == len(build_source(config).test) > 0
-
-
-@pytest.mark.slow
-def test_sewer_ml_is_trained_on_and_evaluated_by_image(tmp_path):
-    root = layouts.sewer_ml(tmp_path / "sewer")
-    config = public(
-        tmp_path, f"dataset=sewer_ml,path={root}", **{"data.images": str(root / "images")}
-    )
-    metrics = trained_and_evaluated(config, tmp_path / "run")
-    assert metrics["protocol"]["evaluated_on"] == "sewer_ml"
-    assert metrics["image_auroc"] is not None and metrics["pixel_auroc"] is None
-    assert set(metrics["per_defect"]) == {"AF", "RB", "RO+OK"}
+    assert metrics["image_auroc"] is not None and set(metrics["per_defect"]) == defects
+    assert (metrics["pixel_auroc"] is None) == (name == "sewer_ml")  # which has no masks
 
 
 def test_a_set_prepared_from_another_folder_is_not_taken_for_this_one(tmp_path):
@@ -89,9 +66,14 @@ def test_a_set_prepared_from_another_folder_is_not_taken_for_this_one(tmp_path):
         build_source(public(tmp_path, spec.format(tmp_path / "b")))
 
 
-def test_unusable_fields_of_a_public_set_are_told(tmp_path):
+def test_unusable_fields_are_told(tmp_path):
+    check_config(small_config(**{"data.side": 96}))
+    with pytest.raises(UserError, match=r"config\.data\.side is 95; it has to be 96 px or more"):
+        check_config(small_config(**{"data.side": 95}))
+    with pytest.raises(UserError, match='no generated set "velvet": there are chess, noise'):
+        build_source(small_config(**{"data.name": "velvet"}))
     with pytest.raises(UserError, match=r"config\.data\.path is empty"):
         build_source(public(tmp_path, "dataset=visa,category=candle"))
-    fields = {"data.input_range": (0.0, 4095.0)}
     with pytest.raises(UserError, match="public sets have 8 bits"):
+        fields = {"data.input_range": (0.0, 4095.0)}
         build_source(public(tmp_path, f"dataset=sewer_ml,path={tmp_path}", **fields))

@@ -6,24 +6,14 @@ import numpy as np
 import pytest
 from helpers.sources import assert_picklable
 
-from recon_ad.data.folder import folder_source, memory_source
 from recon_ad.data.holdout import split_holdout
 from recon_ad.data.source import Record, Source
 from recon_ad.errors import UserError
 
-LOCATION = r"^\d+_\d+_(\d+_\d+)_"  # ball_screw: third and fourth field of the name
-
-
-def unloadable() -> np.ndarray:
-    raise AssertionError("loaded although only names are needed")
-
 
 def named(*names: str) -> list[Record]:
-    return [Record(name, unloadable) for name in names]
-
-
-def numbered(n: int) -> list[Record]:
-    return named(*(f"train/good/{i:03d}.png" for i in range(n)))
+    """Records that nothing can be loaded of: only names are needed."""
+    return [Record(name, None) for name in names]
 
 
 def split(records, **options):
@@ -31,25 +21,21 @@ def split(records, **options):
     return split_holdout(records, **(defaults | options))
 
 
+def pixels(height: int, width: int) -> np.ndarray:
+    return np.arange(height * width).astype(np.uint16).reshape(height, width, 1)
+
+
 def sized(name: str, height: int, width: int) -> Record:
-    """A record of a black image of that size."""
-    return Record(name, partial(np.zeros, (height, width, 1), np.uint8))
+    return Record(name, partial(pixels, height, width))
 
 
 @pytest.mark.parametrize(
     "n, fraction, held, blocks",
-    [
-        (240, 0.1, 24, 4),
-        (12, 0.1, 1, 1),
-        (20, 0.1, 2, 2),
-        (10, 0.01, 1, 1),
-        (11, 0.5, 6, 4),
-        (10, 0.9, 9, 4),
-        (400, 0.13, 52, 4),
-    ],
-)
+    [(240, 0.1, 24, 4), (12, 0.1, 1, 1), (20, 0.1, 2, 2), (10, 0.01, 1, 1), (11, 0.5, 6, 4),
+     (10, 0.9, 9, 4), (400, 0.13, 52, 4)],
+)  # fmt: skip
 def test_blocks_are_contiguous_spread_and_of_the_fraction(n, fraction, held, blocks):
-    records = numbered(n)
+    records = named(*(f"train/good/{i:03d}.png" for i in range(n)))
     got = split(records[::-1], fraction=fraction)  # the order given does not matter
     names = [r.name for r in got.heldout]
     assert len(names) == held and names == sorted(names)
@@ -83,14 +69,10 @@ def test_groups_are_held_out_whole_and_evenly_spaced(fraction, groups):
 
 def test_groups_go_on_until_the_fraction_is_reached_though_their_sizes_differ():
     sizes = {"a": 5, "b": 1, "c": 1, "d": 13}
-    records = named(*(f"{key}{i}.png" for key, n in sizes.items() for i in range(n)))
-    got = split(records, fraction=0.3, group="^[a-d]")  # without a capture group: the whole match
-    assert {r.name[0] for r in got.heldout} == {"b", "d"}
-
-
-def test_the_group_is_searched_in_the_file_name_alone():
-    got = split(named("train/good/a1.png", "train/good/b1.png"), group="^(.)")
-    assert len(got.train) == len(got.heldout) == 1
+    records = named(*(f"good/{key}{i}.png" for key, n in sizes.items() for i in range(n)))
+    # Without a capture group the whole match counts, and of the path the file's name alone.
+    got = split(records, fraction=0.3, group="^[a-d]")
+    assert {r.name[5] for r in got.heldout} == {"b", "d"}
 
 
 @pytest.mark.parametrize(
@@ -109,17 +91,6 @@ def test_unusable_options_end_in_a_sentence(options, expected):
         split(named("good/x.png", "good/a1.png"), **options)
 
 
-def coordinates(height: int, width: int) -> np.ndarray:
-    """An image whose three channels tell row and column (in units of 4 px and the rest)."""
-    rows, columns = np.indices((height, width))
-    return np.stack([rows // 4, columns // 4, rows % 4 * 4 + columns % 4], -1).astype(np.uint8)
-
-
-def positions(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    image = image.astype(int)
-    return image[..., 0] * 4 + image[..., 2] // 4, image[..., 1] * 4 + image[..., 2] % 4
-
-
 @pytest.mark.parametrize(
     "height, width, fraction, axis, held",
     [
@@ -132,19 +103,16 @@ def positions(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ],
 )
 def test_regions_leave_a_gap_and_share_no_pixel(height, width, fraction, axis, held):
-    record = Record("000.png", partial(coordinates, height, width))
-    got = split([record], fraction=fraction)
+    got = split([sized("000.png", height, width)], fraction=fraction)
     (train,), (heldout,) = got.train, got.heldout
-    training, kept = positions(train.load())[axis], positions(heldout.load())[axis]
-    longer = (height, width)[axis]
-    assert training.min() == 0 and kept.max() == longer - 1
-    assert kept.min() - training.max() - 1 == 128
-    assert kept.max() - kept.min() + 1 == held
-    other = (height, width)[1 - axis]
-    assert train.load().shape[1 - axis] == heldout.load().shape[1 - axis] == other
+    stop = (height, width)[axis] - held
+    first, _, last = np.split(pixels(height, width), [stop - 128, stop], axis)
+    np.testing.assert_array_equal(train.load(), first)
+    np.testing.assert_array_equal(heldout.load(), last)
+    assert last.shape[axis] == held
     word = ("rows", "columns")[axis]
-    assert heldout.name == f"000.png[{word} {longer - held}:{longer}]"
-    assert train.name == f"000.png[{word} 0:{longer - held - 128}]"
+    assert heldout.name == f"000.png[{word} {stop}:{stop + held}]"
+    assert train.name == f"000.png[{word} 0:{stop - 128}]"
     assert got.how == f"every image's last {held} {word}, 128 px apart from the training part"
     assert_picklable(Source(got.train, got.heldout))
 
@@ -153,51 +121,20 @@ def test_images_too_small_to_cut_stay_in_training():
     # No patch fits the shorter side of c.
     sizes = {"a": (700, 1000), "b": (200, 383), "c": (100, 1000), "d": (800, 600)}
     got = split([sized(f"{name}.png", *size) for name, size in sizes.items()], fraction=0.2)
-    assert [r.name for r in got.train] == [
-        "a.png[columns 0:672]",
-        "b.png",
-        "c.png",
-        "d.png[rows 0:512]",
-    ]
+    names = ["a.png[columns 0:672]", "b.png", "c.png", "d.png[rows 0:512]"]
+    assert [r.name for r in got.train] == names
     assert [r.load().shape[:2] for r in got.heldout] == [(700, 200), (160, 600)]
     assert "160 to 200 px" in got.how and "2 too small" in got.how
 
 
-def test_too_few_images_end_in_a_sentence_that_helps():
+def test_too_few_images_end_in_a_sentence_that_helps_but_one_can_be_cut():
     with pytest.raises(UserError, match="no good images"):
         split([])
-    source = memory_source(np.zeros((3, 200, 300), np.uint8))
     with pytest.raises(UserError, match=r"3 good images.*128 px.*more images or a smaller patch"):
-        split(source.train)
-
-
-def test_one_image_is_cut_even_where_one_counts_as_enough():
+        split([sized(f"{i}.png", 200, 300) for i in range(3)])
     got = split([sized("a.png", 700, 1000)], few=1)
     assert "last" in got.how and len(got.train) == len(got.heldout) == 1
     assert got.train[0].load().base is None  # does not keep the whole image alive
-
-
-def test_ball_screw_is_held_out_by_location(real_data):
-    records = folder_source(real_data / "bsdata", category="ball_screw").train
-    got = split(records, fraction=0.2, group=LOCATION)
-
-    def locations(part):
-        return {"_".join(r.name.split("/")[-1].split("_")[2:4]) for r in part}
-
-    assert not locations(got.train) & locations(got.heldout)
-    assert len(locations(got.train) | locations(got.heldout)) == 10
-    assert len(got.heldout) >= 24 and len(got.train) + len(got.heldout) == 120
-    assert all(location in got.how for location in locations(got.heldout))
-
-
-def test_nanofibres_are_held_out_by_region(real_data):
-    records = folder_source(real_data / "nanotwice", category="nanofibres").train
-    got = split(records, fraction=0.2)
-    assert [r.load().shape for r in got.train] == [(700, 1024 - 128 - 205, 1)] * 5
-    assert got.how == "every image's last 205 columns, 128 px apart from the training part"
-    whole = records[0].load()
-    np.testing.assert_array_equal(got.heldout[0].load(), whole[:, -205:])
-    np.testing.assert_array_equal(got.train[0].load(), whole[:, :691])
 
 
 def with_roi(roi: np.ndarray) -> Record:

@@ -2,11 +2,12 @@
 
 import functools
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from recon_ad.data.arrays import resize, to_unit
+from recon_ad.data.arrays import resize
 from recon_ad.data.pipeline import Images, grid_patches, patch_batches, read_whole
 from recon_ad.data.source import Record
 from recon_ad.errors import UserError
@@ -22,11 +23,11 @@ def records(n, **size):
     return [Record(f"{i}.png", functools.partial(gradient_image, i, **size)) for i in range(n)]
 
 
-def with_roi(marked, *, side=256):
+def with_roi(*marked, side=256):
     """A record whose image is bright in its region of interest, and nowhere else."""
     roi = np.zeros((side, side), bool)
-    for rows, columns in marked:
-        roi[rows, columns] = True
+    for place in marked:
+        roi[place] = True
     image = np.where(roi, 200, 100).astype(np.uint8)[..., None]
     return Record("a.png", lambda: image, load_roi=lambda: roi)
 
@@ -42,21 +43,16 @@ def batches(images, count, **options):
 
 
 def assert_equal(ours, theirs):
-    for a, b in zip(ours, theirs, strict=True):
-        for name in ("index", "image"):
-            np.testing.assert_array_equal(a[name], b[name])
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 def levels(values):
     return np.round(values * 255).astype(int)
 
 
-KEPT = {"in memory": (100, 0), "in a file": (0, 100), "decoded at each access": (0, 0)}
-
-
-@pytest.fixture(params=KEPT)
+@pytest.fixture(params=[(100, 0), (0, 100), (0, 0)], ids=["memory", "file", "not kept"])
 def images(request):
-    memory, disk = KEPT[request.param]
+    memory, disk = request.param
     return kept(records(5), memory_mib=memory, disk_mib=disk)
 
 
@@ -69,33 +65,24 @@ def test_batches_follow_from_the_seed_and_the_step_whoever_reads_them(images):
         assert_equal(batches(images, 10 - start, start=start), whole[start:])
     for hosts in (2, 4):  # read contiguous slices of the same global batch
         parts = [batches(images, 3, host=h, hosts=hosts) for h in range(hosts)]
-        assert_equal(
-            [{name: np.concatenate([p[k][name] for p in parts]) for name in whole[k]}
-             for k in range(3)],
-            whole[:3],
-        )  # fmt: skip
+        assert_equal(jax.tree.map(lambda *rows: np.concatenate(rows), *parts), whole[:3])
     for k, batch in enumerate(whole):
         np.testing.assert_array_equal(batch["index"], np.arange(4 * k, 4 * k + 4))
 
 
-def test_patches_are_cut_from_the_image_unchanged_and_everywhere(images):
-    rows, columns = set(), set()
+def test_patches_are_cut_unchanged_from_everywhere_and_all_images_are_seen_as_often(images):
+    corners, order = set(), []
     for batch in batches(images, 12, batch_size=10):
         for patch in levels(batch["image"]):
-            row, column = patch[0, 0, 1:]
-            rows.add(row)
-            columns.add(column)
-            expected = gradient_image(patch[0, 0, 0])[row : row + 32, column : column + 32]
+            image, row, column = patch[0, 0]
+            order.append(image)
+            corners.add((row, column))
+            expected = gradient_image(image)[row : row + 32, column : column + 32]
             np.testing.assert_array_equal(patch, expected)
-    assert rows == set(range(36 - 32 + 1))
-    assert columns == set(range(40 - 32 + 1))
-
-
-def test_every_image_is_seen_equally_often_in_changing_order(images):
-    seen = [levels(b["image"][:, 0, 0, 0]) for b in batches(images, 10, batch_size=10)]
-    rounds = np.concatenate(seen).reshape(20, 5)
-    assert all(sorted(r) == [0, 1, 2, 3, 4] for r in rounds)
-    assert len({tuple(r) for r in rounds}) > 10
+    for found, sides in zip(np.transpose(list(corners)), (36, 40), strict=True):
+        assert set(found) == set(range(sides - 32 + 1))
+    rounds = np.reshape(order, (24, 5))
+    assert (np.sort(rounds) == np.arange(5)).all() and len({tuple(r) for r in rounds}) > 10
 
 
 def test_images_smaller_than_a_patch_are_mirrored_up_to_one():
@@ -108,26 +95,17 @@ def test_differing_channels_are_refused_by_name():
         kept([*records(1), odd])[1]
 
 
-def test_grid_patches_are_spread_over_the_records_and_limited():
+def test_grid_patches_are_spread_over_records_and_corners_and_limited():
     patches, again = (
-        grid_patches(records(4, height=64, width=96), size=None, patch_size=32, limit=8)
+        grid_patches(records(40, height=96, width=96), size=None, patch_size=32, limit=40)
         for _ in range(2)
     )
-    assert patches.shape == (8, 32, 32, 3)
-    assert set(levels(patches[:, 0, 0, 0])) == {0, 1, 2, 3}
     np.testing.assert_array_equal(patches, again)
-
-
-def test_grid_patches_of_many_records_are_not_all_of_one_corner():
-    many = grid_patches(records(40, height=96, width=96), size=None, patch_size=32, limit=40)
-    corners = {tuple(p) for p in levels(many[:, 0, 0, 1:])}
-    assert corners == {(r, c) for r in (0, 32, 64) for c in (0, 32, 64)}
-
-
-def test_uint8_and_float_images_mean_the_same():
-    unit = to_unit(np.arange(256, dtype=np.uint8).reshape(16, 16, 1))
-    assert unit.dtype == np.float32 and unit.min() == 0 and unit.max() == 1
-    np.testing.assert_array_equal(to_unit(unit), unit)
+    images, *corners = levels(patches[:, 0, 0]).T
+    assert sorted(images) == list(range(40))
+    assert set(zip(*corners, strict=True)) == {(r, c) for r in (0, 32, 64) for c in (0, 32, 64)}
+    few = grid_patches(records(4, height=64, width=96), size=None, patch_size=32, limit=8)
+    assert few.shape == (8, 32, 32, 3) and set(levels(few[:, 0, 0, 0])) == {0, 1, 2, 3}
 
 
 def test_resize_agrees_with_pillow_on_8_bits_and_keeps_constants():
@@ -158,7 +136,7 @@ def test_a_set_larger_than_either_cache_is_not_decoded_in_vain():
 
 
 def test_patches_lie_in_the_region_of_interest_by_half_or_more():
-    record = with_roi([(slice(64, 192), slice(96, 224))])
+    record = with_roi(np.s_[64:192, 96:224])
     for batch in batches(kept([record], patch_size=64), 20, patch_size=64):
         assert ((batch["image"] > 0.5).mean(axis=(1, 2, 3)) >= 0.5).all()
     grid = grid_patches([record], size=None, patch_size=64, limit=16)
@@ -170,34 +148,29 @@ def test_patches_lie_in_the_region_of_interest_by_half_or_more():
 @pytest.mark.parametrize("side", [10, 32, 64, 100, 200])
 def test_patches_are_found_in_a_region_of_any_size(side):
     """Uniform draws over the image would miss a small one most of the time."""
-    record = with_roi([(slice(150, 150 + side), slice(250, 250 + side))], side=512)
+    record = with_roi(np.s_[150 : 150 + side, 250 : 250 + side], side=512)
     seen = batches(kept([record], patch_size=64), 10, patch_size=64)
     shares = np.array([(b["image"] > 0.5).mean(axis=(1, 2, 3)) for b in seen])
-    assert shares.min() > 0
-    if side >= 64:
-        assert (shares >= 0.5).mean() > 0.98
-    else:
-        assert shares.min() > 0.5 * side**2 / 64**2
+    assert shares.min() > (0 if side >= 64 else 0.5 * side**2 / 64**2)
+    assert (shares >= 0.5).mean() > 0.98 or side < 64
 
 
 def test_a_region_of_two_far_corners_is_drawn_from_evenly():
-    ends = slice(8), slice(-8, None)
-    record = with_roi([(end, end) for end in ends], side=1024)
+    record = with_roi(np.s_[:8, :8], np.s_[-8:, -8:], side=1024)
     seen = np.concatenate([b["image"] for b in batches(kept([record]), 5)])
     assert (seen > 0.5).any(axis=(1, 2, 3)).all()
 
 
 def test_a_region_is_resized_with_its_image():
-    record = with_roi([(slice(None), slice(64))], side=128)
+    record = with_roi(np.s_[:, :64], side=128)
     whole = read_whole(record, size=(64, 32), patch_size=64)
     assert whole.image.shape == (64, 64, 1) and whole.roi.shape == (64, 64)
     np.testing.assert_array_equal(whole.roi[0, :32], np.arange(32) < 16)
 
 
 def test_a_region_too_small_or_lost_in_resizing_is_named():
-    small = with_roi([(slice(60, 70), slice(60, 70))])
     with pytest.raises(UserError, match="no patch of the held-out images lies in its region"):
-        grid_patches([small], size=None, patch_size=64, limit=4)
-    dot = with_roi([(3, 3)], side=512)
+        grid_patches([with_roi(np.s_[60:70, 60:70])], size=None, patch_size=64, limit=4)
+    dot = with_roi(np.s_[3, 3], side=512)
     with pytest.raises(UserError, match=r"a\.png: nothing is left of its region of interest"):
         read_whole(dot, size=(64, 64), patch_size=32)

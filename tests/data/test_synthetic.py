@@ -51,10 +51,9 @@ def test_the_seed_says_it_all_and_no_two_images_are_alike(kind):
     first, again, other = (synthetic_source(kind, seed=s, side=128) for s in (3, 3, 4))
     assert_same(first, again)
     assert_picklable(first)
-    of_both = [r.load().tobytes() for s in (first, other) for r in s.train + s.test]
-    assert len(set(of_both)) == 24
-    masks = [r.load_mask().tobytes() for s in (first, other) for r in s.test if r.anomalous]
-    assert len(set(masks)) == 8
+    both = [r for s in (first, other) for r in s.train + s.test]
+    assert len({r.load().tobytes() for r in both}) == 24
+    assert len({r.load_mask().tobytes() for r in both if r.anomalous}) == 8
 
 
 # Of the four anomalous images of seed 0: the sum of all pixels, truth A and truth B.
@@ -87,7 +86,6 @@ def test_truth_chooses_which_mask_is_the_primary_one(kind):
     assert set(a.other_masks) == {"B"} and set(b.other_masks) == {"A"}
     np.testing.assert_array_equal(a.load_mask(), b.other_masks["A"]())
     np.testing.assert_array_equal(b.load_mask(), a.other_masks["B"]())
-    assert (a.load_mask() != b.load_mask()).any() or kind == "noise"
 
 
 def is_chessboard(image: np.ndarray) -> bool:
@@ -115,10 +113,8 @@ def test_normal_chess_images_are_perfect_boards_of_16_px(side):
     assert len({e[0] for e in first_edges}) > 4 and len({e[1] for e in first_edges}) > 4
 
 
-def windows_and_shift(seed, index, side):
-    """The windows and the displacement of an anomalous chess image, drawn once more."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, 2, index)))
-    rng.integers(0, 32, 2)
+def windows_and_shift(rng, side):
+    """The windows that the generator draws next, and the displacement in them."""
     state = rng.bit_generator.state
     windows = synthetic._windows(rng, side)
     rng.bit_generator.state = state
@@ -132,22 +128,16 @@ def windows_and_shift(seed, index, side):
 def test_chess_truths_match_their_definitions_recomputed(seed, side, count, covered):
     for i, record in enumerate(anomalous("chess", seed=seed, side=side)):
         normal = synthetic._draw("chess", seed, side, "test_anomalous", i).normal
-        windows, shift = windows_and_shift(seed, i, side)
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, 2, i)))
+        rng.integers(0, 32, 2)  # the phase
+        windows, shift = windows_and_shift(rng, side)
         a, b = truths(record)
         assert is_chessboard(normal)
         np.testing.assert_array_equal(a, (shift**2).sum(0) >= 0.25)
         np.testing.assert_array_equal(b, np.abs(pixels(record) - normal) / 255 > 1.001 / 255)
-        # Bilinear sampling, written out.
-        rows, columns = np.indices((side, side)) + shift
-        top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
-        down, right = rows - top, columns - left
-
-        def at(dr, dc, normal=normal, top=top, left=left):
-            return normal[tuple(np.clip([top + dr, left + dc], 0, side - 1))]
-
-        upper = at(0, 0) * (1 - right) + at(0, 1) * right
-        lower = at(1, 0) * (1 - right) + at(1, 1) * right
-        expected = upper * (1 - down) + lower * down
+        # Bilinear sampling, by SciPy.
+        where = np.indices((side, side)) + shift
+        expected = ndimage.map_coordinates(normal.astype(float), where, order=1, mode="nearest")
         assert np.abs(expected - pixels(record)).max() <= 0.5 + 1e-6
         # Compact windows, apart from each other.
         inside = np.zeros((side, side), int)
@@ -168,35 +158,24 @@ def test_chess_truths_match_their_definitions_recomputed(seed, side, count, cove
 
 def field_of(seed):
     """The displacement in one window, and the taper of that window."""
-    state = np.random.default_rng(seed).bit_generator.state
-    rng = np.random.default_rng(seed)
-    ((top, left, side),) = synthetic._windows(rng, 128)
-    rng.bit_generator.state = state
-    field = synthetic._displacement(rng, 128)[:, top : top + side, left : left + side]
+    ((top, left, side),), shift = windows_and_shift(np.random.default_rng(seed), 128)
     taper = signal.windows.tukey(2 * side + 1, 0.5)[1::2]  # at pixel centres
-    return field, taper[:, None] * taper
+    return shift[:, top : top + side, left : left + side], taper[:, None] * taper
 
 
-def test_displacement_is_5_px_before_the_taper_and_fades_to_the_border():
-    field, weight = field_of(5)
-    border = np.ones(weight.shape, bool)
-    border[2:-2, 2:-2] = False
-    assert np.abs(field[:, border]).max() < 0.5  # the taper is below 0.03 there
-    middle = weight > 1e-3
-    # The few pixels left out at the border carry little of the mean square.
-    rms = np.sqrt(np.mean((field[:, middle] / weight[middle]) ** 2, axis=1))
-    np.testing.assert_allclose(rms, 5, rtol=0.1)
-    # Smooth: the pattern is bent, not torn into single pixels.
-    assert np.abs(np.diff(field, axis=1)).max() < 2.5
-
-
-def test_displacement_is_as_smooth_as_a_gaussian_of_8_px_makes_it():
-    # White noise convolved so has the autocorrelation exp(-d² / 4σ²): 0.78 at a distance of σ.
+def test_displacement_is_5_px_before_the_taper_and_as_smooth_as_a_gaussian_of_8_px_makes_it():
     steps = []
     for seed in range(20):
         field, weight = field_of(seed)
+        border = np.pad(np.zeros(np.subtract(weight.shape, 4), bool), 2, constant_values=True)
+        assert np.abs(field[:, border]).max() < 0.5  # the taper is below 0.03 there
         plain = field[:, 8:-8, 8:-8] / weight[8:-8, 8:-8]
         steps.append(np.mean((plain[:, 8:] - plain[:, :-8]) ** 2) / 2 / 25)
+        middle = weight > 1e-3
+        # The few pixels left out at the border carry little of the mean square.
+        rms = np.sqrt(np.mean((field[:, middle] / weight[middle]) ** 2, axis=1))
+        np.testing.assert_allclose(rms, 5, rtol=0.1)
+    # White noise convolved so has the autocorrelation exp(-d² / 4σ²): 0.78 at a distance of σ.
     np.testing.assert_allclose(1 - np.mean(steps), np.exp(-0.25), atol=0.04)
 
 
@@ -223,28 +202,6 @@ def test_lines_of_7_px_are_drawn_over_the_noise(seed, side, lines):
         assert not b[~a].any() and (a & ~b).sum() < 0.02 * a.sum()
 
 
-def test_a_line_is_straight_but_for_2_px_of_noise():
-    side, slopes, spreads, transposed = 256, [], [], 0  # px; half of 512, so one line
-    for seed in range(40):
-        _, drawn = synthetic._draw_lines(
-            np.random.default_rng(seed), np.zeros((side, side), np.uint8)
-        )
-        if not np.isin(drawn.sum(0)[64:-64], 7).all():
-            drawn = drawn.T
-            transposed += 1
-        full = np.flatnonzero(drawn.sum(0) == 7)
-        line = drawn[:, full].astype(int)
-        assert (np.diff(line, axis=0, prepend=0) == 1).sum(0).max() == 1
-        middle = np.arange(side) @ line / 7
-        slope, offset = np.polyfit(full, middle, 1)
-        slopes.append(slope)
-        spreads.append(np.std(middle - slope * full - offset))
-    assert 10 <= transposed <= 30
-    assert max(np.abs(slopes)) <= 1.02
-    assert min(slopes) < -0.5 and max(slopes) > 0.5
-    np.testing.assert_allclose(np.mean(spreads), 2.0, atol=0.1)
-
-
 @pytest.mark.parametrize(
     "arguments, expected",
     [
@@ -259,21 +216,16 @@ def test_unknown_sets_end_in_a_sentence(arguments, expected):
         synthetic_source(**arguments)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_written_folder_reads_back_the_same(tmp_path, kind):
-    source = synthetic_source(kind, side=128)
-    write_folder(source, tmp_path / "set")
-    again = folder_source(tmp_path / "set")
-    assert again.notes == ()
-    assert_same(source, again)
-
-
-def test_floats_are_written_as_8_bits_and_nothing_is_overwritten(tmp_path):
+def test_a_written_folder_reads_back_the_same_floats_as_8_bits_and_nothing_is_overwritten(tmp_path):
+    chess = synthetic_source("chess", side=128)
+    write_folder(chess, tmp_path / "chess")
+    assert folder_source(tmp_path / "chess").notes == ()
+    assert_same(chess, folder_source(tmp_path / "chess"))
     images = np.linspace(0, 1, 2 * 8 * 8 * 3, dtype=np.float32).reshape(2, 8, 8, 3)
     source = memory_source(images)
-    write_folder(source, tmp_path)
-    again = folder_source(tmp_path)
+    write_folder(source, tmp_path / "own")
+    again = folder_source(tmp_path / "own")
     assert [r.name for r in again.train] == ["train/good/0000.png", "train/good/0001.png"]
     np.testing.assert_array_equal(again.train[1].load(), np.rint(images[1] * 255))
     with pytest.raises(UserError, match=r"0000\.png: exists already"):
-        write_folder(source, tmp_path)
+        write_folder(source, tmp_path / "own")

@@ -23,10 +23,10 @@ def picture(path: Path, size: tuple[int, int] = SIZE, *, rgb: bool = False) -> P
     return saved(path, random.integers(0, 256, size + (3,) * rgb, dtype=np.uint8))
 
 
-def saved(path: Path, pixels: np.ndarray) -> Path:
+def saved(path: Path, pixels: np.ndarray, **options) -> Path:
     """Writes an image and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(pixels).save(path, **options)
     return path
 
 
