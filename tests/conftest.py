@@ -4,7 +4,9 @@ Warnings are errors, ranks do not promote, there is one CPU device. Programs are
 rather than well, and kept in one cache for all clones on a machine.
 """
 
+import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -25,12 +27,15 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import jax
 import pytest
 from absl import flags
-from helpers.finished import listing, made_once, train_and_evaluate
 from helpers.paths import SHARED
+from helpers.small_encoder import small_encoder  # noqa: F401
+from helpers.small_runs import small_config
 
 from recon_ad.data import synthetic_source
 from recon_ad.data.synthetic import write_folder
+from recon_ad.evaluation import run as evaluate
 from recon_ad.runtime.compilation import keep_compiled
+from recon_ad.training import run as trainer
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 keep_compiled()
@@ -45,20 +50,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.parent.name not in ("devices", "project"))
 
 
+def material(name: str) -> Path:
+    """A folder for development; tests that need it skip where it is absent."""
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"no {name} at {SHARED / name}")
+    return SHARED / name
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder with real inspection images; tests that need it skip where it is absent."""
-    if not (SHARED / "data").is_dir():
-        pytest.skip(f"no real images at {SHARED / 'data'}")
-    return SHARED / "data"
+    """The folder with real inspection images."""
+    return material("data")
 
 
 @pytest.fixture(scope="session")
 def real_weights() -> Path:
-    """The folder with pretrained weights; tests that need it skip where it is absent."""
-    if not (SHARED / "weights").is_dir():
-        pytest.skip(f"no pretrained weights at {SHARED / 'weights'}")
-    return SHARED / "weights"
+    """The folder with pretrained weights."""
+    return material("weights")
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +74,25 @@ def shared_folder(tmp_path_factory) -> Path:
     """A folder that all processes of this test run share."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Returns the folder, which the first of several processes fills by `make`."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            scratch = folder.with_suffix(".scratch")
+            shutil.rmtree(scratch, ignore_errors=True)  # of a process that failed
+            make(scratch)
+            scratch.rename(folder)
+    return folder
+
+
+def listing(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of each file below a folder, to see whether anything was changed."""
+    found = {file: file.stat() for file in folder.rglob("*") if file.is_file()}
+    return {file: (stat.st_size, stat.st_mtime_ns) for file, stat in found.items()}
 
 
 @pytest.fixture(scope="session")
@@ -78,8 +105,11 @@ def finished_run(shared_folder) -> Iterator[Callable[[str], Path]]:
     used: dict[Path, dict] = {}
 
     def run(method: str = "cae") -> Path:
-        folder = shared_folder / "runs" / method
-        made_once(folder, lambda scratch: train_and_evaluate(method, scratch))
+        def make(workdir: Path) -> None:
+            trainer.train(small_config(f"configs/folder.py:method={method},smoke"), workdir)
+            evaluate.evaluate_workdir(workdir)
+
+        folder = made_once(shared_folder / "runs" / method, make)
         used.setdefault(folder, listing(folder))
         return folder
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.layouts import saved
 from PIL import Image
 
 SIZE = (5496, 3672)
@@ -48,52 +49,35 @@ def peak(module, *arguments) -> int:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Three good and one damaged image, RGB, in the MVTec layout."""
-    root = tmp_path_factory.mktemp("large")
-    for place in ("train/good", "test/good", "test/damaged", "ground_truth/damaged"):
-        (root / place).mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for i, name in enumerate(("train/good/0", "train/good/1", "test/good/2", "test/damaged/3")):
+    root, random = tmp_path_factory.mktemp("large"), np.random.default_rng(0)
+    for name in ("train/good/0", "train/good/1", "test/good/2", "test/damaged/3"):
         texture = random.integers(90, 160, (SIZE[1] // 8, SIZE[0] // 8, 3), np.uint8)
         image = np.tile(texture, (8, 8, 1))
-        if i == 3:
+        if "damaged" in name:
             image[DAMAGED] = 255
-        Image.fromarray(image).save(root / f"{name}.png", compress_level=1)
+        saved(root / f"{name}.png", image, compress_level=1)
     truth = np.zeros(SIZE[::-1], np.uint8)
     truth[DAMAGED] = 255
-    Image.fromarray(truth).save(root / "ground_truth/damaged/3_mask.png")
+    saved(root / "ground_truth/damaged/3_mask.png", truth, compress_level=1)
     return root
 
 
-@pytest.fixture(scope="module")
-def run(folder, tmp_path_factory):
-    """A short training on it, and its peak."""
-    workdir = tmp_path_factory.mktemp("run")
-    used = peak(
-        "train", "--config", f"configs/folder.py:path={folder}", "--workdir", workdir,
-        "--config.train.steps=2", "--config.train.batch_size=16", "--config.inference.stride=128",
-        "--config.evaluation.panels=1",
-        "--config.evaluation.bootstrap=20", "--stop_after=train",
-    )  # fmt: skip
-    return workdir, used
-
-
-def test_training_and_calibration_stay_below(run):
-    assert run[1] < LIMIT
-
-
-def test_evaluation_with_its_report_stays_below(run):
-    assert peak("evaluate", "--workdir", run[0]) < LIMIT
-    metrics = json.loads((run[0] / "metrics.json").read_text())
-    assert 0 <= metrics["pixel_auroc"] <= 1 and 0 <= metrics["patch_auroc"] <= 1
-    assert (run[0] / "report.html").stat().st_size < 20 * 2**20
-
-
-def test_prediction_with_its_overlay_stays_below(run, folder, tmp_path):
-    used = peak(
-        "predict", "--detector", run[0] / "detector", "--input", folder / "test/damaged",
-        "--output", tmp_path,
-    )  # fmt: skip
+def test_no_command_needs_more(folder, tmp_path):
+    run, output = tmp_path / "run", tmp_path / "out"
+    fields = {
+        "train.steps": 2, "train.batch_size": 16, "inference.stride": 128,
+        "evaluation.panels": 1, "evaluation.bootstrap": 20,
+    }  # fmt: skip
+    flags = [f"--config.{name}={value}" for name, value in fields.items()]
+    config = f"configs/folder.py:path={folder}"
+    used = peak("train", "--config", config, "--workdir", run, "--stop_after=train", *flags)
     assert used < LIMIT
-    (overlay,) = (tmp_path / "overlays").iterdir()
+    assert peak("evaluate", "--workdir", run) < LIMIT
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert 0 <= metrics["pixel_auroc"] <= 1 and 0 <= metrics["patch_auroc"] <= 1
+    assert (run / "report.html").stat().st_size < 20 * 2**20
+    given = ("--input", folder / "test/damaged", "--output", output)
+    assert peak("predict", "--detector", run / "detector", *given) < LIMIT
+    (overlay,) = (output / "overlays").iterdir()
     with Image.open(overlay) as image:
         assert image.size == SIZE

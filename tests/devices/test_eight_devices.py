@@ -11,22 +11,14 @@ from helpers.paths import ROOT
 EIGHT = Path(__file__).parent / "eight"
 
 
-def run_tests(marker: str) -> None:
+@pytest.mark.parametrize("marker", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_on_eight_devices(marker):
     # A worker's folders are not those of the process that it starts.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}
-    environment["RECON_AD_TEST_DEVICES"] = "8"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-m", marker, EIGHT],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+        env=environment | {"RECON_AD_TEST_DEVICES": "8"},
+        cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     print(done.stdout)
     assert done.returncode == 0, done.stderr
-
-
-def test_on_eight_devices():
-    run_tests("not slow")
-
-
-@pytest.mark.slow
-def test_slow_ones_on_eight_devices():
-    run_tests("slow")

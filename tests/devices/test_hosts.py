@@ -20,7 +20,7 @@ import pytest
 import yaml
 from helpers.commands import run_command
 from helpers.paths import ROOT
-from helpers.small_runs import losses, outcome, small_config, without_timings
+from helpers.small_runs import losses, small_config, without_timings
 
 from recon_ad.errors import UserError
 from recon_ad.evaluation import run as evaluate
@@ -47,6 +47,15 @@ def ask_after(step, monkeypatch):
         return put_batch(mesh, batch)
 
     monkeypatch.setattr(meshes, "put_batch", asking)
+
+
+def same_files(workdir, other):
+    for name in ("detector/variables.safetensors", "log.jsonl"):
+        assert (workdir / name).read_bytes() == (other / name).read_bytes()
+
+
+def described(workdir):
+    return json.loads((workdir / "detector" / "detector.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +90,9 @@ def test_a_run_asked_to_stop_goes_on_as_if_nothing_had_been(
     saved.close()
 
     trainer.train(config, tmp_path)
-    ours, theirs = (
-        json.loads((w / "detector" / "detector.json").read_text()) for w in (tmp_path, whole)
-    )
+    ours, theirs = (described(workdir) for workdir in (tmp_path, whole))
     assert without_timings(ours) == without_timings(theirs)
-    for name in ("detector/variables.safetensors", "log.jsonl"):
-        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+    same_files(tmp_path, whole)
 
 
 def test_a_checkpoint_that_was_not_evaluated_is_not_the_best(tmp_path):
@@ -98,42 +104,47 @@ def test_a_checkpoint_that_was_not_evaluated_is_not_the_best(tmp_path):
     checkpoints.close()
 
 
-def test_the_first_hosts_work_ends_at_sigterm():
+def test_what_is_asked_in_a_block_or_between_two_is_heard_in_the_next():
+    def asked():
+        os.kill(os.getpid(), signal.SIGTERM)
+
     with pytest.raises(SystemExit) as ended:
-        meshes.on_first_host(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        meshes.on_first_host(asked)
     assert ended.value.code == stopping.REQUEUE
-
-
-def test_what_is_asked_between_two_blocks_is_heard_in_the_next():
     with stopping.deferred() as outer:
         with stopping.deferred() as inner:
             assert inner is outer
-        os.kill(os.getpid(), signal.SIGTERM)
+        asked()
         with stopping.deferred() as last:
             assert last.asked
         with pytest.raises(SystemExit):
             meshes.on_first_host(lambda: pytest.fail("it was to end before"))
 
 
+def test_another_run_in_the_workdir_is_found_by_all_hosts(not_stopped, monkeypatch):
+    config, workdir = not_stopped
+    data = json.loads((workdir / "data.json").read_text())
+    same_run(workdir, config, data)
+    monkeypatch.setattr(meshes, "on_first_host", lambda _: pytest.fail("waits for an ended host"))
+    with pytest.raises(UserError, match="another config"):
+        same_run(workdir, small_config(), data)
+
+
 # ---- Launchers ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("address", "count", "place", "says"),
+    ("given", "says"),
     [
-        ("a:1", None, None, "JAX_NUM_PROCESSES and JAX_PROCESS_ID must be set"),
-        (None, "2", "0", "JAX_COORDINATOR_ADDRESS must be set"),
-        ("a:1", "2", "2", "JAX_PROCESS_ID is 2"),
-        ("a:1", "two", "0", "are two and 0: give numbers"),
+        ({"COORDINATOR_ADDRESS": "a:1"}, "JAX_NUM_PROCESSES and JAX_PROCESS_ID must be set"),
+        ({"NUM_PROCESSES": 2, "PROCESS_ID": 0}, "JAX_COORDINATOR_ADDRESS must be set"),
+        ({"COORDINATOR_ADDRESS": "a:1", "NUM_PROCESSES": 2, "PROCESS_ID": 2}, "PROCESS_ID is 2"),
+        ({"COORDINATOR_ADDRESS": "a:1", "NUM_PROCESSES": "two", "PROCESS_ID": 0}, "give numbers"),
     ],
 )
-def test_a_host_that_lacks_a_variable_ends_in_one_sentence(
-    monkeypatch, address, count, place, says
-):
-    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    for name, value in zip(names, (address, count, place), strict=True):
-        if value is not None:
-            monkeypatch.setenv(name, value)
+def test_a_host_that_lacks_a_variable_ends_in_one_sentence(monkeypatch, given, says):
+    for name, value in given.items():
+        monkeypatch.setenv(f"JAX_{name}", str(value))
     with pytest.raises(UserError, match=says):
         meshes.initialize_distributed()
 
@@ -142,11 +153,11 @@ FLAGS = ("--config", "configs/demo.py:smoke", "--workdir", "w")
 POD = {"NAME": "grid", "IMAGE": "registry.example/recon_ad:1", "HOSTS": "4", "CLAIM": "shared"}
 
 
-def launch(script, *arguments, **environment):
+def launch(script, *arguments, cwd=ROOT, **environment):
     return subprocess.run(
         [shutil.which("bash"), str(script), *arguments],
         env={"PATH": os.environ["PATH"], **environment},
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=cwd, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -195,19 +206,6 @@ def launch_fakes(folder, first, second):
     return launch(LOCAL, "2", *FLAGS, PATH=f"{folder}:{os.environ['PATH']}")
 
 
-def test_another_run_in_the_workdir_is_found_by_all_hosts(not_stopped, monkeypatch):
-    config, workdir = not_stopped
-    data = json.loads((workdir / "data.json").read_text())
-    same_run(workdir, config, data)
-
-    def waits(_):
-        raise AssertionError("a host waits for one that has ended")
-
-    monkeypatch.setattr(meshes, "on_first_host", waits)
-    with pytest.raises(UserError, match="another config"):
-        same_run(workdir, small_config(), data)
-
-
 def test_what_all_processes_find_wrong_is_printed_once(tmp_path):
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = launch(LOCAL, "2", "--workdir", str(tmp_path), PATH=path, TMPDIR=str(tmp_path))
@@ -225,11 +223,10 @@ def test_what_all_processes_find_wrong_is_printed_once(tmp_path):
 
 def test_the_local_launcher_only_sets_the_environment(tmp_path):
     done = launch_fakes(tmp_path, "exit 0", "exit 0")
-    assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.splitlines()) == [
-        f"{i} of 2 at localhost:12345: -m recon_ad.train {' '.join(FLAGS)}" for i in (0, 1)
-    ]
-    assert not done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    given = f"-m recon_ad.train {' '.join(FLAGS)}"
+    expected = [f"{i} of 2 at localhost:12345: {given}" for i in (0, 1)]
+    assert sorted(done.stdout.splitlines()) == expected
 
 
 @pytest.mark.parametrize(
@@ -248,30 +245,18 @@ def test_the_local_launcher_says_which_process_died_first(tmp_path, first, secon
     assert any(says in line for line in (lines if status == 75 else lines[:1])), done.stderr
 
 
-def colab_cells():
-    """The cells of launch/colab.md that bash runs."""
-    text = (ROOT / "launch" / "colab.md").read_text()
-    return [part.split("```")[0] for part in text.split("```bash\n%%bash\n")[1:]]
-
-
 def test_the_cells_for_colab_fail_at_once_or_run_the_same_command(tmp_path):
-    install, run = colab_cells()
-    here = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-
-    def call(cell, **environment):
-        return subprocess.run(
-            ["bash", "-c", cell], env=here | environment, cwd=tmp_path,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-
+    text = (ROOT / "launch" / "colab.md").read_text()
+    install, run = (part.split("```")[0] for part in text.split("```bash\n%%bash\n")[1:])
     fake_python(tmp_path, '#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
     (tmp_path / "recon_ad").mkdir()
-    for cell, name in ((install, "CODE"), (run, "IMAGES")):
-        done = call(cell)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    images = {"IMAGES": "/my part"}
+    for cell, given, name in ((install, {}, "CODE"), (run, {}, "IMAGES"), (run, images, "WORKDIR")):
+        done = launch("-c", cell, cwd=tmp_path, PATH=path, **given)
         assert done.returncode != 0 and f"{name}: is not set" in done.stderr
         assert not done.stdout
-    assert "WORKDIR: is not set" in call(run, IMAGES="/my part").stderr
-    done = call(run, IMAGES="/my part", WORKDIR="/runs/a b")
+    done = launch("-c", run, cwd=tmp_path, PATH=path, WORKDIR="/runs/a b", **images)
     assert done.stdout.splitlines() == [
         "-m", "recon_ad.train", "--config", "configs/folder.py:path=/my part",
         "--workdir", "/runs/a b",
@@ -284,30 +269,28 @@ def test_the_kubernetes_job_gives_each_pod_its_place(gpus):
     done = launch(KUBERNETES, *flags, **POD, GPUS=gpus)
     assert done.returncode == 0, done.stderr
     service, job = yaml.safe_load_all(done.stdout)
-    name, spec = job["metadata"]["name"], job["spec"]
-    pod = spec["template"]["spec"]
-    (container,) = pod["containers"]
-    assert container["command"] == ["python", "-m", "recon_ad.train", *flags]
-    # The first pod's name under the service, and a port that it opens.
-    env = {entry["name"]: entry for entry in container["env"]}
-    host, port = env["JAX_COORDINATOR_ADDRESS"]["value"].split(":")
-    assert host == f"{name}-0.{pod['subdomain']}" and pod["subdomain"] == name
-    assert container["ports"] == [{"containerPort": int(port)}]
-    assert service["metadata"]["name"] == name and service["spec"]["clusterIP"] == "None"
-    assert service["spec"]["selector"] == {"batch.kubernetes.io/job-name": name}
-    assert service["spec"]["publishNotReadyAddresses"] is True
-    assert spec["completionMode"] == "Indexed"
-    assert spec["completions"] == spec["parallelism"] == int(env["JAX_NUM_PROCESSES"]["value"]) == 4
-    index = env["JAX_PROCESS_ID"]["valueFrom"]["fieldRef"]["fieldPath"]
-    assert index == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    spec, pod = job["spec"], job["spec"]["template"]["spec"]
+    assert service["metadata"]["name"] == job["metadata"]["name"] == pod["subdomain"] == "grid"
+    selector = {"batch.kubernetes.io/job-name": "grid"}
+    expected = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": selector}
+    assert service["spec"] == expected
+    assert spec["completionMode"] == "Indexed" and spec["completions"] == spec["parallelism"] == 4
     # A policy for failures needs pods that are made anew, and the run's status to ask for it.
     assert pod["restartPolicy"] == "Never"
-    actions = {
-        rule["onExitCodes"]["values"][0]: rule["action"]
-        for rule in spec["podFailurePolicy"]["rules"]
-        if "onExitCodes" in rule
-    }
+    rules = [rule for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
+    actions = {rule["onExitCodes"]["values"][0]: rule["action"] for rule in rules}
     assert actions == {2: "FailJob", stopping.REQUEUE: "Ignore"}
+    (container,) = pod["containers"]
+    assert container["command"] == ["python", "-m", "recon_ad.train", *flags]
+    (port,) = container["ports"]
+    place = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    # The first pod's name under the service, and a port that it opens.
+    address = {"name": "JAX_COORDINATOR_ADDRESS", "value": f"grid-0.grid:{port['containerPort']}"}
+    assert container["env"] == [
+        address,
+        {"name": "JAX_NUM_PROCESSES", "value": "4"},
+        {"name": "JAX_PROCESS_ID", "valueFrom": {"fieldRef": {"fieldPath": place}}},
+    ]
     assert container["resources"]["limits"] == {"nvidia.com/gpu": int(gpus)}
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
@@ -372,17 +355,8 @@ def processes_of(launcher):
     return [named[i] for i in sorted(named)]
 
 
-def figures(workdir):
-    metrics = json.loads((workdir / "metrics.json").read_text())
-    exact = (name for name in evaluate.FIGURES if "second" not in name)
-    return {name: metrics[name] for name in exact if metrics[name] is not None}
-
-
 def losses_agree(workdir, other, *, heldout=1e-5):
-    """Holds the losses of two runs against each other.
-
-    Sums over a batch are added in another order where it is cut otherwise.
-    """
+    # Sums over a batch are added in another order where it is cut otherwise.
     np.testing.assert_allclose(losses(workdir), losses(other), rtol=1e-5)
     ours, theirs = (losses(w, "heldout_loss") for w in (workdir, other))
     assert len(ours)
@@ -390,18 +364,22 @@ def losses_agree(workdir, other, *, heldout=1e-5):
 
 
 def figures_agree(workdir, other):
-    ours, theirs = figures(workdir), figures(other)
-    assert ours.keys() == theirs.keys() and len(ours) > 8
-    assert ours == pytest.approx(theirs, abs=1e-3)
+    names = [name for name in evaluate.FIGURES if "second" not in name]
+    both = (json.loads((w / "metrics.json").read_text()) for w in (workdir, other))
+    ours, theirs = ({n: m[n] for n in names if m[n] is not None} for m in both)
+    assert ours == pytest.approx(theirs, abs=1e-3) and len(ours) > 8
+
+
+def run_alone(workdir, *more, **fields):
+    done = run_command("train", *flags(workdir, *more, **fields), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return workdir
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """A run by this process alone, with one device."""
-    workdir = tmp_path_factory.mktemp("alone")
-    done = run_command("train", *flags(workdir), cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return workdir
+    return run_alone(tmp_path_factory.mktemp("alone"))
 
 
 @pytest.fixture(scope="module")
@@ -478,8 +456,9 @@ def test_hosts_that_die_or_are_asked_to_stop_end_all_and_a_restart_goes_on(tmp_p
         assert printed.count("stopped as asked; the same command goes on") == 2
         assert (tmp_path / "detector").is_dir() and not (tmp_path / "metrics.json").exists()
     finish(start(tmp_path))
-    assert outcome(tmp_path) == outcome(whole)
-    assert (tmp_path / "log.jsonl").read_text() == (whole / "log.jsonl").read_text()
+    same_files(tmp_path, whole)
+    ours, theirs = (json.loads((w / "metrics.json").read_text()) for w in (tmp_path, whole))
+    assert without_timings(ours) == without_timings(theirs)
 
 
 @pytest.mark.slow
@@ -487,12 +466,9 @@ def test_hosts_that_die_or_are_asked_to_stop_end_all_and_a_restart_goes_on(tmp_p
 def test_methods_of_every_kind_train_by_two_hosts(tmp_path, method):
     one, two = tmp_path / "1", tmp_path / "2"
     fields = {"train.steps": 4, "train.eval_every": 2, "method.name": method}
-    done = run_command("train", *flags(one, "--stop_after=train", **fields), cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    run_alone(one, "--stop_after=train", **fields)
     finish(start(two, "--stop_after=train", **fields))
     # The distances of knn are small differences of large squares.
     losses_agree(two, one, heldout=1e-4 if method == "knn" else 1e-5)
-    ours, theirs = (
-        json.loads((w / "detector" / "detector.json").read_text())["thresholds"] for w in (two, one)
-    )
+    ours, theirs = (described(workdir)["thresholds"] for workdir in (two, one))
     assert ours == pytest.approx(theirs, rel=1e-3)

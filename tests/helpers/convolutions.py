@@ -1,18 +1,27 @@
 """The layers of autoencoders in NumPy, float64, of one image; and parameters for them."""
 
+import functools
+
 import jax
 import numpy as np
 
 
-def drawn_params(model, *given):
-    """Parameters of a model's shapes; biases too, which start at 0: does the network use them?"""
+def drawn(shapes, spread=None):
+    """Numbers of these shapes; biases too, which start at 0: does the network use them?"""
     random = np.random.default_rng(0)
 
     def draw(shape):
-        spread = np.sqrt(1.9 / np.prod(shape.shape[:-1])) if len(shape.shape) > 1 else 0.1
-        return random.normal(0, spread, shape.shape).astype(np.float32)
+        by_size = np.sqrt(1.9 / np.prod(shape.shape[:-1])) if len(shape.shape) > 1 else 0.1
+        own = by_size if spread is None else spread
+        return random.normal(0, own, shape.shape).astype(np.float32)
 
-    return jax.tree.map(draw, jax.eval_shape(model.init, jax.random.key(0), *given)["params"])
+    return jax.tree.map(draw, shapes)
+
+
+def drawn_params(model, *given, spread=None, **more):
+    """Parameters of a model's shapes."""
+    init = functools.partial(model.init, **more)
+    return drawn(jax.eval_shape(init, jax.random.key(0), *given)["params"], spread)
 
 
 def parameter_count(model, *shapes):

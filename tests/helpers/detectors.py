@@ -19,15 +19,13 @@ SIDE = 32  # px, of the tiles of a smoke config
 def pictures(channels=1, dtype=np.uint8, sizes=((50, 70), (32, 32), (40, 33), (9, 10))):
     """Noise of several sizes: [h, w, channels] each."""
     random = np.random.default_rng(0)
-    made = [random.random((*size, channels), np.float32) for size in sizes]
-    if dtype == np.float32:
-        return made
-    return [(image * np.iinfo(dtype).max).astype(dtype) for image in made]
+    most = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    return [(random.random((*size, channels), np.float32) * most).astype(dtype) for size in sizes]
 
 
-def random_state(method: Method, batch: Any, *, seed: int = 0) -> TrainState:
+def random_state(method: Method, batch: Any) -> TrainState:
     """A first state of a method's shapes: kernels with He's variance, drawn by NumPy."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
 
     def drawn(path: Sequence[Any], shape: jax.ShapeDtypeStruct) -> np.ndarray:
         name = getattr(path[-1], "key", "")
@@ -43,16 +41,11 @@ def random_state(method: Method, batch: Any, *, seed: int = 0) -> TrainState:
 
 
 def make_detector(
-    method="cae", *, channels=1, thresholds: Thresholds | None = None, quantile=0.9, **fields
+    method="cae", *, channels=1, thresholds: Thresholds | None = None, **fields
 ) -> Detector:
-    """A detector with random weights.
+    """A detector with random weights, of a smoke config with fields by their dotted names.
 
-    Args:
-      method: its name.
-      channels: of its images.
-      thresholds: None for ones that some of `pictures` are above of.
-      quantile: of the pixels of `pictures`, where the pixel threshold is set.
-      fields: of the config, by dotted names.
+    Without thresholds it has ones that some of `pictures`, and a tenth of their pixels, are above.
     """
     config = small_config(
         f"configs/folder.py:method={method},smoke",
@@ -75,23 +68,15 @@ def make_detector(
         record={"training": {}, "notes": []},
     )
     if thresholds is None:
-        thresholds = _between(detector, channels, quantile)
+        predictions = [detector.predict(image) for image in pictures(channels)]
+        pixels = np.concatenate([p.anomaly_map.ravel() for p in predictions])
+        score = float(np.median([p.score for p in predictions]))
+        thresholds = Thresholds(score, float(np.quantile(pixels, 0.9)))
     return detector.with_thresholds(thresholds, detector.record)
-
-
-def _between(detector: Detector, channels: int, quantile: float) -> Thresholds:
-    predictions = [detector.predict(image) for image in pictures(channels)]
-    pixels = np.concatenate([p.anomaly_map.ravel() for p in predictions])
-    score = float(np.median([p.score for p in predictions]))
-    return Thresholds(score, float(np.quantile(pixels, quantile)))
 
 
 @functools.cache
 def plain_detector(**fields: Any) -> Detector:
-    """The one detector of tests that need any: a CAE of one channel, with thresholds.
-
-    Args:
-      fields: of the config, by dotted names, for tests that need it a little different.
-    """
+    """The one detector of tests that need any: a CAE of one channel, with thresholds."""
     fields = {"inference.sigma": 1.0} | fields
     return make_detector(thresholds=Thresholds(0.05, 0.04), **fields)

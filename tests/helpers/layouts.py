@@ -5,6 +5,7 @@ import shutil
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,10 +24,11 @@ def picture(path: Path, size: tuple[int, int] = SIZE, *, rgb: bool = False) -> P
     return saved(path, random.integers(0, 256, size + (3,) * rgb, dtype=np.uint8))
 
 
-def saved(path: Path, pixels: np.ndarray, **options) -> Path:
+def saved(path: Path, image: np.ndarray | Image.Image, **options: Any) -> Path:
     """Writes an image and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **options)
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    image.save(path, **options)
     return path
 
 
@@ -91,10 +93,8 @@ def visa(folder: Path, category: str = "candle") -> Path:
             splits.append([name, "train" if i < 3 else "test", "normal", image, ""])
             labels.append([image, "normal", ""])
         for i, defects in enumerate(("melt", "chunk of wax missing, melt")):
-            image, truth = (
-                f"{name}/Data/{kind}/Anomaly/{i:03d}.{suffix}"
-                for kind, suffix in (("Images", "JPG"), ("Masks", "png"))
-            )
+            image = f"{name}/Data/Images/Anomaly/{i:03d}.JPG"
+            truth = f"{name}/Data/Masks/Anomaly/{i:03d}.png"
             picture(folder / image, rgb=True)
             mask(folder / truth, 2 + i, value=1 + i)
             splits.append([name, "test", "anomaly", image, truth])
@@ -144,14 +144,11 @@ def sewer_ml(
     size: tuple[int, int] = SIZE,
 ) -> Path:
     """The two CSV files with a row for each of the given labels, and images/."""
-    first = 0
-    for name, labels in (("SewerML_Train.csv", train), ("SewerML_Val.csv", test)):
-        rows = [list(SEWER_ML)]
-        for i, label in enumerate(labels, start=first):
-            picture(folder / "images" / f"{i:08d}.png", size, rgb=True)
-            rows.append(sewer_row(f"{i:08d}.png", label))
-        table(folder / name, rows)
-        first += len(labels)
+    for name, labels, first in (("Train", train, 0), ("Val", test, len(train))):
+        named = {f"{i:08d}.png": label for i, label in enumerate(labels, start=first)}
+        for image in named:
+            picture(folder / "images" / image, size, rgb=True)
+        table(folder / f"SewerML_{name}.csv", [SEWER_ML, *map(sewer_row, named, named.values())])
     return folder
 
 

@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from helpers import vit_reference
+from helpers.detectors import random_state
 from helpers.small_runs import small_config
+from recon_ad.methods import ON_FEATURES, build_method
 from recon_ad.pretrained.presets import PRESETS, Preset
 
 SIDE, CELLS, WIDTH = 16, 4, vit_reference.SMALL.width  # px of an image, its patches, their numbers
@@ -38,4 +41,13 @@ def small_encoder(tmp_path_factory) -> Iterator[dict[str, Any]]:
 
 def config_for(small_encoder, method, **fields):
     """The smoke config of a method that looks through the small encoder."""
-    return small_config(f"configs/vit.py:method={method},smoke", **small_encoder | fields)
+    spec = "vit" if method in ON_FEATURES else "folder"
+    return small_config(f"configs/{spec}.py:method={method},smoke", **small_encoder | fields)
+
+
+def started(small_encoder, method, images=IMAGES, **fields):
+    """A method on images: itself, its frozen weights, what it prepares of them, a first state."""
+    built = build_method(config_for(small_encoder, method, **fields), channels=1)
+    frozen, _ = built.pretrained()
+    batch = jax.device_get(jax.jit(built.prepare)(frozen, images))
+    return built, frozen, batch, random_state(built, batch)

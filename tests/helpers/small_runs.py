@@ -5,9 +5,7 @@ import io
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
-import safetensors.numpy
 
 from recon_ad.config import load_config
 
@@ -29,25 +27,10 @@ def without_timings(metrics):
     return metrics
 
 
-def outcome(workdir: Path):
-    """The parameters' bytes and the metrics of a finished run."""
-    tensors = safetensors.numpy.load_file(workdir / "detector" / "variables.safetensors")
-    metrics = without_timings(json.loads((workdir / "metrics.json").read_text()))
-    return {name: value.tobytes() for name, value in tensors.items()}, metrics
-
-
 def losses(workdir: Path, name="train_loss"):
     """A logged loss by step."""
     lines = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
     return np.array([line[name] for line in lines if name in line])
-
-
-def only_devices(monkeypatch, count: int):
-    """Lets a run see the first `count` of the simulated devices."""
-    devices = jax.devices()[:count]
-    monkeypatch.setattr(jax, "device_count", lambda: count)
-    make_mesh = jax.make_mesh
-    monkeypatch.setattr(jax, "make_mesh", lambda *a, **k: make_mesh(*a, devices=devices, **k))
 
 
 def table(path: Path):

@@ -8,38 +8,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.detectors import random_state
-from helpers.small_encoder import CELLS, CORNER, DAMAGED, IMAGES, SIDE, WIDTH, config_for
+from helpers.convolutions import dense, drawn_params
+from helpers.small_encoder import CELLS, IMAGES, SIDE, WIDTH, config_for, started
 from scipy import special
 
-from recon_ad.errors import UserError
-from recon_ad.methods import build_method, vit_recon
+from recon_ad.methods import vit_recon
 from recon_ad.methods.features import Encoder
 from recon_ad.models.feature_decoder import FeatureDecoder, LinearAttention
 
 
-def normal(*shape, seed=0, scale=1.0):
-    return np.random.default_rng(seed).normal(0, scale, shape).astype(np.float32)
-
-
-def parameters(model, *given, scale=0.3, **more):
-    """All of them drawn: scales and biases, too, which begin as 1 and 0."""
-    init = functools.partial(model.init, **more)
-    shapes = jax.eval_shape(init, jax.random.key(0), *given)["params"]
-    random = np.random.default_rng(1)
-    return jax.tree.map(lambda p: random.normal(0, scale, p.shape).astype(np.float32), shapes)
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def attended(x, p, heads=3):
     """Linear attention in NumPy, with the weights of all to all, which are never made here."""
-    q, k, v = np.split(x @ p["qkv"]["kernel"] + p["qkv"]["bias"], 3, axis=-1)
+    parts = np.split(dense(x, p["qkv"]), 3, axis=-1)
+    q, k, v = (part.reshape(*part.shape[:-1], heads, -1) for part in parts)
     q, k = (np.where(a > 0, a + 1, np.exp(np.minimum(a, 0))) for a in (q, k))
-    found, size = [], x.shape[-1] // heads
-    for h in range(heads):
-        here = np.s_[..., size * h : size * (h + 1)]
-        weights = q[here] @ np.moveaxis(k[here], 1, 2)
-        found.append(weights / weights.sum(axis=-1, keepdims=True) @ v[here])
-    return np.concatenate(found, axis=-1) @ p["proj"]["kernel"] + p["proj"]["bias"]
+    weights = np.einsum("bqhd,bkhd->bhqk", q, k)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return dense(np.einsum("bhqk,bkhd->bqhd", weights, v).reshape(x.shape), p["proj"])
 
 
 def norm(x, p):
@@ -53,16 +42,9 @@ def mlp(x, p):
     return hidden * special.ndtr(hidden) @ p["fc2"]["kernel"]  # the exact GELU
 
 
-def test_linear_attention_is_a_weighted_mean_over_all_tokens():
-    x, attention = normal(2, 7, 6), LinearAttention(heads=3)
-    params = parameters(attention, x)
-    found = jax.jit(attention.apply)({"params": params}, x)
-    np.testing.assert_allclose(found, attended(np.float64(x), params), atol=1e-5)
-
-
 def test_bottleneck_and_blocks_are_numpys_and_only_training_is_noisy():
     model, tokens = FeatureDecoder(2, 3), normal(2, 9, 6)
-    params = parameters(model, tokens, noisy=False)
+    params = drawn_params(model, tokens, spread=0.3, noisy=False)
 
     @jax.jit
     def decode(params, tokens, key):
@@ -86,13 +68,12 @@ def test_a_fifth_is_dropped_before_between_and_after_the_layers_of_the_bottlenec
     d = 6
     model, tokens = FeatureDecoder(1, 3), np.full((20, 100, d), 10, np.float32)  # beyond GELU
     # Numbers go through unmixed, and the block adds nothing.
-    params = parameters(model, tokens, scale=0.0, noisy=False)
+    params = drawn_params(model, tokens, spread=0.0, noisy=False)
     params["fc1"]["kernel"] = np.eye(d, 4 * d, dtype=np.float32)
     params["fc2"]["kernel"] = np.eye(4 * d, d, dtype=np.float32)
     decode = jax.jit(functools.partial(model.apply, noisy=True))
-    found = np.asarray(
-        decode({"params": params}, tokens, rngs={"dropout": jax.random.key(2)})["block0"]
-    )
+    found = decode({"params": params}, tokens, rngs={"dropout": jax.random.key(2)})["block0"]
+    found = np.asarray(found)
     np.testing.assert_allclose(found[found != 0], 10 / 0.8**3, rtol=1e-5)
     # Of 12 000 numbers: five standard errors.
     assert np.mean(found != 0) == pytest.approx(0.8**3, abs=0.023)
@@ -100,7 +81,7 @@ def test_a_fifth_is_dropped_before_between_and_after_the_layers_of_the_bottlenec
 
 def test_attention_and_loss_stay_finite_where_there_is_nothing_to_attend_to():
     x, attention = normal(1, 4, 6), LinearAttention(heads=3)
-    params = parameters(attention, x)
+    params = drawn_params(attention, x, spread=0.3)
     params["qkv"]["bias"] = np.full(18, -30, np.float32)
     total = jax.jit(jax.value_and_grad(lambda p, x: attention.apply({"params": p}, x).sum()))
     value, grads = total(params, x)
@@ -111,76 +92,51 @@ def test_attention_and_loss_stay_finite_where_there_is_nothing_to_attend_to():
         assert np.isfinite(slope(found, nothing + 1)).all()
 
 
-@pytest.fixture(scope="module")
-def mined():
-    """Two groups of features of three images, and the loss by share of what is easy, its slope."""
-    a, b = normal(3, 4, 5, 2, 6), normal(3, 4, 5, 2, 6, seed=1)
-
-    @jax.jit
-    def loss(a, b, easy):
-        def total(b):
-            found = vit_recon.mined_loss(a, b, easy)
-            return found.sum(), found
-
-        slope, found = jax.grad(total, has_aux=True)(b)
-        return found, slope
-
-    return a, b, {easy: jax.device_get(loss(a, b, easy)) for easy in (0.0, 0.5, 0.8, 0.9)}
-
-
 def apart(x, y):
     x, y = np.float64(x), np.float64(y)
     return 1 - (x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)
 
 
-def test_the_loss_is_one_minus_the_cosine_of_whole_images(mined):
-    a, b, by_easy = mined
+def test_the_loss_is_one_minus_the_cosine_of_images_and_what_is_easy_counts_a_tenth_in_its_slope():
+    a, b = normal(3, 4, 5, 2, 6), normal(3, 4, 5, 2, 6, seed=1)  # two groups of three images
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def slope_and_loss(b, easy):
+        found = vit_recon.mined_loss(jnp.asarray(a), b, easy)
+        return found.sum(), found
+
+    slopes = {}
     whole = [np.moveaxis(x, 3, 1).reshape(3, 2, -1) for x in (a, b)]
-    for found, _ in by_easy.values():  # mining changes gradients only
+    for easy in (0.0, 0.5, 0.8, 0.9):  # mining changes gradients only
+        slopes[easy], found = slope_and_loss(b, easy)
         np.testing.assert_allclose(found, apart(*whole).mean(axis=1), rtol=1e-5)
-
-
-def test_what_is_easy_counts_a_tenth_in_the_gradient(mined):
-    a, b, by_easy = mined
-    plain, slope = by_easy[0.0][1], by_easy[0.8][1]
-    share = np.linalg.norm(slope, axis=-1) / np.linalg.norm(plain, axis=-1)
+    share = np.linalg.norm(slopes[0.8], axis=-1) / np.linalg.norm(slopes[0.0], axis=-1)
     for g in range(2):
         here = apart(a, b)[..., g]
         hard = here >= np.quantile(here, 0.8)
         assert 0.15 < hard.mean() < 0.25
-        np.testing.assert_allclose(share[..., g][hard], 1.0, rtol=1e-4)
-        np.testing.assert_allclose(share[..., g][~hard], 0.1, rtol=1e-4)
+        np.testing.assert_allclose(share[..., g], np.where(hard, 1.0, 0.1), rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
-def config(small_encoder):
-    return config_for(
-        small_encoder, "vit_recon", **{"optim.learning_rate": 5e-3, "train.steps": 100}
-    )
-
-
-@pytest.fixture(scope="module")
-def started(config):
-    """The method on three blocks: itself, its frozen weights, groups, blocks, state, programs."""
-    method, encoder = build_method(config, channels=1), Encoder(config, channels=1)
-    frozen, _ = method.pretrained()
-    prepare = jax.jit(lambda *given: (method.prepare(*given), encoder.blocks_of(*given)))
-    groups, seen = jax.device_get(prepare(frozen, IMAGES))
-    seen = np.float64([seen[f"block{i}"] for i in range(3)])
-    state = random_state(method, groups)
+def on_three(small_encoder):
+    """The method on three blocks, as `started`, and its programs."""
+    fields = {"optim.learning_rate": 5e-3, "train.steps": 100}
+    method, *rest = started(small_encoder, "vit_recon", **fields)
     steps = [jax.jit(f) for f in (method.train_step, method.eval_step, method.anomaly_map)]
-    return method, frozen, groups, seen, state, steps
+    return method, *rest, steps
 
 
-def test_groups_are_the_means_of_earlier_and_later_blocks(started):
-    _, _, groups, seen, *_ = started
-    assert groups.shape == (4, CELLS, CELLS, 2, WIDTH)
-    expected = np.stack([seen[0], seen[1:].mean(axis=0)], axis=3)
-    np.testing.assert_allclose(groups, expected, atol=1e-5)
-
-
-def test_the_groups_of_the_decoder_are_the_encoders_in_reverse(started):
-    method, frozen, _, seen, state, (_, evaluate, maps) = started
+def test_groups_are_means_of_blocks_and_the_decoders_are_the_encoders_in_reverse(
+    small_encoder, on_three
+):
+    method, frozen, groups, state, (_, evaluate, maps) = on_three
+    encoder = Encoder(config_for(small_encoder, "vit_recon"), channels=1)
+    seen = jax.jit(encoder.blocks_of)(frozen, IMAGES)
+    seen = np.float64([seen[f"block{i}"] for i in range(3)])
+    earlier_and_later = np.stack([seen[0], seen[1:].mean(axis=0)], axis=3)
+    np.testing.assert_allclose(groups, earlier_and_later, atol=1e-5)
     apply = jax.jit(functools.partial(FeatureDecoder(3, 3).apply, noisy=False))
 
     def pairs(blocks):
@@ -204,8 +160,8 @@ def test_the_groups_of_the_decoder_are_the_encoders_in_reverse(started):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-def test_training_is_noisy_and_mines_ever_harder_in_its_first_tenth(started):
-    _, _, groups, _, state, (step, *_) = started
+def test_training_is_noisy_and_mines_ever_harder_in_its_first_tenth(on_three):
+    _, _, groups, state, (step, *_) = on_three
 
     @jax.jit
     def expected(params, groups, easy):
@@ -237,22 +193,3 @@ def test_training_is_noisy_and_mines_ever_harder_in_its_first_tenth(started):
     # Each key drops other numbers.
     _, other = step(state, groups, jax.random.key(3))
     assert float(other["loss"][0]) != pytest.approx(float(metrics["loss"][0]), rel=1e-4)
-
-
-def test_it_learns_to_paint_good_features_and_fails_on_others(started):
-    method, frozen, groups, _, state, (step, evaluate, maps) = started
-    mask = np.ones(4, bool)
-    before = float(evaluate(state, groups, mask)["loss"][0])
-    for i in range(60):
-        state, _ = step(state, groups, jax.random.key(i))
-    assert float(evaluate(state, groups, mask)["loss"][0]) < 0.2 * before
-    variables = method.finish(frozen, state, ())
-    good, odd = (np.asarray(maps(variables, images)) for images in (IMAGES, DAMAGED))
-    assert odd.shape == (4, SIDE, SIDE)
-    assert odd[CORNER].mean() > 4 * good[CORNER].mean()
-
-
-def test_one_block_makes_no_two_groups(small_encoder):
-    config = config_for(small_encoder, "vit_recon", **{"encoder.blocks": (1,)})
-    with pytest.raises(UserError, match="give two or more"):
-        build_method(config, channels=1)

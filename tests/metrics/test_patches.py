@@ -15,6 +15,7 @@ def test_patches_are_those_of_a_plain_loop(size, with_valid):
     corner, right = truth[-size[0] // 2 :, : size[1] // 3], valid[:, size[1] // 3 :]
     corner[:] = random.random(corner.shape) < 0.01
     right[:] = random.random(right.shape) < (0.5 if with_valid else 1)
+    residual[~valid] = np.nan
     got = patch_means(residual, truth, side=16, valid=valid if with_valid else None)
     normal, defective = [], []
     high, wide = min(16, size[0]), min(16, size[1])
@@ -28,18 +29,7 @@ def test_patches_are_those_of_a_plain_loop(size, with_valid):
     np.testing.assert_allclose(got.normal, normal, rtol=1e-6)
     np.testing.assert_allclose(got.defective, defective, rtol=1e-6)
     assert len(normal) + len(defective)
-
-
-def test_patches_of_several_images_are_joined():
-    a = PatchMeans(np.array([1.0]), np.array([]))
-    b = PatchMeans(np.array([2.0]), np.array([3.0]))
-    both = joined([a, b])
-    assert both.normal.tolist() == [1, 2] and both.defective.tolist() == [3]
+    twice = joined([got, PatchMeans(np.array([1.0]), np.array([])), got])
+    assert twice.normal.tolist() == [*got.normal, 1, *got.normal]
+    assert twice.defective.tolist() == [*got.defective, *got.defective]
     assert not joined([]).normal.size
-
-
-def test_what_is_not_valid_may_be_anything():
-    residual = np.full((32, 32), np.nan, np.float32)
-    residual[:16] = 1
-    got = patch_means(residual, np.zeros((32, 32), bool), side=16, valid=np.isfinite(residual))
-    assert got.normal.tolist() == [1, 1]

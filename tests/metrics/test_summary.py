@@ -1,21 +1,15 @@
 """The figures of metrics.json from judged images; quantiles; the no-model row."""
 
 import functools
+from collections import defaultdict
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from recon_ad import metrics
 from recon_ad.data import GOOD, Record
 from recon_ad.evaluation.no_model import NoModel
-from recon_ad.metrics import (
-    UndefinedMetric,
-    compact,
-    empty_histogram,
-    image_histogram,
-    merge,
-    upper_quantile,
-)
 from recon_ad.metrics.patches import PatchMeans
 from recon_ad.metrics.summary import ImageResult, Pooled, mask_overlap, summarize
 
@@ -26,11 +20,11 @@ def judged(name, defect, score, threshold=0.5, *, truth=None, seed=0):
     pixels, overlap = None, (0, 0)
     if truth is not None:
         values = np.where(truth, values + 0.5, values).astype(np.float32)
-        pixels = image_histogram(values, truth)
+        pixels = metrics.image_histogram(values, truth)
         overlap = mask_overlap(values > 0.9, truth)
     row = ImageResult(
         name, defect, defect != GOOD, score, score > threshold,
-        None if pixels is None else compact(pixels), *overlap,
+        None if pixels is None else metrics.compact(pixels), *overlap,
     )  # fmt: skip
     return row, pixels
 
@@ -45,17 +39,14 @@ NOTHING = np.zeros((20, 20), bool)
 PATCHES = PatchMeans(np.array([0.1, 0.2, 0.3]), np.array([0.25, 0.4]))
 
 
-def judged_part(rows):
-    pooled = {}
+def summary(rows):
+    pooled = defaultdict(metrics.empty_histogram)
     for row, pixels in rows:
         if pixels is not None:
-            pooled[row.defect] = merge(pooled.get(row.defect, empty_histogram()), pixels)
-    good = pooled.pop(GOOD, empty_histogram())
-    return [r for r, _ in rows], Pooled(good, pooled, {}, PATCHES)
-
-
-def summary(rows):
-    return summarize({"": judged_part(rows)}, seed=0, resamples=50)
+            pooled[row.defect] = metrics.merge(pooled[row.defect], pixels)
+    good = pooled.pop(GOOD, metrics.empty_histogram())
+    parts = [row for row, _ in rows], Pooled(good, pooled, {}, PATCHES)
+    return summarize({"": parts}, seed=0, resamples=50)
 
 
 GOODS = [judged(f"g{i}", GOOD, 0.1 * i, truth=NOTHING, seed=i) for i in range(7)]
@@ -67,27 +58,23 @@ def test_figures_are_those_of_the_rows():
     figures = summary(GOODS + HOLES + CRACKS)
     rows = [r for r, _ in GOODS + HOLES + CRACKS]
     truth = [r.anomalous for r in rows]
-    assert figures["image_auroc"] == pytest.approx(roc_auc_score(truth, [r.score for r in rows]))
-    assert figures["image_fpr_calibrated"] == pytest.approx(1 / 7)  # only 0.6 is above 0.5
-    assert figures["image_tpr_calibrated"] == pytest.approx(4 / 6)  # not the holes at 0.3 and 0.5
-    assert figures["iou_calibrated"] == pytest.approx(
-        sum(r.intersection for r in rows) / sum(r.union for r in rows)
-    )
-    assert figures["iou_mean_calibrated"] == pytest.approx(
-        np.mean([r.intersection / r.union for r in rows if r.anomalous])
-    )
-    assert figures["patch_auroc"] == pytest.approx(5 / 6)  # of PATCHES
+    expected = {
+        "image_auroc": roc_auc_score(truth, [r.score for r in rows]),
+        "image_fpr_calibrated": 1 / 7,  # only 0.6 is above 0.5
+        "image_tpr_calibrated": 4 / 6,  # not the holes at 0.3 and 0.5
+        "iou_calibrated": sum(r.intersection for r in rows) / sum(r.union for r in rows),
+        "iou_mean_calibrated": np.mean([r.intersection / r.union for r in rows if r.anomalous]),
+        "patch_auroc": 5 / 6,  # of PATCHES
+    }
+    assert {key: figures[key] for key in expected} == pytest.approx(expected)
     assert not figures["missing"]
     for name, (low, high) in figures["intervals"].items():
         assert low <= figures[name] <= high, name
-
-
-def test_defect_types_are_held_against_all_good_images():
-    figures = summary(GOODS + HOLES + CRACKS)["per_defect"]
-    alone = summary(GOODS + HOLES)
-    assert figures["hole"]["n"] == 4
+    # Each type is held against all good images.
+    holes, alone = figures["per_defect"]["hole"], summary(GOODS + HOLES)
+    assert holes["n"] == 4
     for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle"):
-        assert figures["hole"][key] == alone[key]
+        assert holes[key] == alone[key]
 
 
 @pytest.mark.parametrize(
@@ -104,11 +91,9 @@ def test_defect_types_are_held_against_all_good_images():
 def test_what_the_data_cannot_give_is_none_with_a_reason(rows, missing, present):
     figures = summary(rows)
     for key in missing:
-        assert figures[key] is None
-        assert figures["missing"][key].startswith("no ")
+        assert figures[key] is None and figures["missing"][key].startswith("no ")
     for key in present:
-        assert figures[key] is not None
-        assert key not in figures["missing"]
+        assert figures[key] is not None and key not in figures["missing"]
 
 
 @pytest.mark.parametrize("kind", ["positive", "mixed", "tied", "one"])
@@ -120,51 +105,46 @@ def test_upper_quantile_is_never_below_the_exact_one_and_hardly_above(kind):
         "tied": rng.integers(0, 5, (50, 40)) / 7.0,
         "one": np.full((1, 1), 0.3),
     }[kind].astype(np.float32)
-    histogram = image_histogram(values, np.zeros(values.shape, bool))
+    histogram = metrics.image_histogram(values, np.zeros(values.shape, bool))
     for share in (0.001, 0.5, 0.9, 0.999, 1.0):
         exact = float(np.quantile(values, share, method="inverted_cdf"))
-        ours = upper_quantile(histogram, share)
+        ours = metrics.upper_quantile(histogram, share)
         assert np.mean(values <= ours) >= share
         assert exact <= ours <= exact + abs(exact) * 2**-13 + 1e-37
-    with pytest.raises(UndefinedMetric, match="no pixels"):
-        upper_quantile(empty_histogram(), 0.5)
-
-
-def record(name, value, side=8):
-    return Record(name, functools.partial(np.full, (side, side, 1), value, np.uint8))
-
-
-def no_model(train, test):
-    """The figures for good images and test images of one value each; white where defective."""
-    baseline = NoModel([record(str(i), *given) for i, given in enumerate(train)])
-    for value, anomalous, truth in test:
-        image = np.full((8, 8, 1), value, np.uint8)
-        if truth is not None:
-            image[truth] = 255
-        baseline.add(image, anomalous=anomalous, truth=truth)
-    return baseline.figures()
+    with pytest.raises(metrics.UndefinedMetric, match="no pixels"):
+        metrics.upper_quantile(metrics.empty_histogram(), 0.5)
 
 
 TRUTH, CLEAN = np.zeros((2, 8, 8), bool)
 TRUTH[2:4, 2:4] = True
+CASES = {
+    "darker": (
+        (8, 8),
+        [(100, CLEAN), (101, CLEAN), (50, None)],
+        (1, 1, None),
+        "no anomalous items",
+    ),
+    "brighter": ((8, 8), [(100, CLEAN), (150, None)], (1, 1, None), "no anomalous items"),
+    "bright pixels": ((8, 8), [(100, CLEAN), (100, TRUTH)], (1, 1, 1), ""),
+    "sizes": ((8, 9), [(100, CLEAN), (100, TRUTH)], (1, None, None), "the images differ in size"),
+}
 
 
-@pytest.mark.parametrize("bad", [50, 150])
-def test_brightness_betrays_a_confounded_set_in_either_direction(bad):
-    test = [(100, False, CLEAN), (101, False, CLEAN), (bad, True, None), (bad, True, None)]
-    row, missing = no_model([(100,), (100,)], test)
-    assert row["mean_brightness"]["image_auroc"] == 1
-    assert row["distance_to_mean_image"]["image_auroc"] == 1
-    assert set(missing) == {"no_model.distance_to_mean_image.pixel_auroc"}
-
-
-def test_distance_to_the_mean_image_finds_bright_pixels_where_there_is_one():
-    test = [(100, False, CLEAN), (100, True, TRUTH)]
-    row, missing = no_model([(90,), (110,)], test)
-    assert row["distance_to_mean_image"]["pixel_auroc"] == 1 and not missing
-    row, missing = no_model([(90,), (110, 9)], test)
-    assert row["distance_to_mean_image"] == {"image_auroc": None, "pixel_auroc": None}
-    assert "differ in size" in missing["no_model.distance_to_mean_image.image_auroc"]
+@pytest.mark.parametrize(("sides", "test", "figures", "reason"), CASES.values(), ids=CASES)
+def test_brightness_and_distance_betray_a_confounded_set(sides, test, figures, reason):
+    train = [
+        Record("good", functools.partial(np.full, (side, side, 1), value, np.uint8))
+        for value, side in zip((90, 110), sides, strict=True)
+    ]
+    model = NoModel(train)
+    for value, truth in test:
+        image = np.full((8, 8, 1), value, np.uint8)
+        image[TRUTH & (truth is TRUTH)] = 255
+        model.add(image, anomalous=truth is not CLEAN, truth=truth)
+    row, missing = model.figures()
+    found = {f"{name}.{key}": value for name, keys in row.items() for key, value in keys.items()}
+    assert tuple(found.values()) == figures
+    assert missing == {f"no_model.{key}": reason for key in found if found[key] is None}
 
 
 def test_a_defect_outside_the_region_of_interest_does_not_divide_by_nothing():
@@ -177,34 +157,21 @@ def test_a_defect_outside_the_region_of_interest_does_not_divide_by_nothing():
     assert alone["iou_mean_calibrated"] is None and "iou_mean_calibrated" in alone["missing"]
 
 
-def test_the_no_model_row_looks_at_the_region_of_interest_only():
-    rng = np.random.default_rng(0)
-    roi = np.zeros((64, 64), bool)
-    roi[16:48, 16:48] = True
-    inside = rng.integers(0, 256, (64, 64, 1), dtype=np.uint8)
-
-    def image(background):
-        return np.where(roi[..., None], inside, np.uint8(background))
-
-    model = NoModel([Record("a", lambda: image(100))])
-    for background in (100, 140):
-        for _ in range(3):
-            truth = np.zeros((64, 64), bool)
-            truth[:20] = background == 140
-            model.add(image(background), anomalous=background == 140, truth=truth, valid=roi)
-    figures, _ = model.figures()
-    assert figures["mean_brightness"]["image_auroc"] == 0.5
-    assert figures["distance_to_mean_image"]["image_auroc"] == 0.5
-    assert figures["distance_to_mean_image"]["pixel_auroc"] == 0.5
-
-
-def test_the_no_model_row_is_that_of_double_precision():
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_the_no_model_row_is_that_of_double_precision(everywhere):
     rng = np.random.default_rng(1)
-    train = rng.integers(0, 256, (7, 600, 40, 3), dtype=np.uint8)
-    test = rng.integers(0, 256, (6, 600, 40, 3), dtype=np.uint8)
+    train, test = (rng.integers(0, 256, (n, 600, 40, 3), dtype=np.uint8) for n in (7, 6))
+    truth = rng.random((600, 40)) < 0.1
+    valid = everywhere | (np.indices(truth.shape)[1] < 20)  # of the region of interest
+    test[:, truth & valid] = 255
     model = NoModel([Record(str(i), functools.partial(train.__getitem__, i)) for i in range(7)])
     for i, picture in enumerate(test):
-        model.add(picture, anomalous=i % 2 == 0, truth=None)
-    distances = (((test - train.mean(axis=0)) / 255) ** 2).mean(axis=(1, 2, 3))
-    np.testing.assert_allclose(model._distance, distances, rtol=1e-5)  # 16 bits of the mean image
-    np.testing.assert_allclose(model._brightness, test.mean(axis=(1, 2, 3)) / 255, rtol=1e-7)
+        model.add(picture, anomalous=i % 2 == 0, truth=truth, valid=None if everywhere else valid)
+    distances = (((test - train.mean(axis=0)) / 255) ** 2).mean(axis=3)[:, valid]
+    # 16 bits of the mean image.
+    np.testing.assert_allclose(model._distance, distances.mean(axis=1), rtol=1e-5)
+    bright = test.mean(axis=3)[:, valid].mean(axis=1) / 255
+    np.testing.assert_allclose(model._brightness, bright, rtol=1e-7)
+    expected = roc_auc_score(np.tile(truth[valid], 6), distances.ravel())
+    pixels = model.figures()[0]["distance_to_mean_image"]["pixel_auroc"]
+    assert pixels == pytest.approx(expected, abs=1e-5) and pixels > 0.6

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -66,11 +67,6 @@ def finished(tmp_path_factory):
     return workdir
 
 
-def noise_folder(path):
-    """Writes the noise set in the MVTec layout."""
-    write_folder(synthetic_source("noise", side=128), path)
-
-
 def cells_of(workdir):
     """The cells without what a clock decides."""
     cells = json.loads((workdir / "tiny.json").read_text())["cells"]
@@ -82,20 +78,17 @@ def cells_of(workdir):
 def test_a_cell_holds_the_figures_of_its_run_and_how_they_came_about(finished):
     chess, noise = json.loads((finished / "tiny.json").read_text())["cells"]
     metrics = json.loads((finished / "runs/chess-cae-seed0/metrics.json").read_text())
-    assert {key: chess[key] for key in FIGURES} == {key: metrics[key] for key in FIGURES}
-    assert chess["truths"] == metrics["truths"]
-    assert (chess["method"], chess["dataset"], chess["seed"], chess["steps"]) == (
-        "cae", "chess", 0, 6
-    )  # fmt: skip
-    assert chess["paper"] == {"iou_max_oracle": 0.7975, "source": "the paper, Table 1"}
-    assert chess["protocol"] == ["it is small."]
+    expected = {key: metrics[key] for key in (*FIGURES, "truths")} | {
+        "method": "cae", "dataset": "chess", "seed": 0, "steps": 6, "protocol": ["it is small."],
+        "paper": {"iou_max_oracle": 0.7975, "source": "the paper, Table 1"},
+    }  # fmt: skip
+    assert {key: chess[key] for key in expected} == expected
     assert noise["paper"] == {}
     for cell in (chess, noise):
         assert cell["hardware"] and cell["versions"]["jax"]
         assert cell["wall_seconds"] > cell["train_seconds"] > 0
         assert cell["config"]["data"]["patch_size"] == 32
-        assert "heldout_loss" in cell["heldout"]
-        assert cell["data"]["good_images"] == 4
+        assert "heldout_loss" in cell["heldout"] and cell["data"]["good_images"] == 4
 
 
 def test_the_looks_at_the_iou_end_at_the_figure_of_the_evaluation(finished):
@@ -108,30 +101,25 @@ def test_the_looks_at_the_iou_end_at_the_figure_of_the_evaluation(finished):
     assert story["seconds"]["B"] == seen[0]["train_seconds"]  # a mark of 0.01 is met at once
     assert story["best"]["A"] == max(row["iou"]["A"] for row in seen)
     assert noise["seconds_to_iou"]["seconds"] == {"B": None, "A": None}
-    assert time_to_mark(chess) == (
-        f"chess-cae-seed0: IoU 0.01 is reached after {seen[0]['train_seconds']:.0f} s of training "
-        f"against truth B, after {seen[0]['train_seconds']:.0f} s of training against truth A; "
-        "looked at 3 times."
-    )
+    met = f"after {seen[0]['train_seconds']:.0f} s of training against truth"
+    told = f"chess-cae-seed0: IoU 0.01 is reached {met} B, {met} A; looked at 3 times."
+    assert time_to_mark(chess) == told
     story["seconds"]["A"] = None
     assert f"not at all against truth A (best {story['best']['A']:.4f})" in time_to_mark(chess)
 
 
 @pytest.mark.slow
 def test_a_table_that_was_killed_goes_on_and_ends_the_same(finished, tmp_path, monkeypatch):
-    class Killed(Exception):
-        pass
-
     original = run.Watcher.__call__
 
     def dies(self, step, variables, train_seconds):
         original(self, step, variables, train_seconds)
         if "noise" in str(self._path) and step == 4:
-            raise Killed
+            raise InterruptedError
 
     shutil.copytree(finished / "runs/chess-cae-seed0", tmp_path / "runs/chess-cae-seed0")
     monkeypatch.setattr(run.Watcher, "__call__", dies)
-    with pytest.raises(Killed):
+    with pytest.raises(InterruptedError):
         run_table(TINY, scale="cpu", workdir=tmp_path)
     assert [cell["name"] for cell in cells_of(tmp_path)] == ["chess-cae-seed0"]
     watched = tmp_path / "runs/noise-cae-seed0/watched.json"
@@ -145,8 +133,7 @@ def test_a_table_that_was_killed_goes_on_and_ends_the_same(finished, tmp_path, m
     assert cells_of(tmp_path) == cells_of(finished)
     # The time before the kill counts too.
     noise = json.loads((tmp_path / "tiny.json").read_text())["cells"][1]
-    took = time.perf_counter() - started
-    assert 1000 < noise["wall_seconds"] < 1000 + took
+    assert 0 < noise["wall_seconds"] - 1000 < time.perf_counter() - started
     # Step 4 came again, as its checkpoint was not written.
     assert [row["step"] for row in json.loads(watched.read_text())["iou"]] == [2, 4, 6]
 
@@ -174,7 +161,12 @@ def test_the_json_alone_is_enough_to_go_on_unless_the_config_has_changed(
     before = (tmp_path / "tiny.json").read_bytes()
     with pytest.raises(UserError, match=r"noise-cae-seed0, .*train\.steps: 6 → 9.*delete"):
         run_table(changed, scale="cpu", workdir=tmp_path)
+    with pytest.raises(UserError, match="at --scale cpu: choose another"):
+        run_table(TINY, scale="paper", workdir=tmp_path)
     assert (tmp_path / "tiny.json").read_bytes() == before
+    (tmp_path / "tiny.json").write_text('{"cells": [{}')
+    with pytest.raises(UserError, match=r"tiny\.json is damaged"):
+        run_table(TINY, scale="cpu", workdir=tmp_path)
 
 
 def test_a_cell_is_finished_though_configs_have_new_fields_since(finished, tmp_path, monkeypatch):
@@ -203,10 +195,9 @@ def test_images_that_are_made_from_the_users_are_made_once_and_used(
         return load(shutil.copytree(finished / "runs/chess-cae-seed0", workdir) / "detector")
 
     monkeypatch.setattr(run, "train", copied)
-    noise_folder(data / "my_set")
+    write_folder(synthetic_source("noise", side=128), data / "my_set")
     made = Made("boards", make, {"part.template": "extra.png"})
-    cells = [USERS._replace(made=made, variant=v) for v in ("one", "two")]
-    table = table_of(*cells)
+    table = table_of(*(USERS._replace(made=made, variant=v) for v in ("one", "two")))
     looked_at = []
     monkeypatch.setattr(run, "build_source", lambda c: looked_at.append(c) or build_source(c))
     first, second = run_table(table, scale="cpu", workdir=tmp_path / "w", data=data)
@@ -222,39 +213,33 @@ def test_images_that_are_made_from_the_users_are_made_once_and_used(
     assert "no --data was given" in cell["reason"]
 
 
-def test_another_scale_or_a_damaged_file_is_refused(finished, tmp_path):
-    with pytest.raises(UserError, match="at --scale cpu: choose another"):
-        run_table(TINY, scale="paper", workdir=finished)
-    (tmp_path / "tiny.json").write_text('{"cells": [{}')
-    with pytest.raises(UserError, match=r"tiny\.json is damaged"):
-        run_table(TINY, scale="cpu", workdir=tmp_path)
-
-
 def test_images_that_are_not_there_are_null_with_a_reason_until_they_are(chess_folder, tmp_path):
-    table = table_of(USERS)
-    (cell,) = run_table(table, scale="cpu", workdir=tmp_path / "w")
+    data = tmp_path / "data"
+    data.mkdir()
+
+    def made(**given):
+        (cell,) = run_table(table_of(USERS), scale="cpu", workdir=tmp_path / "w", **given)
+        return cell
+
+    cell = made()
     assert cell["reason"] == "its images are the user's own, and no --data was given: put it there."
     assert all(cell[key] is None for key in (*FIGURES, "steps"))
     text = (tmp_path / "w" / "tiny.md").read_text()
     assert "| mine | cae | 0 | – | – | – |" in text
     assert "mine-cae-seed0: its images are the user's own" in text
-
-    data = tmp_path / "data"
-    data.mkdir()
-    (cell,) = run_table(table, scale="cpu", workdir=tmp_path / "w", data=data)
-    assert "there is none in the folder of --data" in cell["reason"]
+    assert "there is none in the folder of --data" in made(data=data)["reason"]
 
     shutil.copytree(chess_folder, data / "some" / "My-Set")
-    (cell,) = run_table(table, scale="cpu", workdir=tmp_path / "w", data=data)
+    cell = made(data=data)
     assert "reason" not in cell and "seconds_to_iou" not in cell
     assert cell["steps"] == 2 and cell["pixel_auroc"] > 0
     assert str(tmp_path) not in json.dumps(cell["config"])  # another machine has another folder
 
     # Kept when the images are gone, and looked for by name wherever they lie.
     shutil.rmtree(data / "some")
-    assert run_table(table, scale="cpu", workdir=tmp_path / "w", data=data) == [cell]
+    assert made(data=data) == cell
     with pytest.raises(UserError, match="nowhere: there is no such folder"):
-        run_table(table, scale="cpu", workdir=tmp_path / "w", data=tmp_path / "nowhere")
+        made(data=tmp_path / "nowhere")
 
 
 def test_one_model_of_several_sets_has_a_row_for_each(chess_folder, tmp_path):
@@ -264,7 +249,7 @@ def test_one_model_of_several_sets_has_a_row_for_each(chess_folder, tmp_path):
     shutil.copytree(chess_folder, data / "deep" / "set_one")
     (cell,) = run_table(table, scale="cpu", workdir=tmp_path / "w", data=data)
     assert "there is none of two in the folder of --data" in cell["reason"]
-    noise_folder(data / "set_two")
+    write_folder(synthetic_source("noise", side=128), data / "set_two")
     (cell,) = run_table(table, scale="cpu", workdir=tmp_path / "w", data=data)
     assert list(cell["per_category"]) == ["one", "two"]
     assert "category" not in cell["config"]["data"]
@@ -282,14 +267,11 @@ def test_weights_are_looked_for_by_the_encoders_name_and_leave_no_path(tmp_path)
     table = table_of(cell._replace(fields=fields))
     (kept,) = run_table(table, scale="cpu", workdir=tmp_path / "w", weights=tmp_path)
     assert kept["reason"].startswith("there is no deit_tiny_patch16_224 in the folder of --weights")
-    spec = preset("deit_tiny_patch16_224").spec
-    (tmp_path / "deit_tiny_patch16_224").mkdir()
-    safetensors.numpy.save_file(
-        make_tensors(spec), tmp_path / "deit_tiny_patch16_224" / "model.safetensors"
-    )
+    file = tmp_path / "deit_tiny_patch16_224" / "model.safetensors"
+    file.parent.mkdir()
+    safetensors.numpy.save_file(make_tensors(preset("deit_tiny_patch16_224").spec), file)
     (kept,) = run_table(table, scale="cpu", workdir=tmp_path / "w", weights=tmp_path)
-    assert "reason" not in kept
-    assert "weights" not in kept["config"]["encoder"]
+    assert "reason" not in kept and "weights" not in kept["config"]["encoder"]
     assert len(kept["pretrained"]["sha256"]) == 64
     assert str(tmp_path) not in (tmp_path / "w" / "tiny.json").read_text()
 
@@ -306,10 +288,8 @@ def test_broken_images_and_a_training_that_diverges_are_null_and_say_why(chess_f
 
 
 def test_optional_cells_are_left_out_when_the_time_is_spent(finished, tmp_path, monkeypatch):
-    def starts(*args, **kwargs):
-        raise FloatingPointError("it was started")
-
-    monkeypatch.setattr(run, "train", starts)
+    started = Mock(side_effect=FloatingPointError("it was started"))
+    monkeypatch.setattr(run, "train", started)
     shutil.copy(finished / "tiny.json", tmp_path)
     chess, noise = json.loads((tmp_path / "tiny.json").read_text())["cells"]
     optional = CHESS._replace(seed=1, optional=True)
@@ -322,27 +302,25 @@ def test_optional_cells_are_left_out_when_the_time_is_spent(finished, tmp_path, 
 
 def test_the_page_says_ours_beside_the_papers_and_how_it_was_run(finished):
     text = (finished / "tiny.md").read_text()
-    chess, noise = json.loads((finished / "tiny.json").read_text())["cells"]
-    truths = [cell["truths"]["A"]["iou_max_oracle"] for cell in (chess, noise)]
-    assert "| data | method | seeds | IoU | paper | IoU, truth A | image AUROC |" in text
-    assert (
-        f"| chess | cae | 1 | {chess['iou_max_oracle']:.4f} | 0.7975 | {truths[0]:.4f} | "
-        f"{chess['image_auroc']:.3f} |"
-    ) in text
-    assert "The paper's figures: the paper, Table 1." in text
-    assert "- the images are made up." in text
-    assert "- chess-cae-seed0: it is small." in text
-    assert chess["hardware"] in text
-    assert f"jax {chess['versions']['jax']}" in text
-    assert f"| chess-cae-seed0 | 0 | 6 | 8 | {chess['train_seconds']:.0f} |" in text
+    chess, _ = json.loads((finished / "tiny.json").read_text())["cells"]
+    ours = f"{chess['iou_max_oracle']:.4f} | 0.7975 | {chess['truths']['A']['iou_max_oracle']:.4f}"
+    for told in (
+        "| data | method | seeds | IoU | paper | IoU, truth A | image AUROC |",
+        f"| chess | cae | 1 | {ours} | {chess['image_auroc']:.3f} |",
+        "The paper's figures: the paper, Table 1.",
+        "- the images are made up.",
+        "- chess-cae-seed0: it is small.",
+        chess["hardware"],
+        f"jax {chess['versions']['jax']}",
+        f"| chess-cae-seed0 | 0 | 6 | 8 | {chess['train_seconds']:.0f} |",
+    ):
+        assert told in text, told
 
 
 def not_blank(png):
-    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"), float)
-    assert min(pixels.shape) > 150
-    # Pictures and text on white: neither all paper nor all ink.
-    assert 0.02 < np.mean(pixels < 200) < 0.98
-    return pixels
+    """Pictures and text on white: neither all paper nor all ink."""
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+    return min(pixels.shape) > 150 and 0.02 < np.mean(pixels < 200) < 0.98
 
 
 FIGURE_PARTS = {
@@ -359,8 +337,7 @@ FIGURE_PARTS = {
 def test_each_figure_is_a_picture_with_its_sentence(finished, draw):
     names = ["chess-cae-seed0", "noise-cae-seed0"][: 1 + (draw == "binary_maps")]
     png, text = getattr(schneider2022_figures, draw)({n: finished / "runs" / n for n in names})
-    not_blank(png)
-    assert FIGURE_PARTS[draw] in text
+    assert not_blank(png) and FIGURE_PARTS[draw] in text
 
 
 def test_pictures_are_drawn_once_and_again_only_after_a_new_run(finished, tmp_path):
@@ -377,7 +354,7 @@ def test_pictures_are_drawn_once_and_again_only_after_a_new_run(finished, tmp_pa
     for _ in range(2):
         run_table(table, scale="cpu", workdir=tmp_path)
     assert calls == [["chess-cae-seed0"]]
-    not_blank((tmp_path / "figures" / "figure1.png").read_bytes())
+    assert not_blank((tmp_path / "figures" / "figure1.png").read_bytes())
     text = (tmp_path / "tiny.md").read_text()
     assert "![figure1](figures/figure1.png)" in text
     assert "figure2: the runs of not-yet are not in this folder." in text
@@ -403,13 +380,10 @@ def test_who_watches_is_called_at_each_evaluation_and_costs_no_training_time(tmp
     assert record["training"]["train_seconds"] == calls[-1][2]
 
 
-@pytest.mark.parametrize(
-    ("table", "says"),
-    [
-        ("resnet", "should be one of <schneider2022|"),
-        ("mvtec_ad", "the table mvtec_ad needs --data"),
-    ],
-)
+MISTAKES = {"resnet": "should be one of <schneider2022|", "mvtec_ad": "mvtec_ad needs --data"}
+
+
+@pytest.mark.parametrize(("table", "says"), MISTAKES.items())
 def test_mistakes_end_in_one_sentence(tmp_path, table, says):
     assert says in refusal("reproduce", "--table", table, "--workdir", tmp_path)
     elsewhere = refusal("reproduce", "--table", "preste", "--workdir", tmp_path, cwd=tmp_path)

@@ -21,9 +21,8 @@ def test_categories_are_found_in_the_folder_or_one_below(tmp_path):
     assert find_category(tmp_path, ("mvtec_ad/grid",)) == tmp_path / "mvtec_ad/grid"
     assert find_category(tmp_path / "other" / "tile", ("Tile",)) == tmp_path / "other/tile"
     assert find_category(tmp_path, ("licence", "bottle")) is None
-    names = [f.name for f in categories(tmp_path, ("mvtec_ad",))]
-    assert names == ["grid", "screw"]
-    assert [f.name for f in categories(tmp_path / "other", ("mvtec_ad",))] == ["tile"]
+    for folder, names in ((tmp_path, ["grid", "screw"]), (tmp_path / "other", ["tile"])):
+        assert [f.name for f in categories(folder, ("mvtec_ad",))] == names
     mvtec = TABLES["mvtec_ad"].cells("paper", tmp_path)
     assert {cell.dataset for cell in mvtec} == {"grid", "screw"}
     assert [cell.seed for cell in mvtec] == sorted(cell.seed for cell in mvtec)
@@ -39,9 +38,8 @@ def a_run(dataset, method, seed=0, **figures):
 
 
 def test_seeds_are_averaged_and_data_sets_weigh_the_same_in_the_mean_row():
-    table = Table(
-        "tiny", "A tiny table", (Column("image_auroc", "AUROC", 2),), lambda *_: (), mean_row=True
-    )
+    columns = (Column("image_auroc", "AUROC", 2),)
+    table = Table("tiny", "A tiny table", columns, lambda *_: (), mean_row=True)
     runs = [
         a_run("a", "cae", 0, image_auroc=0.6),
         a_run("a", "cae", 1, image_auroc=0.8),
@@ -66,11 +64,9 @@ def test_the_order_of_the_models_is_stated_as_found():
         "On chess the order by IoU (truth B, 2 seeds) is VAE 0.7050, AAE 0.6050, CAE 0.5050: "
         "another order as the paper's (AAE, VAE, CAE)."
     )
-    assert "the same order as the paper's (AAE, VAE)" in ranking(
-        [a_run("noise", "vae", iou_max_oracle=0.1), a_run("noise", "aae", iou_max_oracle=0.2)],
-        "noise",
-        "iou_max_oracle",
-    )
+    alike = [a_run("noise", m, iou_max_oracle=iou) for m, iou in (("vae", 0.1), ("aae", 0.2))]
+    told = ranking(alike, "noise", "iou_max_oracle")
+    assert "the same order as the paper's (AAE, VAE)" in told
     assert ranking(runs[:2], "chess", "iou_max_oracle") == ""
 
 
@@ -130,9 +126,7 @@ def test_defects_are_held_against_the_darkest_stretch():
     residual[40:44, 10:14], residual[40:44, 50:54] = 0.5, 0.2
     seen = stretches.compared(image, truth, residual, side=10)
     assert seen.dark[10:20, 50:60].all() and seen.dark.sum() == 100
-    np.testing.assert_allclose(sorted(seen.means), [0.2, 0.5], rtol=1e-6)
+    assert sorted(seen.means) == pytest.approx([0.2, 0.5])
+    expected = {"defects": 2, "above": 1, "on_defects": 0.35, "on_dark": 0.3, "elsewhere": 0.01}
     told = stretches.summary(seen)
-    assert (told["defects"], told["above"]) == (2, 1)
-    np.testing.assert_allclose(
-        (told["on_defects"], told["on_dark"], told["elsewhere"]), (0.35, 0.3, 0.01), rtol=1e-5
-    )
+    assert {key: told[key] for key in expected} == pytest.approx(expected, rel=1e-5)

@@ -8,11 +8,6 @@ FLAT = [1.0, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4]
 FALLING = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
 
 
-def test_a_model_that_learned_gets_no_message():
-    assert verdict(0.1, FLAT, patches=ENOUGH) == ""
-    assert verdict(0.9, FALLING, patches=10) == ""
-
-
 @pytest.mark.parametrize(
     ("share", "losses", "patches", "says"),
     [
@@ -23,10 +18,13 @@ def test_a_model_that_learned_gets_no_message():
         (0.05, FLAT, ENOUGH - 1, "too few to tell"),
         (0.05, [1.0, 0.9], ENOUGH, "too few to tell"),
         (-3.0, FALLING[::-1], ENOUGH, "rising"),
+        (0.1, FLAT, ENOUGH, None),
+        (0.9, FALLING, 10, None),
     ],
 )
-def test_a_model_that_did_not_is_told_why(share, losses, patches, says):
-    assert says in verdict(share, losses, patches=patches)
+def test_a_model_that_did_not_learn_is_told_why(share, losses, patches, says):
+    told = verdict(share, losses, patches=patches)
+    assert says in told if says else told == ""
 
 
 def test_fall_compares_the_last_two_quarters():

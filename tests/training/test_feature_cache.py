@@ -48,9 +48,7 @@ def test_each_image_has_what_the_method_makes_of_it_in_memory_or_in_a_file(small
 )
 def test_nothing_is_kept_that_changes_or_is_too_large_or_is_trained_through(small_encoder, fields):
     assert keep(config_for(small_encoder, "vit_recon", **RESIZED | fields))[3] is None
-
-
-def test_methods_on_pixels_keep_nothing():
+    # Nor of a method on pixels.
     fields = RESIZED | {"data.patch_size": SIDE, "inference.stride": SIDE}
     assert keep(small_config("configs/folder.py:smoke", **fields))[3] is None
 

@@ -1,6 +1,7 @@
-"""Learning on eight devices as on one."""
+"""Learning on eight devices as on one, and what is shared between them."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +9,16 @@ import numpy as np
 import pytest
 from helpers.detectors import pictures, plain_detector, random_state
 from helpers.small_encoder import SIDE, config_for
-from helpers.small_runs import losses, only_devices, small_config
-from jax.sharding import Mesh
+from helpers.small_runs import losses, small_config
+from helpers.ssim_reference import pairs
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from recon_ad.data import memory_source
 from recon_ad.data.pipeline import Images
 from recon_ad.detector.jax_detector import core
 from recon_ad.errors import UserError
 from recon_ad.methods import METHODS, build_method
+from recon_ad.ops.ssim import ssim_map
 from recon_ad.runtime import mesh as meshes
 from recon_ad.training import run as trainer
 from recon_ad.training import steps
@@ -24,6 +27,12 @@ from recon_ad.training.feature_cache import prepare_all
 
 class Stopped(Exception):
     """Stops a run behind its last step."""
+
+
+def only_one_device(monkeypatch):
+    one, make_mesh = jax.devices()[:1], jax.make_mesh
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(jax, "make_mesh", lambda *a, **k: make_mesh(*a, devices=one, **k))
 
 
 def test_eight_devices_learn_as_one_does(tmp_path, monkeypatch):
@@ -39,7 +48,7 @@ def test_eight_devices_learn_as_one_does(tmp_path, monkeypatch):
         return losses(workdir), losses(workdir, "heldout_loss")
 
     eight = learnt(tmp_path / "eight")
-    only_devices(monkeypatch, 1)
+    only_one_device(monkeypatch)
     one = learnt(tmp_path / "one")
     assert len(one[0]) == 30 and len(one[1]) == 1
     assert one[0][-1] < one[0][0]
@@ -90,6 +99,35 @@ def test_pmap_of_the_core_agrees_with_jit():
     # Convolutions over batches of 2 and 16 may add in another order.
     np.testing.assert_allclose(by_device[0].reshape(16, 32, 32), residual, atol=1e-6)
     np.testing.assert_allclose(by_device[1].reshape(16, 32, 32, 1), reconstruction, atol=1e-6)
+
+
+def test_batches_are_cut_along_their_first_axis_evenly():
+    mesh, values = meshes.data_mesh(), np.arange(16.0)
+    batch = meshes.put_batch(mesh, {"x": values})["x"]
+    assert [s.data.shape for s in batch.addressable_shards] == [(2,)] * 8
+    np.testing.assert_array_equal(jax.device_get(batch), values)
+    with pytest.raises(UserError, match="multiple of 8"):
+        meshes.check_batch_size(0, mesh)
+
+
+@pytest.mark.parametrize("border", ["reflect", "valid"])
+def test_ssim_maps_of_a_batch_stay_on_their_devices(border):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    images = pairs((80, 30, 3), images=16)
+
+    def loss(x, y):
+        maps = ssim_map(x, y, data_range=1.0, window=11, kind="gaussian", border=border)
+        return maps.mean(), maps
+
+    step = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+    split = jax.device_put(images, sharding)
+    program = step.lower(*split).compile()
+    assert not re.findall(r"all-gather|all-to-all|collective-permute", program.as_text())
+    found = program(*split)
+    assert found[0][1].sharding.is_equivalent_to(sharding, 4)
+    for a, b in zip(jax.tree.leaves(step(*images)), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6 * np.abs(a).max())
 
 
 def test_a_batch_that_eight_devices_cannot_share_is_refused_before_the_run_begins(tmp_path):
