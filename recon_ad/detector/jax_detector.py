@@ -31,6 +31,7 @@ from ml_collections import ConfigDict
 from recon_ad.alignment import part as parts
 from recon_ad.config import check_config
 from recon_ad.detector import classifier as classifiers
+from recon_ad.detector.bounds import check_finite, check_numbers
 from recon_ad.detector.classifier import Classifier, Network
 from recon_ad.detector.inference import UNCALIBRATED, Inference, Plan, Thresholds
 from recon_ad.detector.older import from_format_6
@@ -40,6 +41,7 @@ from recon_ad.methods.base import Method, Variables
 from recon_ad.ops.scores import SCORES, check_score
 from recon_ad.ops.smoothing import smooth
 from recon_ad.runtime import files
+from recon_ad.runtime.files import sha256
 
 FORMAT = 7  # of detector.json
 
@@ -184,6 +186,7 @@ class Detector(Inference):
             "/".join(key): np.asarray(value)
             for key, value in traverse_util.flatten_dict(jax.device_get(self.variables)).items()
         }
+        content = safetensors.numpy.save(flat)
         described = {
             "format": FORMAT,
             "channels": self.channels,
@@ -194,11 +197,12 @@ class Detector(Inference):
             },
             "config": json.loads(self.config.to_json()),
             "tensors": {name: list(value.shape) for name, value in flat.items()},
+            "variables_sha256": sha256(content),
             "record": self.record,
             "has_part": self.part is not None,
         }
         with files.fresh_directory(Path(path)) as scratch:
-            (scratch / "variables.safetensors").write_bytes(safetensors.numpy.save(flat))
+            (scratch / "variables.safetensors").write_bytes(content)
             if self.part is not None:
                 (scratch / parts.FILE).write_bytes(self.part.packed())
             files.write_json(scratch / "detector.json", described)
@@ -221,7 +225,8 @@ def load(path: Path | str) -> Detector:
             )
     try:
         described = json.loads((path / "detector.json").read_text())
-        flat = safetensors.numpy.load_file(path / "variables.safetensors")
+        content = (path / "variables.safetensors").read_bytes()
+        flat = safetensors.numpy.load(content)
     except (json.JSONDecodeError, UnicodeDecodeError, safetensors.SafetensorError) as error:
         raise UserError(f"the detector in {path} is damaged ({error}); copy it anew.") from None
     if not isinstance(described, dict) or described.get("format") not in (6, FORMAT):
@@ -230,8 +235,15 @@ def load(path: Path | str) -> Detector:
             "train it anew, or open it by the version that wrote it."
         )
     try:
+        check_finite({k: np.array(v) for k, v in described["thresholds"].items() if v is not None})
         if described["format"] == 6:
             described["config"] = from_format_6(described["config"])
+        elif described["variables_sha256"] != sha256(content):
+            raise UserError(
+                "variables.safetensors is not the file that its detector.json was written with: "
+                "copy the detector anew."
+            )
+        check_finite(flat)
         _check_tensors(described, flat)
         part = _part(path / parts.FILE) if described["has_part"] else None
         return _assembled(described, flat, part=part, classifier=classifiers.load(path))
@@ -288,4 +300,5 @@ def _assembled(
     size = (1, *detector.plan.geometry.tile, detector.channels)
     jax.eval_shape(detector.core, detector.variables, jax.ShapeDtypeStruct(size, jnp.float32))
     check_config(detector.config)
+    check_numbers(detector.plan, detector.thresholds)
     return detector

@@ -19,6 +19,7 @@ from jaxtyping import Float, Shaped
 from recon_ad.alignment import part as parts
 from recon_ad.alignment.part import Part
 from recon_ad.data.arrays import to_unit
+from recon_ad.detector.bounds import check_numbers
 from recon_ad.detector.inference import Inference, Plan, Prediction, Thresholds
 from recon_ad.errors import UserError
 from recon_ad.ops.tiles import Geometry
@@ -147,6 +148,7 @@ class OnnxDetector(Inference):
                 )
         try:
             plan, thresholds = _plan(core.facts), _thresholds(core.facts)
+            check_numbers(plan, thresholds)
             pairs = [graph.facts["pair"] for graph in (core, tail)]
             self._swapped = core.facts["layout"] == "NCHW"
             self._on_regions = core.facts["regions_of_interest"] == "True"

@@ -15,7 +15,10 @@ def keep_compiled() -> None:
     dozens of them, which together take longer than the large one.
     """
     if jax.config.jax_compilation_cache_dir is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        try:
+            cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        except RuntimeError:  # a container's user without a name and a home has no cache
+            return
         jax.config.update("jax_compilation_cache_dir", str(cache / "recon_ad" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

@@ -194,10 +194,16 @@ DAMAGED = {
     "another patch size": ("config", "data", "patch_size", 64),
     "an unknown score": ("config", "inference", "score", "foo"),
     "an unknown method": ("config", "method", "name", "foo"),
+    "a threshold that is no number": ("thresholds", "image", float("nan")),
+    "an infinite threshold": ("thresholds", "pixel", float("inf")),
+    "no batch": ("config", "inference", "batch_size", 0),
 }
 
 
-@pytest.mark.parametrize("kind", ["no folder", "no tensors", "cut tensors", "not json", *DAMAGED])
+BROKEN = ["no folder", "no tensors", "cut tensors", "a flipped bit", "weights of NaN", "not json"]
+
+
+@pytest.mark.parametrize("kind", [*BROKEN, *DAMAGED])
 def test_damaged_detectors_are_refused_by_name(detector, tmp_path, kind):
     detector.save(tmp_path / "d")
     tensors, described = (tmp_path / "d" / f for f in ("variables.safetensors", "detector.json"))
@@ -207,6 +213,14 @@ def test_damaged_detectors_are_refused_by_name(detector, tmp_path, kind):
         tensors.unlink()
     elif kind == "cut tensors":
         tensors.write_bytes(tensors.read_bytes()[:-100])
+    elif kind == "a flipped bit":
+        content = bytearray(tensors.read_bytes())
+        content[-3] ^= 1
+        tensors.write_bytes(content)
+    elif kind == "weights of NaN":
+        broken = detector.with_record({})
+        broken.variables = jax.tree.map(lambda x: x * np.nan, detector.variables)
+        broken.save(tmp_path / "d")
     elif kind == "not json":
         described.write_text("{")
     else:

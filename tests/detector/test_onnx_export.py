@@ -219,7 +219,10 @@ def test_metadata_with_holes_end_in_a_sentence(of_method, tmp_path):
     path = of_method("cae")[1]
     tail = onnx_detector.tail_path(tmp_path / "M.onnx")
     shutil.copy(onnx_detector.tail_path(path), tail)
-    for change in ({"layout": None}, {"stride": "sixteen,16"}, {"image_threshold": "x"}):
+    for change in (
+        {"layout": None}, {"stride": "sixteen,16"}, {"image_threshold": "x"}, {"tile": "0,0"},
+        {"pixel_threshold": "nan"}, {"resize": "0,5"}, {"stride": "99,99"}, {"channels": "9" * 30},
+    ):  # fmt: skip
         model = onnx.load(path)
         facts = {p.key: p.value for p in model.metadata_props}
         facts |= {f"{onnx_detector.PREFIX}{name}": value for name, value in change.items()}

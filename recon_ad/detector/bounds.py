@@ -1,0 +1,49 @@
+"""Bounds on the numbers of a detector's files, which a stranger may have written."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from recon_ad.detector.inference import Plan, Thresholds
+
+MAX_SIDE = 1 << 16  # px, of an image, a tile or what surrounds a pixel
+MAX_BATCH = 1 << 16  # tiles
+MAX_CHANNELS = 64
+
+
+def _numbers(plan: Plan, thresholds: Thresholds) -> Iterator[tuple[str, float, float, float]]:
+    """Gives the name, value and bounds of each number."""
+    g = plan.geometry
+    yield "channels", plan.channels, 1, MAX_CHANNELS
+    for name, pair in (("tile", g.tile), ("stride", g.stride), ("resize", g.resize or (1, 1))):
+        for value in pair:
+            yield name, value, 1, MAX_SIDE
+    for value, tile in zip(g.stride, g.tile, strict=True):
+        yield "stride", value, 1, tile
+    yield "batch_size", plan.batch_size, 1, MAX_BATCH
+    yield "opening", plan.opening, 0, MAX_SIDE
+    yield "min_area", plan.min_area, 0, MAX_SIDE**2
+    yield "border", plan.border, 0, MAX_SIDE
+    yield "border_weight", plan.border_weight, 0, 1e6
+    for value in plan.input_range:
+        yield "input_range", value, -1e38, 1e38
+    for name, value in thresholds._asdict().items():  # infinite: not calibrated
+        yield f"{name} threshold", value, -math.inf, math.inf
+
+
+def check_numbers(plan: Plan, thresholds: Thresholds) -> None:
+    """Raises ValueError where a number is none or out of its bounds, and names it."""
+    for name, value, low, high in _numbers(plan, thresholds):
+        if not low <= value <= high:  # also where it is NaN
+            raise ValueError(f"{name} is {value}, not from {low:g} to {high:g}")
+    if plan.geometry.weights not in ("uniform", "hann"):
+        raise ValueError(f"tile_weights is {plan.geometry.weights!r}")
+
+
+def check_finite(arrays: Mapping[str, Any]) -> None:
+    """Raises ValueError where an array holds NaN or infinity, and names it."""
+    for name, array in arrays.items():
+        if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
+            raise ValueError(f"{name} holds NaN or infinite values")
