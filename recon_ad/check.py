@@ -21,6 +21,7 @@ from absl import flags
 from recon_ad import cli
 from recon_ad.checking.check import as_text, check_folder
 from recon_ad.errors import UserError
+from recon_ad.runtime.terminal import escaped
 
 MEND = 3  # exit status when something has to be mended
 
@@ -33,7 +34,8 @@ def main(words: Sequence[str]) -> int:
     report = check_folder(words[0], category=_CATEGORY.value)
     try:
         # A name that is no UTF-8 is escaped, whatever the terminal thinks of it.
-        print(as_text(report).encode(errors="backslashreplace").decode(), flush=True)
+        shown = escaped(as_text(report), keep="\n")
+        print(shown.encode(errors="backslashreplace").decode(), flush=True)
     except BrokenPipeError:  # as of `| head`, which has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return MEND if report.mend else 0

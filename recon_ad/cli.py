@@ -13,6 +13,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from recon_ad.errors import UserError
+from recon_ad.runtime.terminal import EscapingFormatter, escaped
 
 # What parsing flags may end in: a config file is run meanwhile, and ml_collections reports an
 # override of an unknown field as AttributeError, of an unknown section as KeyError.
@@ -47,7 +48,7 @@ def run(main: Callable[..., int | None], *, words: bool = False) -> None:
     def guarded(argv: Sequence[str]) -> int | None:
         # Our own progress, and only warnings of the libraries, some of which are very chatty.
         absl_logging.set_verbosity(absl_logging.WARNING)
-        absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
+        absl_logging.get_absl_handler().setFormatter(EscapingFormatter("%(message)s"))
         logging.getLogger("recon_ad").setLevel(logging.INFO)
         try:
             if words:
@@ -107,7 +108,7 @@ def _give(absent: list[str]) -> str:
 
 
 def _say(error: Exception) -> int:
-    text = sentence(error)
+    text = escaped(sentence(error))
     if _first_to_say(text):
         print(f"error: {text}", file=sys.stderr)
     return 2

@@ -26,6 +26,7 @@ from recon_ad.detector.image_files import (
 from recon_ad.detector.open import detector_flags, identity
 from recon_ad.detector.predictions import predict_files
 from recon_ad.errors import UserError
+from recon_ad.runtime.terminal import escaped
 
 NOT_JUDGED = 3  # exit status when some file could not be judged
 TOLD = 5  # files that were not judged, of each kind, of which the terminal says why
@@ -47,7 +48,7 @@ def summary(judged: Sequence[FileResult], output: Path) -> str:
             lines.append(f"  {row['error']}" if named else f"  {row['path']}: {row['error']}")
         if count > TOLD:
             lines.append(f"  and {count - TOLD} more {what}: see {output / 'predictions.csv'}")
-    return "\n".join(lines)
+    return "\n".join(map(escaped, lines))
 
 
 def main() -> int:

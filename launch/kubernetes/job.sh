@@ -11,6 +11,9 @@
 # CLAIM  a PersistentVolumeClaim that all pods may mount at once (ReadWriteMany): it is /data, for
 #        the images and, always, for the workdir
 # GPUS   of each pod; 0 or unset: none
+# CPUS   of each pod, 4 where unset
+# MEMORY of each pod, as Kubernetes writes it, 32Gi where unset
+# RUN_AS user and group that the container runs as, 1000 where unset; CLAIM has to let them write
 #
 # A pod that is evicted saves a checkpoint on all hosts; all end with exit status 75, and are
 # started again without counting it. Where one dies the others end within a minute, and all are
@@ -28,6 +31,9 @@ fail() {
 : "${CLAIM:?is not set: a PersistentVolumeClaim that all pods may mount}"
 [[ $HOSTS =~ ^[1-9][0-9]*$ ]] || fail "HOSTS is $HOSTS: give a number from 1"
 [[ ${GPUS:=0} =~ ^[0-9]+$ ]] || fail "GPUS is $GPUS: give a number"
+[[ ${CPUS:=4} =~ ^[1-9][0-9]*$ ]] || fail "CPUS is $CPUS: give a number from 1"
+[[ ${MEMORY:=32Gi} =~ ^[1-9][0-9]*[KMGT]i$ ]] || fail "MEMORY is $MEMORY: give it as 32Gi"
+[[ ${RUN_AS:=1000} =~ ^[1-9][0-9]*$ ]] || fail "RUN_AS is $RUN_AS: give a user's number that is not root's, 0"
 [[ $NAME =~ ^[a-z]([a-z0-9-]{0,50}[a-z0-9])?$ ]] || fail "NAME is $NAME: give small letters, digits and -, at most 52"
 [[ $# -gt 0 ]] || fail "flags of recon_ad.train are missing: --config … --workdir /data/…"
 
@@ -38,6 +44,7 @@ quoted() { # as a string of YAML
 
 flags=""
 for flag in "$@"; do
+  [[ $flag != *[[:cntrl:]]* ]] || fail "a flag has a line break or another control character: $(printf '%q' "$flag")"
   flags+=", $(quoted "$flag")"
 done
 
@@ -88,6 +95,14 @@ spec:
       subdomain: $NAME
       restartPolicy: Never
       terminationGracePeriodSeconds: 120 # for the checkpoint
+      automountServiceAccountToken: false # the training asks nothing of the cluster
+      securityContext:
+        runAsNonRoot: true
+        runAsUser: $RUN_AS
+        runAsGroup: $RUN_AS
+        fsGroup: $RUN_AS
+        fsGroupChangePolicy: OnRootMismatch
+        seccompProfile: {type: RuntimeDefault}
       containers:
         - name: train
           image: $(quoted "$IMAGE")
@@ -95,8 +110,12 @@ spec:
           env:$environment
           ports:
             - containerPort: 8476
+          securityContext:
+            allowPrivilegeEscalation: false
+            capabilities: {drop: [ALL]}
           resources:
-            limits: {nvidia.com/gpu: $GPUS}
+            requests: {cpu: $CPUS, memory: $MEMORY}
+            limits: {memory: $MEMORY, nvidia.com/gpu: $GPUS}
           volumeMounts:
             - {name: data, mountPath: /data}
             - {name: memory, mountPath: /dev/shm}

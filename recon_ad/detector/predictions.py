@@ -20,11 +20,10 @@ from recon_ad.detector.image_files import FIELDS, FileResult, inputs, judge_and_
 from recon_ad.detector.inference import Inference
 from recon_ad.errors import UserError
 from recon_ad.runtime import files
+from recon_ad.runtime.files import plain_cell
 from recon_ad.runtime.progress import progress
 
 CSV, JSONL, JOURNAL = "predictions.csv", "predictions.jsonl", ".predictions.journal"
-# A cell that begins with one of these is a formula to a spreadsheet.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 logger = logging.getLogger("recon_ad")
 
@@ -111,8 +110,7 @@ def _csv_line(values: Sequence[Any]) -> str:
 def _csv_row(row: Mapping[str, Any]) -> str:
     """A line of the table, as in JSON: true and false, and nothing for what is not known."""
     cells = [json.dumps(v) if isinstance(v, bool) else v for v in (row[k] for k in FIELDS)]
-    quoted = [f"'{v}" if isinstance(v, str) and v.startswith(FORMULA) else v for v in cells]
-    return _csv_line(quoted)
+    return _csv_line([plain_cell(v) if isinstance(v, str) else v for v in cells])
 
 
 def _json_row(row: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ from recon_ad.metrics.summary import ImageResult, Pooled, pool, summarize
 from recon_ad.report import Report, Scale, Score, write_report
 from recon_ad.runtime import files
 from recon_ad.runtime import mesh as meshes
+from recon_ad.runtime.files import plain_cell
 from recon_ad.runtime.stopping import Stop
 from recon_ad.runtime.writer import read_log
 
@@ -252,7 +253,15 @@ def scores_csv(report: Report) -> str:
     writer.writerow(["path", "defect", "score", "threshold", "anomalous"])
     for row in report.scores:
         name, defect, score, anomalous = row
-        writer.writerow([name, defect, repr(score), repr(report.threshold), int(anomalous)])
+        writer.writerow(
+            [
+                plain_cell(name),
+                plain_cell(defect),
+                repr(score),
+                repr(report.threshold),
+                int(anomalous),
+            ]
+        )
     return text.getvalue()
 
 

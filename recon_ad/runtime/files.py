@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# What begins with one of these is a formula to a spreadsheet.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes beside the target, then renames: a reader sees the old file or the new one."""
@@ -38,6 +41,11 @@ def sha256(content: bytes) -> str:
 def write_text(path: Path, content: str) -> None:
     """`write_bytes` in UTF-8; bytes of a file's name that are none are escaped."""
     write_bytes(path, content.encode(errors="backslashreplace"))
+
+
+def plain_cell(text: str) -> str:
+    """Returns the text as a cell of a CSV file that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -173,6 +173,8 @@ def launch(script, *arguments, cwd=ROOT, **environment):
         (SLURM, FLAGS, {"SLURM_JOB_ID": "1", "PYTHON": "nopython"}, "no nopython on PATH"),
         *((KUBERNETES, FLAGS, POD | {name: ""}, name) for name in POD),
         (KUBERNETES, FLAGS, POD | {"HOSTS": "0"}, "HOSTS is 0"),
+        (KUBERNETES, FLAGS, POD | {"RUN_AS": "0"}, "RUN_AS is 0"),
+        (KUBERNETES, ["--config", "a\nb"], POD, "a line break"),
         (KUBERNETES, FLAGS, POD | {"NAME": "My_run"}, "NAME is My_run"),
         (KUBERNETES, (), POD, "flags of recon_ad.train are missing"),
     ],
@@ -291,7 +293,10 @@ def test_the_kubernetes_job_gives_each_pod_its_place(gpus):
         {"name": "JAX_NUM_PROCESSES", "value": "4"},
         {"name": "JAX_PROCESS_ID", "valueFrom": {"fieldRef": {"fieldPath": place}}},
     ]
-    assert container["resources"]["limits"] == {"nvidia.com/gpu": int(gpus)}
+    limits = {"memory": "32Gi", "nvidia.com/gpu": int(gpus)}
+    assert container["resources"] == {"requests": {"cpu": 4, "memory": "32Gi"}, "limits": limits}
+    assert pod["securityContext"]["runAsNonRoot"] and not pod["automountServiceAccountToken"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
 
