@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from recon_ad.config import CLASSIFIER_RULES, RULES, check_config, flatten, load_config, parse_arg
+from recon_ad import config as configs
+from recon_ad.config import load_config
 from recon_ad.errors import UserError
 from recon_ad.training.run import train
 from recon_ad.training.same_run import differences
@@ -16,7 +17,7 @@ CONFIGS = sorted(
 
 
 def test_arguments_take_their_defaults_types():
-    args = parse_arg("steps=3,name=a b,smoke", steps=1, name="", smoke=False, rate=0.5)
+    args = configs.parse_arg("steps=3,name=a b,smoke", steps=1, name="", smoke=False, rate=0.5)
     assert (args.steps, args.name, args.smoke, args.rate) == (3, "a b", True, 0.5)
 
 
@@ -26,7 +27,7 @@ def test_arguments_take_their_defaults_types():
 )
 def test_wrong_arguments_and_missing_files_are_refused(arg, says):
     with pytest.raises(UserError, match=says):
-        parse_arg(arg, steps=1, smoke=False)
+        configs.parse_arg(arg, steps=1, smoke=False)
     with pytest.raises(UserError, match=r"nothing\.py"):
         load_config("configs/nothing.py")
 
@@ -35,8 +36,7 @@ def test_wrong_arguments_and_missing_files_are_refused(arg, says):
 def test_every_config_loads_is_shrunk_by_smoke_and_takes_common_arguments(path):
     config = load_config(str(path))
     smoke = load_config(f"{path}:smoke,seed=7,method=cae")
-    assert smoke.seed == 7
-    assert smoke.data.source == "synthetic"
+    assert (smoke.seed, smoke.data.source) == (7, "synthetic")
     assert smoke.train.steps < 10 < config.train.steps
 
 
@@ -60,7 +60,7 @@ def test_differences_name_fields_and_both_values():
 )  # fmt: skip
 def test_unusable_values_are_found_before_training(field, value, tmp_path):
     config = load_config("configs/demo.py:smoke")
-    check_config(config)
+    configs.check_config(config)
     config.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=f"config.{field} is "):
         train(config, tmp_path / "run")
@@ -68,16 +68,16 @@ def test_unusable_values_are_found_before_training(field, value, tmp_path):
 
 
 def test_the_rules_name_fields_and_scores_that_exist():
-    assert RULES.keys() <= flatten(load_config("configs/demo.py").to_dict()).keys()
+    assert configs.RULES.keys() <= configs.flatten(load_config("configs/demo.py").to_dict()).keys()
 
 
 def test_the_classifiers_config_follows_its_rules():
     config = load_config("configs/classifier.py:features=encoder,weights=FILE,seed=3")
     assert (config.features, config.encoder.weights, config.seed) == ("encoder", "FILE", 3)
-    assert CLASSIFIER_RULES.keys() <= flatten(config.to_dict()).keys()
-    check_config(config, CLASSIFIER_RULES)
+    assert configs.CLASSIFIER_RULES.keys() <= configs.flatten(config.to_dict()).keys()
+    configs.check_config(config, configs.CLASSIFIER_RULES)
     for field, value in (("features", "sift"), ("folds", 2), ("threshold", 1.0), ("hidden", 0)):
         wrong = load_config("configs/classifier.py")
         wrong.update_from_flattened_dict({field: value})
         with pytest.raises(UserError, match=f"config.{field} is "):
-            check_config(wrong, CLASSIFIER_RULES)
+            configs.check_config(wrong, configs.CLASSIFIER_RULES)

@@ -63,10 +63,10 @@ def test_figures_are_those_of_the_scores_and_maps(run, metrics):
     metrics = evaluate.evaluate(detector, source, name="chess")[0]
     truth = np.array([record.anomalous for record in source.test])
     masks = [r.load_mask() if r.anomalous else np.zeros((128, 128), bool) for r in source.test]
-    scores = [float(p.score) for p in predictions]
-    assert metrics["image_auroc"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-9)
-    expected = roc_auc_score(np.ravel(masks), np.ravel(maps))
-    assert abs(metrics["pixel_auroc"] - expected) <= metrics["bounds"]["pixel_auroc"] + 1e-9
+    image_auroc = roc_auc_score(truth, [float(p.score) for p in predictions])
+    assert metrics["image_auroc"] == pytest.approx(image_auroc, abs=1e-9)
+    pixel_auroc = roc_auc_score(np.ravel(masks), np.ravel(maps))
+    assert abs(metrics["pixel_auroc"] - pixel_auroc) <= metrics["bounds"]["pixel_auroc"] + 1e-9
     marked = np.array([p.mask for p in predictions])
     both, either = (marked & masks).sum(axis=(1, 2)), (marked | masks).sum(axis=(1, 2))
     assert metrics["iou_calibrated"] == pytest.approx(both.sum() / either.sum()) != 0
@@ -83,16 +83,12 @@ def test_metrics_hold_intervals_truths_defects_baselines_and_protocol(run, metri
     assert metrics["per_defect"]["elastic"]["n"] == 4
     assert 0.5 <= metrics["no_model"]["mean_brightness"]["image_auroc"] <= 1
     protocol = metrics["protocol"]
-    assert protocol["crop"] == [32, 32]
+    assert protocol["crop"] == [32, 32] and protocol["versions"]["jax"]
     assert protocol["calibration"]["images"] == 4
-    assert protocol["versions"]["jax"]
     page = (run / "report.html").read_text()
     assert f"{metrics['pixel_auroc']:.3f}" in page and "Worst misses" in page
-
-
-def test_scores_csv_has_a_line_for_each_test_image(run, metrics):
     rows = table(run / "scores.csv")
-    assert len(rows) == 8
+    assert len(rows) == 8  # one for each test image
     rate = np.mean([row["anomalous"] == "1" for row in rows if row["defect"] == "good"])
     assert rate == metrics["image_fpr_calibrated"]
     assert all((float(r["score"]) > float(r["threshold"])) == (r["anomalous"] == "1") for r in rows)
@@ -110,9 +106,10 @@ def test_evaluating_on_a_folder_gives_what_the_source_gave(copy, metrics, chess_
     again = evaluate.evaluate_workdir(copy, data=str(chess_folder), export=False)
     for key in ("pixel_auroc", "image_auroc"):
         assert again[key] == metrics[key]
-    assert caplog.messages[-1].startswith("written to")
-    assert "report.html, metrics.json, scores.csv" in caplog.messages[-1]
-    assert "model.onnx" not in caplog.messages[-1]
+    told = caplog.messages[-1]
+    assert told.startswith("written to") and told.endswith(
+        ": report.html, metrics.json, scores.csv"
+    )
     before = (copy / "metrics.json").read_bytes()
     with pytest.raises(UserError, match="has no test images"):
         evaluate.evaluate_workdir(copy, data=str(chess_folder / "test/good"))
@@ -121,12 +118,10 @@ def test_evaluating_on_a_folder_gives_what_the_source_gave(copy, metrics, chess_
 
 def test_evaluation_names_what_it_wrote_and_why_there_is_no_model(copy, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "recon_ad")
-    models = ("model.onnx", "model.parity.json", "model.tail.onnx")
-    assert all((copy / name).is_file() for name in models)
     monkeypatch.setattr(evaluate, "export_run", lambda *_: "")  # as if it had written these
     evaluate.evaluate_workdir(copy)
-    (told,) = [message for message in caplog.messages if message.startswith("written to")]
-    assert told.endswith(f": report.html, metrics.json, scores.csv, {', '.join(models)}")
+    models = "model.onnx, model.parity.json, model.tail.onnx"
+    assert caplog.messages[-1].endswith(f": report.html, metrics.json, scores.csv, {models}")
     monkeypatch.undo()
     monkeypatch.setattr(export, "missing", lambda: ["jax2onnx"])
     missing = evaluate.evaluate_workdir(copy)["missing"]["model.onnx"]
@@ -147,17 +142,13 @@ def on_regions(chess_folder, tmp_path_factory):
     return data, folder / "run"
 
 
-def test_a_broken_test_image_is_left_out_with_a_note(on_regions):
-    protocol = json.loads((on_regions[1] / "metrics.json").read_text())["protocol"]
-    assert protocol["test_images"] == 8
-    assert any("broken.png" in note for note in protocol["notes"])
-
-
 def test_regions_of_interest_hold_from_training_to_prediction(on_regions, tmp_path):
     """Whatever is outside the region has no part in thresholds, metrics or predictions."""
     data, run = shutil.copytree(on_regions[0], tmp_path / "data"), on_regions[1]
     assert load(run / "detector").record["calibration"]["regions_of_interest"]
     inside = json.loads((run / "metrics.json").read_text())
+    assert inside["protocol"]["test_images"] == 8
+    assert any("broken.png" in note for note in inside["protocol"]["notes"])
     scores = {row["path"].split("/")[-1]: row for row in table(run / "scores.csv")[:4]}
     for file in data.glob("test/*/0*.png"):
         pixels = np.asarray(Image.open(file)).copy()
@@ -167,8 +158,8 @@ def test_regions_of_interest_hold_from_training_to_prediction(on_regions, tmp_pa
     again = evaluate.evaluate_workdir(tmp_path / "run", data=str(data), export=False)
     for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_calibrated", "patch_auroc"):
         assert again[key] == inside[key]
-    given = ["--detector", run / "detector", "--input", data / "test/elastic"]
-    given += ["--output", tmp_path / "out", "--roi"]
+    given = ["--detector", run / "detector", "--input", data / "test/elastic", "--output"]
+    given += [tmp_path / "out", "--roi"]
     done = run_command("predict", *given, data / "roi.png")
     assert done.returncode == 0, done.stderr
     rows = table(tmp_path / "out/predictions.csv")
@@ -190,8 +181,7 @@ def test_good_images_alone_give_nulls_with_reasons_after_a_mistake_in_the_region
     assert trainer.train(on_folder(data, **{"holdout.few": 1}), run).thresholds.image > 0
     metrics = evaluate.evaluate_workdir(run, export=False)
     for key in (key for key, figure in FIGURES.items() if figure.group != "speed"):
-        assert metrics[key] is None
-        assert "no test images" in metrics["missing"][key]
+        assert metrics[key] is None and "no test images" in metrics["missing"][key]
     assert metrics["train_seconds"] > 0
     assert (run / "report.html").stat().st_size > 10_000
 

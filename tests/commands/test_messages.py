@@ -20,7 +20,6 @@ OTHERS = sorted(COMMANDS - {"train", "predict", "inspect"})
 @pytest.mark.parametrize(
     ("command", "given", "says"),
     [
-        ("predict", ["--onnx", "m.onnx"], "--input and --output are missing: see python -m"),
         ("classify", [], "--detector, --images and --labels are missing"),
         ("predict", ["--input", "a", "--onnx", "b"], "--output is missing: see python -m recon_ad"),
     ],

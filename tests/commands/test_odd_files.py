@@ -11,14 +11,15 @@ from PIL import Image
 
 from recon_ad.data import folder_source
 from recon_ad.data.build import build_source
+from recon_ad.data.decode import decode_image
+from recon_ad.detector.jax_detector import load
 from recon_ad.errors import UserError
 from recon_ad.training import run as trainer
 
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("odd")
-    write_odd_files(folder)
+    write_odd_files(folder := tmp_path_factory.mktemp("odd"))
     return folder
 
 
@@ -39,9 +40,8 @@ def test_every_file_has_a_row_and_the_status_tells_of_the_broken_ones(predicted,
     assert f"{len(rows)} images: " in done.stdout
     assert f" anomalous, {len(BROKEN)} not judged; see " in done.stdout
     told = [line for line in done.stdout.splitlines() if line.startswith("  ")]
-    # Each begins with its path, once.
     first = [str(odd / name) for name in rows if name in BROKEN][:5]
-    assert [line.split(": ")[0].strip() for line in told[:-1]] == first
+    assert [line.split(": ")[0].strip() for line in told[:-1]] == first  # each path once
     assert f"and {len(BROKEN) - 5} more broken" in told[-1]
     assert "1 other files" in done.stdout
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
@@ -64,13 +64,17 @@ def test_an_odd_file_is_scored(predicted):
         assert (output / "overlays" / f"{name}.png").is_file(), name
 
 
-def test_the_same_picture_scores_the_same_in_every_form(predicted):
+def test_the_same_picture_scores_the_same_in_every_form(predicted, odd, finished_run):
     rows = predicted[0]
     same = ("sixteen_bit.png", "sixteen_bit.tif", "UPPER.PNG", "link.png", "float.tif", "float.npy")
     gray = float(rows["gray.png"]["score"])
     for name in same:
         assert float(rows[name]["score"]) == pytest.approx(gray, rel=1e-5)
     assert float(rows["rgb.png"]["score"]) != gray
+    expected = load(finished_run() / "detector")(decode_image(odd / "gray.png"))
+    assert gray == float(expected.score)
+    assert rows["gray.png"]["anomalous"] == ("true" if expected.label else "false")
+    assert decode_image(predicted[2] / "overlays/sub/folder/deep.jpeg.png").shape == (96, 128, 3)
 
 
 def test_as_training_data_broken_files_stop_or_are_skipped_each_with_its_sentence(odd, tmp_path):

@@ -15,10 +15,8 @@ from helpers.detectors import plain_detector
 from helpers.small_runs import table
 from PIL import Image
 
-from recon_ad.data.decode import decode_image
 from recon_ad.data.truth import Regions
 from recon_ad.detector import image_files
-from recon_ad.detector.jax_detector import load
 from recon_ad.predict import summary
 from recon_ad.runtime import files
 
@@ -39,27 +37,6 @@ def predicted(detector, tmp_path):
         return done.stdout
 
     return command
-
-
-def test_a_folder_with_a_broken_file_is_judged(predicted, detector, chess_folder, tmp_path):
-    images, out = tmp_path / "in", tmp_path / "out"
-    (images / "sub").mkdir(parents=True)
-    shutil.copy(chess_folder / "test/elastic/000.png", images / "a.png")
-    good = decode_image(chess_folder / "test/good/000.png", channels=3)
-    Image.fromarray(good).save(images / "sub/b.jpg")
-    (images / "broken.png").write_bytes(b"no image")
-    (images / ".hidden.png").write_bytes(b"no image")
-    predicted(images, status=3)
-    rows = {row["path"]: row for row in table(out / "predictions.csv")}
-    assert sorted(rows) == ["a.png", "broken.png", "sub/b.jpg"]
-    assert "broken.png" in rows["broken.png"]["error"]
-    assert rows["broken.png"]["score"] == ""
-    expected = load(detector)(decode_image(images / "a.png"))
-    assert float(rows["a.png"]["score"]) == float(expected.score)
-    assert rows["a.png"]["anomalous"] == ("true" if expected.label else "false")
-    lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
-    assert [line["path"] for line in lines] == ["a.png", "broken.png", "sub/b.jpg"]
-    assert decode_image(out / "overlays/sub/b.jpg.png").shape == (128, 128, 3)
 
 
 def test_one_file_is_judged_and_the_commands_own_output_is_not(predicted, chess_folder, tmp_path):

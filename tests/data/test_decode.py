@@ -295,7 +295,7 @@ NOISE = np.random.default_rng(0).integers(0, 4, MASK.shape, dtype=np.uint8)
 MASKS = {
     "0-255": (ON * np.uint8(255), MASK),
     "0-1": (ON, MASK),
-    "noisy": (ON * np.uint8(200) + np.uint8(20), MASK),
+    "noisy": (ON * np.uint8(150) + np.uint8(90), MASK),
     "labels": (3 * ON - 2 * BOTH.astype(np.uint8), MASK),
     "red": (np.stack([ON * np.uint8(255), 0 * ON, 0 * ON], -1), MASK),
     "colours": (np.stack([BOTH, BOTH & False, MASK & ~BOTH], -1) * np.uint8(128), MASK),

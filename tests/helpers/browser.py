@@ -11,16 +11,10 @@ from pathlib import Path
 from typing import Any
 
 FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--remote-debugging-pipe",
-)
+)  # fmt: skip
 # Chromium reads commands from descriptor 3 and writes to 4.
 LAUNCH = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); "
 LAUNCH += "os.execv(sys.argv[3], sys.argv[3:])"
@@ -42,19 +36,15 @@ class Browser:
         command = [sys.executable, "-c", LAUNCH, *map(str, passed), chromium(), *FLAGS]
         self._process = subprocess.Popen(
             [*command, f"--user-data-dir={profile}"],
-            pass_fds=passed,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+            pass_fds=passed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
         for fd in (theirs_in, theirs_out, *passed):
             os.close(fd)
         self._to, self._from = os.fdopen(ours_out, "wb"), os.fdopen(ours_in, "rb")
-        self._buffer, self._ids = b"", itertools.count(1)
-        self._session = ""
+        self._buffer, self._ids, self._session = b"", itertools.count(1), ""
         self.events: list[dict[str, Any]] = []
-        target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        attached = self.send("Target.attachToTarget", targetId=target, flatten=True)
-        self._session = attached["sessionId"]
+        target = self.send("Target.createTarget", url="about:blank")
+        self._session = self.send("Target.attachToTarget", **target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
 
@@ -92,17 +82,16 @@ class Browser:
 
     def run(self, code: str) -> Any:
         """The value of an expression in the page; a promise is waited for."""
-        result = self.send(
-            "Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True
-        )
+        how = {"awaitPromise": True, "returnByValue": True}
+        result = self.send("Runtime.evaluate", expression=code, **how)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
     def press(self, key: str, *, times: int = 1) -> None:
         """A key on whatever has the focus."""
         pressed = {"key": key, "code": key, "windowsVirtualKeyCode": KEYS[key]}
+        text = {"text": "\r"} if key == "Enter" else {}
         for _ in range(times):
-            text = {"text": "\r"} if key == "Enter" else {}
             self.send("Input.dispatchKeyEvent", type="keyDown", **pressed, **text)
             self.send("Input.dispatchKeyEvent", type="keyUp", **pressed)
 

@@ -11,15 +11,13 @@ from recon_ad.detector.classifier import Labelled, extract
 
 def settings(features="hu", **fields):
     config = load_config(f"configs/classifier.py:features={features},weights=random")
-    fields = {"encoder.side": SIDE, "repeats": 3, "steps": 100} | fields
-    config.update_from_flattened_dict(fields)
+    config.update_from_flattened_dict({"encoder.side": SIDE, "repeats": 3, "steps": 100} | fields)
     return config
 
 
 def examples(count=60, d=5, apart=3.0, seed=0):
-    random = np.random.default_rng(seed)
     labels = np.arange(count) % 3 == 0
-    features = random.normal(size=(count, d)).astype(np.float32)
+    features = np.random.default_rng(seed).normal(size=(count, d)).astype(np.float32)
     features[:, 0] += apart * labels
     return features, labels
 
@@ -38,8 +36,7 @@ def with_classifier(detector, features="hu", **fields):
         images.append(Labelled(f"{i}.png", str(i), "defect" if i % 2 else "harmless"))
     maps = np.stack([p.anomaly_map for p in predictions])
     found = jax.device_get(jax.jit(extract)(network, maps, np.ones(maps.shape, bool)))
-    scores = np.array([float(p.score) for p in predictions])
-    given = classify.Examples(tuple(images), scores, found)
+    given = classify.Examples(tuple(images), np.float64([p.score for p in predictions]), found)
     threshold = detector.thresholds.image
     classifier, _ = classify.train(network, given, config, image_threshold=threshold)
     return detector.with_classifier(classifier)

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import types
 import warnings
 from collections.abc import Iterator
@@ -79,13 +78,9 @@ def run_process(
 ) -> subprocess.CompletedProcess[str]:
     """Runs `python -m recon_ad.NAME` as a process of its own, with variables added to its own."""
     return subprocess.run(
-        command_line(name, *arguments),
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd or ROOT,
-        env=os.environ | environment,
-    )
+        command_line(name, *arguments), cwd=cwd or ROOT, env=os.environ | environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -95,14 +90,10 @@ def _process_state() -> Iterator[None]:
     handler = absl_logging.get_absl_handler()
     python = handler.python_handler
     root, ours = logging.getLogger(), logging.getLogger("recon_ad")
-    known = set(flags.FLAGS)
-    main_module = sys.modules["__main__"]
+    known, main_module, handlers = set(flags.FLAGS), sys.modules["__main__"], root.handlers[:]
     kept = sys.argv, sys.stdout, sys.stderr, python.stream, handler.formatter, python.formatter
     levels = absl_logging.get_verbosity(), root.level, ours.level
-    handlers = list(root.handlers)
-    main_thread = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGTERM, signal.SIGINT) if main_thread else ()
-    signals = {number: signal.getsignal(number) for number in numbers}
+    signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     absl_logging.use_absl_handler()  # as `app.run` does, once in a process
     try:
         yield

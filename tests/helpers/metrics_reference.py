@@ -7,17 +7,13 @@ import numpy as np
 
 def regions(truth):
     """Pixel lists of the 8-connected regions of a mask, by flood fill."""
-    left = {(int(y), int(x)) for y, x in np.argwhere(truth)}
-    found = []
+    left, found = set(zip(*np.nonzero(truth), strict=True)), []
     while left:
-        frontier = [left.pop()]
-        region = []
-        while frontier:
-            y, x = frontier.pop()
-            region.append((y, x))
+        region = [left.pop()]
+        for y, x in region:  # which grows
             near = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
             left -= near
-            frontier.extend(near)
+            region.extend(near)
         found.append(region)
     return found
 

@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from helpers.layouts import saved
+
 GRAY = np.random.default_rng(3).integers(60, 180, (96, 128), dtype=np.uint8)
 RGB = np.dstack([GRAY, GRAY[::-1], GRAY[:, ::-1]])
 DEEP = GRAY.astype(np.uint16) * 257
@@ -37,13 +39,9 @@ SCORED = (
 
 def write_odd_files(folder: Path) -> None:
     """All of `BROKEN` and `SCORED`, and two files that are none of the program's business."""
-    (folder / "sub/folder").mkdir(parents=True)
 
     def save(name: str, image, **options) -> Path:
-        if isinstance(image, np.ndarray):
-            image = Image.fromarray(image)
-        image.save(folder / name, **options)
-        return folder / name
+        return saved(folder / name, image, **options)
 
     def cut(name: str, image) -> None:
         data = save(name, image).read_bytes()
@@ -52,54 +50,48 @@ def write_odd_files(folder: Path) -> None:
     for suffix in ("png", "jpg", "tif", "bmp"):
         cut(f"truncated.{suffix}", np.kron(RGB, np.ones((4, 4, 1), np.uint8)))
     deep_colour = cv2.imencode(".png", np.dstack([DEEP, DEEP[::-1], DEEP]))[1].tobytes()
-    (folder / "truncated_16_bit_colour.png").write_bytes(deep_colour[: len(deep_colour) // 2])
-    (folder / "zero_bytes.png").touch()
-    (folder / "text.png").write_text("the camera was off\n" * 30)
-    (folder / "html.jpg").write_text("<html><body>404</body></html>")
-    save("gif_inside.png", GRAY, format="GIF")
-    whole = save("noise_inside.png", RGB).read_bytes()
-    (folder / "noise_inside.png").write_bytes(whole[:60] + np.random.default_rng(4).bytes(5000))
+    start = save("noise_inside.png", RGB).read_bytes()[:60]
+    for name, content in {
+        "truncated_16_bit_colour.png": deep_colour[: len(deep_colour) // 2],
+        "sixteen_bit_colour.png": deep_colour, "zero_bytes.png": b"", ".hidden.png": b"",
+        "noise_inside.png": start + np.random.default_rng(4).bytes(5000),
+        "text.png": b"the camera was off\n" * 30, "html.jpg": b"<html><body>404</body></html>",
+        "readme.txt": b"not an image, and not called one",
+    }.items():  # fmt: skip
+        (folder / name).write_bytes(content)
     (folder / "folder.png").mkdir()
     (folder / "dangling.png").symlink_to(folder / "gone.png")
+    (folder / "link.png").symlink_to(folder / "gray.png")
     os.mkfifo(folder / "pipe.png")
-    unit = GRAY.astype(np.float32) / 255
-    wrong = unit.copy()
-    wrong[3, 4] = np.nan
-    save("nan.tif", wrong)
-    np.save(folder / "infinite.npy", np.where(np.isnan(wrong), np.inf, wrong))
-    save("float_in_255.tif", unit * 255)
-    save("integers_32_bit.tif", GRAY.astype(np.int32))
-    save("cmyk.jpg", Image.fromarray(RGB).convert("CMYK"))
-    save("lab.tif", Image.fromarray(RGB).convert("LAB"))
-    other = Image.fromarray(GRAY[::-1])
-    save("animated.png", GRAY, save_all=True, append_images=[other])
-    np.save(folder / "channels_first.npy", np.moveaxis(RGB, 2, 0))
-    np.save(folder / "five_channels.npy", np.dstack([GRAY] * 5))
-    save("two_pages.tif", GRAY, save_all=True, append_images=[other])
-    np.save(folder / "pickled.npy", np.array([{"image": 1}], object), allow_pickle=True)
-    np.save(folder / "cube.npy", np.zeros((2, 3, 4, 5), np.uint8))
 
-    save("gray.png", GRAY)
-    save("one_bit.png", Image.fromarray(GRAY > 120))
-    save("rgb.png", RGB)
-    save("rgba.png", np.dstack([RGB, GRAY]))
-    save("gray_alpha.png", np.dstack([GRAY, GRAY]))
-    save("palette.png", Image.fromarray(RGB).convert("P"))
-    save("sixteen_bit.png", DEEP)
-    save("sixteen_bit.tif", DEEP)
-    (folder / "sixteen_bit_colour.png").write_bytes(deep_colour)
-    save("float.tif", unit)
-    np.save(folder / "float.npy", unit.astype(np.float64))
-    save("one_pixel.png", GRAY[:1, :1])
-    save("smaller_than_a_tile.png", GRAY[:9, :11])
-    save("long.png", np.tile(GRAY[:20], (1, 157))[:, :20000].T.copy())
+    unit = GRAY.astype(np.float32) / 255
+    nan, infinite = unit.copy(), unit.copy()
+    nan[3, 4], infinite[3, 4] = np.nan, np.inf
+    for name, array in {
+        "infinite.npy": infinite, "channels_first.npy": np.moveaxis(RGB, 2, 0),
+        "five_channels.npy": np.dstack([GRAY] * 5), "cube.npy": np.zeros((2, 3, 4, 5), np.uint8),
+        "pickled.npy": np.array([{"image": 1}], object), "float.npy": unit.astype(np.float64),
+    }.items():  # fmt: skip
+        np.save(folder / name, array, allow_pickle=True)
+    pages = {"save_all": True, "append_images": [Image.fromarray(GRAY[::-1])]}
+    for name in ("animated.png", "two_pages.tif"):
+        save(name, GRAY, **pages)
     exif = Image.Exif()
     exif[0x0112] = 6
     save("turned.jpg", GRAY, exif=exif)
-    save("name with spaces, commas & ünïcode.png", GRAY)
-    save("UPPER.PNG", GRAY)
-    save("sub/folder/deep.jpeg", GRAY)
-    (folder / "link.png").symlink_to(folder / "gray.png")
-    save("cmyk_named.tif.jpg", GRAY)
-    (folder / "readme.txt").write_text("not an image, and not called one")
-    (folder / ".hidden.png").write_bytes(b"")
+    save("gif_inside.png", GRAY, format="GIF")
+    colour = Image.fromarray(RGB)
+    for name, image in {
+        "nan.tif": nan, "float_in_255.tif": unit * 255, "float.tif": unit,
+        "integers_32_bit.tif": GRAY.astype(np.int32), "sixteen_bit.png": DEEP,
+        "sixteen_bit.tif": DEEP, "cmyk.jpg": colour.convert("CMYK"),
+        "lab.tif": colour.convert("LAB"), "palette.png": colour.convert("P"), "rgb.png": RGB,
+        "rgba.png": np.dstack([RGB, GRAY]), "gray_alpha.png": np.dstack([GRAY, GRAY]),
+        "one_bit.png": Image.fromarray(GRAY > 120), "one_pixel.png": GRAY[:1, :1],
+        "smaller_than_a_tile.png": GRAY[:9, :11],
+        "long.png": np.tile(GRAY[:20], (1, 157))[:, :20000].T.copy(),
+    }.items():  # fmt: skip
+        save(name, image)
+    for name in SCORED:  # all others
+        if not (folder / name).exists():
+            save(name, GRAY)

@@ -2,9 +2,9 @@
 
 import cv2
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 
+from helpers.layouts import saved
 from recon_ad.alignment.geometry import similarity
 
 SHAPE = (96, 144)
@@ -48,5 +48,4 @@ def spot(image, where, value=255):
 
 
 def save(path, image):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image[..., 0]).save(path)
+    saved(path, image[..., 0])

@@ -19,9 +19,9 @@ def channels_of(source: Source) -> set[int]:
 
 def assert_same(ours: Source, theirs: Source, *, every: int = 1) -> None:
     """Compares names, types, images and masks; the pixels of every so many records only."""
-    for split in ("train", "test"):
-        pair = (sorted(getattr(s, split), key=lambda record: record.name) for s in (ours, theirs))
-        for i, (a, b) in enumerate(zip(*pair, strict=True)):
+    for both in ((ours.train, theirs.train), (ours.test, theirs.test)):
+        by_names = [sorted(records, key=lambda record: record.name) for records in both]
+        for i, (a, b) in enumerate(zip(*by_names, strict=True)):
             assert (a.name, a.defect) == (b.name, b.defect)
             assert (a.load_mask is None) == (b.load_mask is None)
             if i % every == 0:

@@ -11,9 +11,9 @@ from recon_ad.pretrained.names import expected
 SMALL = Spec(patch=4, width=12, depth=3, heads=3, grid=4)
 
 
-def make_tensors(spec=SMALL, *, positions=None, seed=0):
+def make_tensors(spec=SMALL, *, positions=None):
     """Random weights, large enough to matter."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     shapes = expected(spec, spec.prefix if positions is None else positions)
     return {n: random.normal(0, 0.3, shape).astype(np.float32) for n, shape in shapes.items()}
 
@@ -31,13 +31,9 @@ def forward(tensors, images, spec):
         x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
         return x * t[f"{name}.weight"] + t[f"{name}.bias"]
 
-    patches = np.empty((b, spec.grid, spec.grid, d))
-    for i in range(spec.grid):
-        for j in range(spec.grid):
-            window = images[:, i * p : (i + 1) * p, j * p : (j + 1) * p].astype(np.float64)
-            kernel = t["patch_embed.proj.weight"]
-            patches[:, i, j] = np.einsum("bhwc,dchw->bd", window, kernel)
-    x = patches.reshape(b, -1, d) + t["patch_embed.proj.bias"]
+    windows = images.astype(np.float64).reshape(b, spec.grid, p, spec.grid, p, 3)
+    x = np.einsum("bihjwc,dchw->bijd", windows, t["patch_embed.proj.weight"])
+    x = x.reshape(b, -1, d) + t["patch_embed.proj.bias"]
     prefix = [t[n][0] for n in ("cls_token", "dist_token", "reg_token") if n in t]
     x = np.concatenate([np.broadcast_to(np.concatenate(prefix), (b, spec.prefix, d)), x], axis=1)
     positions = t["pos_embed"][0]
@@ -47,13 +43,11 @@ def forward(tensors, images, spec):
     found = []
     for i in range(spec.depth):
         block = f"blocks.{i}"
-        q, k, v = np.split(linear(norm(x, f"{block}.norm1"), f"{block}.attn.qkv"), 3, axis=-1)
-        heads = []
-        for h in range(spec.heads):
-            here = np.s_[..., h * d // spec.heads : (h + 1) * d // spec.heads]
-            scores = q[here] @ np.moveaxis(k[here], 1, 2) / np.sqrt(d // spec.heads)
-            heads.append(special.softmax(scores, axis=-1) @ v[here])
-        y = linear(np.concatenate(heads, axis=-1), f"{block}.attn.proj")
+        qkv = linear(norm(x, f"{block}.norm1"), f"{block}.attn.qkv")
+        q, k, v = np.moveaxis(qkv.reshape(b, -1, 3, spec.heads, d // spec.heads), 2, 0)
+        scores = np.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(d // spec.heads)
+        y = np.einsum("bhqk,bkhd->bqhd", special.softmax(scores, axis=-1), v).reshape(x.shape)
+        y = linear(y, f"{block}.attn.proj")
         x = x + y * t.get(f"{block}.ls1.gamma", 1.0)
         y = linear(norm(x, f"{block}.norm2"), f"{block}.mlp.fc1")
         y = linear(y * special.ndtr(y), f"{block}.mlp.fc2")  # the exact GELU

@@ -1,5 +1,7 @@
 """Control charts alarm as seldom as they say while nothing changes, and soon when it does."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -9,38 +11,47 @@ from recon_ad.line import chart_limits as limits
 from recon_ad.line.charts import KINDS, Chart, State, advance, make_chart, standardised, step
 
 BOTH = ("ewma", "cusum")
+# Simulated beside the package: the next state by scores; the first is 0.
+EITHER_WAY = np.array([[1], [-1]])
+SIMULATED = {
+    "ewma": lambda s, z: 0.9 * s + 0.1 * EITHER_WAY * z,
+    "cusum": lambda s, z: np.maximum(0, s + EITHER_WAY * z - 0.5),
+    # By how much shares are above 0.1.
+    "distribution": lambda s, z: 0.99 * s + 0.01 * (np.eye(10)[:, bins_of(z)] - 0.1),
+}
 
 
-def run(chart, values):
+def bins_of(scores):
+    return (10 * stats.norm.cdf(scores)).astype(int)
+
+
+def events(chart, values):
     """Where which events are."""
-    state, events = State(), []
-    for i, value in enumerate(values):
-        state, event = step(chart, state, float(value))
+    state = State()
+    for i, z in enumerate(standardised(chart, np.asarray(values, float)).tolist()):
+        state, event = advance(chart, state, z)
         if event:
-            events.append((i, event))
-    return events
+            yield i, event
 
 
 def known(kind, run_length):
     """A chart with so long a reference that ranks are those of N(0, 1) itself."""
-    return make_chart(
-        "x", kind, stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000), run_length=run_length
-    )
+    reference = stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000)
+    return make_chart("x", kind, reference, run_length=run_length)
+
+
+def normal(spread=1.0, middle=0.0):
+    return lambda random, n: spread * random.standard_normal(n) + middle
+
+
+def happening(rate):
+    return lambda random, n: random.random(n) < rate
 
 
 def mean_length(chart, draw, *, runs):
-    """Images until the first alarm, on average; draw(random, n) gives n values."""
-    total = 0
-    for seed in range(runs):
-        state, event = State(), ""
-        values = np.asarray(draw(np.random.default_rng(seed), 3_000), float)
-        for z in standardised(chart, values).tolist():
-            state, event = advance(chart, state, z)
-            total += 1
-            if event:
-                break
-        assert event
-    return total / runs
+    """Images until the first alarm, on average."""
+    streams = (draw(np.random.default_rng(seed), 3_000) for seed in range(runs))
+    return np.mean([next(events(chart, values))[0] + 1 for values in streams])
 
 
 @pytest.mark.parametrize(
@@ -66,10 +77,14 @@ def test_an_event_weighs_as_much_as_its_likelihood_says(rate):
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_without_a_change_alarms_are_as_rare_as_asked_for(kind):
-    length = mean_length(known(kind, 100), lambda r, n: r.standard_normal(n), runs=400)
+def test_alarms_are_as_rare_as_asked_for_and_a_shift_is_seen_soon(kind):
+    length = mean_length(known(kind, 100), normal(), runs=400)
     # The mean of 400 nearly geometric lengths: a standard error of 5 %.
     assert length == pytest.approx(100, rel=0.15)
+    for sign in (1, -1):
+        length = mean_length(known(kind, 10_000), normal(middle=sign), runs=100)
+        # One standard deviation: 10.4 images by CUSUM's h = 5 (Montgomery); here it is higher.
+        assert 10 < length < 25
 
 
 def test_events_are_as_rare_as_asked_for():
@@ -78,9 +93,9 @@ def test_events_are_as_rare_as_asked_for():
     # Limits are whole numbers, so that it may be longer; 5 % is the mean's standard error.
     expected = limits.events_run_length(int(chart.limit), rate)
     assert 200 <= expected < 1.3 * 200
-    length = mean_length(chart, lambda r, n: r.random(n) < rate, runs=400)
+    length = mean_length(chart, happening(rate), runs=400)
     assert length == pytest.approx(expected, rel=0.15)
-    assert mean_length(chart, lambda r, n: r.random(n) < 0.2, runs=100) < 40
+    assert mean_length(chart, happening(0.2), runs=100) < 40
 
 
 @pytest.mark.parametrize(("events", "count"), [(0, 200), (5, 500), (40, 400)])
@@ -90,120 +105,89 @@ def test_a_rate_of_events_is_taken_for_as_high_as_it_may_be(events, count):
     assert stats.binom.cdf(events, count + 1, rate) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("kind", [*BOTH, "distribution"])
+@pytest.mark.parametrize("kind", SIMULATED)
 def test_alarms_of_short_references_are_as_rare_as_asked_for(kind):
-    # Simulated anew, all streams at once; each begins anew after an alarm, as limits are reckoned.
+    # All streams at once; each begins anew after an alarm, as limits are reckoned.
     count, run_length, streams, length = 60, 400.0, 500, 1_500
-    find = KINDS[kind].limit
-    random = np.random.default_rng(0)
-    reference = np.sort(random.exponential(size=(streams, count)))
+    reference = np.sort(np.random.default_rng(0).exponential(size=(streams, count)))
     alarms = []
-    for limit in (find(count, run_length), find(None, run_length)):
-        random, total = np.random.default_rng(1), 0
-        up, down, shares = np.zeros(streams), np.zeros(streams), np.full((streams, 10), 0.1)
+    for taken_for in (count, None):
+        limit = KINDS[kind].limit(taken_for, run_length)
+        random, state, total = np.random.default_rng(1), 0.0, 0
         for _ in range(length):
             rank = (random.exponential(size=(streams, 1)) > reference).sum(axis=1)
-            z = stats.norm.ppf((rank + 0.5) / (count + 1))
-            if kind == "ewma":
-                up = 0.9 * up + 0.1 * z
-                beyond = np.abs(up) > limit
-            elif kind == "cusum":
-                up, down = np.maximum(0, up + z - 0.5), np.maximum(0, down - z - 0.5)
-                beyond = np.maximum(up, down) > limit
-            else:
-                drawn = np.floor(10 * (rank + 0.5) / (count + 1)).astype(int)
-                shares = 0.99 * shares + 0.01 * np.eye(10)[drawn]
-                beyond = 199 * 10 * np.square(shares - 0.1).sum(axis=1) > limit
+            state = SIMULATED[kind](state, stats.norm.ppf((rank + 0.5) / (count + 1)))
+            squares = 199 * 10 * np.square(state).sum(axis=0)
+            beyond = (squares if kind == "distribution" else state.max(axis=0)) > limit
             total += beyond.sum()
-            up, down = np.where(beyond, 0, up), np.where(beyond, 0, down)
-            shares = np.where(beyond[:, None], 0.1, shares)
+            state = np.where(beyond, 0.0, state)
         alarms.append(total * run_length / streams / length)
     reckoned_with, taken_for_the_truth = alarms
     assert 0.7 < reckoned_with < 1.3 and taken_for_the_truth > 1.3 * reckoned_with, alarms
 
 
-def test_run_lengths_know_what_values_a_reference_leaves_out():
+@pytest.mark.parametrize(
+    ("kind", "limit", "run_length"),
+    [("cusum", 3.0, limits.cusum_run_length), ("ewma", 0.45, limits.ewma_run_length)],
+)
+def test_run_lengths_know_what_values_a_reference_leaves_out(kind, limit, run_length):
     # All chances equal, the ranks of a reference of 40 have no score beyond ±2.25; beside it, the
     # chain by single steps of simulation.
     scores = stats.norm.ppf((np.arange(41) + 0.5) / 41)
-    total = np.arange(42) / 41
+    drawn = np.random.default_rng(0).choice(scores, (600, 2_000))
+    states = itertools.accumulate(drawn, SIMULATED[kind], initial=np.zeros((2, 2_000)))
+    beyond = np.abs([state[0] for state in states]) > limit
+    lengths = np.where(beyond.any(axis=0), beyond.argmax(axis=0), 600)  # few last so long
 
     def below(edges):
-        return total[np.searchsorted(scores, edges, side="right")][None]
+        return np.searchsorted(scores, edges, side="right")[None] / 41
 
-    random = np.random.default_rng(0)
-    drawn = random.choice(scores, (2_000, 600))
-    for limit, run_length, advanced in (
-        (3.0, limits.cusum_run_length, lambda s, z: np.maximum(0, s + z - 0.5)),
-        (0.45, limits.ewma_run_length, lambda s, z: 0.9 * s + 0.1 * z),
-    ):
-        state, lengths = np.zeros(2_000), np.full(2_000, 600.0)
-        for i in range(600):
-            state = advanced(state, drawn[:, i])
-            beyond = np.abs(state) > limit
-            lengths = np.where(beyond & (lengths == 600), i + 1, lengths)
-        # Few last so long; 2,000 nearly geometric lengths have a standard error of 2.2 %.
-        assert run_length(limit, below)[0] == pytest.approx(lengths.mean(), rel=0.08)
-
-
-def test_a_distribution_that_widens_is_seen_though_its_middle_stays():
-    random = np.random.default_rng(3)
-    chart = make_chart("x", "distribution", random.standard_normal(500), run_length=10_000)
-    wide, same = 2 * random.standard_normal(400), random.standard_normal(600)
-    events = run(chart, [*random.standard_normal(200), *wide, *same])
-    assert [event for _, event in events] == ["changed", "end"]
-    assert 200 < events[0][0] < 300 and 600 < events[1][0] < 900
-
-
-@pytest.mark.parametrize("kind", BOTH)
-@pytest.mark.parametrize("sign", [1, -1])
-def test_a_shift_is_seen_soon_and_named_by_its_direction(kind, sign):
-    chart = known(kind, 10_000)
-    # One standard deviation: 10.4 images by CUSUM's h = 5 (Montgomery); the limit is higher here.
-    assert 10 < mean_length(chart, lambda r, n: r.standard_normal(n) + sign, runs=100) < 25
-    assert run(chart, [3.0 * sign] * 40)[0][1] == ("high" if sign > 0 else "low")
+    # 2,000 nearly geometric lengths have a standard error of 2.2 %.
+    assert run_length(limit, below)[0] == pytest.approx(lengths.mean(), rel=0.08)
 
 
 @pytest.mark.parametrize("kind", BOTH)
 def test_what_the_values_mean_does_not_matter(kind):
     random = np.random.default_rng(0)
     reference, later = random.standard_normal(500), random.standard_normal(300) + 0.8
-    plain = run(make_chart("x", kind, reference, run_length=1_000), later)
-    skewed = run(make_chart("x", kind, np.exp(reference), run_length=1_000), np.exp(later))
+    plain, skewed = (
+        list(events(make_chart("x", kind, change(reference), run_length=1_000), change(later)))
+        for change in (np.positive, np.exp)
+    )
     assert plain and plain == skewed
 
 
-@pytest.mark.parametrize("kind", [*BOTH, "events"])
-def test_one_disturbance_is_one_alarm_and_ends(kind):
+@pytest.mark.parametrize(
+    ("kind", "reference", "calm", "disturbed", "named", "soon", "over"),
+    [
+        ("ewma", normal(), normal(0.5), normal(0.5, 2.5), "high", 31, 40),
+        ("cusum", normal(), normal(0.5), normal(0.5, -2.5), "low", 31, 40),
+        ("events", happening(0.02), happening(0), happening(0.5), "high", 31, 300),
+        # It widens, and its middle stays.
+        ("distribution", normal(), normal(), normal(2), "changed", 100, 300),
+    ],
+)
+def test_one_disturbance_is_one_alarm_and_ends(kind, reference, calm, disturbed, named, soon, over):
     random = np.random.default_rng(1)
-    if kind == "events":
-        reference = random.random(500) < 0.02
-        before, during, after = (random.random(n) < p for n, p in ((99, 0), (300, 0.5), (400, 0)))
-    else:
-        reference = random.standard_normal(500)
-        before, during, after = (
-            random.standard_normal(n) * 0.5 + shift for n, shift in ((99, 0), (300, 2.5), (400, 0))
-        )
-    chart = make_chart("x", kind, reference, run_length=10_000)
-    events = run(chart, [*before, *during, *after])
-    assert [event for _, event in events] == ["high", "end"]
-    assert 99 <= events[0][0] < 130
+    chart = make_chart("x", kind, reference(random, 500), run_length=10_000)
+    parts = (calm(random, 99), disturbed(random, 300), calm(random, 400))
+    (begun, what), (ended, end) = events(chart, np.concatenate(parts))
+    assert (what, end) == (named, "end")
     # Though it lasted for hundreds of images, the statistic has not piled up.
-    assert 399 <= events[1][0] < 399 + (300 if kind == "events" else 40)
+    assert 99 <= begun < 99 + soon and 399 <= ended < 399 + over
 
 
 def test_normal_scores_are_those_of_ranks():
     chart = Chart("x", "ewma", np.array([1.0, 2.0, 2.0, 3.0]), 1.0)
-    # In the middle of a tie: rank 2 of 4, with a half and one more as usual.
-    assert standardised(chart, 2.0) == pytest.approx(0.0)
-    assert standardised(chart, 9.0) == pytest.approx(stats.norm.ppf(4.5 / 5))
-    assert standardised(chart, -9.0) == pytest.approx(stats.norm.ppf(0.5 / 5))
+    # The middle of a tie is rank 2 of 4, with a half and one more as usual.
+    found = standardised(chart, np.array([2.0, 9.0, -9.0]))
+    np.testing.assert_allclose(found, stats.norm.ppf([2.5 / 5, 4.5 / 5, 0.5 / 5]), atol=1e-12)
 
 
 def test_an_alarm_that_turns_round_is_two_and_a_missing_value_changes_nothing():
     chart, state = known("cusum", 1_000), State(1.0, 0.5, "")
-    events = run(chart, [*np.full(60, 2.5), *np.full(60, -2.5)])
-    assert [event for _, event in events] == ["high", "end", "low"]
+    found = events(chart, [*np.full(60, 2.5), *np.full(60, -2.5)])
+    assert [event for _, event in found] == ["high", "end", "low"]
     assert step(chart, state, float("nan")) == (state, "")
 
 

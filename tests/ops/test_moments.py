@@ -10,19 +10,16 @@ from recon_ad.ops import moments
 from recon_ad.ops.resampling import resampling_matrix
 
 
-def shape(height=200, width=300):
+def shape():
     """A bent shape of uneven brightness, without symmetry."""
-    drawn = np.zeros((height, width), np.float32)
+    drawn = np.zeros((200, 300), np.float32)
     cv2.ellipse(drawn, (120, 90), (40, 15), 30, 0, 360, 2.0, -1)
     cv2.circle(drawn, (150, 60), 12, 5.0, -1)
     return cv2.GaussianBlur(drawn, (0, 0), 2)
 
 
-def hu(weights, at=(0, 0)):
-    """The moments of the weights on a canvas: of one size, so that there is one program."""
-    canvas = np.zeros((400, 600), np.float32)
-    canvas[at[0] :, at[1] :][: weights.shape[0], : weights.shape[1]] = weights
-    return np.asarray(jax.jit(moments.hu_moments)(canvas))
+def hu(weights):
+    return np.asarray(jax.jit(moments.hu_moments)(weights))
 
 
 def describe(values, valid=None, unit=1.0):
@@ -35,22 +32,10 @@ def test_hus_moments_are_opencvs(seed):
     random = np.random.default_rng(seed)
     turned = cv2.getRotationMatrix2D((150, 100), random.uniform(0, 360), random.uniform(0.5, 1))
     image = cv2.warpAffine(shape(), turned, (300, 200)) * random.uniform(0.5, 2)
-    expected = cv2.HuMoments(cv2.moments(image.astype(np.float64))).ravel()
-    # float32 against float64; the higher ones are differences of nearly equal numbers.
-    np.testing.assert_allclose(hu(image), expected, rtol=2e-4)
-
-
-def test_hus_moments_do_not_change_with_shift_turn_and_scale():
-    image = shape()
-    expected = hu(image)
-    np.testing.assert_allclose(hu(np.rot90(image)), expected, rtol=1e-4)
-    np.testing.assert_allclose(hu(image, at=(190, 290)), expected, rtol=1e-4)
-    larger = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
-    # A pixel of four has a variance of its own.
-    np.testing.assert_allclose(hu(larger), expected, rtol=2e-3)
-    mirrored = hu(image[:, ::-1])
-    np.testing.assert_allclose(mirrored[:6], expected[:6], rtol=1e-4)
-    np.testing.assert_allclose(mirrored[6], -expected[6], rtol=1e-4)
+    for moved in (image, image[:, ::-1], np.roll(image, (40, 60), (0, 1))):
+        expected = cv2.HuMoments(cv2.moments(moved.astype(np.float64))).ravel()
+        # float32 against float64; the higher ones are differences of nearly equal numbers.
+        np.testing.assert_allclose(hu(moved), expected, rtol=2e-4)
 
 
 def test_logarithms_have_the_sign_of_the_moment_and_no_jump_at_zero():
@@ -92,14 +77,11 @@ def test_area_and_intensity_are_those_of_numpy():
         assert named[name] == pytest.approx(np.log1p(value), rel=1e-5), name
 
 
-@pytest.mark.parametrize("level", [0.0, 0.5, 1.0000001, 1.0001, 1.5, 1e4])
-def test_specks_anywhere_have_finite_numbers(level):
-    values = np.zeros((4, 40_000), np.float32)
-    values[0, 0] = values[-1, -1] = values[-1, 5] = level
-    assert np.isfinite(describe(values)).all()
-
-
-def test_moments_go_to_zero_with_the_map():
+def test_specks_anywhere_have_finite_numbers_and_moments_go_to_zero_with_the_map():
+    for level in (0.0, 0.5, 1.0000001, 1.0001, 1.5, 1e4):
+        values = np.zeros((4, 40_000), np.float32)
+        values[0, 0] = values[-1, -1] = values[-1, 5] = level
+        assert np.isfinite(describe(values)).all(), level
     assert np.abs(hu(1e-14 * shape())).max() < 1e-6
 
 

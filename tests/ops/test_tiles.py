@@ -51,10 +51,8 @@ def test_small_images_are_mirrored_up_to_a_tile():
 
 def test_padded_maps_say_which_pixels_are_real():
     padded, valid = tiles.pad_map(np.ones((5, 64), np.float32), multiple=64)
-    assert padded.shape == valid.shape == (64, 64)
-    assert valid[:5].all()
-    assert not valid[5:].any()
-    assert padded.sum() == 5 * 64
+    assert padded.shape == valid.shape == (64, 64) and padded.sum() == 5 * 64
+    assert valid[:5].all() and not valid[5:].any()
 
 
 @pytest.mark.parametrize("size", [(9, 12), (7, 3), (4, 20), (1, 1)])
