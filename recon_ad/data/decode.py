@@ -19,16 +19,17 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
+from recon_ad.data import tiff
 from recon_ad.data.arrays import InputRange, as_image
 from recon_ad.data.npy import MAGIC, MAX_CHANNELS, mapped_array
+from recon_ad.data.tiff import over_black
 from recon_ad.errors import UserError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy"})
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+_FORMATS = ("PNG", "JPEG", "BMP")  # of Pillow; TIFF is in `data.tiff`
 _WANTED = "a PNG, JPEG, TIFF, BMP or .npy file"
 # Pillow's JPEG reader says MPO of a camera's JPEG that has a preview appended.
 _JPEG = ("JPEG", "MPO")
-_TIFF = (b"II*\0", b"MM\0*")
 
 # Pillow warns from 89 million pixels on and refuses twice that, which a line-scan camera exceeds.
 # One gigapixel (1 to 3 GB decoded) is the limit here; a header that promises more is refused.
@@ -132,9 +133,13 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
       UserError: the file is missing or its header is not that of a supported image.
     """
     name = os.fspath(path)
-    if _magic(name).startswith(MAGIC):
+    magic = _magic(name)
+    if magic.startswith(MAGIC):
         height, width = mapped_array(name).shape[:2]
         return height, width
+    if magic.startswith(tiff.MAGICS):
+        with tiff.opened(name, max_pixels=MAX_PIXELS) as header:
+            return header.height, header.width
     try:
         with _opened(name) as image:
             width, height = image.size
@@ -151,8 +156,12 @@ def stored_type(path: str | os.PathLike[str]) -> str:
       UserError: as `image_size`.
     """
     name = os.fspath(path)
-    if _magic(name).startswith(MAGIC):
+    magic = _magic(name)
+    if magic.startswith(MAGIC):
         return str(mapped_array(name).dtype)
+    if magic.startswith(tiff.MAGICS):
+        with tiff.opened(name, max_pixels=MAX_PIXELS) as header:
+            return header.dtype
     try:
         with _opened(name) as image:
             deep = image.mode.startswith("I;16") or _has_16_bit_colour(image)
@@ -172,14 +181,18 @@ def check_channels(channels: int | None) -> None:
 
 def _decoded(name: str) -> tuple[Shaped[np.ndarray, "h w c"], str]:
     """The file's own values, all channels, and its kind: "P" with a palette, else its format."""
-    if _magic(name).startswith(MAGIC):
+    magic = _magic(name)
+    if magic.startswith(MAGIC):
         return np.array(mapped_array(name)), "NPY"
+    if magic.startswith(tiff.MAGICS):
+        with tiff.opened(name, max_pixels=MAX_PIXELS) as header:
+            return tiff.pixels_of(header), "P" if tiff.is_palette(header) else "TIFF"
     try:
         with _opened(name) as image:
             return _pixels(image, name), "P" if image.mode == "P" else str(image.format)
     except _OpenCVOnly as kind:
         pixels = _by_opencv(name)
-        return pixels[..., :1] if kind.gray else pixels, "TIFF"
+        return pixels[..., :1] if kind.gray else pixels, "PNG"
 
 
 def _with_channels(
@@ -194,7 +207,8 @@ def _with_channels(
         raise UserError(f"{name}: has {have} channels and not {channels}: give images of one kind")
     if pixels.dtype == np.uint8:
         return np.array(Image.fromarray(pixels).convert("L"))[..., None]
-    luma = pixels @ np.array([0.299, 0.587, 0.114])
+    with np.errstate(invalid="ignore"):  # NaN is refused later
+        luma = pixels @ np.array([0.299, 0.587, 0.114])
     # The weights add up to a little more than 1 in binary, and white must not become whiter.
     luma = np.clip(luma, pixels.min(axis=2), pixels.max(axis=2))
     if np.issubdtype(pixels.dtype, np.integer):
@@ -256,19 +270,7 @@ def _by_opencv(name: str) -> Shaped[np.ndarray, "h w c"]:
         )
     # OpenCV has blue first.
     colour = np.ascontiguousarray(pixels[..., 2::-1])
-    return _over_black(colour, pixels[..., 3]) if pixels.shape[2] == 4 else colour
-
-
-def _over_black(
-    colour: Shaped[np.ndarray, "h w c"], alpha: Shaped[np.ndarray, "h w"]
-) -> Shaped[np.ndarray, "h w c"]:
-    if not np.issubdtype(alpha.dtype, np.integer):
-        return colour * alpha[..., None]
-    opaque = np.iinfo(alpha.dtype).max
-    if alpha.min() == opaque:
-        return colour
-    share = alpha[..., None].astype(np.float32) / np.float32(opaque)
-    return np.rint(colour * share).astype(colour.dtype)
+    return over_black(colour, pixels[..., 3]) if pixels.shape[2] == 4 else colour
 
 
 @contextmanager
@@ -282,8 +284,6 @@ def _opened(name: str) -> Iterator[Image.Image]:
             yield image
     except UnidentifiedImageError as error:
         magic = _magic(name)
-        if magic.startswith(_TIFF):  # Pillow does not know of floats in several channels
-            raise _OpenCVOnly() from error
         what = "not an image that can be decoded" if magic else "an empty file (0 bytes)"
         raise UserError(f"{name}: is {what}: replace it by {_WANTED}, or remove it") from error
     except _BROKEN as error:
@@ -334,15 +334,11 @@ def _has_16_bit_colour(image: Image.Image) -> bool:
     """Whether Pillow would drop the lower half of the bits without a word."""
     if image.mode not in _COLOUR:
         return False
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(258, (1,))) > 8
     return image.format == "PNG" and any(str(tile[3]).endswith(";16B") for tile in image.tile)
 
 
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8, that is still to be applied."""
-    if image.format == "TIFF":
-        return 1  # Pillow's TIFF reader applies it itself, to the size as well
     if image.format == "PNG" and "exif" not in image.info:
         # Pillow would decode the whole file here, in search of a chunk behind the pixels.
         return 1
@@ -382,7 +378,7 @@ def _page(image: Image.Image, orientation: int) -> Shaped[np.ndarray, "h w c"]:
         mode = "RGBA"
     pixels = np.array(picture.convert(mode) if picture.mode != mode else picture)
     if mode in ("RGBA", "LA"):
-        pixels = _over_black(pixels[..., :-1], pixels[..., -1])
+        pixels = over_black(pixels[..., :-1], pixels[..., -1])
     if image.mode in ("P", "PA") and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., :1]
     return np.ascontiguousarray(pixels)

@@ -1,0 +1,253 @@
+"""TIFF files by their own tags: what comes out is the right value, or a sentence names the tag.
+
+Read are gray, RGB and palettes of 1 to 16 bits, floating point, any number of samples or, as a gray
+page for each channel, of pages; strips or tiles, planes together or apart, BigTIFF, either byte
+order, every orientation, and the compressions of tifffile and imagecodecs. Thumbnails, pyramids and
+transparency masks beside an image are left out. All else is refused.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import tifffile
+from jaxtyping import Shaped
+
+from recon_ad.data.npy import MAX_CHANNELS
+from recon_ad.errors import UserError
+
+MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the latter two of BigTIFF
+SAVE = "save it as gray or RGB of 8 or 16 bits, or as floats"
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6  # PhotometricInterpretation
+OTHERS = {4: "a transparency mask", 5: "a CMYK image", 8: "a CIELAB image", 9: "a CIELAB image"}
+JPEG = (6, 7)  # Compression, whose decoder makes RGB of YCbCr
+UNCOMPRESSED = 1
+MOST_PACKED = 4096  # times, about what LZW does of one value
+ASSOCIATED, UNASSOCIATED = 1, 2  # ExtraSamples: transparency, multiplied into the colours or not
+REDUCED, MASK = 1, 4  # bits of NewSubfileType
+MAX_PAGES = 4 * MAX_CHANNELS  # with thumbnails
+
+logging.getLogger("tifffile").disabled = True  # it speaks of files that are refused here, too
+
+
+class Header(NamedTuple):
+    """An image in a TIFF file.
+
+    Attributes:
+      pages: a page for each channel, or one with all.
+      height: upright.
+      width: upright.
+      dtype: of the values.
+    """
+
+    pages: list[tifffile.TiffPage]
+    height: int
+    width: int
+    dtype: str
+
+
+@contextmanager
+def opened(name: str, *, max_pixels: int) -> Iterator[Header]:
+    """Opens a file and checks its tags; what tifffile raises inside becomes a `UserError`.
+
+    Args:
+      name: of the file.
+      max_pixels: that are decoded.
+    """
+    try:
+        with tifffile.TiffFile(name) as file:
+            pages = _images(file, name)
+            for page in pages:
+                _check(page, name, max_pixels=max_pixels, size=os.path.getsize(name))
+            if len({(p.shape, p.dtype, p.photometric, _tag(p, 274, 1)) for p in pages}) > 1:
+                raise UserError(
+                    f"{name}: its pages differ in size or kind: save each as its own file"
+                )
+            first = pages[0]
+            size = first.imagelength, first.imagewidth
+            height, width = size[::-1] if 5 <= _tag(first, 274, 1) <= 8 else size
+            yield Header(pages, height, width, _dtype(first))
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # tifffile and its codecs have no base class for broken files
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UserError(
+                f"{name}: cannot be read ({error.strerror}): give a file that you may read"
+            ) from error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"{name}: cannot be decoded ({reason}): the file is broken or truncated, replace or "
+            "remove it"
+        ) from error
+
+
+def pixels_of(header: Header) -> Shaped[np.ndarray, "h w c"]:
+    """Decodes an opened image, upright, transparency laid over black."""
+    return np.concatenate([_pixels(page) for page in header.pages], axis=2)
+
+
+def is_palette(header: Header) -> bool:
+    """Whether its values are numbers of colours."""
+    return header.pages[0].photometric == PALETTE
+
+
+def _images(file: tifffile.TiffFile, name: str) -> list[tifffile.TiffPage]:
+    """The pages that are images, without what accompanies them."""
+    pages, number = [], -1
+    for number, page in enumerate(file.pages):
+        if number == MAX_PAGES:
+            raise UserError(f"{name}: holds more than {MAX_PAGES} pages: save each as its own file")
+        page = page.aspage()
+        if not (_tag(page, 254, 0) & (REDUCED | MASK) or _tag(page, 255, 0) in (2, 3)):
+            pages.append(page)
+    if number < 0:
+        raise ValueError("it has no page")
+    if not pages:
+        raise UserError(f"{name}: holds no image, but a thumbnail or a mask: {SAVE}")
+    gray = all(_is_gray(page) and page.samplesperpixel == 1 for page in pages)
+    if len(pages) > 1 and not gray:
+        raise UserError(
+            f"{name}: holds {len(pages)} pages, which is supported for gray TIFF (a page for each "
+            "channel): save each as a file of its own"
+        )
+    if len(pages) > MAX_CHANNELS:
+        raise UserError(f"{name}: holds {len(pages)} pages, more than the {MAX_CHANNELS} supported")
+    return pages
+
+
+def _tag(page: tifffile.TiffPage, code: int, default: int) -> int:
+    """The value of a tag that holds one number, or several that are equal."""
+    value = page.tags.valueof(code, default)
+    if isinstance(value, tuple):
+        if len(set(value)) != 1:
+            raise ValueError(f"tag {code} is {value[:4]}")
+        value = value[0]
+    return int(value)
+
+
+def _is_gray(page: tifffile.TiffPage) -> bool:
+    return page.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
+
+
+def _check(page: tifffile.TiffPage, name: str, *, max_pixels: int, size: int) -> None:
+    """Raises UserError where a tag says what cannot be decoded faithfully."""
+    if page.imagewidth * page.imagelength > max_pixels:
+        raise UserError(
+            f"{name}: has {page.imagewidth} × {page.imagelength} pixels, more than the "
+            f"{max_pixels} that are decoded: cut it into smaller files"
+        )
+    what = ""
+    samples, formats = _several(page, 258), _several(page, 339)
+    bits, form = samples[0] if samples else 1, formats[0] if formats else 1
+    known = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE)
+    through_jpeg = page.photometric == YCBCR and int(page.compression) in JPEG
+    if page.photometric not in known and not through_jpeg:
+        other = "a YCbCr image" if page.photometric == YCBCR else "an image of another kind"
+        kind = OTHERS.get(page.photometric, other)
+        what = f"{kind} (tag PhotometricInterpretation {int(page.photometric)})"
+    elif len(set(samples)) > 1:
+        what = f"an image whose samples have {', '.join(map(str, samples))} bits (BitsPerSample)"
+    elif len(set(formats)) > 1 or form not in (1, 3):
+        signed = "signed integers" if form == 2 else "another kind of numbers"
+        what = f"an image of {signed} (tag SampleFormat {form})"
+    elif form == 1 and bits > 16:
+        what = f"an image of {bits}-bit integers (tag BitsPerSample)"
+    elif int(page.compression) in JPEG and bits > 12:
+        what = f"a JPEG of {bits} bits, which it cannot hold (tags Compression, BitsPerSample)"
+    elif page.dtype is None or page.imagedepth > 1 or not page.samplesperpixel:
+        what = "an image of another kind (tags BitsPerSample, ImageDepth)"
+    elif page.samplesperpixel > MAX_CHANNELS:
+        what = f"an image of {page.samplesperpixel} samples, more than {MAX_CHANNELS}"
+    elif _alphas(page) and (len(page.extrasamples) > 1 or page.photometric == PALETTE):
+        what = "an image with transparency and other samples (tag ExtraSamples)"
+    elif page.photometric == RGB and page.samplesperpixel < 3:
+        what = "an RGB image with fewer than three samples (tag SamplesPerPixel)"
+    if what:
+        raise UserError(f"{name}: is {what}: {SAVE}")
+    if not page.imagewidth or not page.imagelength:
+        raise UserError(f"{name}: has no pixels (tags ImageWidth, ImageLength): replace it")
+    ends = zip(page.dataoffsets, page.databytecounts, strict=True)
+    cut = not page.dataoffsets or any(n <= 0 or at <= 0 or at + n > size for at, n in ends)
+    # So that a few bytes do not promise gigabytes.
+    packed = 1 if int(page.compression) == UNCOMPRESSED else MOST_PACKED
+    needed = page.imagewidth * page.imagelength * page.samplesperpixel * bits // 8
+    if cut or needed > packed * sum(page.databytecounts):
+        raise UserError(
+            f"{name}: cannot be decoded (the file ends before its image does): the file is broken "
+            "or truncated, replace or remove it"
+        )
+
+
+def _several(page: tifffile.TiffPage, code: int) -> tuple[int, ...]:
+    value = page.tags.valueof(code, ())
+    return tuple(value) if isinstance(value, tuple) else (int(value),)
+
+
+def _alphas(page: tifffile.TiffPage) -> list[int]:
+    return [int(x) for x in page.extrasamples if int(x) in (ASSOCIATED, UNASSOCIATED)]
+
+
+def _dtype(page: tifffile.TiffPage) -> str:
+    if page.dtype.kind == "f":
+        return "float32"
+    return "uint16" if page.bitspersample > 8 and page.photometric != PALETTE else "uint8"
+
+
+def _pixels(page: tifffile.TiffPage) -> Shaped[np.ndarray, "h w c"]:
+    values = page.asarray()
+    if values.ndim == 2:
+        values = values[..., None]
+    elif page.axes.startswith("S"):
+        values = np.moveaxis(values, 0, 2)
+    values = _as_gray_or_colour(page, values)
+    if alphas := _alphas(page):
+        colour = values[..., :-1]
+        values = colour if alphas == [ASSOCIATED] else over_black(colour, values[..., -1])
+    return np.ascontiguousarray(_upright(values, _tag(page, 274, 1)))
+
+
+def _as_gray_or_colour(page: tifffile.TiffPage, values: np.ndarray) -> np.ndarray:
+    """Values of which more is lighter, in 8 or 16 bits or float32."""
+    if page.photometric == PALETTE:
+        colours = page.colormap
+        colours = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
+        values = np.moveaxis(colours[:, values[..., 0].astype(int)], 0, 2)
+        return values[..., :1] if (values == values[..., :1]).all() else values
+    bits = 1 if values.dtype == bool else page.bitspersample
+    white = 1 if values.dtype.kind == "f" else 2**bits - 1
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # what is infinite then is refused later
+            values = values.astype(np.float32)
+    elif bits < 8:
+        values = values.astype(np.uint8) * np.uint8(255 // white)
+        white = 255
+    else:
+        values = values.astype(np.uint8 if bits == 8 else np.uint16)
+    return white - values if page.photometric == WHITE_IS_ZERO else values
+
+
+def over_black(
+    colour: Shaped[np.ndarray, "h w c"], alpha: Shaped[np.ndarray, "h w"]
+) -> Shaped[np.ndarray, "h w c"]:
+    """Lays a picture with transparency over black."""
+    if not np.issubdtype(alpha.dtype, np.integer):
+        return colour * alpha[..., None]
+    opaque = np.iinfo(alpha.dtype).max
+    if alpha.min() == opaque:
+        return colour
+    share = alpha[..., None].astype(np.float32) / np.float32(opaque)
+    return np.rint(colour * share).astype(colour.dtype)
+
+
+def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Turned as a viewer shows it (TIFF 6.0, tag 274)."""
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    return values

@@ -1,0 +1,134 @@
+"""TIFF files: the right value whatever their tags say, or a sentence that names the tag."""
+
+import numpy as np
+import pytest
+import tifffile
+
+from recon_ad.data.decode import decode_image, image_size, stored_type
+from recon_ad.errors import UserError
+
+ROWS, COLUMNS = np.mgrid[:40, :56]
+GRAY = ((COLUMNS * 3 + ROWS * 2) % 256).astype(np.uint8)
+COLOUR = np.dstack([GRAY, COLUMNS * 4 % 256, ROWS * 5 % 256]).astype(np.uint8)
+KINDS = {
+    "8 bits": (np.uint8, 1), "16 bits": (np.uint16, 257), "float": (np.float32, 1 / 255),
+}  # fmt: skip
+LAYOUTS = {
+    "plain": {}, "LZW": {"compression": "lzw"}, "deflate": {"compression": "zlib"},
+    "PackBits": {"compression": "packbits"}, "Zstandard": {"compression": "zstd"},
+    "predictor": {"compression": "zlib", "predictor": True}, "tiles": {"tile": (16, 16)},
+    "BigTIFF": {"bigtiff": True}, "big-endian": {"byteorder": ">"}, "strips": {"rowsperstrip": 1},
+}  # fmt: skip
+PLANES = {"together": {}, "apart": {"planarconfig": "separate"}}
+
+
+def written(path, pixels, **options):
+    tifffile.imwrite(path, pixels, **options)
+    got = decode_image(path)
+    assert image_size(path) == got.shape[:2] and stored_type(path) == str(got.dtype)
+    return got
+
+
+@pytest.mark.parametrize("planes", PLANES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layout_changes_no_value(tmp_path, kind, layout, planes):
+    dtype, factor = KINDS[kind]
+    gray, colour = (x.astype(np.float64) * factor for x in (GRAY, COLOUR))
+    gray, colour = gray.astype(dtype), colour.astype(dtype)
+    given = np.moveaxis(colour, 2, 0) if planes == "apart" else colour
+    options = LAYOUTS[layout] | PLANES[planes]
+    got = written(tmp_path / "a.tif", given, photometric="rgb", **options)
+    np.testing.assert_array_equal(got, colour)
+    got = written(tmp_path / "b.tif", gray, photometric="minisblack", **LAYOUTS[layout])
+    np.testing.assert_array_equal(got[..., 0], gray)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_white_may_be_zero(tmp_path, kind, order):
+    dtype, factor = KINDS[kind]
+    gray = (GRAY.astype(np.float64) * factor).astype(dtype)
+    white = dtype(1.0) if kind == "float" else np.iinfo(dtype).max
+    got = written(tmp_path / "a.tif", white - gray, photometric="miniswhite", byteorder=order)
+    np.testing.assert_allclose(got[..., 0], gray, atol=1e-7 if kind == "float" else 0)
+
+
+@pytest.mark.parametrize("colours", [GRAY, COLOUR.astype(np.uint16) * 257])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_is_applied(tmp_path, orientation, colours):
+    # TIFF 6.0, tag 274: where the stored row 0 and column 0 are to be shown.
+    turned = {
+        1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1),
+        7: lambda a: a.swapaxes(0, 1)[::-1, ::-1], 8: np.rot90,
+    }[orientation]  # fmt: skip
+    tag = [(274, "H", 1, orientation, True)]
+    kind = "minisblack" if colours.ndim == 2 else "rgb"
+    got = written(tmp_path / "a.tif", colours, photometric=kind, extratags=tag)
+    np.testing.assert_array_equal(got.squeeze(), turned(colours))
+
+
+HALF = np.full_like(GRAY, 128)
+FIVE = np.dstack([GRAY, GRAY[::-1], GRAY[:, ::-1], GRAY // 2, HALF])
+
+
+@pytest.mark.parametrize(
+    ("stored", "options", "expected"),
+    [
+        (np.dstack([COLOUR, HALF]), {"extrasamples": ["unassalpha"]}, COLOUR * (128 / 255)),
+        (np.dstack([COLOUR // 2, HALF]), {"extrasamples": ["assocalpha"]}, COLOUR // 2),
+        (np.dstack([COLOUR, GRAY]), {"extrasamples": ["unspecified"]}, np.dstack([COLOUR, GRAY])),
+        (FIVE, {"photometric": "minisblack", "planarconfig": "contig"}, FIVE),
+        (np.moveaxis(FIVE, 2, 0), {"photometric": "minisblack", "planarconfig": "separate"}, FIVE),
+        (GRAY > 99, {"photometric": "minisblack"}, np.uint8(255) * (GRAY > 99)),
+        (GRAY > 99, {"photometric": "miniswhite"}, np.uint8(255) * (GRAY <= 99)),
+        ((GRAY / 255).astype(np.float64), {"photometric": "minisblack"}, GRAY / np.float32(255)),
+    ],
+    ids=["alpha", "alpha in", "sample", "five", "planes", "1 bit", "1 bit, white 0", "double"],
+)  # fmt: skip
+def test_samples_are_channels_and_transparency_is_laid_over_black(
+    tmp_path, stored, options, expected
+):
+    got = written(tmp_path / "a.tif", stored, **({"photometric": "rgb"} | options))
+    np.testing.assert_allclose(
+        got.squeeze(), expected, atol=0.51 if got.dtype == np.uint8 else 1e-7
+    )
+
+
+def test_thumbnails_and_pyramids_are_not_the_image(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(COLOUR[::4, ::4].copy(), photometric="rgb", subfiletype=1)
+        file.write(COLOUR, subifds=1, photometric="rgb")
+        file.write(COLOUR[::2, ::2].copy(), photometric="rgb", subfiletype=1)
+    np.testing.assert_array_equal(decode_image(tmp_path / "a.tif"), COLOUR)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "words"),
+    [
+        (GRAY.astype(np.int8), {}, "SampleFormat 2"),
+        (GRAY.astype(np.uint32), {}, "32-bit integers .tag BitsPerSample"),
+        (GRAY.astype(np.complex64), {}, "SampleFormat 6"),
+        (COLOUR, {"photometric": "cielab"}, "CIELAB image .tag PhotometricInterpretation 8"),
+        (np.dstack([COLOUR, GRAY]), {"photometric": "separated"}, "CMYK"),
+        (COLOUR, {"photometric": "ycbcr"}, "YCbCr"),
+        (np.stack([COLOUR, COLOUR]), {"photometric": "rgb"}, "holds 2 pages"),
+    ],
+)
+def test_what_cannot_be_had_faithfully_is_refused_by_its_tag(tmp_path, pixels, options, words):
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **({"photometric": "minisblack"} | options))
+    for read in (decode_image, image_size, stored_type):
+        with pytest.raises(UserError, match=words):
+            read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("layout", ["plain", "LZW", "tiles", "BigTIFF"])
+def test_a_file_that_ends_early_is_refused(tmp_path, layout, capfd):
+    tifffile.imwrite(tmp_path / "a.tif", COLOUR, photometric="rgb", **LAYOUTS[layout])
+    content = (tmp_path / "a.tif").read_bytes()
+    for share in (0.05, 0.4, 0.9, 0.999):
+        (tmp_path / "a.tif").write_bytes(content[: int(share * len(content))])
+        with pytest.raises(UserError, match="broken or truncated"):
+            decode_image(tmp_path / "a.tif")
+    assert capfd.readouterr() == ("", "")  # libraries say nothing by themselves
