@@ -172,9 +172,7 @@ def test_a_part_that_is_not_there_has_no_score(detector, tmp_path):
     )
     assert judged.outcome == predict.NOT_REGISTERED and judged.row["score"] is None
     assert judged.row["error"].startswith(words[:14]) and judged.confidence < 0.8
-    first, second = summary([judged], tmp_path).splitlines()
-    assert first.startswith("1 images: 0 anomalous, 1 not judged (1 not registered); see ")
-    assert second.startswith(f"  lost.png: {words[:55]}")
+    assert "1 not judged (1 not registered)" in summary([judged], tmp_path)
     # The next image of that name is another one.
     store = Store(tmp_path / "line.sqlite")
     row = {"latency": 0.1, "waiting": 0, "error": judged.row["error"]}
@@ -267,15 +265,14 @@ def test_training_images_are_moved_to_the_template(whole):
     roi = kept.load_roi()
     assert 0.7 < roi.mean() < 1
     assert np.abs(kept.load().astype(float) - body(3))[roi].mean() < 4  # noise, interpolated
-    # One that shows too little is no template: one gray, or next to nothing of the part.
+    # The template is the image to which the others are aligned best, not the one that is odd; nor
+    # one that shows too little: one gray, or next to nothing of the part.
     speck = np.zeros(SHAPE, bool)
     speck[40:43, 70:73] = True
     little = [record("gray.png", NOTHING), record("speck.png", body(6), roi=speck)]
-    found, _ = finding._typical([*little, *good(1, 2)], SEARCH)
-    assert any(np.array_equal(found, body(seed)) for seed in (1, 2))
-    # The template is the image to which the others are aligned best: not the one that is odd.
-    found, _ = finding._typical([record("0.png", 255 - body(1)), *good(1, 2)], SEARCH)
-    assert any(np.array_equal(found, body(seed)) for seed in (1, 2))
+    for others in (little, [record("0.png", 255 - body(1))]):
+        found, _ = finding._typical([*others, *good(1, 2)], SEARCH)
+        assert any(np.array_equal(found, body(seed)) for seed in (1, 2))
 
 
 def test_a_given_mask_is_of_the_templates_size(tmp_path):

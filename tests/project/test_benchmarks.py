@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from helpers.paths import ROOT
 
@@ -64,11 +63,11 @@ for factor in (torch_decoder.FACTOR, 0.5):
 
 def run_code(code, *words, python=sys.executable, path=ROOT):
     """Runs code in a process of its own."""
+    command = [str(python), "-c", code, *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": str(path)}
     return subprocess.run(
-        [str(python), "-c", code, *map(str, words)],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(path)}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def without(packages, module, *words, **settings):
@@ -118,13 +117,12 @@ def test_a_slow_machine_still_gets_the_fewest_turns(monkeypatch):
     assert turns.in_turns({"one": clock.runner("one")}, seconds=1.0)["one"].turns == turns.LEAST
 
 
-def timing(seconds):
-    return Timing(seconds, 0.9 * seconds, 1.2 * seconds, 7, 3)
-
-
 def test_the_book_names_the_fastest_other_what_failed_and_what_had_no_time(tmp_path):
     book = Book(tmp_path / "out.json", {"command": "it"}, seconds=1e9)
-    times = {OURS: timing(0.1), "slow": timing(0.4), "fast": timing(0.2)}
+    times = {
+        name: Timing(seconds, 0.9 * seconds, 1.2 * seconds, 7, 3)
+        for name, seconds in ((OURS, 0.1), ("slow", 0.4), ("fast", 0.2))
+    }
     book.add("training", times, precision="float32", per_step=10, apart={"fast": 1e-6})
     with book.attempt("something"):
         raise ValueError("no\nmore")
@@ -139,26 +137,22 @@ def test_the_book_names_the_fastest_other_what_failed_and_what_had_no_time(tmp_p
     # Patches per second: the quartiles change places.
     figure = row["figures"][OURS]
     found = [figure[key] for key in ("low", "median", "high")]
-    np.testing.assert_allclose(found, [10 / 0.12, 10 / 0.1, 10 / 0.09])
+    assert found == pytest.approx([10 / 0.12, 10 / 0.1, 10 / 0.09])
     assert content["failed"] == {"something": "ValueError: no"}
     assert "no time left" in content["left_out"]["inference"]
     assert content["hardware"] and content["measured"] and content["versions"]["jax"]
-    shown = book.table()
-    for told in ("| training |", "2.00", "left out: inference", "FAILED: something: ValueError"):
-        assert told in shown
-
-
-def test_versions_of_what_is_absent_are_left_out():
     assert list(record.installed("numpy", "no-such-package")) == ["numpy"]
+    for told in ("| training |", "2.00", "left out: inference", "FAILED: something: ValueError"):
+        assert told in book.table()
 
 
-def some_benchmarks(tmp_path, monkeypatch):
-    """Three modules of which the second fails and the third hangs; one needs images."""
+@pytest.fixture
+def run_some(tmp_path, monkeypatch, capfd):
+    """Runs made-up modules, of which the first fails and the third hangs; one needs images."""
     folder = tmp_path / "fake"
     folder.mkdir()
-    writes = "import pathlib, sys\npathlib.Path(sys.argv[1]).write_text('done')\n"
     for name, text in {
-        "works": writes,
+        "works": "import pathlib, sys\npathlib.Path(sys.argv[1]).write_text('done')\n",
         "breaks": "raise SystemExit(3)",
         "hangs": "import time\ntime.sleep(600)",
     }.items():
@@ -173,40 +167,38 @@ def some_benchmarks(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmarks, "BENCHMARKS", made)
     monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
 
+    def run_them(*names, data=None):
+        monkeypatch.setattr(benchmarks, "_DATA", SimpleNamespace(value=data), raising=False)
+        return benchmarks.main(list(names)), capfd.readouterr().out
 
-def test_one_that_fails_stops_no_other_and_is_named(tmp_path, monkeypatch, capfd):
-    some_benchmarks(tmp_path, monkeypatch)
-    monkeypatch.setattr(benchmarks, "_DATA", SimpleNamespace(value=None), raising=False)
-    assert benchmarks.main([]) == 1
-    out = capfd.readouterr().out
+    return run_them
+
+
+def test_one_that_fails_stops_no_other_and_is_named(tmp_path, run_some):
+    status, out = run_some()
+    assert status == 1
     assert "FAILED: first: breaks ended with exit status 3" in out
     assert "FAILED: third: stopped after" in out
     assert "left out: fourth needs grid in --data" in out
-    assert (tmp_path / "second").read_text() == "done"
-    assert not (tmp_path / "never").exists()
+    assert (tmp_path / "second").read_text() == "done" and not (tmp_path / "never").exists()
 
 
-def test_named_ones_run_alone_with_the_data_that_they_need(tmp_path, monkeypatch, capfd):
-    some_benchmarks(tmp_path, monkeypatch)
+def test_named_ones_run_alone_with_the_data_that_they_need(tmp_path, run_some):
     grid = tmp_path / "sets" / "grid"
     (grid / "train" / "good").mkdir(parents=True)
-    monkeypatch.setattr(
-        benchmarks, "_DATA", SimpleNamespace(value=f"{tmp_path}/sets"), raising=False
-    )
-    assert benchmarks.main(["fourth"]) == 0
+    status, out = run_some("fourth", data=f"{tmp_path}/sets")
+    assert status == 0 and "first" not in out
     assert (grid / "fourth").read_text() == "done"
-    assert "first" not in capfd.readouterr().out
     with pytest.raises(UserError, match="no benchmark 'fifth'"):
-        benchmarks.main(["fifth"])
+        run_some("fifth")
 
 
 def test_every_benchmark_is_a_module_and_every_result_has_rows():
     for benchmark in benchmarks.BENCHMARKS.values():
         assert benchmark.minutes > 0
         for module, *_ in benchmark.commands:
-            assert (ROOT / f"{module.replace('.', '/')}.py").is_file() or (
-                ROOT / module.replace(".", "/") / "__main__.py"
-            ).is_file()
+            path = ROOT / module.replace(".", "/")
+            assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
     results = ROOT / "results"
     present = [name for name in summary.TABLES if (results / f"{name}.json").is_file()]
     for name in present:
@@ -262,16 +254,16 @@ def test_a_training_steps_costs_add_up_and_name_its_layers():
 
 def test_networks_and_losses_import_without_what_a_gpu_machine_may_lack(tmp_path):
     modules = ("config", "methods", "models.vit", "ops.ssim", "pretrained", "runtime.provenance")
-    (tmp_path / "imports.py").write_text("".join(f"import recon_ad.{name}\n" for name in modules))
+    imports = "".join(f"import recon_ad.{name}\n" for name in modules)
+    (tmp_path / "imports.py").write_text(imports)
     done = without(OFTEN_ABSENT, "imports", path=f"{tmp_path}:{ROOT}")
     assert done.returncode == 0, done.stderr
 
 
 def test_frameworks_says_what_it_needs():
     done = without(["torch", "ml_collections"], "benchmarks.frameworks")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: not installed: ml_collections, torch;")
-    assert len(done.stderr.splitlines()) == 1
+    (told,) = done.stderr.splitlines()
+    assert done.returncode == 2 and told.startswith("error: not installed: ml_collections, torch;")
 
 
 @pytest.mark.slow

@@ -28,17 +28,11 @@ def test_a_delay_is_from_the_change_on():
 
 
 def test_each_drift_is_seen_by_its_chart(monkeypatch):
-    sizes = {"QUIET": 3, "STREAMS": 3, "QUIET_LENGTH": 200, "WITHIN": 600}
-    for name, value in sizes.items():
+    for name, value in {"QUIET": 3, "STREAMS": 3, "QUIET_LENGTH": 200, "WITHIN": 600}.items():
         monkeypatch.setattr(drifts, name, value)
     random = np.random.default_rng(0)
-    people = drifts.Population(
-        judgements(random),
-        judgements(random, brightness=0.475),
-        judgements(random),
-        judgements(random, score=0.5, rejected=1.0),
-        0.2,
-    )
+    fields = ({}, {"brightness": 0.475}, {}, {"score": 0.5, "rejected": 1.0})
+    people = drifts.Population(*(judgements(random, **given) for given in fields), 0.2)
     rows = drifts.measured(people, 200)
     darker, _, creep, burst, none = drifts.DRIFTS
     assert rows["brightness, ewma"]["delay"][darker]["p95"] < 10

@@ -47,6 +47,26 @@ PICTURES = {
     "04_vit": {"judge", "figures"},
     "05_production_line": {"parts", "register", "judge", "charts", "dashboard"},
 }
+# Patterns of what cells print or show in words.
+SAID = {
+    "01_quickstart": {"save": "the same map after loading: True"},
+    "02_own_images": {
+        "check": r"train +12$",
+        "figures": "image AUROC",
+        "calibrate": r"now +threshold",
+        "predict": r"^6 images: \d anomalous",
+    },
+    "03_paper_tables": {"compare": r"^\| live \| 2 \|.*\n\| cached \| 700 \|.*\n.*0\.7975"},
+    "04_vit": {
+        "weights": "RANDOM WEIGHTS",
+        "figures": r"RANDOM WEIGHTS(?s:.*)-\|\n\| knn .*\n\| vit_flow .*\n\| vit_recon .*\s*\Z",
+    },
+    "05_production_line": {
+        "register": r"part:    registered True(?s:.*)no part: registered False",
+        "line": "70 of 70 images judged; 0 parts were not registered",
+        "charts": "images are darker than they were",
+    },
+}
 MINUTES = 20  # that one of them may take where other work runs beside
 
 
@@ -54,46 +74,37 @@ def read(path):
     return nbformat.read(path, as_version=nbformat.NO_CONVERT)
 
 
-def parameters(notebook):
-    (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
-    return cell
-
-
 def shortened(notebook, values):
     """The notebook with other parameters; each has to be one that it has."""
-    cell = parameters(notebook)
+    (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     tree = ast.walk(ast.parse(cell.source))
-    known = {node.id for node in tree if isinstance(node, ast.Name)}
-    assert set(values) <= known, values
+    assert set(values) <= {node.id for node in tree if isinstance(node, ast.Name)}, values
     cell.source += "".join(f"\n{name} = {value!r}" for name, value in values.items())
     return notebook
 
 
-def outputs(notebook):
-    """By the cell's id."""
-    return {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
+def said(outputs):
+    """What a cell printed, then what it shows in words."""
+    printed = [o.text for o in outputs if o.output_type == "stream"]
+    shown = [o.data["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
+    return "".join(printed + shown)
 
 
-def printed(notebook, cell):
-    """The text that a cell printed."""
-    return "".join(o.text for o in outputs(notebook)[cell] if o.output_type == "stream")
-
-
-def run(name, work, monkeypatch):
-    """The notebook, executed as Jupyter does it."""
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
+def test_a_notebook_runs_as_jupyter_runs_it(name, tmp_path, monkeypatch):
     # The kernel and what it starts; small programs are kept too, as the commands do.
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     folder = ROOT / "notebooks"
-    notebook = shortened(read(folder / f"{name}.ipynb"), SHORT[name] | {"WORK": str(work)})
-    client = NotebookClient(
-        notebook, timeout=60 * MINUTES, resources={"metadata": {"path": str(folder)}}
-    )
-    client.execute(env=os.environ | {"IPYTHONDIR": str(work / "ipython")})
-    every = [output for found in outputs(notebook).values() for output in found]
-    assert [o.text for o in every if o.get("name") == "stderr"] == []
+    notebook = shortened(read(folder / f"{name}.ipynb"), SHORT[name] | {"WORK": str(tmp_path)})
+    resources = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=60 * MINUTES, resources=resources)
+    client.execute(env=os.environ | {"IPYTHONDIR": str(tmp_path / "ipython")})
+    outputs = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
     drawn = set()
-    for cell, found in outputs(notebook).items():
+    for cell, found in outputs.items():
+        assert [o.text for o in found if o.get("name") == "stderr"] == []
         for data in (output.get("data", {}) for output in found):
             if "image/png" in data:
                 pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data["image/png"]))))
@@ -101,7 +112,11 @@ def run(name, work, monkeypatch):
             if data.keys() & {"image/png", "text/html"}:
                 drawn.add(cell)
     assert drawn == PICTURES[name]
-    return notebook
+    for cell, pattern in SAID[name].items():
+        assert re.search(pattern, said(outputs[cell]), re.MULTILINE), said(outputs[cell])
+    if "deployed" in outputs:
+        by_onnx, by_jax = map(float, re.findall(r"\d\.\d+", said(outputs["deployed"])))
+        assert by_onnx == pytest.approx(by_jax, rel=1e-4)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -122,22 +137,23 @@ def test_a_notebook_in_git_is_bare_and_names_nothing_of_a_machine(path):
     assert re.search(r"\d+ (seconds|minutes) on two CPU cores", notebook.cells[0].source)
 
 
+def first_cell(path):
+    return next(c.source for c in read(path).cells if c.cell_type == "code")
+
+
 def test_every_notebook_is_run_and_begins_in_the_same_way():
     assert [path.stem for path in NOTEBOOKS] == sorted(SHORT)
-    begins = {
-        next(c.source for c in read(path).cells if c.cell_type == "code") for path in NOTEBOOKS
-    }
-    assert len(begins) == 1
+    assert len({first_cell(path) for path in NOTEBOOKS}) == 1
 
 
 def test_the_first_cell_fetches_what_is_not_there(tmp_path):
-    setup = next(c.source for c in read(NOTEBOOKS[0]).cells if c.cell_type == "code")
+    setup = first_cell(NOTEBOOKS[0])
     elsewhere, origin = tmp_path / "elsewhere", tmp_path / "origin"
     elsewhere.mkdir()
 
     def begin(source):
-        environment = os.environ | {"PYTHONPATH": ""}
         command = [sys.executable, "-c", source + "\nprint(Path.cwd())"]
+        environment = os.environ | {"PYTHONPATH": ""}
         return subprocess.run(
             command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False
         )
@@ -156,49 +172,3 @@ def test_the_first_cell_fetches_what_is_not_there(tmp_path):
         assert done.returncode == 0, done.stderr
         assert done.stdout.split()[-1] == str(elsewhere / "recon_ad")
         assert (elsewhere / "recon_ad" / "configs" / "folder.py").is_file()
-
-
-@pytest.mark.slow
-def test_quickstart(tmp_path, monkeypatch):
-    notebook = run("01_quickstart", tmp_path, monkeypatch)
-    assert "the same map after loading: True" in printed(notebook, "save")
-    by_onnx, by_jax = (float(x) for x in re.findall(r"\d\.\d+", printed(notebook, "deployed")))
-    assert by_onnx == pytest.approx(by_jax, rel=1e-4)
-
-
-@pytest.mark.slow
-def test_own_images(tmp_path, monkeypatch):
-    notebook = run("02_own_images", tmp_path, monkeypatch)
-    assert re.search(r"train +12$", printed(notebook, "check"), re.MULTILINE)
-    assert "image AUROC" in printed(notebook, "figures")
-    assert re.search(r"now +threshold", printed(notebook, "calibrate"))
-    assert re.search(r"^6 images: \d anomalous", printed(notebook, "predict"), re.MULTILINE)
-
-
-@pytest.mark.slow
-def test_paper_tables(tmp_path, monkeypatch):
-    notebook = run("03_paper_tables", tmp_path, monkeypatch)
-    (shown,) = outputs(notebook)["compare"]
-    rows = shown.data["text/markdown"].splitlines()
-    assert rows[2].startswith("| live | 2 |") and rows[3].startswith("| cached | 700 |")
-    assert "0.7975" in rows[4]
-
-
-@pytest.mark.slow
-def test_vit(tmp_path, monkeypatch):
-    notebook = run("04_vit", tmp_path, monkeypatch)
-    for cell in ("weights", "figures"):
-        assert "RANDOM WEIGHTS" in printed(notebook, cell)
-    markdown = outputs(notebook)["figures"][-2].data["text/markdown"]
-    assert [line.split(" | ")[0] for line in markdown.splitlines()[2:]] == [
-        "| knn", "| vit_flow", "| vit_recon",
-    ]  # fmt: skip
-
-
-@pytest.mark.slow
-def test_production_line(tmp_path, monkeypatch):
-    notebook = run("05_production_line", tmp_path, monkeypatch)
-    registered = printed(notebook, "register")
-    assert "part:    registered True" in registered and "no part: registered False" in registered
-    assert "70 of 70 images judged; 0 parts were not registered" in printed(notebook, "line")
-    assert "images are darker than they were" in printed(notebook, "charts")

@@ -141,6 +141,12 @@ def test_outlines_of_equal_masks_lie_side_by_side():
     ring, alone_ring = ((p == pictures.MASK_COLOUR).all(2) for p in (drawn, alone))
     np.testing.assert_array_equal(ring, alone_ring)
     assert (drawn[23:37, 23:47] == 128).all()
+    # One pixel of a shrunk picture is seen, too.
+    pixel = np.indices((350, 512)).sum(axis=0) == 0
+    pixel = np.roll(pixel, (166, 388), (0, 1))
+    seen = pictures.outlined(np.zeros((350, 512, 3), np.uint8), truth=pixel, mask=pixel)
+    for colour in (pictures.TRUTH_COLOUR, pictures.MASK_COLOUR):
+        assert (seen == colour).all(2).sum() >= 9
     # A mask over the whole image still has an edge.
     full = pictures.outlined(grey, truth=None, mask=np.ones((60, 80), bool))
     assert tuple(full[0, 40]) == tuple(full[30, 79]) == pictures.MASK_COLOUR
