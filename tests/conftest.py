@@ -33,7 +33,7 @@ from helpers.small_runs import small_config
 
 from recon_ad.data import synthetic_source
 from recon_ad.data.synthetic import write_folder
-from recon_ad.evaluation import run as evaluate
+from recon_ad.evaluation import run as evaluation
 from recon_ad.runtime.compilation import keep_compiled
 from recon_ad.training import run as trainer
 
@@ -107,7 +107,7 @@ def finished_run(shared_folder) -> Iterator[Callable[[str], Path]]:
     def run(method: str = "cae") -> Path:
         def make(workdir: Path) -> None:
             trainer.train(small_config(f"configs/folder.py:method={method},smoke"), workdir)
-            evaluate.evaluate_workdir(workdir)
+            evaluation.evaluate_workdir(workdir)
 
         folder = made_once(shared_folder / "runs" / method, make)
         used.setdefault(folder, listing(folder))

@@ -19,18 +19,17 @@ from recon_ad.alignment.registration import make_template
 from recon_ad.data import Record, Source, folder_source
 from recon_ad.data.decode import decode_image, decode_mask
 from recon_ad.data.source import digest
-from recon_ad.detector import image_files as predict
-from recon_ad.detector import onnx_export as export
+from recon_ad.detector import image_files, onnx_export
 from recon_ad.detector.inference import Thresholds
 from recon_ad.errors import UserError
 from recon_ad.evaluation import panels
-from recon_ad.evaluation import run as evaluate
+from recon_ad.evaluation import run as evaluation
 from recon_ad.line.store import Key, Store
 from recon_ad.predict import summary
 from recon_ad.report import Scale
 from recon_ad.tables import moved as moved_set
 from recon_ad.training import data as training_data
-from recon_ad.training import run as train
+from recon_ad.training import run as training
 
 WIDE = Search(angle=15, scale=0.1, overlap=0.4, confidence=0.8)
 SEARCH = Search(angle=10, scale=0.05, overlap=0.5, confidence=0.8)
@@ -87,7 +86,7 @@ def detector(workdir):
     """A detector that one training of the module makes, in a run's folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finding, "CANDIDATES", 3)
-        return train.train(config(), workdir, source=source())
+        return training.train(config(), workdir, source=source())
 
 
 @pytest.fixture(scope="module")
@@ -167,10 +166,10 @@ def test_a_part_that_is_not_there_has_no_score(detector, tmp_path):
         detector(NOTHING)
     assert not e.value.registration.registered
     save(tmp_path / "lost.png", NOTHING)
-    judged = predict.judge_file(
-        detector, "lost.png", tmp_path / "lost.png", regions=predict.Regions(tmp_path)
+    judged = image_files.judge_file(
+        detector, "lost.png", tmp_path / "lost.png", regions=image_files.Regions(tmp_path)
     )
-    assert judged.outcome == predict.NOT_REGISTERED and judged.row["score"] is None
+    assert judged.outcome == image_files.NOT_REGISTERED and judged.row["score"] is None
     assert judged.row["error"].startswith(words[:14]) and judged.confidence < 0.8
     assert "1 not judged (1 not registered)" in summary([judged], tmp_path)
     # The next image of that name is another one.
@@ -194,7 +193,7 @@ def test_masks_at_other_thresholds_lie_within_each_other(detector, pose):
 
 
 def test_evaluation_names_images_that_are_not_registered_and_leaves_them_out(detector):
-    metrics, report = evaluate.evaluate(detector, source(), name="plates")
+    metrics, report = evaluation.evaluate(detector, source(), name="plates")
     assert metrics["protocol"]["not_registered"] == ["good/lost.png"]
     assert [s.name for s in report.scores] == ["good/0.png", "spot/0.png"]
     assert metrics["image_auroc"] == 1.0 and metrics["pixel_auroc"] > 0.95
@@ -202,17 +201,17 @@ def test_evaluation_names_images_that_are_not_registered_and_leaves_them_out(det
     assert "aligned to a template" in metrics["protocol"]["part"]
     only = source()._replace(test=source().test[2:])
     with pytest.raises(UserError, match="in none of the 1 test images"):
-        evaluate.evaluate(detector, only, name="plates")
+        evaluation.evaluate(detector, only, name="plates")
 
 
 def test_it_is_exported_with_the_detector(detector, tmp_path):
     image = moved(spot(body(32), (50, 50))[0], **POSES[1])[0]
     expected = detector(image)
     with pytest.raises(UserError, match="found in none of the images to compare"):
-        export.comparison_images(source().test[2:], part=detector.part)
-    images = export.comparison_images(source().test, part=detector.part)
+        onnx_export.comparison_images(source().test[2:], part=detector.part)
+    images = onnx_export.comparison_images(source().test, part=detector.part)
     assert len(images) == 2
-    assert export.export(detector, tmp_path / "M.onnx", images)["passed"]
+    assert onnx_export.export(detector, tmp_path / "M.onnx", images)["passed"]
     exported = recon_ad.load(tmp_path / "M.onnx")
     found = exported(image)
     np.testing.assert_allclose(
@@ -342,7 +341,7 @@ def test_a_set_is_moved_with_its_masks_and_what_was_not_in_a_picture_counts_nowh
 )
 def test_a_search_that_is_none_is_refused(tmp_path, field, value):
     with pytest.raises(UserError, match=f"config.part.{field}"):
-        train.train(config(**{field: value}), tmp_path / "w", source=source())
+        training.train(config(**{field: value}), tmp_path / "w", source=source())
 
 
 def test_a_run_goes_on_with_the_same_template_only(detector, workdir, tmp_path):
@@ -365,8 +364,8 @@ def test_a_complete_run_registers_nothing_again_and_is_still_of_its_images(
 
     monkeypatch.setattr(training_data, "aligned_source", refused)
     monkeypatch.setattr(finding, "CANDIDATES", 3)
-    assert train.train(config(), workdir, source=source()).part is not None
+    assert training.train(config(), workdir, source=source()).part is not None
     monkeypatch.setattr(training_data, "find_part", lambda *_: detector.part)
     less = source()._replace(train=source().train[1:])
     with pytest.raises(UserError, match="another data"):
-        train.train(config(), workdir, source=less)
+        training.train(config(), workdir, source=less)

@@ -16,16 +16,15 @@ from helpers.small_runs import table
 from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
-from recon_ad.classifier import labels as classify
+from recon_ad.classifier import labels as classifier_labels
 from recon_ad.classifier import training
 from recon_ad.data import folder_source
-from recon_ad.detector import onnx_detector, onnx_graphs
-from recon_ad.detector import onnx_export as export
+from recon_ad.detector import onnx_detector, onnx_export, onnx_graphs
 from recon_ad.detector.classifier import FILE, Classifier, without_labelled
 from recon_ad.detector.inference import Thresholds
 from recon_ad.detector.jax_detector import load
 from recon_ad.errors import UserError
-from recon_ad.evaluation import run as evaluate
+from recon_ad.evaluation import run as evaluation
 from recon_ad.pretrained import presets
 
 
@@ -249,8 +248,8 @@ def test_a_damaged_file_is_named(classified, tmp_path):
 
 def test_the_exported_tail_gives_the_same_probabilities(with_features, tmp_path):
     detector, features = with_features
-    result = export.export(detector, tmp_path / "M.onnx", pictures())
-    assert result["passed"], export.worst(result)
+    result = onnx_export.export(detector, tmp_path / "M.onnx", pictures())
+    assert result["passed"], onnx_export.worst(result)
     assert result["groups"]["images"]["defect_probability"]["max"] < 1e-4
     assert result["metadata"]["classifier"] == features
     roi = np.zeros((50, 70), bool)
@@ -270,8 +269,8 @@ def test_the_exported_tail_gives_the_same_probabilities(with_features, tmp_path)
 def test_a_graph_for_one_tile_classifies_too(features, tmp_path):
     detector = with_classifier(plain_detector(**{"data.resize": (SIDE, SIDE)}), features)
     images = pictures(dtype=np.float32)
-    result = export.export(detector, tmp_path / "M.onnx", images)
-    assert result["passed"], export.worst(result)
+    result = onnx_export.export(detector, tmp_path / "M.onnx", images)
+    assert result["passed"], onnx_export.worst(result)
     assert "defect_probability" in result["groups"]["images of the tile's size"]
     model = onnx_detector.load(tmp_path / "M.onnx")
     one = pictures(dtype=np.float32, sizes=[(SIDE, SIDE)])
@@ -288,8 +287,8 @@ def test_a_model_that_classifies_otherwise_is_refused(classified, monkeypatch, t
         return *rest, probability * 0.99
 
     monkeypatch.setattr(onnx_graphs, "tail", spoiled)
-    result = export.export(classified, tmp_path / "M.onnx", pictures())
-    assert not result["passed"] and "defect_probability" in export.worst(result)
+    result = onnx_export.export(classified, tmp_path / "M.onnx", pictures())
+    assert not result["passed"] and "defect_probability" in onnx_export.worst(result)
 
 
 @pytest.mark.parametrize(
@@ -312,16 +311,16 @@ def test_labels_that_cannot_be_used_are_named(text, says, tmp_path):
     path = tmp_path / "labels.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=says):
-        classify.read_labels(path, tmp_path)
+        classifier_labels.read_labels(path, tmp_path)
     with pytest.raises(UserError, match="there is no file"):
-        classify.read_labels(tmp_path / "gone.csv", tmp_path)
+        classifier_labels.read_labels(tmp_path / "gone.csv", tmp_path)
 
 
 @pytest.mark.parametrize("pixel", [np.inf, 0.0, -1.0])
 def test_maps_without_a_unit_are_refused(pixel):
     detector = plain_detector().with_thresholds(Thresholds(1.0, pixel), {})
     with pytest.raises(UserError, match="pixel threshold is"):
-        classify.untrained(detector, settings())
+        classifier_labels.untrained(detector, settings())
 
 
 class Labels(NamedTuple):
@@ -362,7 +361,7 @@ def test_from_labels_to_a_verdict(labels, tmp_path):
     report = json.loads((run / "classifier.json").read_text())
     assert report["labels"] == {"defect": 3, "harmless": 3} and len(report["images"]) == 6
 
-    metrics = evaluate.evaluate_workdir(run, data=str(data), export=False)
+    metrics = evaluation.evaluate_workdir(run, data=str(data), export=False)
     tested = len(list(data.glob("test/*/*.png"))) - len(labelled)
     assert metrics["protocol"]["test_images"] == tested
     (note,) = [n for n in metrics["protocol"]["notes"] if "classifier" in n]
@@ -391,10 +390,10 @@ def test_from_labels_to_a_verdict(labels, tmp_path):
 def test_copies_are_left_out_and_other_images_of_the_name_are_not(labels):
     run, data, file, labelled = labels
     detector = load(run / "detector")
-    network, _ = classify.untrained(detector, settings())
-    regions = classify.Regions(data)
-    given = classify.read_labels(file, data)
-    found = classify.examples(detector, network, given, data, regions)
+    network, _ = classifier_labels.untrained(detector, settings())
+    regions = classifier_labels.Regions(data)
+    given = classifier_labels.read_labels(file, data)
+    found = classifier_labels.examples(detector, network, given, data, regions)
     # The first goes to another name, and its name to an image that is not labelled.
     (data / labelled[0]).rename(data / "test/elastic/copied.png")
     good = min((data / "test/good").iterdir())
@@ -404,7 +403,7 @@ def test_copies_are_left_out_and_other_images_of_the_name_are_not(labels):
     assert labelled[0] in names and "test/elastic/copied.png" not in names
     twice = {good.relative_to(data).as_posix(): "harmless", labelled[0]: "defect"}
     with pytest.raises(UserError, match="are the same image"):
-        classify.examples(detector, network, twice, data, regions)
+        classifier_labels.examples(detector, network, twice, data, regions)
 
 
 def test_a_graph_for_one_tile_needs_both_thresholds(tmp_path):
@@ -414,6 +413,6 @@ def test_a_graph_for_one_tile_needs_both_thresholds(tmp_path):
     image[6:12, 4:28] = 1  # a bar, as those that are labelled defects
     threshold = detector.classifier.threshold
     assert detector.predict(image).defect_probability > threshold
-    export.export(detector, tmp_path / "M.onnx", pictures(dtype=np.float32))
+    onnx_export.export(detector, tmp_path / "M.onnx", pictures(dtype=np.float32))
     (found,) = onnx_detector.load(tmp_path / "M.onnx").whole(image[None])
     assert found.defect_probability > threshold and not found.label

@@ -13,10 +13,10 @@ from sklearn.metrics import roc_auc_score
 
 import recon_ad
 from recon_ad.data import synthetic_source
-from recon_ad.detector import onnx_export as export
+from recon_ad.detector import onnx_export
 from recon_ad.detector.jax_detector import load
 from recon_ad.errors import UserError
-from recon_ad.evaluation import run as evaluate
+from recon_ad.evaluation import run as evaluation
 from recon_ad.metrics.figures import FIGURES
 from recon_ad.training import run as trainer
 
@@ -60,7 +60,7 @@ def test_figures_are_those_of_the_scores_and_maps(run, metrics):
     thresholds = detector.thresholds._replace(pixel=float(np.quantile(maps, 0.1)))
     detector = detector.with_thresholds(thresholds, detector.record)
     predictions = [detector.predict(record.load()) for record in source.test]
-    metrics = evaluate.evaluate(detector, source, name="chess")[0]
+    metrics = evaluation.evaluate(detector, source, name="chess")[0]
     truth = np.array([record.anomalous for record in source.test])
     masks = [r.load_mask() if r.anomalous else np.zeros((128, 128), bool) for r in source.test]
     image_auroc = roc_auc_score(truth, [float(p.score) for p in predictions])
@@ -103,7 +103,7 @@ def test_a_run_ends_in_a_model_that_decides_as_its_detector(run):
 
 def test_evaluating_on_a_folder_gives_what_the_source_gave(copy, metrics, chess_folder, caplog):
     caplog.set_level(logging.INFO, "recon_ad")
-    again = evaluate.evaluate_workdir(copy, data=str(chess_folder), export=False)
+    again = evaluation.evaluate_workdir(copy, data=str(chess_folder), export=False)
     for key in ("pixel_auroc", "image_auroc"):
         assert again[key] == metrics[key]
     told = caplog.messages[-1]
@@ -112,19 +112,19 @@ def test_evaluating_on_a_folder_gives_what_the_source_gave(copy, metrics, chess_
     )
     before = (copy / "metrics.json").read_bytes()
     with pytest.raises(UserError, match="has no test images"):
-        evaluate.evaluate_workdir(copy, data=str(chess_folder / "test/good"))
+        evaluation.evaluate_workdir(copy, data=str(chess_folder / "test/good"))
     assert (copy / "metrics.json").read_bytes() == before
 
 
 def test_evaluation_names_what_it_wrote_and_why_there_is_no_model(copy, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "recon_ad")
-    monkeypatch.setattr(evaluate, "export_run", lambda *_: "")  # as if it had written these
-    evaluate.evaluate_workdir(copy)
+    monkeypatch.setattr(evaluation, "export_run", lambda *_: "")  # as if it had written these
+    evaluation.evaluate_workdir(copy)
     models = "model.onnx, model.parity.json, model.tail.onnx"
     assert caplog.messages[-1].endswith(f": report.html, metrics.json, scores.csv, {models}")
     monkeypatch.undo()
-    monkeypatch.setattr(export, "missing", lambda: ["jax2onnx"])
-    missing = evaluate.evaluate_workdir(copy)["missing"]["model.onnx"]
+    monkeypatch.setattr(onnx_export, "missing", lambda: ["jax2onnx"])
+    missing = evaluation.evaluate_workdir(copy)["missing"]["model.onnx"]
     assert "jax2onnx" in missing and "pip install" in missing
 
 
@@ -138,7 +138,7 @@ def on_regions(chess_folder, tmp_path_factory):
     with pytest.raises(UserError, match=r"broken\.png"):
         trainer.train(on_folder(data), folder / "raise")
     trainer.train(on_folder(data, **{"data.on_error": "skip"}), folder / "run")
-    evaluate.evaluate_workdir(folder / "run", export=False)
+    evaluation.evaluate_workdir(folder / "run", export=False)
     return data, folder / "run"
 
 
@@ -155,7 +155,7 @@ def test_regions_of_interest_hold_from_training_to_prediction(on_regions, tmp_pa
         pixels[96:] = 255 - pixels[96:]  # beyond the reach of a tile that touches the region
         Image.fromarray(pixels).save(file)
     shutil.copytree(run / "detector", tmp_path / "run/detector")
-    again = evaluate.evaluate_workdir(tmp_path / "run", data=str(data), export=False)
+    again = evaluation.evaluate_workdir(tmp_path / "run", data=str(data), export=False)
     for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_calibrated", "patch_auroc"):
         assert again[key] == inside[key]
     given = ["--detector", run / "detector", "--input", data / "test/elastic", "--output"]
@@ -179,7 +179,7 @@ def test_good_images_alone_give_nulls_with_reasons_after_a_mistake_in_the_region
     with pytest.raises(UserError, match=r"smaller config\.data\.patch_size"):
         trainer.train(on_folder(data, **{"holdout.few": 1, "data.patch_size": 64}), run)
     assert trainer.train(on_folder(data, **{"holdout.few": 1}), run).thresholds.image > 0
-    metrics = evaluate.evaluate_workdir(run, export=False)
+    metrics = evaluation.evaluate_workdir(run, export=False)
     for key in (key for key, figure in FIGURES.items() if figure.group != "speed"):
         assert metrics[key] is None and "no test images" in metrics["missing"][key]
     assert metrics["train_seconds"] > 0

@@ -9,7 +9,7 @@ from helpers.sources import channels_of
 from recon_ad.config import check_config, load_config
 from recon_ad.data.build import GENERATED, build_source
 from recon_ad.errors import UserError
-from recon_ad.evaluation import run as evaluate
+from recon_ad.evaluation import run as evaluation
 from recon_ad.training import run as trainer
 
 
@@ -48,7 +48,7 @@ def test_a_public_set_is_prepared_trained_on_and_evaluated(tmp_path, name, defec
     config = public(tmp_path, f"dataset={name}{category},path={root}", **fields)
     detector = trainer.train(config, tmp_path / "run")
     assert detector.channels == 3 and np.isfinite(detector.thresholds.image)
-    metrics = evaluate.evaluate_workdir(tmp_path / "run", export=False)
+    metrics = evaluation.evaluate_workdir(tmp_path / "run", export=False)
     assert metrics["protocol"]["evaluated_on"] == f"{name} {config.data.category}".strip()
     assert metrics["protocol"]["test_images"] == len(build_source(config).test) > 0
     assert metrics["image_auroc"] is not None and set(metrics["per_defect"]) == defects

@@ -14,7 +14,7 @@ from recon_ad.data.holdout import split_holdout
 from recon_ad.data.source import Record
 from recon_ad.detector.inference import Thresholds
 from recon_ad.errors import UserError
-from recon_ad.evaluation import run as evaluate
+from recon_ad.evaluation import run as evaluation
 from recon_ad.training import run as trainer
 
 SIDE = 128  # px, as of `finished_run`: the same programs
@@ -56,7 +56,7 @@ def run(folder, tmp_path_factory):
     """Returns a function that evaluates a run trained on the gray categories."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
     trainer.train(config_of(folder, "metal+group/stone"), workdir)
-    return lambda data="": evaluate.evaluate_workdir(workdir, data=str(data), export=False)
+    return lambda data="": evaluation.evaluate_workdir(workdir, data=str(data), export=False)
 
 
 def config_of(folder, category, **fields):
@@ -177,5 +177,5 @@ def test_a_category_without_test_images_has_no_figures_and_the_mean_says_so(fold
 def test_a_gray_folder_is_read_as_rgb_for_a_detector_of_rgb(folder, tmp_path):
     fields = {"data.channels": 0, "data.source": "folder"}
     detector = make_detector(channels=3, thresholds=Thresholds(1.0, 1.0), **fields)
-    _, source = evaluate._open_images(detector, str(folder / "metal"))
+    _, source = evaluation._open_images(detector, str(folder / "metal"))
     assert channels_of(source) == {3}

@@ -22,7 +22,7 @@ from helpers.paths import ROOT
 from PIL import Image
 
 from recon_ad.data.decode import decode_image
-from recon_ad.detector import onnx_export as export
+from recon_ad.detector import onnx_export
 from recon_ad.detector.inference import Thresholds
 
 pytestmark = pytest.mark.slow
@@ -140,7 +140,7 @@ def exported(tmp_path_factory):
         detector = detector.with_thresholds(Thresholds(score, pixel), {})
         if features:
             detector = with_classifier(detector, features)
-        assert export.export(detector, model, pictures, **options)["passed"]
+        assert onnx_export.export(detector, model, pictures, **options)["passed"]
         return model
 
     return made

@@ -15,8 +15,7 @@ from helpers.detectors import SIDE, make_detector, pictures, plain_detector
 from helpers.layouts import saved
 
 import recon_ad
-from recon_ad.detector import onnx_detector, onnx_graphs, parity
-from recon_ad.detector import onnx_export as export
+from recon_ad.detector import onnx_detector, onnx_export, onnx_graphs, parity
 from recon_ad.detector.inference import UNCALIBRATED
 from recon_ad.errors import UserError
 from recon_ad.methods import METHODS, ON_FEATURES
@@ -31,7 +30,7 @@ def of_method(tmp_path_factory):
     @functools.cache
     def made(method):
         detector, path = make_detector(method), folder / f"{method}.onnx"
-        return detector, path, export.export(detector, path, pictures())
+        return detector, path, onnx_export.export(detector, path, pictures())
 
     return made
 
@@ -72,7 +71,7 @@ def same_in_both_runtimes(detector, path, images, *, decided=True):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_passes_in_both_runtimes(method, of_method):
     detector, path, result = of_method(method)
-    assert result["passed"], export.worst(result)
+    assert result["passed"], onnx_export.worst(result)
     tiles = ["1 tile at once", "2 tiles at once", "7 tiles at once"]
     assert list(result["groups"]) == [*tiles, "images"]
     assert json.loads(path.with_suffix(".parity.json").read_text()) == result
@@ -116,8 +115,8 @@ def test_options_change_the_input_and_not_the_result(
     detector = make_detector("dae", channels=channels, **fields)
     kind = np.dtype(options.get("dtype", "uint8"))
     images = pictures(channels, kind)
-    result = export.export(detector, tmp_path / "M.onnx", images, **options)
-    assert result["passed"], export.worst(result)
+    result = onnx_export.export(detector, tmp_path / "M.onnx", images, **options)
+    assert result["passed"], onnx_export.worst(result)
     (entry,) = onnx.load(tmp_path / "M.onnx").graph.input
     shape = [d.dim_param or d.dim_value for d in entry.type.tensor_type.shape.dim]
     assert shape == taken
@@ -134,7 +133,7 @@ def of_one_tile():
 @pytest.mark.parametrize("batch", [None, 3])
 def test_where_an_image_is_one_tile_one_graph_does_everything(batch, tmp_path):
     detector, images = of_one_tile(), pictures(dtype=np.float32)
-    assert export.export(detector, tmp_path / "M.onnx", images, batch=batch)["passed"]
+    assert onnx_export.export(detector, tmp_path / "M.onnx", images, batch=batch)["passed"]
     same(detector.predict(images[0]), onnx_detector.load(tmp_path / "M.onnx").predict(images[0]))
     graph = onnx_detector.OnnxRuntimeGraph(tmp_path / "M.onnx")
     assert tuple(graph.outputs) == onnx_detector.OUTPUTS["whole"]
@@ -160,8 +159,8 @@ def test_a_model_that_decides_otherwise_is_refused(part, monkeypatch, tmp_path):
     output = tmp_path / "M.onnx"
     for path in (output, onnx_detector.tail_path(output), onnx_detector.part_path(output)):
         path.write_bytes(b"of an earlier export")
-    result = export.export(plain_detector(), output, pictures())
-    assert ("residual_map" if part == "core" else "score") in export.worst(result)
+    result = onnx_export.export(plain_detector(), output, pictures())
+    assert ("residual_map" if part == "core" else "score") in onnx_export.worst(result)
     assert [file.name for file in tmp_path.iterdir()] == ["M.parity.json"]  # no earlier one either
     found = json.loads((tmp_path / "M.parity.json").read_text())
     assert found["passed"] is result["passed"] is False
@@ -243,7 +242,7 @@ def test_what_cannot_be_exported_or_judged_is_refused(of_method, tmp_path):
         (uncalibrated, "M.onnx", 18, "no thresholds"),
     ):
         with pytest.raises(UserError, match=says):
-            export.export(given, tmp_path / output, pictures(), opset=opset)
+            onnx_export.export(given, tmp_path / output, pictures(), opset=opset)
     with pytest.raises(UserError, match=r"takes \[height, width, 1\]"):
         model(np.zeros((40, 40, 3), np.uint8))
     with pytest.raises(UserError, match="of type uint16, but this model takes uint8"):
@@ -293,5 +292,5 @@ def test_signals_are_heard_when_models_were_let_go_of(of_method):
 @pytest.mark.parametrize("method", ["cae", "ssim_ae"])
 def test_networks_of_the_papers_width_pass(method, tmp_path):
     detector = make_detector(method, **{"method.width": 1.0, "method.n_z": 100})
-    result = export.export(detector, tmp_path / "M.onnx", pictures())
-    assert result["passed"], export.worst(result)
+    result = onnx_export.export(detector, tmp_path / "M.onnx", pictures())
+    assert result["passed"], onnx_export.worst(result)

@@ -23,7 +23,7 @@ from helpers.paths import ROOT
 from helpers.small_runs import losses, small_config, without_timings
 
 from recon_ad.errors import UserError
-from recon_ad.evaluation import run as evaluate
+from recon_ad.evaluation import run as evaluation
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime import stopping
 from recon_ad.runtime.checkpoints import Checkpoints
@@ -369,7 +369,7 @@ def losses_agree(workdir, other, *, heldout=1e-5):
 
 
 def figures_agree(workdir, other):
-    names = [name for name in evaluate.FIGURES if "second" not in name]
+    names = [name for name in evaluation.FIGURES if "second" not in name]
     both = (json.loads((w / "metrics.json").read_text()) for w in (workdir, other))
     ours, theirs = ({n: m[n] for n in names if m[n] is not None} for m in both)
     assert ours == pytest.approx(theirs, abs=1e-3) and len(ours) > 8

@@ -14,7 +14,7 @@ from helpers.detectors import make_detector, plain_detector
 from recon_ad.alignment.part import NotRegistered
 from recon_ad.data import GOOD, Record, Source
 from recon_ad.evaluation import judge as judging
-from recon_ad.evaluation import run as evaluate
+from recon_ad.evaluation import run as evaluation
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime import stopping
 
@@ -88,10 +88,10 @@ class Hosts:
 )
 def test_several_hosts_find_what_one_finds(count, options, monkeypatch):
     detector, source = detector_between(), source_of(**options)
-    expected = evaluate.judge_source(detector, source)
+    expected = evaluation.judge_source(detector, source)
     judged, pooled = expected.parts[""]
     assert len(judged) == TEST and list(pooled.defects) == ["bar", "dot"]
-    for seen in Hosts(count, monkeypatch).run(lambda: evaluate.judge_source(detector, source)):
+    for seen in Hosts(count, monkeypatch).run(lambda: evaluation.judge_source(detector, source)):
         ours, pixels = seen.parts[""]
         bare = ([one._replace(pixels=None) for one in rows] for rows in (ours, judged))
         assert next(bare) == next(bare)
@@ -115,7 +115,7 @@ def test_images_without_the_part_are_named_in_their_order(monkeypatch):
 
     monkeypatch.setattr(judging, "_decide", at_times)
     left = sorted({record.name for record in source.test} - set(lost))
-    for seen in Hosts(2, monkeypatch).run(lambda: evaluate.judge_source(detector, source)):
+    for seen in Hosts(2, monkeypatch).run(lambda: evaluation.judge_source(detector, source)):
         assert tuple(seen.lost) == lost
         assert [one.name for one in seen.parts[""][0]] == left
 
@@ -182,4 +182,4 @@ def test_a_request_to_stop_is_never_lost(moment):
         changed[source.train[2].name] = source.train[2]._replace(load=None)
     parts = [[changed.get(r.name, r) for r in half] for half in source[:2]]
     with pytest.raises(SystemExit, match=f"^{stopping.REQUEUE}$"):
-        evaluate.judge_source(plain_detector(), Source(*map(tuple, parts)), stop=stop)
+        evaluation.judge_source(plain_detector(), Source(*map(tuple, parts)), stop=stop)

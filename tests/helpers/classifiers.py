@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from helpers.detectors import SIDE
-from recon_ad.classifier import labels as classify
+from recon_ad.classifier import labels as classifier_labels
 from recon_ad.config import load_config
 from recon_ad.detector.classifier import Labelled, extract
 
@@ -25,7 +25,7 @@ def examples(count=60, d=5, apart=3.0, seed=0):
 def with_classifier(detector, features="hu", **fields):
     """The detector with a classifier that tells noise with a bright bar from noise without."""
     config = settings(features, **({"folds": 2, "repeats": 1} | fields))
-    network, _ = classify.untrained(detector, config)
+    network, _ = classifier_labels.untrained(detector, config)
     random = np.random.default_rng(0)
     images, predictions = [], []
     for i in range(12):
@@ -36,7 +36,9 @@ def with_classifier(detector, features="hu", **fields):
         images.append(Labelled(f"{i}.png", str(i), "defect" if i % 2 else "harmless"))
     maps = np.stack([p.anomaly_map for p in predictions])
     found = jax.device_get(jax.jit(extract)(network, maps, np.ones(maps.shape, bool)))
-    given = classify.Examples(tuple(images), np.float64([p.score for p in predictions]), found)
+    given = classifier_labels.Examples(
+        tuple(images), np.float64([p.score for p in predictions]), found
+    )
     threshold = detector.thresholds.image
-    classifier, _ = classify.train(network, given, config, image_threshold=threshold)
+    classifier, _ = classifier_labels.train(network, given, config, image_threshold=threshold)
     return detector.with_classifier(classifier)

@@ -19,7 +19,7 @@ from benchmarks.studies.line import disturbed
 from recon_ad.data import decode
 from recon_ad.detector.inference import Inference, Prediction, Thresholds
 from recon_ad.errors import UserError
-from recon_ad.line import run as inspect
+from recon_ad.line import run as line_run
 from recon_ad.line.arrivals import Arrivals
 from recon_ad.line.store import Key, Store
 from recon_ad.runtime import waiting
@@ -53,8 +53,8 @@ def write(path, level=100):
 @pytest.fixture
 def line(monkeypatch, tmp_path):
     """The folders that a line watches and writes; it does not wait long."""
-    monkeypatch.setattr(inspect, "SETTLE", 0.05)
-    monkeypatch.setattr(inspect, "POLL", 0.01)
+    monkeypatch.setattr(line_run, "SETTLE", 0.05)
+    monkeypatch.setattr(line_run, "POLL", 0.01)
     monkeypatch.setattr(waiting, "RETRY", 0.01)
     return tmp_path / "in", tmp_path / "out"
 
@@ -72,7 +72,7 @@ class Rows(Stop):
 
 def watch(line, count, detector=None):
     """Runs the line until there are so many rows, and returns them."""
-    inspect.run_line(detector or Bright(), *line, stop=Rows(line[1], count))
+    line_run.run_line(detector or Bright(), *line, stop=Rows(line[1], count))
     rows = rows_of(line[1])
     assert len(rows) == count, rows
     return rows
@@ -188,7 +188,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(line, monkeypatch, caplog
     names = [f"{i}.png" for i in range(3)]
     for name in names:
         write(line[0] / name)
-    owner, name = (inspect.files, "write_bytes") if what == "overlay" else (Store, "commit")
+    owner, name = (line_run.files, "write_bytes") if what == "overlay" else (Store, "commit")
     full = OSError(errno.ENOSPC, "") if what == "overlay" else sqlite3.OperationalError()
     full.sqlite_errorcode = sqlite3.SQLITE_FULL
     failures, done = itertools.repeat(full, 3), getattr(owner, name)
@@ -207,9 +207,9 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(line, monkeypatch, caplog
 def test_an_error_other_than_a_full_disk_is_not_waited_for(line, monkeypatch):
     write(line[0] / "a.png")
     refuse = mock.Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))
-    monkeypatch.setattr(inspect.files, "write_bytes", refuse)
+    monkeypatch.setattr(line_run.files, "write_bytes", refuse)
     with pytest.raises(PermissionError):
-        inspect.run_line(Bright(), *line, stop=Stop())
+        line_run.run_line(Bright(), *line, stop=Stop())
 
 
 def test_a_row_is_there_once_or_not_at_all(tmp_path):
@@ -277,7 +277,7 @@ def test_a_file_that_is_overwritten_while_it_is_judged_is_judged_as_what_it_beca
 
 
 def test_a_file_that_cannot_be_read_just_now_is_tried_again(line, monkeypatch):
-    monkeypatch.setattr(inspect, "AGAIN", 0.05)
+    monkeypatch.setattr(line_run, "AGAIN", 0.05)
     for name in "abc":
         write(line[0] / f"{name}.png")
     failures = {"a.png": 2, "b.png": 10**6}
@@ -289,11 +289,11 @@ def test_a_file_that_cannot_be_read_just_now_is_tried_again(line, monkeypatch):
         return open(name, mode)
 
     monkeypatch.setattr(decode, "open", read, raising=False)
-    monkeypatch.setattr(inspect, "UNREADABLE", 1e6)
+    monkeypatch.setattr(line_run, "UNREADABLE", 1e6)
     rows = watch(line, 2)
     # c did not wait for a, nor for b, which has no row yet.
     assert [(row["name"], row["error"]) for row in rows] == [("c.png", None), ("a.png", None)]
-    monkeypatch.setattr(inspect, "UNREADABLE", 0.2)
+    monkeypatch.setattr(line_run, "UNREADABLE", 0.2)
     rows = watch(line, 3)
     assert rows[2]["name"] == "b.png" and "cannot be read" in rows[2]["error"]
 
@@ -302,8 +302,8 @@ def test_errors_that_may_pass_are_those_of_networks_and_rights():
     for number in (errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOENT):
         caused = UserError("cannot be read")
         caused.__cause__ = OSError(number, "for now")
-        assert inspect.may_pass(caused) == (number != errno.ENOENT)
-    assert not inspect.may_pass(UserError("no image"))
+        assert line_run.may_pass(caused) == (number != errno.ENOENT)
+    assert not line_run.may_pass(UserError("no image"))
 
 
 def test_known_names_are_looked_at_in_a_tenth_of_the_time(tmp_path):

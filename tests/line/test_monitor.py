@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from recon_ad.errors import UserError
-from recon_ad.line import follow as monitor
+from recon_ad.line import follow
 from recon_ad.line.alarms import Alarm, Monitor, parse_period
 from recon_ad.line.dashboard import curve, page
 from recon_ad.line.store import Key, Store
@@ -194,7 +194,7 @@ class Looks(Stop):
 def test_alarms_are_logged_and_posted_once_also_after_a_restart_and_a_refusal(
     tmp_path, monkeypatch, hook, caplog
 ):
-    monkeypatch.setattr(monitor, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(follow, "PAUSES", (0.0, 0.0))
     line = tmp_path / "press 4"
 
     def fill():
@@ -204,7 +204,7 @@ def test_alarms_are_logged_and_posted_once_also_after_a_restart_and_a_refusal(
         store.close()
 
     def run(reference="200"):
-        return monitor.follow(
+        return follow.follow(
             line,
             references=[parse_period(text) for text in reference.split(",")],
             run_length=10_000.0,
@@ -240,11 +240,11 @@ def test_alarms_are_logged_and_posted_once_also_after_a_restart_and_a_refusal(
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "http://[", "http://a b/", "gopher"])
 def test_a_webhook_that_is_none_is_tried_again_and_holds_nothing_up(url):
-    hook = monitor.Webhook(url, name="a")
+    hook = follow.Webhook(url, name="a")
     alarm = Alarm(1, 1e9, "score", "ewma", "high", "words", "500", None)
     assert not hook.take(alarm)
     assert not hook.take(alarm)  # at once: it is not its time yet
-    assert monitor.Webhook("", name="a").take(alarm)
+    assert follow.Webhook("", name="a").take(alarm)
 
 
 @pytest.mark.parametrize(

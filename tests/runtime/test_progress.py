@@ -7,8 +7,8 @@ import pytest
 from helpers.small_runs import small_config
 
 from recon_ad.data import synthetic_source
-from recon_ad.detector import thresholds as calibrate
-from recon_ad.evaluation import run as evaluate
+from recon_ad.detector import thresholds
+from recon_ad.evaluation import run as evaluation
 from recon_ad.runtime import progress
 from recon_ad.training import run as trainer
 
@@ -48,9 +48,9 @@ def test_training_calibration_and_evaluation_say_how_far_they_are(
     assert {"keeping images: 3 of 4", "calibration: 3 of 4"} <= set(caplog.messages)
     assert f"detector: {run / 'detector'}" in caplog.messages
     source = synthetic_source("chess", side=128)
-    calibrate.calibrate(detector, source.train[:2], fpr=0.1, how="")
+    thresholds.calibrate(detector, source.train[:2], fpr=0.1, how="")
     assert caplog.messages.count("calibration: all 2") == 1
-    evaluate.evaluate(detector, source, name="chess")
+    evaluation.evaluate(detector, source, name="chess")
     assert {
         "evaluation: 7 of 8", f"report, training images: all {len(source.train)}",
         "report, pictures: all 1", "intervals, resamples: 19 of 20",
