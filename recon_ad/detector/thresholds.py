@@ -74,13 +74,28 @@ def calibrate(
         raise UserError("there is no normal image to calibrate with.")
     percentile = detector.config.calibration.pixel_percentile
     pixels = empty_histogram()
-    scores = []
+    scores: list[float] = []
+    seen: set[str] = set()
     for record in progress(heldout, "calibration"):
-        roi = roi_of(record)
-        prediction = detector.predict(record.load(), roi=roi, reconstruct=False)
+        roi, image = roi_of(record), record.load()
+        if regions_per_image == 1:
+            if (known := digest(image)) in seen:  # a copy says nothing new of what scores may be
+                continue
+            seen.add(known)
+        prediction = detector.predict(image, roi=roi, reconstruct=False)
+        if not np.isfinite(prediction.score):
+            raise UserError(
+                f"{record.name} has the score {prediction.score}: the detector is damaged; train "
+                "it anew."
+            )
         scores.append(float(prediction.score))
         nothing = np.zeros(prediction.anomaly_map.shape, bool)
         pixels = merge(pixels, image_histogram(prediction.anomaly_map, nothing, valid=roi))
+    if len(scores) < len(heldout):
+        logger.warning(
+            "%d of the %d images are copies of others and count once",
+            len(heldout) - len(scores), len(heldout),
+        )  # fmt: skip
     if detector.config.inference.score in ADDITIVE:
         # The sum over an image is about that of a region times the number of regions.
         scores = [score * regions_per_image for score in scores]

@@ -76,3 +76,11 @@ def test_sums_over_regions_are_brought_to_whole_images():
     whole = calibrate(summing, normals(3), fpr=0.3, how="images")
     regions = calibrate(summing, normals(3), fpr=0.3, how="regions", regions_per_image=4.0)
     assert regions.thresholds.image == pytest.approx(4 * whole.thresholds.image)
+
+
+def test_copies_of_an_image_count_once(caplog):
+    once = calibrate(plain_detector(), normals(3), fpr=0.3, how="")
+    copied = calibrate(plain_detector(), normals(3) * 4, fpr=0.3, how="")
+    assert copied.thresholds == once.thresholds
+    assert copied.record["calibration"]["fpr_supported"] == 0.3
+    assert "9 of the 12 images are copies" in caplog.text
