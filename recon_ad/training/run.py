@@ -1,5 +1,6 @@
 """A training run: data, loop, calibration, the saved detector."""
 
+import contextlib
 from pathlib import Path
 
 import jax
@@ -15,9 +16,12 @@ from recon_ad.detector.thresholds import calibrate
 from recon_ad.methods import add_method, build_method
 from recon_ad.ops.scores import check_score
 from recon_ad.runtime import mesh as meshes
+from recon_ad.runtime.waiting import exclusive_lock
 from recon_ad.training.data import TrainingData, open_data, prepare_data
 from recon_ad.training.loop import Watch, fit_state, logger
 from recon_ad.training.same_run import same_run
+
+LOCK = "train.lock"  # in a workdir
 
 
 def train(
@@ -39,7 +43,8 @@ def train(
         may see a step again.
 
     Raises:
-      UserError: the config, the images or the workdir do not fit; the sentence says how.
+      UserError: the config, the images or the workdir do not fit, or another process trains there;
+        the sentence says how.
       FloatingPointError: a loss became NaN or infinite.
     """
     workdir = Path(workdir)
@@ -59,35 +64,37 @@ def train(
     meshes.check_batch_size(config.train.batch_size, meshes.data_mesh())
     frozen, origin = method.pretrained()
     # Only now, when all of it is known to fit: a mistake that was put right is no other config.
-    same_run(workdir, config, data.identity)
-    logger.info("held out for calibration: %s", data.holdout.how)
-    state, summary = fit_state(
-        config,
-        workdir,
-        data.images,
-        data.patches,
-        method=method,
-        frozen=frozen,
-        profile=profile,
-        watch=watch,
-    )
-    size = config.train.batch_size
-    heldout = [data.patches[i : i + size] for i in range(0, len(data.patches), size)]
-    variables = jax.device_get(method.finish(frozen, state, heldout))
-    trained = Detector(
-        config.copy_and_resolve_references(),
-        channels=data.images.channels,
-        variables=variables,
-        record={"training": summary, "notes": list(data.source.notes), "pretrained": origin},
-    )
-    path = workdir / "detector"
-    made: list[Detector] = []
-    with meshes.stopping_together() as stop:
-        meshes.on_first_host(lambda: made.append(_calibrated(trained, data, path)))
-        logger.info("detector: %s", path)
-        detector = made[0] if made else load(path)  # the other hosts read it
-        meshes.stop_together(stop)
-    return detector
+    lock = exclusive_lock(workdir / LOCK) if meshes.is_first_host() else contextlib.nullcontext()
+    with lock:
+        same_run(workdir, config, data.identity)
+        logger.info("held out for calibration: %s", data.holdout.how)
+        state, summary = fit_state(
+            config,
+            workdir,
+            data.images,
+            data.patches,
+            method=method,
+            frozen=frozen,
+            profile=profile,
+            watch=watch,
+        )
+        size = config.train.batch_size
+        heldout = [data.patches[i : i + size] for i in range(0, len(data.patches), size)]
+        variables = jax.device_get(method.finish(frozen, state, heldout))
+        trained = Detector(
+            config.copy_and_resolve_references(),
+            channels=data.images.channels,
+            variables=variables,
+            record={"training": summary, "notes": list(data.source.notes), "pretrained": origin},
+        )
+        path = workdir / "detector"
+        made: list[Detector] = []
+        with meshes.stopping_together() as stop:
+            meshes.on_first_host(lambda: made.append(_calibrated(trained, data, path)))
+            logger.info("detector: %s", path)
+            detector = made[0] if made else load(path)  # the other hosts read it
+            meshes.stop_together(stop)
+        return detector
 
 
 def _calibrated(detector: Detector, data: TrainingData, path: Path) -> Detector:

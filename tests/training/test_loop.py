@@ -20,6 +20,7 @@ from recon_ad.detector.jax_detector import load
 from recon_ad.errors import UserError
 from recon_ad.methods import METHODS, WITH_ENCODER
 from recon_ad.runtime.checkpoints import Checkpoints
+from recon_ad.runtime.waiting import exclusive_lock
 from recon_ad.training import diagnosis
 from recon_ad.training import run as trainer
 
@@ -220,3 +221,11 @@ def test_a_run_killed_again_and_again_ends_as_the_uninterrupted_one(tmp_path):
     trainer.train(config, killed)
     ends_alike(killed, whole)
     assert [e["step"] for e in log_of(killed) if "train_loss" in e] == list(range(1, 61))
+
+
+def test_a_second_training_in_the_same_workdir_is_refused(tmp_path):
+    with (
+        exclusive_lock(tmp_path / "train.lock"),
+        pytest.raises(UserError, match="another process of this command works there"),
+    ):
+        trainer.train(config_of(), tmp_path)
