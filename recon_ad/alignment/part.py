@@ -113,7 +113,7 @@ class Part(NamedTuple):
     template: Template
     foreground: Bool[np.ndarray, "h w"]
 
-    def place(
+    def align(
         self, image: Shaped[np.ndarray, "p q c"], *, roi: Bool[np.ndarray, "p q"] | None = None
     ) -> Placement:
         """Finds the part and aligns the image.
