@@ -173,7 +173,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_what_was_judged(
 
 
 def test_a_score_that_is_no_number_is_a_broken_row(images):
-    opened = plain_detector()
+    opened = plain_detector().with_record({})  # a copy, as all tests share it
     opened.variables = jax.tree.map(lambda x: x * np.nan, opened.variables)
     result = image_files.judge_file(opened, "b.png", images / "b.png", regions=Regions(images))
     assert result.outcome == image_files.BROKEN and "the score is" in result.row["error"]

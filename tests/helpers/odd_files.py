@@ -23,7 +23,7 @@ BROKEN = {
     "folder.png": "is a folder with the name of an image", "dangling.png": "is a link to",
     "pipe.png": "is not a regular file", "nan.tif": "NaN or infinite",
     "infinite.npy": "NaN or infinite", "float_in_255.tif": "outside the range from 0 to 1",
-    "integers_32_bit.tif": "32-bit integers", "cmyk.jpg": "CMYK", "lab.tif": "CIELAB",
+    "integers_32_bit.tif": "signed integers", "cmyk.jpg": "CMYK", "lab.tif": "CIELAB",
     "animated.png": "holds 2 pages", "channels_first.npy": "channels last",
     "five_channels.npy": "has 5 channels and not 1", "two_pages.tif": "has 2 channels and not 1",
     "pickled.npy": "cannot be decoded", "cube.npy": "holds an array",

@@ -121,8 +121,8 @@ def test_the_loss_begins_as_that_of_a_standard_normal(plain):
 
 @pytest.mark.parametrize(("coupling", "ratio"), [("convolution", 0.5), ("attention", 1.0)])
 def test_the_likelihood_is_that_of_the_latent_and_the_volume(build, coupling, ratio):
-    settings = {"flow_steps": 2, "flow_coupling": coupling, "flow_ratio": ratio}
-    fields = {f"method.{name}": value for name, value in settings.items()}
+    settings = {"steps": 2, "coupling": coupling, "ratio": ratio}
+    fields = {f"vit_flow.{name}": value for name, value in settings.items()}
     method, frozen, features, state = build(**fields)
     state = state._replace(params=drawn(state.params, 0.4))
     # Of other channels, steps or couplings, the parameters would not fit.
