@@ -47,9 +47,7 @@ def inputs(path: Path, *, output: Path) -> list[Path]:
     if not images:
         raise UserError(f"{path} holds no images ({', '.join(sorted(SUFFIXES))}).")
     if len(images) < len(found):
-        logger.info(
-            "%d other files in %s left out for their suffix", len(found) - len(images), path
-        )
+        print(f"{len(found) - len(images)} other files in {path} left out for their suffix")
     return images
 
 

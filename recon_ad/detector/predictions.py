@@ -82,11 +82,9 @@ def _check_regions(
             "give one image for all."
         )
     if regions and without:
-        logger.warning(
-            "%d of %d images without a region of interest: all pixels count", without, len(images)
-        )
+        print(f"{without} of {len(images)} images without a region of interest: all pixels count")
     if not regions and of_regions:
-        logger.warning("the thresholds are of regions of interest, and none is given: see --roi")
+        print("the thresholds are of regions of interest, and none is given: see --roi")
 
 
 def _key(file: Path, regions: Regions) -> list[int]:

@@ -43,7 +43,7 @@ def test_every_file_has_a_row_and_the_status_tells_of_the_broken_ones(predicted,
     first = [str(odd / name) for name in rows if name in BROKEN][:5]
     assert [line.split(": ")[0].strip() for line in told[:-1]] == first  # each path once
     assert f"and {len(BROKEN) - 5} more broken" in told[-1]
-    assert "1 other files" in done.stderr
+    assert "1 other files" in done.stdout
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
     lines = (output / "predictions.jsonl").read_text().splitlines()
     assert {json.loads(line)["path"] for line in lines} == set(rows)
