@@ -53,6 +53,7 @@ def test_a_set_is_prepared_once_and_then_listed_without_download_or_decoding(
 KILLED = """
 import sys, time
 from recon_ad.data.tfds_builders import base
+from recon_ad.data.tfds_source import tfds_source
 decode = base.decode_image
 def stuck(path):
     if "kos26" in path.parts:
