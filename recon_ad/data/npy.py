@@ -1,5 +1,7 @@
 """NumPy's .npy files as images: arrays [h, w] or [h, w, c] of integers or floats."""
 
+from tokenize import TokenError
+
 import numpy as np
 from jaxtyping import Shaped
 
@@ -18,7 +20,7 @@ def mapped_array(name: str) -> Shaped[np.ndarray, "h w c"]:
     """
     try:
         array = np.load(name, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
+    except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:
         raise UserError(
             f"{name}: cannot be decoded ({error}): the file is broken or truncated, replace or "
             "remove it"

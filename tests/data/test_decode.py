@@ -209,6 +209,7 @@ REFUSED = [
     ("pages.png", [GRAY, GRAY[::-1]], "holds 2 pages"),
     ("pages.tif", [RGB, RGB], "holds 2 pages"),
     ("sizes.tif", [GRAY, GRAY[:5]], "its pages differ in size or kind"),
+    ("open.npy", b"\x93NUMPY\1\0\x14\0{'shape': (3, 4), 'a': \n", "cannot be decoded"),
     ("cube.npy", np.zeros((3, 4, 5, 6), np.uint8), "holds an array"),
     ("empty.npy", np.zeros((0, 4), np.uint8), "holds an array"),
     ("complex.npy", np.zeros((4, 5), complex), "holds an array"),

@@ -132,3 +132,13 @@ def test_a_file_that_ends_early_is_refused(tmp_path, layout, capfd):
         with pytest.raises(UserError, match="broken or truncated"):
             decode_image(tmp_path / "a.tif")
     assert capfd.readouterr() == ("", "")  # libraries say nothing by themselves
+
+
+def test_a_tile_that_promises_gigabytes_is_refused_before_they_are_asked_for(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, GRAY, photometric="minisblack", tile=(16, 16), compression="lzw")
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[0].tags["TileLength"].overwrite(1 << 15)
+        file.pages[0].tags["TileWidth"].overwrite(1 << 15)
+    with pytest.raises(UserError, match="broken or truncated"):
+        image_size(path)
