@@ -91,6 +91,19 @@ def to_unit(image: Shaped[np.ndarray, "*b h w c"]) -> Float[np.ndarray, "*b h w 
     return image.astype(np.float32, copy=False)
 
 
+def over_black(
+    colour: Shaped[np.ndarray, "h w c"], alpha: Shaped[np.ndarray, "h w"]
+) -> Shaped[np.ndarray, "h w c"]:
+    """Lays a picture with transparency over black."""
+    if not np.issubdtype(alpha.dtype, np.integer):
+        return colour * alpha[..., None]
+    opaque = np.iinfo(alpha.dtype).max
+    if alpha.min() == opaque:
+        return colour
+    share = alpha[..., None].astype(np.float32) / np.float32(opaque)
+    return np.rint(colour * share).astype(colour.dtype)
+
+
 def resize(
     image: Shaped[np.ndarray, "h w c"], size: tuple[int, int] | None
 ) -> Shaped[np.ndarray, "H W c"]:

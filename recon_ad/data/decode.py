@@ -17,12 +17,11 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 from jaxtyping import Bool, Shaped
-from PIL import Image, ImageSequence, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from recon_ad.data import tiff
-from recon_ad.data.arrays import InputRange, as_image
+from recon_ad.data.arrays import InputRange, as_image, over_black
 from recon_ad.data.npy import MAGIC, MAX_CHANNELS, mapped_array
-from recon_ad.data.tiff import over_black
 from recon_ad.errors import UserError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy"})
@@ -53,15 +52,10 @@ _BROKEN = (
     Image.DecompressionBombError,
 )
 
-_GRAY = ("1", "L", "I;16", "I;16L", "I;16B", "I;16N", "F")
+_GRAY = ("1", "L", "I;16", "I;16B")
 # Pillow mode of the file -> mode that holds all of it, 8 bits per channel.
 _COLOUR = {"RGB": "RGB", "RGBA": "RGBA", "LA": "LA", "P": "RGB", "PA": "RGBA"}
-_REFUSED = {
-    "CMYK": "a CMYK image",
-    "YCbCr": "a YCbCr image",
-    "LAB": "a CIELAB image",
-    "I": "an image of 32-bit integers",
-}
+_REFUSED = {"CMYK": "a CMYK image", "I": "an image of 32-bit integers"}
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -140,13 +134,9 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     if magic.startswith(tiff.MAGICS):
         with tiff.opened(name, max_pixels=MAX_PIXELS) as header:
             return header.height, header.width
-    try:
-        with _opened(name) as image:
-            width, height = image.size
-            return (width, height) if _orientation(image) >= 5 else (height, width)
-    except _OpenCVOnly:
-        height, width = _by_opencv(name).shape[:2]
-        return height, width
+    with _opened(name) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
 def stored_type(path: str | os.PathLike[str]) -> str:
@@ -162,12 +152,9 @@ def stored_type(path: str | os.PathLike[str]) -> str:
     if magic.startswith(tiff.MAGICS):
         with tiff.opened(name, max_pixels=MAX_PIXELS) as header:
             return header.dtype
-    try:
-        with _opened(name) as image:
-            deep = image.mode.startswith("I;16") or _has_16_bit_colour(image)
-            return "uint16" if deep else "float32" if image.mode == "F" else "uint8"
-    except _OpenCVOnly:
-        return str(_by_opencv(name).dtype)
+    with _opened(name) as image:
+        deep = image.mode.startswith("I;16") or _has_16_bit_colour(image)
+        return "uint16" if deep else "uint8"
 
 
 def check_channels(channels: int | None) -> None:
@@ -187,12 +174,8 @@ def _decoded(name: str) -> tuple[Shaped[np.ndarray, "h w c"], str]:
     if magic.startswith(tiff.MAGICS):
         with tiff.opened(name, max_pixels=MAX_PIXELS) as header:
             return tiff.pixels_of(header), "P" if tiff.is_palette(header) else "TIFF"
-    try:
-        with _opened(name) as image:
-            return _pixels(image, name), "P" if image.mode == "P" else str(image.format)
-    except _OpenCVOnly as kind:
-        pixels = _by_opencv(name)
-        return pixels[..., :1] if kind.gray else pixels, "PNG"
+    with _opened(name) as image:
+        return _pixels(image, name), "P" if image.mode == "P" else str(image.format)
 
 
 def _with_channels(
@@ -238,20 +221,8 @@ def _magic(name: str) -> bytes:
         ) from error
 
 
-class _OpenCVOnly(Exception):
-    """The file holds what Pillow cannot: 16 bits or floats in several channels.
-
-    Attributes:
-      gray: whether it is gray with transparency, which OpenCV makes colour of.
-    """
-
-    def __init__(self, *, gray: bool = False):
-        super().__init__()
-        self.gray = gray
-
-
-def _by_opencv(name: str) -> Shaped[np.ndarray, "h w c"]:
-    """Several channels of 16 bits or floats, transparency laid over black."""
+def _by_opencv(name: str) -> Shaped[np.ndarray, "h w 3"]:
+    """Decodes a PNG with 16 bits in several channels, transparency laid over black."""
     with open(name, "rb") as file:
         data = np.frombuffer(file.read(), np.uint8)
     try:
@@ -262,12 +233,6 @@ def _by_opencv(name: str) -> Shaped[np.ndarray, "h w c"]:
         raise UserError(
             f"{name}: is not an image that can be decoded: replace it by {_WANTED}, or remove it"
         )
-    if pixels.ndim == 2:
-        return pixels[..., None]
-    if pixels.shape[2] not in (3, 4):
-        raise UserError(
-            f"{name}: has {pixels.shape[2]} channels in one page: save a page for each, or .npy"
-        )
     # OpenCV has blue first.
     colour = np.ascontiguousarray(pixels[..., 2::-1])
     return over_black(colour, pixels[..., 3]) if pixels.shape[2] == 4 else colour
@@ -277,8 +242,6 @@ def _by_opencv(name: str) -> Shaped[np.ndarray, "h w c"]:
 def _opened(name: str) -> Iterator[Image.Image]:
     """Opens a supported image; what Pillow raises inside becomes a `UserError` with the path."""
     try:
-        # Not by path: Pillow would map an uncompressed gray TIFF into memory, height and width
-        # exchanged where its orientation is a quarter turn, and the pixels come out scrambled.
         with open(name, "rb") as file, Image.open(file, formats=_FORMATS) as image:
             _check_supported(image, name)
             yield image
@@ -310,24 +273,13 @@ def _check_supported(image: Image.Image, name: str) -> None:
             f"{name}: is {what} ({image.format}, mode {image.mode}): save it as gray or RGB of 8 "
             "or 16 bits, or as floats"
         )
-    pages = _pages(image)
-    if pages > 1 and (image.format != "TIFF" or image.mode not in _GRAY):
+    # Those of an animated PNG; a JPEG's further pages are previews.
+    pages = 1 if image.format in _JPEG else getattr(image, "n_frames", 1)
+    if pages > 1:
         raise UserError(
             f"{name}: holds {pages} pages, which is supported for gray TIFF (a page for each "
             "channel): save each as a file of its own"
         )
-    if pages > MAX_CHANNELS:
-        raise UserError(f"{name}: holds {pages} pages, more than the {MAX_CHANNELS} supported")
-
-
-def _pages(image: Image.Image) -> int:
-    """Pages of a TIFF or of an animated PNG; an MPO's further pages are previews."""
-    if image.format in _JPEG:
-        return 1
-    try:
-        return getattr(image, "n_frames", 1)
-    except (TypeError, KeyError) as error:  # Pillow, where a later page lacks a field
-        raise OSError(f"a page without {error}") from error
 
 
 def _has_16_bit_colour(image: Image.Image) -> bool:
@@ -346,6 +298,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "h w c"]:
+    """Decodes an opened image, upright, transparency laid over black, a gray palette as gray."""
     orientation = _orientation(image)  # before loading, so that image_size agrees in every case
     if _has_16_bit_colour(image):
         gray = str(image.tile[0][3]) == "LA;16B"  # gone once Pillow has loaded, as getexif does
@@ -355,17 +308,8 @@ def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "h w c"]:
                 "16 bits: save it upright"
             )
         image.load()  # which tells of a truncated file, as OpenCV need not
-        raise _OpenCVOnly(gray=gray)
-    if _pages(image) == 1:
-        return _page(image, orientation)
-    pages = [_page(page, 1) for page in ImageSequence.Iterator(image)]
-    if len({(page.shape, page.dtype) for page in pages}) > 1:
-        raise UserError(f"{name}: its pages differ in size or kind: save each as its own file")
-    return np.concatenate(pages, axis=2)
-
-
-def _page(image: Image.Image, orientation: int) -> Shaped[np.ndarray, "h w c"]:
-    """One page, upright, transparency laid over black, a gray palette as gray."""
+        colour = _by_opencv(name)
+        return colour[..., :1] if gray else colour  # gray with transparency is made colour of
     image.load()
     picture: Image.Image = image
     if orientation in _TRANSPOSE:

@@ -16,6 +16,7 @@ import numpy as np
 import tifffile
 from jaxtyping import Shaped
 
+from recon_ad.data.arrays import over_black
 from recon_ad.data.npy import MAX_CHANNELS
 from recon_ad.errors import UserError
 
@@ -24,7 +25,7 @@ SAVE = "save it as gray or RGB of 8 or 16 bits, or as floats"
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6  # PhotometricInterpretation
 OTHERS = {4: "a transparency mask", 5: "a CMYK image", 8: "a CIELAB image", 9: "a CIELAB image"}
 JPEG = (6, 7)  # Compression, whose decoder makes RGB of YCbCr
-UNCOMPRESSED = 1
+UNCOMPRESSED, CONTIGUOUS = 1, 1  # Compression, PlanarConfiguration
 MOST_PACKED = 4096  # times, about what LZW does of one value
 ASSOCIATED, UNASSOCIATED = 1, 2  # ExtraSamples: transparency, multiplied into the colours or not
 REDUCED, MASK = 1, 4  # bits of NewSubfileType
@@ -90,7 +91,7 @@ def pixels_of(header: Header) -> Shaped[np.ndarray, "h w c"]:
 
 
 def is_palette(header: Header) -> bool:
-    """Whether its values are numbers of colours."""
+    """Returns whether an image's values are indices into a palette."""
     return header.pages[0].photometric == PALETTE
 
 
@@ -173,8 +174,11 @@ def _check(page: tifffile.TiffPage, name: str, *, max_pixels: int, size: int) ->
     cut = not page.dataoffsets or any(n <= 0 or at <= 0 or at + n > size for at, n in ends)
     # So that a few bytes do not promise gigabytes.
     packed = 1 if int(page.compression) == UNCOMPRESSED else MOST_PACKED
-    needed = page.imagewidth * page.imagelength * page.samplesperpixel * bits // 8
-    if cut or needed > packed * sum(page.databytecounts):
+    needed = page.imagewidth * page.imagelength * page.samplesperpixel
+    if page.is_tiled:  # which are decoded whole, and may be larger than the image
+        together = page.samplesperpixel if page.planarconfig == CONTIGUOUS else 1
+        needed = max(needed, len(page.dataoffsets) * page.tilewidth * page.tilelength * together)
+    if cut or needed * bits // 8 > packed * sum(page.databytecounts):
         raise UserError(
             f"{name}: cannot be decoded (the file ends before its image does): the file is broken "
             "or truncated, replace or remove it"
@@ -202,7 +206,8 @@ def _pixels(page: tifffile.TiffPage) -> Shaped[np.ndarray, "h w c"]:
         values = values[..., None]
     elif page.axes.startswith("S"):
         values = np.moveaxis(values, 0, 2)
-    values = _as_gray_or_colour(page, values)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later
+        values = _as_gray_or_colour(page, values)
     if alphas := _alphas(page):
         colour = values[..., :-1]
         values = colour if alphas == [ASSOCIATED] else over_black(colour, values[..., -1])
@@ -219,27 +224,13 @@ def _as_gray_or_colour(page: tifffile.TiffPage, values: np.ndarray) -> np.ndarra
     bits = 1 if values.dtype == bool else page.bitspersample
     white = 1 if values.dtype.kind == "f" else 2**bits - 1
     if values.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what is infinite then is refused later
-            values = values.astype(np.float32)
+        values = values.astype(np.float32)
     elif bits < 8:
         values = values.astype(np.uint8) * np.uint8(255 // white)
         white = 255
     else:
         values = values.astype(np.uint8 if bits == 8 else np.uint16)
     return white - values if page.photometric == WHITE_IS_ZERO else values
-
-
-def over_black(
-    colour: Shaped[np.ndarray, "h w c"], alpha: Shaped[np.ndarray, "h w"]
-) -> Shaped[np.ndarray, "h w c"]:
-    """Lays a picture with transparency over black."""
-    if not np.issubdtype(alpha.dtype, np.integer):
-        return colour * alpha[..., None]
-    opaque = np.iinfo(alpha.dtype).max
-    if alpha.min() == opaque:
-        return colour
-    share = alpha[..., None].astype(np.float32) / np.float32(opaque)
-    return np.rint(colour * share).astype(colour.dtype)
 
 
 def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
