@@ -21,13 +21,12 @@ class _Lines(tqdm):
     monitor_interval = 0  # no thread of its own
 
     def __init__(self, **options: Any):
-        self._last = -1
+        self._last = 0  # of which there was a line; none at 0, which the bar itself would draw
         super().__init__(file=io.StringIO(), mininterval=EVERY, miniters=1, leave=False, **options)
-        self._last = 0  # the bar itself draws at 0
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Logs how many are done."""
-        if msg is None and self._last >= 0 and self.n > self._last:
+        if msg is None and self.n > self._last:
             self._last = self.n
             done = f"all {self.n}" if self.n == self.total else f"{self.n} of {self.total}"
             logger.info("%s: %s", self.desc, done)
