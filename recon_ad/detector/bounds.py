@@ -1,19 +1,21 @@
 """Bounds on the numbers of a detector's files, which a stranger may have written."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from recon_ad.detector.inference import Plan, Thresholds
+from recon_ad.detector.inference import Plan
 
 MAX_SIDE = 1 << 16  # px, of an image, a tile or what surrounds a pixel
 MAX_BATCH = 1 << 16  # tiles
 MAX_CHANNELS = 64
+LARGEST = 1e38  # within float32
 
 
-def _numbers(plan: Plan, thresholds: Thresholds) -> Iterator[tuple[str, float, float, float]]:
+def _numbers(
+    plan: Plan, thresholds: Mapping[str, float]
+) -> Iterator[tuple[str, float, float, float]]:
     """Gives the name, value and bounds of each number."""
     g = plan.geometry
     yield "channels", plan.channels, 1, MAX_CHANNELS
@@ -28,13 +30,18 @@ def _numbers(plan: Plan, thresholds: Thresholds) -> Iterator[tuple[str, float, f
     yield "border", plan.border, 0, MAX_SIDE
     yield "border_weight", plan.border_weight, 0, 1e6
     for value in plan.input_range:
-        yield "input_range", value, -1e38, 1e38
-    for name, value in thresholds._asdict().items():  # infinite: not calibrated
-        yield f"{name} threshold", value, -math.inf, math.inf
+        yield "input_range", value, -LARGEST, LARGEST
+    for name, value in thresholds.items():
+        yield f"{name} threshold", value, -LARGEST, LARGEST
 
 
-def check_numbers(plan: Plan, thresholds: Thresholds) -> None:
-    """Raises ValueError where a number is none or out of its bounds, and names it."""
+def check_numbers(plan: Plan, thresholds: Mapping[str, float]) -> None:
+    """Raises ValueError where a number is none or out of its bounds, and names it.
+
+    Args:
+      plan: of the detector.
+      thresholds: by name, those that its files give.
+    """
     for name, value, low, high in _numbers(plan, thresholds):
         if not low <= value <= high:  # also where it is NaN
             raise ValueError(f"{name} is {value}, not from {low:g} to {high:g}")

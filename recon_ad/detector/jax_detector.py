@@ -235,7 +235,6 @@ def load(path: Path | str) -> Detector:
             "train it anew, or open it by the version that wrote it."
         )
     try:
-        check_finite({k: np.array(v) for k, v in described["thresholds"].items() if v is not None})
         if described["format"] == 6:
             described["config"] = from_format_6(described["config"])
         elif described["variables_sha256"] != sha256(content):
@@ -284,14 +283,16 @@ def _assembled(
     part: parts.Part | None,
     classifier: Classifier | None,
 ) -> Detector:
-    given = (described["thresholds"][name] for name in Thresholds._fields)
+    given = {name: described["thresholds"][name] for name in Thresholds._fields}
     detector = Detector(
         ConfigDict(described["config"]),
         channels=int(described["channels"]),
         variables=traverse_util.unflatten_dict(
             {tuple(name.split("/")): value for name, value in flat.items()}
         ),
-        thresholds=Thresholds(*(np.inf if value is None else float(value) for value in given)),
+        thresholds=Thresholds(
+            *(np.inf if value is None else float(value) for value in given.values())
+        ),
         record=dict(described["record"]),
         part=part,
         classifier=classifier,
@@ -300,5 +301,6 @@ def _assembled(
     size = (1, *detector.plan.geometry.tile, detector.channels)
     jax.eval_shape(detector.core, detector.variables, jax.ShapeDtypeStruct(size, jnp.float32))
     check_config(detector.config)
-    check_numbers(detector.plan, detector.thresholds)
+    calibrated = {name: value for name, value in given.items() if value is not None}
+    check_numbers(detector.plan, calibrated)
     return detector

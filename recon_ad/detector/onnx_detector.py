@@ -148,7 +148,7 @@ class OnnxDetector(Inference):
                 )
         try:
             plan, thresholds = _plan(core.facts), _thresholds(core.facts)
-            check_numbers(plan, thresholds)
+            check_numbers(plan, thresholds._asdict())
             pairs = [graph.facts["pair"] for graph in (core, tail)]
             self._swapped = core.facts["layout"] == "NCHW"
             self._on_regions = core.facts["regions_of_interest"] == "True"
