@@ -34,11 +34,10 @@ from ml_collections import ConfigDict, config_flags
 
 from recon_ad import cli
 from recon_ad.comparing import write_comparison
-from recon_ad.config import check_config, check_file
+from recon_ad.config import check_file
 from recon_ad.errors import UserError
-from recon_ad.methods import add_method, check_method
-from recon_ad.ops.scores import check_score
 from recon_ad.runtime.stopping import Stop, on_signals
+from recon_ad.training.run import check_run
 from recon_ad.training.same_run import check_same_run
 
 logger = logging.getLogger("recon_ad")
@@ -136,11 +135,7 @@ def config_of(given: Sequence[str]) -> ConfigDict:
     except cli.WRONG_FLAGS as error:
         raise UserError(f"{' '.join(given)}: {cli.sentence(error)}") from None
     config = values["config"].value
-    check_config(config)
-    if "." in config.method.name:
-        add_method(config.method.name)
-    check_method(config.method.name)
-    check_score(config.inference.score)
+    check_run(config)
     return config
 
 

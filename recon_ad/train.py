@@ -13,13 +13,13 @@ from absl import flags
 from ml_collections import config_flags
 
 from recon_ad import cli
-from recon_ad.config import check_config, check_file
+from recon_ad.config import check_file
 from recon_ad.data.build import build_source
 from recon_ad.evaluation.run import evaluate_workdir
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime import stopping
 from recon_ad.runtime.compilation import keep_compiled
-from recon_ad.training.run import train
+from recon_ad.training.run import check_run, train
 
 logger = logging.getLogger("recon_ad")
 
@@ -40,7 +40,7 @@ def main() -> None:
     workdir, config = Path(_WORKDIR.value), _CONFIG.value
     # ml_collections reports a missing file only when a field is first asked for.
     check_file(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
-    check_config(config)
+    check_run(config)
     source = build_source(config)
     detector = train(config, workdir, source=source, profile=_PROFILE.value)
     if _STOP_AFTER.value == "train":

@@ -70,6 +70,17 @@ def add_method(path: str) -> None:
     METHODS[path] = module.build
 
 
+def use_method(name: str) -> None:
+    """Makes sure of the method that a user's own config names, which may be an import path.
+
+    Raises:
+      UserError: there is no such method.
+    """
+    if "." in name:
+        add_method(name)
+    check_method(name)
+
+
 def check_method(name: str) -> None:
     """Raises UserError where there is no such method."""
     if name in METHODS:

@@ -1,6 +1,7 @@
 """A training run: data, loop, calibration, the saved detector."""
 
 import contextlib
+import logging
 from pathlib import Path
 
 import jax
@@ -13,15 +14,28 @@ from recon_ad.data.augment import check_names
 from recon_ad.data.source import training_digests
 from recon_ad.detector.jax_detector import Detector, load
 from recon_ad.detector.thresholds import calibrate
-from recon_ad.methods import add_method, build_method
+from recon_ad.methods import build_method, use_method
 from recon_ad.ops.scores import check_score
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime.waiting import exclusive_lock
 from recon_ad.training.data import TrainingData, open_data, prepare_data
-from recon_ad.training.loop import Watch, fit_state, logger
+from recon_ad.training.loop import Watch, fit_state
 from recon_ad.training.same_run import same_run
 
+logger = logging.getLogger("recon_ad")
+
 LOCK = "train.lock"  # in a workdir
+
+
+def check_run(config: ConfigDict) -> None:
+    """Finds at the start what would else stop a training later.
+
+    Raises:
+      UserError: a field's value is not usable; says which would be.
+    """
+    check_config(config)
+    use_method(config.method.name)
+    check_score(config.inference.score)
 
 
 def train(
@@ -48,10 +62,7 @@ def train(
       FloatingPointError: a loss became NaN or infinite.
     """
     workdir = Path(workdir)
-    check_config(config)
-    if "." in config.method.name:  # the user's own config names it, not a stranger's detector
-        add_method(config.method.name)
-    check_score(config.inference.score)
+    check_run(config)
     check_names(config.data.augment)
     raw = open_data(config, source)
     if meshes.broadcast_from_first((workdir / "detector" / "detector.json").is_file()):
