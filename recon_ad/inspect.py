@@ -52,7 +52,7 @@ def main() -> int:
             "be judged: give another."
         )
     stop = on_signals()
-    detector = _OPENED()
+    detector = _DETECTOR.open()
     logger.info("watching %s", folder)
     with exclusive_lock(output / "inspect.lock"):
         count = run_line(detector, folder, output, stop=stop)
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    _OPENED = detector_flags()
+    _DETECTOR = detector_flags()
     _WATCH = flags.DEFINE_string("watch", None, "Folder in which images arrive.", required=True)
     _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)
     cli.run(main)

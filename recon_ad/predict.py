@@ -23,7 +23,7 @@ from recon_ad.detector.image_files import (
     REJECT,
     FileResult,
 )
-from recon_ad.detector.open import detector_flags, identity
+from recon_ad.detector.open import detector_flags
 from recon_ad.detector.predictions import predict_files
 from recon_ad.errors import UserError
 from recon_ad.runtime.terminal import escaped
@@ -54,18 +54,17 @@ def summary(judged: Sequence[FileResult], output: Path) -> str:
 def main() -> int:
     """Runs the command."""
     given, output = Path(_INPUT.value), Path(_OUTPUT.value)
-    detector = _OPENED()
+    detector = _DETECTOR.open()
     if not given.exists() and not given.is_symlink():
         raise UserError(f"there is no file or folder {given}.")
-    opened = flags.FLAGS["detector"].value or flags.FLAGS["onnx"].value
     roi = Path(_ROI.value) if _ROI.value else None
-    results = predict_files(detector, given, output, identity=identity(Path(opened)), roi=roi)
+    results = predict_files(detector, given, output, identity=_DETECTOR.identity(), roi=roi)
     print(summary(results, output))
     return NOT_JUDGED if any(one.row["error"] for one in results) else 0
 
 
 if __name__ == "__main__":
-    _OPENED = detector_flags()
+    _DETECTOR = detector_flags()
     _INPUT = flags.DEFINE_string("input", None, "Image, or folder of images.", required=True)
     _ROI = flags.DEFINE_string("roi", "", "Region of interest: an image, or a folder of them.")
     _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)

@@ -1,1 +1,1 @@
-"""What ours is compared with: the same networks in PyTorch, and other people's packages."""
+"""Contenders of benchmarks: the same networks in PyTorch, and other people's packages."""

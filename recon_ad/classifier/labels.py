@@ -94,7 +94,7 @@ def read_labels(path: Path, folder: Path) -> dict[str, str]:
 
 
 def untrained(detector: Detector, config: ConfigDict) -> tuple[Network, dict[str, Any]]:
-    """What features need, and what there is to tell of pretrained weights.
+    """Returns the network before training, and the origin of its pretrained weights.
 
     Raises:
       UserError: the detector has no pixel threshold above 0, or the encoder cannot be had.

@@ -61,7 +61,7 @@ def decoded(detector: Inference, file: Path) -> Shaped[np.ndarray, "h w c"]:
 
 
 class FileResult(NamedTuple):
-    """What there is to tell of a file.
+    """The result of judging a file.
 
     Attributes:
       row: its fields, `error` alone where it could not be judged.
@@ -134,7 +134,7 @@ def overlay_path(folder: Path, name: str) -> Path:
 def judge_and_draw(
     detector: Inference, name: str, file: Path, *, regions: Regions, overlays: Path
 ) -> FileResult:
-    """What there is to tell of a file, without pictures: its overlay is written below `overlays`"""
+    """Judges a file and writes its overlay below `overlays`; the result is without pictures."""
     judged = judge_file(detector, name, file, regions=regions)
     if judged.overlay:
         files.write_bytes(overlay_path(overlays, name), judged.overlay)

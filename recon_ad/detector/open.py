@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from absl import flags
 
@@ -48,12 +49,21 @@ def identity(path: Path) -> str:
     return sha256(json.dumps(content).encode())
 
 
-def detector_flags() -> Callable[[], Inference]:
-    """Defines the flags that name a detector; returns what opens it.
+class DetectorFlags(NamedTuple):
+    """What a command does with the flags that name its detector.
 
-    That raises UserError where not one of both kinds is given, or a runtime for what is run by JAX,
-    and what `load` raises.
+    Attributes:
+      open: () -> the detector; raises UserError where not one of both kinds is given, or a runtime
+        for what is run by JAX, and what `load` raises.
+      identity: () -> its `identity`.
     """
+
+    open: Callable[[], Inference]
+    identity: Callable[[], str]
+
+
+def detector_flags() -> DetectorFlags:
+    """Defines the flags that name a detector."""
     detector = flags.DEFINE_string("detector", "", "Detector directory.")
     onnx = flags.DEFINE_string("onnx", "", "Exported model, in place of a detector directory.")
     runtime = flags.DEFINE_enum(
@@ -76,7 +86,7 @@ def detector_flags() -> Callable[[], Inference]:
         add_methods()
         return jax_detector.load(detector.value)
 
-    return opened
+    return DetectorFlags(opened, lambda: identity(Path(detector.value or onnx.value)))
 
 
 def methods_flag() -> Callable[[], None]:

@@ -10,7 +10,7 @@ import errno
 import io
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -115,7 +115,7 @@ def _json_row(row: Mapping[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _write_tables(output: Path, results: Iterator[FileResult] | Any) -> None:
+def _write_tables(output: Path, results: Iterable[FileResult]) -> None:
     rows = [one.row for one in results]
     files.write_text(output / CSV, _csv_line(FIELDS) + "".join(map(_csv_row, rows)))
     files.write_text(output / JSONL, "".join(map(_json_row, rows)))
@@ -154,7 +154,7 @@ def _tables(
     run: Mapping[str, Any],
     keys: Mapping[str, list[int]],
     kept: Mapping[str, FileResult],
-) -> Iterator[Any]:
+) -> Iterator[Callable[[FileResult], None]]:
     """Begins the tables with the rows that are kept; gives what adds one."""
     _write_tables(output, kept.values())
     lines = [_journal_line(one, keys[name]) for name, one in kept.items()]

@@ -111,7 +111,7 @@ def follow(
     settings = {"table": store.identity, "run_length": run_length}
     told = Told(line / "told.json", settings)
     hook = Webhook(webhook, name=line.resolve().name)
-    patience = Retry(line, stop)
+    retry = Retry(line, stop)
     seen, drawn = 0, float("-inf")
     while True:
         try:
@@ -136,9 +136,9 @@ def follow(
                     if not hook.take(alarm):
                         break
                     told.mark("posted", alarm)
-            patience.over()
+            retry.over()
         except (OSError, sqlite3.OperationalError) as error:
-            patience.wait(error)
+            retry.wait(error)
         if stop.wait(POLL):
             break
     store.close()

@@ -117,13 +117,13 @@ def inspect_one(
 def run_line(detector: Inference, folder: Path, output: Path, *, stop: Stop) -> int:
     """Judges until it is to stop; returns how many images it was."""
     regions = Regions(folder)
-    patience = Retry(output, stop)
+    retry = Retry(output, stop)
     store = None
     while store is None and not stop.asked:
         try:
             store = Store(output / "line.sqlite")
         except sqlite3.OperationalError as error:
-            patience.wait(error)
+            retry.wait(error)
     if store is None:
         return 0
     arrivals = Arrivals(folder, store.known(), settle=SETTLE, clock=time.monotonic)
@@ -144,9 +144,9 @@ def run_line(detector: Inference, folder: Path, output: Path, *, stop: Stop) -> 
                         regions=regions, waiting=len(ready) - place - 1,
                     )  # fmt: skip
                 except (OSError, sqlite3.OperationalError) as error:
-                    patience.wait(error)
+                    retry.wait(error)
                     continue
-                patience.over()
+                retry.over()
                 if whole:
                     arrivals.done(arrival.key)
                     count += 1
