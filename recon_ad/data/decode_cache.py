@@ -9,6 +9,7 @@ import numpy as np
 from recon_ad.data.source import Record, Source
 
 MEBI = 2**20
+LARGE = 32
 
 Load = Callable[[], np.ndarray]
 Decode = Callable[..., np.ndarray]  # (file, channels=…) -> image
@@ -17,7 +18,9 @@ Decode = Callable[..., np.ndarray]  # (file, channels=…) -> image
 class DecodeCache:
     """Memory for decoded arrays, handed out until it is used up.
 
-    Arrays are read-only. What does not fit is decoded at each use.
+    Arrays are read-only. What does not fit is decoded at each use, and so is an array of more than
+    1/`LARGE` of the limit: judging so large an image takes far longer than decoding it, and needs
+    the memory.
 
     Args:
       memory_mib: limit in MiB; 0 keeps nothing.
@@ -25,6 +28,7 @@ class DecodeCache:
 
     def __init__(self, *, memory_mib: int):
         self._left = memory_mib * MEBI
+        self._largest = self._left // LARGE
         self._lock = threading.Lock()  # images are read in several threads
 
     def keeping(self, load: Load) -> Load:
@@ -57,7 +61,7 @@ class DecodeCache:
     def _kept(self, array: np.ndarray, keep: Callable[[np.ndarray], None]) -> np.ndarray:
         array.flags.writeable = False  # it is everyone's, also where it is not kept
         with self._lock:
-            if array.nbytes <= self._left:
+            if array.nbytes <= min(self._left, self._largest):
                 self._left -= array.nbytes
                 keep(array)
         return array

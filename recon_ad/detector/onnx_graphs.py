@@ -191,10 +191,15 @@ def _traced(
         ]
 
     # Functions of jax.numpy that are jits of their own are traced as what is in them: jax2onnx 0.17
-    # cannot read a jit of JAX 0.12.
-    with portable(), jax.disable_jit():
+    # cannot read a jit of JAX 0.12. Its own programs stay compiled: one by one their operations
+    # would take 250 MiB.
+    def flat(*arguments: Array) -> tuple[Array, ...]:
+        with jax.disable_jit():
+            return function(*arguments)
+
+    with portable():
         model = to_onnx(
-            function,
+            flat,
             inputs=specs,
             model_name="recon_ad",
             opset=options.opset,

@@ -16,6 +16,7 @@ from recon_ad.detector.jax_detector import Detector, load
 from recon_ad.detector.thresholds import calibrate
 from recon_ad.methods import build_method, use_method
 from recon_ad.ops.scores import check_score
+from recon_ad.runtime import memory
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime.waiting import exclusive_lock
 from recon_ad.training.data import TrainingData, open_data, prepare_data
@@ -89,6 +90,7 @@ def train(
             profile=profile,
             watch=watch,
         )
+        memory.give_back()
         size = config.train.batch_size
         heldout = [data.patches[i : i + size] for i in range(0, len(data.patches), size)]
         variables = jax.device_get(method.finish(frozen, state, heldout))
