@@ -1,9 +1,17 @@
 """The line's loop: each image that arrives is judged once, and its row is committed."""
 
+import enum
 import errno
+import functools
+import hashlib
 import logging
+import os
 import sqlite3
+import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +24,12 @@ from recon_ad.data.truth import Regions
 from recon_ad.detector.image_files import BROKEN, judge_file, overlay_path
 from recon_ad.detector.inference import Inference
 from recon_ad.line.arrivals import Arrival, Arrivals
-from recon_ad.line.store import Store
+from recon_ad.line.store import TRIED, Store
 from recon_ad.runtime import files
 from recon_ad.runtime.stopping import Stop
 from recon_ad.runtime.waiting import Retry
+
+SECONDS = 600.0  # that judging an image may take; a large one takes tens
 
 POLL = 0.2  # s between two looks at a folder in which nothing waits
 
@@ -31,6 +41,15 @@ UNREADABLE, AGAIN = 60.0, 2.0  # s for which a file is tried again, s between tw
 
 PASSING = (errno.EIO, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY)
 
+# What a file system says of a name that it cannot have, or that a folder has.
+NAMES = (
+    errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL,
+)  # fmt: skip
+
+ENDED = (
+    "the process ended twice while it judged this image: it is damaged, or takes more memory than "
+    "there is. Change the file to have it tried again."
+)
 
 logger = logging.getLogger("recon_ad")
 
@@ -77,6 +96,47 @@ def overlay_of(output: Path, name: str, *, anomalous: bool) -> Path:
     return overlay_path(output / ("reject" if anomalous else "good"), name)
 
 
+def given_up(path: Path, arrival: Arrival, *, seconds: float) -> None:
+    """Commits the row of an image that takes too long, and starts this process anew: nothing else
+    ends a decoder that is at work."""
+    error = f"judging it took longer than {seconds:g} s: it was given up."
+    row = {"outcome": BROKEN, "error": error, "latency": seconds, "waiting": 0}
+    try:
+        Store(path).commit(arrival.key, row)
+        logger.error("%s: %s Starting anew.", arrival.key.name, error)
+    finally:  # without a row the attempt is known all the same
+        os.execv(sys.executable, sys.orig_argv)
+
+
+@contextmanager
+def limited(seconds: float, late: Callable[[], None]) -> Iterator[None]:
+    """Calls `late` in another thread where the block takes longer than that."""
+    timer = threading.Timer(seconds, late)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def content_of(file: Path) -> str:
+    """Returns the SHA-256 of a file's content; "" where it cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+class Outcome(enum.Enum):
+    """What became of an image that arrived."""
+
+    JUDGED = enum.auto()
+    KNOWN = enum.auto()  # it has a row, under another inode
+    LATER = enum.auto()  # the file has become another, is gone, or is to be tried again
+
+
 def inspect_one(
     detector: Inference,
     arrival: Arrival,
@@ -86,42 +146,79 @@ def inspect_one(
     output: Path,
     regions: Regions,
     waiting: int,
-) -> bool:
-    """Judges an image, writes its overlay, and commits its row; False if there is none to commit:
-    the file has become another, is gone, or is to be tried again.
+) -> Outcome:
+    """Judges an image, writes its overlay, and commits its row.
 
     Raises:
       OSError, sqlite3.OperationalError: something cannot be written; there is no row then.
     """
     begin = time.monotonic()
     if arrivals.key_of(arrival.file) != arrival.key:
-        return False
-    row, overlay, error = described(detector, arrival, regions=regions)
-    if arrivals.key_of(arrival.file) != arrival.key:
-        return False
-    if may_pass(error) and arrivals.put_off(arrival.key, pause=AGAIN, most=UNREADABLE):
-        return False
-    if overlay:
-        anomalous = bool(row["anomalous"])
-        files.write_bytes(overlay_of(output, arrival.key.name, anomalous=anomalous), overlay)
-        # A name that is used again may have had the other verdict before.
-        overlay_of(output, arrival.key.name, anomalous=not anomalous).unlink(missing_ok=True)
-    # From when the file was whole: how long it waited is part of it.
-    row |= {"waiting": waiting, "latency": time.monotonic() - min(arrival.seen + SETTLE, begin)}
-    store.commit(arrival.key, row)
+        return Outcome.LATER
+    sha256 = content_of(arrival.file)
+    if store.has(arrival.key, sha256):
+        return Outcome.KNOWN
+    with store.attempt(arrival.key) as ended:
+        if ended < TRIED:
+            row, overlay, error = described(detector, arrival, regions=regions)
+        else:
+            row, overlay, error = {"outcome": BROKEN, "error": ENDED}, b"", None
+        if arrivals.key_of(arrival.file) != arrival.key:
+            return Outcome.LATER
+        if may_pass(error) and arrivals.put_off(arrival.key, pause=AGAIN, most=UNREADABLE):
+            return Outcome.LATER
+        if overlay:
+            row |= write_overlay(output, arrival.key.name, overlay, anomalous=row["anomalous"])
+        # From when the file was whole: how long it waited is part of it.
+        latency = time.monotonic() - min(arrival.seen + SETTLE, begin)
+        row |= {"waiting": waiting, "latency": latency, "sha256": sha256}
+        store.commit(arrival.key, row)
     if row["error"]:
         logger.warning("%s: %s", arrival.key.name, row["error"])
-    return True
+    return Outcome.JUDGED
 
 
-def run_line(detector: Inference, folder: Path, output: Path, *, stop: Stop) -> int:
-    """Judges until it is to stop; returns how many images it was."""
+def write_overlay(output: Path, name: str, overlay: bytes, *, anomalous: bool) -> dict[str, Any]:
+    """Writes an image's overlay; returns what its row says where no file can have that name."""
+    try:
+        files.write_bytes(overlay_of(output, name, anomalous=anomalous), overlay)
+        # A name that is used again may have had the other verdict before.
+        overlay_of(output, name, anomalous=not anomalous).unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in NAMES:
+            raise
+        return _no_overlay(str(error.strerror))
+    except RecursionError:  # of pathlib
+        return _no_overlay("its folder is too deep")
+    return {}
+
+
+def _no_overlay(reason: str) -> dict[str, Any]:
+    return {"outcome": BROKEN, "error": f"its overlay cannot be written: {reason}."}
+
+
+def run_line(
+    detector: Inference, folder: Path, output: Path, *, stop: Stop, seconds: float = SECONDS
+) -> int:
+    """Judges until it is to stop; returns how many images it was.
+
+    Args:
+      detector: calibrated.
+      folder: in which images arrive.
+      output: folder of the table and the overlays.
+      stop: asked for between two images.
+      seconds: the most that judging an image may take.
+
+    Raises:
+      UserError: the table is none, or was taken away.
+    """
     regions = Regions(folder)
     retry = Retry(output, stop)
+    table = output / "line.sqlite"
     store = None
     while store is None and not stop.asked:
         try:
-            store = Store(output / "line.sqlite")
+            store = Store(table)
         except sqlite3.OperationalError as error:
             retry.wait(error)
     if store is None:
@@ -137,19 +234,21 @@ def run_line(detector: Inference, folder: Path, output: Path, *, stop: Stop) -> 
         elif not ready:
             longest = LONG
         for place, arrival in enumerate(ready):
+            late = functools.partial(given_up, table, arrival, seconds=seconds)
             while not stop.asked:
                 try:
-                    whole = inspect_one(
-                        detector, arrival, arrivals=arrivals, store=store, output=output,
-                        regions=regions, waiting=len(ready) - place - 1,
-                    )  # fmt: skip
+                    with limited(seconds, late):
+                        outcome = inspect_one(
+                            detector, arrival, arrivals=arrivals, store=store, output=output,
+                            regions=regions, waiting=len(ready) - place - 1,
+                        )  # fmt: skip
                 except (OSError, sqlite3.OperationalError) as error:
                     retry.wait(error)
                     continue
                 retry.over()
-                if whole:
+                if outcome is not Outcome.LATER:
                     arrivals.done(arrival.key)
-                    count += 1
+                    count += outcome is Outcome.JUDGED
                 break
         if not ready:
             stop.wait(max(POLL, time.monotonic() - begin))  # half of the time at most
