@@ -15,9 +15,8 @@ from recon_ad.alignment.build_part import aligned_source
 from recon_ad.data import folder_source
 from recon_ad.data.arrays import given_range
 from recon_ad.data.decode_cache import DecodeCache
-from recon_ad.detector.jax_detector import load
 from recon_ad.detector.onnx_export import warn_of_outdated_files
-from recon_ad.detector.open import methods_flag
+from recon_ad.detector.open import detector_to_change, methods_flag
 from recon_ad.detector.thresholds import calibrate, warn_of_training_images
 from recon_ad.runtime.compilation import keep_compiled
 
@@ -28,26 +27,27 @@ def main() -> None:
     """Runs the command."""
     keep_compiled()
     _ADD_METHODS()
-    detector = load(_DETECTOR.value)
-    source = folder_source(
-        _NORMALS.value,
-        channels=detector.channels,
-        input_range=given_range(detector.config.data.input_range),
-        cache=DecodeCache(memory_mib=detector.config.data.cache_mib),
-    )
-    warn_of_training_images(detector, source.train)
-    of_regions = any(record.load_roi for record in source.train)
-    source = aligned_source(source, detector.part)
-    for note in source.notes:
-        logger.warning("%s", note)
-    fpr = detector.config.calibration.fpr if _FPR.value is None else _FPR.value
-    how = f"{len(source.train)} images of {_NORMALS.value}"
-    aligned = calibrate(
-        detector.with_part(None), source.train, fpr=fpr, how=how, of_regions=of_regions
-    )
-    aligned.with_part(detector.part).save(_DETECTOR.value)
-    logger.info("new thresholds are in %s", _DETECTOR.value)
-    warn_of_outdated_files(Path(_DETECTOR.value))
+    path = Path(_DETECTOR.value)
+    with detector_to_change(path) as detector:
+        source = folder_source(
+            _NORMALS.value,
+            channels=detector.channels,
+            input_range=given_range(detector.config.data.input_range),
+            cache=DecodeCache(memory_mib=detector.config.data.cache_mib),
+        )
+        warn_of_training_images(detector, source.train)
+        of_regions = any(record.load_roi for record in source.train)
+        source = aligned_source(source, detector.part)
+        for note in source.notes:
+            logger.warning("%s", note)
+        fpr = detector.config.calibration.fpr if _FPR.value is None else _FPR.value
+        how = f"{len(source.train)} images of {_NORMALS.value}"
+        aligned = calibrate(
+            detector.with_part(None), source.train, fpr=fpr, how=how, of_regions=of_regions
+        )
+        aligned.with_part(detector.part).save(path)
+    logger.info("new thresholds are in %s", path)
+    warn_of_outdated_files(path)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from recon_ad import cli
 from recon_ad.classifier import training
@@ -23,9 +23,9 @@ from recon_ad.classifier.labels import examples, read_labels, tell, train, untra
 from recon_ad.config import CLASSIFIER_RULES, check_config, check_file
 from recon_ad.data.truth import Regions
 from recon_ad.detector.classifier import DEFECT, FILE, save
-from recon_ad.detector.jax_detector import load
+from recon_ad.detector.jax_detector import Detector
 from recon_ad.detector.onnx_export import warn_of_outdated_files
-from recon_ad.detector.open import methods_flag
+from recon_ad.detector.open import detector_to_change, methods_flag
 from recon_ad.errors import UserError
 from recon_ad.runtime import files, provenance
 from recon_ad.runtime.compilation import keep_compiled
@@ -41,7 +41,13 @@ def main() -> None:
     check_file(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
     path, folder, config = Path(_DETECTOR.value), Path(_IMAGES.value), _CONFIG.value
     check_config(config, CLASSIFIER_RULES)
-    detector = load(path)
+    with detector_to_change(path) as detector:
+        _classify(detector, path, folder, config)
+    warn_of_outdated_files(path)
+
+
+def _classify(detector: Detector, path: Path, folder: Path, config: ConfigDict) -> None:
+    """Trains the classifier and writes it into the detector at `path`."""
     if not folder.is_dir():
         raise UserError(f"--images {folder}: there is no such folder.")
     labels = read_labels(Path(_LABELS.value), folder)
@@ -59,7 +65,6 @@ def main() -> None:
     files.write_json(path.parent / "classifier.json", report)
     tell(report)
     logger.info("the classifier is in %s, its report in %s", path / FILE, path.parent)
-    warn_of_outdated_files(path)
 
 
 if __name__ == "__main__":

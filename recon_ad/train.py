@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from recon_ad import cli
 from recon_ad.config import check_file
 from recon_ad.data.build import build_source
-from recon_ad.evaluation.run import evaluate_workdir
+from recon_ad.evaluation.run import evaluate_workdir, warn_of_other_test_images
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime import stopping
 from recon_ad.runtime.compilation import keep_compiled
@@ -47,6 +47,7 @@ def main() -> None:
         return
     if _is_complete(workdir):
         logger.info("the run in %s is complete; see %s", workdir, workdir / "report.html")
+        warn_of_other_test_images(workdir, source)
     else:
         evaluate_workdir(workdir, detector=detector, source=source)
 

@@ -210,13 +210,33 @@ class Detector(Inference):
                 classifiers.save(self.classifier, scratch)
 
 
+# What numbers and names that no detector has end in.
+DAMAGED = (
+    KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, MemoryError,
+    FlaxError,
+)  # fmt: skip
+
+
 def load(path: Path | str) -> Detector:
-    """Opens a detector directory.
+    """Opens a detector directory; where it is replaced meanwhile, the new one.
 
     Raises:
       UserError: it is not one, or its files do not fit each other.
     """
     path = Path(path)
+    while True:
+        before = files.identity(path)
+        try:
+            detector = _load(path)
+        except (UserError, OSError):
+            if files.identity(path) == before:
+                raise
+        else:
+            if files.identity(path) == before:
+                return detector
+
+
+def _load(path: Path) -> Detector:
     for name in ("detector.json", "variables.safetensors"):
         if not (path / name).is_file():
             raise UserError(
@@ -227,7 +247,7 @@ def load(path: Path | str) -> Detector:
         described = json.loads((path / "detector.json").read_text())
         content = (path / "variables.safetensors").read_bytes()
         flat = safetensors.numpy.load(content)
-    except (json.JSONDecodeError, UnicodeDecodeError, safetensors.SafetensorError) as error:
+    except (ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise UserError(f"the detector in {path} is damaged ({error}); copy it anew.") from None
     if not isinstance(described, dict) or described.get("format") not in (6, FORMAT):
         raise UserError(
@@ -249,7 +269,7 @@ def load(path: Path | str) -> Detector:
     except UserError as error:
         named = str(error).startswith(str(path))
         raise UserError(str(error) if named else f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError, FlaxError) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{path / 'detector.json'} is damaged ({type(error).__name__}: {error}); copy the "
             "detector anew."

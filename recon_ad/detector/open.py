@@ -1,9 +1,10 @@
 """Opens a detector, whichever form it has."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from absl import flags
 
@@ -12,6 +13,10 @@ from recon_ad.detector.inference import Inference
 from recon_ad.detector.onnx_detector import RUNTIMES
 from recon_ad.errors import UserError
 from recon_ad.runtime.files import sha256
+from recon_ad.runtime.waiting import RUN_LOCK, exclusive_lock
+
+if TYPE_CHECKING:
+    from recon_ad.detector.jax_detector import Detector
 
 # What `detector_flags` defines belongs to the command that calls it, whose --help shows it then.
 flags.disclaim_key_flags()
@@ -33,6 +38,21 @@ def load(path: Path | str, *, runtime: str = "onnxruntime") -> Inference:
     from recon_ad.detector import jax_detector
 
     return jax_detector.load(path)
+
+
+@contextmanager
+def detector_to_change(path: Path) -> Iterator["Detector"]:
+    """Opens a detector directory that this process is going to write, and keeps others from it.
+
+    Raises:
+      UserError: as `load`, or another process is about to write it.
+    """
+    from recon_ad.detector import jax_detector
+
+    if not path.is_dir():
+        jax_detector.load(path)  # which says what is wrong
+    with exclusive_lock(path.parent / RUN_LOCK):
+        yield jax_detector.load(path)
 
 
 def identity(path: Path) -> str:

@@ -3,6 +3,7 @@
 import csv
 import functools
 import io
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 from recon_ad.data import Source
 from recon_ad.data.build import build_source
 from recon_ad.data.several import EVERY
-from recon_ad.data.source import by_category
+from recon_ad.data.source import by_category, fingerprint
 from recon_ad.detector.classifier import without_labelled
 from recon_ad.detector.jax_detector import Detector, load
 from recon_ad.detector.onnx_export import export_run
@@ -123,6 +124,7 @@ def evaluate(
         curves = draw_curves(judged, pooled)
         patches = pooled.patches._asdict()
         scale = slider_scale(detector, pooled)
+    metrics["test_images_sha256"] = fingerprint(given) if given else None
     training = detector.record["training"]
     metrics["train_seconds"] = training["train_seconds"]
     metrics["patches_per_second"] = training["patches_per_second"]
@@ -313,6 +315,21 @@ def evaluate_workdir(
             results.parts.clear()
         meshes.on_first_host(write)
     return metrics
+
+
+def warn_of_other_test_images(workdir: Path, source: Source) -> None:
+    """Says where a run's figures are of other test images than those that there are now."""
+    try:
+        before = json.loads((workdir / "metrics.json").read_text()).get("test_images_sha256", "")
+    except (OSError, ValueError, AttributeError) as error:
+        before = ""
+        logger.warning("%s cannot be read (%s)", workdir / "metrics.json", error)
+    now = fingerprint(source.test) if source.test else None
+    if before != "" and before != now:
+        logger.warning(
+            "the test images are others than those that the figures in %s are of: "
+            "python -m recon_ad.evaluate --workdir %s makes them anew", workdir, workdir,
+        )  # fmt: skip
 
 
 def _open_images(detector: Detector, data: str) -> tuple[ConfigDict, Source]:

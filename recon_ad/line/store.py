@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from recon_ad.detector.image_files import BROKEN
 from recon_ad.errors import UserError
+from recon_ad.runtime import files
 
 # Of a row, with SQLite's types. Times are seconds since 1970, latency is in seconds.
 COLUMNS = {
@@ -90,7 +91,7 @@ class Store:
         self._noted: Key | None = None  # the image that is being judged
         self._connection = self._opened()
         self._connection.row_factory = sqlite3.Row
-        self._file = _identity(path)
+        self._file = files.identity(path)
 
     def _opened(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=BUSY, isolation_level=None)
@@ -183,7 +184,7 @@ class Store:
 
     def _check_there(self) -> None:
         """Raises UserError where the table's file has been taken away."""
-        if _identity(self._path) != self._file:
+        if files.identity(self._path) != self._file:
             raise UserError(
                 f"{self._path} was moved or deleted while it was written to: start the command "
                 "again, which makes a new one."
@@ -235,15 +236,6 @@ class Store:
         command = "SELECT * FROM images WHERE id > ? ORDER BY id"
         for row in self._connection.execute(command, (after,)):
             yield dict(row)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from another with its path; None if there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _take_over(connection: sqlite3.Connection, columns: Sequence[str]) -> None:

@@ -1,20 +1,32 @@
 """Checkpoints of a training run: asynchronous, atomic, the latest and the best.
 
 A checkpoint at step s is the state after s steps with the run's bookkeeping (plain JSON). Orbax
-writes into a temporary directory and renames it, so a killed run leaves no half checkpoint. Every
-host calls all of this; it may be restored by any number of hosts and devices.
+writes into a temporary directory and renames it, so a killed run leaves no half checkpoint. The
+bookkeeping holds a digest of both: a checkpoint that was damaged later is set aside, and the one
+before it is used. Every host calls all of this; it may be restored by any number of hosts and
+devices.
 """
 
 import copy
+import hashlib
+import json
+import logging
+import uuid
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers as policies
 
+from recon_ad.errors import UserError
 from recon_ad.runtime import mesh as meshes
+
+DIGEST = "sha256"  # of the state and the rest of the bookkeeping, in which it is
+
+logger = logging.getLogger("recon_ad")
 
 
 class Checkpoints:
@@ -31,8 +43,11 @@ class Checkpoints:
                 policies.BestN(get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=1),
             ]
         )
+        self._directory = directory.absolute()
+        if self._directory.is_file():
+            raise UserError(f"{directory} is a file: move it away, or choose another --workdir.")
         self._manager = ocp.CheckpointManager(
-            directory.absolute(),
+            self._directory,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=keep,
                 # BestN keeps the best; best_step() looks at these two.
@@ -50,30 +65,85 @@ class Checkpoints:
         `loss` (held-out) ranks checkpoints; infinite where it was not measured.
         """
         # Copied, as it is written while training goes on.
-        kept = ocp.args.JsonSave(copy.deepcopy(book))
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), book=kept)
+        kept = copy.deepcopy(book) | {DIGEST: digest_of(state, book)}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), book=ocp.args.JsonSave(kept))
         self._manager.save(step, args=items, metrics={"loss": loss})
 
-    def latest(self) -> int | None:
-        """Step of the newest complete checkpoint, or None; the same on every host."""
-        return meshes.broadcast_from_first(self._manager.latest_step() or 0) or None
+    def latest(self, like: PyTree) -> tuple[int, PyTree, dict[str, Any]] | None:
+        """Step, state and bookkeeping of the newest checkpoint that is whole, the same on every
+        host; None where there is none. `like` gives shapes, types and where arrays go."""
+        while step := meshes.broadcast_from_first(self._manager.latest_step() or 0):
+            state, book, damage = self._read(step, like)
+            # One host's disk may be at fault: all use the same checkpoint.
+            damage = next(filter(None, meshes.all_gather(damage)), "")
+            if not damage:
+                return step, state, book
+            meshes.on_first_host(lambda step=step: self._set_aside(step))
+            self._manager.reload()
+            logger.warning(
+                "the checkpoint of step %d is damaged (%s) and was moved to %s; the one before it "
+                "is used", step, damage, self._aside,
+            )  # fmt: skip
+        return None
+
+    @property
+    def _aside(self) -> Path:
+        return self._directory.with_name(f"{self._directory.name}.damaged")
+
+    def _set_aside(self, step: int) -> None:
+        self._aside.mkdir(exist_ok=True)
+        name = f"{step}-{uuid.uuid4().hex[:8]}"  # the same step may come to harm again
+        (self._directory / str(step)).rename(self._aside / name)
 
     def best(self) -> int | None:
         """Step of the checkpoint with the lowest held-out loss, or None; the same on every host."""
         self._manager.wait_until_finished()
         return meshes.broadcast_from_first(self._manager.best_step() or 0) or None
 
-    def restore(self, step: int, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        """State and bookkeeping of a step; `like` gives shapes, types and where arrays go."""
+    def restore(self, step: int, like: PyTree) -> PyTree:
+        """The state of a step; `like` gives shapes, types and where arrays go.
+
+        Raises:
+          UserError: the checkpoint is damaged.
+        """
         self._manager.wait_until_finished()
+        state, _, damage = self._read(step, like)
+        if damage:
+            raise UserError(
+                f"the checkpoint of step {step} in {self._directory}, the best, is damaged "
+                f"({damage}): delete that folder and give the same command again to train anew."
+            )
+        return state
+
+    def _read(self, step: int, like: PyTree) -> tuple[PyTree, dict[str, Any], str]:
+        """State, bookkeeping, and "" or, in words, what is wrong with them."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract), book=ocp.args.JsonRestore()
         )
-        restored = self._manager.restore(step, args=items)
-        return restored["state"], restored["book"]
+        try:
+            restored = self._manager.restore(step, args=items)
+            state, book = restored["state"], dict(restored["book"])
+        except (jax.errors.JaxRuntimeError, MemoryError):  # of the device, not of the files
+            raise
+        except Exception as error:  # Orbax raises just that where a chunk does not decode
+            return None, {}, f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        # Those of earlier versions have none.
+        if (digest := book.pop(DIGEST, None)) and digest != digest_of(state, book):
+            return None, {}, "it is not what was saved"
+        return state, book, ""
 
     def close(self) -> None:
         """Waits until everything is on disk."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def digest_of(state: PyTree, book: dict[str, Any]) -> str:
+    """A SHA-256 of all arrays, by name, and of the bookkeeping."""
+    found = hashlib.sha256(json.dumps(book, sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        value = np.asarray(jax.device_get(leaf))
+        found.update(f"{jax.tree_util.keystr(path)} {value.dtype} {value.shape}".encode())
+        found.update(value.tobytes())
+    return found.hexdigest()

@@ -1,15 +1,21 @@
 """Files that appear whole or not at all."""
 
+import ctypes
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+ASIDE = ".old"  # end of a directory's name while another takes its place
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
 # What begins with one of these is a formula to a spreadsheet.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -31,6 +37,15 @@ def write_bytes(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file or folder from another one with its path; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def sha256(content: bytes) -> str:
@@ -57,21 +72,60 @@ def write_json(path: Path, content: Any) -> None:
 def fresh_directory(path: Path) -> Iterator[Path]:
     """A temporary directory that replaces `path` when the block ends without an exception.
 
-    Nobody sees it half written. The old one is renamed, not deleted, until the new one stands.
+    Nobody sees it half written: on Linux the two are exchanged in one step, where the file system
+    can do that. What killed processes left is removed, or, where they left nothing else, put back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(path)
     scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    with _held(scratch):
+        try:
+            yield scratch
+            umask = os.umask(0)
+            os.umask(umask)
+            scratch.chmod(0o777 & ~umask)
+            if not path.exists():
+                scratch.rename(path)
+            elif not _exchanged(scratch, path):
+                aside = scratch.with_name(f"{scratch.name}{ASIDE}")
+                path.rename(aside)
+                scratch.rename(path)
+                shutil.rmtree(aside, ignore_errors=True)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)  # after an exchange, the old one
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchanges two directories in one step; False where the system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+    if not hasattr(libc, "renameat2"):
+        return False
+    paths = os.fsencode(one.absolute()), os.fsencode(other.absolute())
+    return libc.renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) == 0
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Holds a folder, so that others know that its process lives; False where that cannot be."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        yield scratch
-        umask = os.umask(0)
-        os.umask(umask)
-        scratch.chmod(0o777 & ~umask)
-        # A directory cannot be renamed over a full one: the old one steps aside, and goes only
-        # when the new one stands.
-        aside = scratch.with_name(f"{scratch.name}.old")
-        if path.exists():
-            path.rename(aside)
-        scratch.rename(path)
-        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        except OSError:  # another process holds it, or the file system knows no locks
+            held = False
+        yield held
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(handle)
+
+
+def _tidy(path: Path) -> None:
+    """Removes what killed processes left beside `path`, and puts back what they had set aside."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if not left.is_dir():
+            continue
+        with suppress(FileNotFoundError), _held(left) as dead:  # it may be gone meanwhile
+            if dead and left.name.endswith(ASIDE) and not path.exists():
+                left.rename(path)
+            elif dead:
+                shutil.rmtree(left, ignore_errors=True)

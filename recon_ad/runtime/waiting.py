@@ -12,6 +12,7 @@ from pathlib import Path
 from recon_ad.errors import UserError
 from recon_ad.runtime.stopping import Stop
 
+RUN_LOCK = "run.lock"  # beside a detector, of commands that write it
 RETRY = 2.0  # s between two tries when something cannot be written
 
 logger = logging.getLogger("recon_ad")
@@ -64,6 +65,6 @@ def exclusive_lock(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(
-                f"{path.parent}: another process of this command works there."
+                f"{path.parent}: another process works there: wait until it has ended."
             ) from None
         yield

@@ -22,15 +22,24 @@ logger = logging.getLogger("recon_ad")
 
 
 def read_log(path: Path, *, until: int | None = None) -> list[dict[str, Any]]:
-    """The lines of a log up to and including step `until`; a half-written last line is dropped."""
+    """The lines of a log up to and including step `until`; a half-written last line is dropped.
+
+    Others that are damaged are left out and told.
+    """
     if not path.is_file():
         return []
     lines = []
-    for line in path.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(keepends=True), 1):
+        if not line.endswith("\n"):
+            continue
+        try:
             entry = json.loads(line)
-            if until is None or entry["step"] <= until:
-                lines.append(entry)
+            keep = until is None or entry["step"] <= until
+        except (ValueError, KeyError, TypeError):
+            logger.warning("%s: line %d is damaged and left out", path, number)
+            continue
+        if keep:
+            lines.append(entry)
     return lines
 
 

@@ -88,9 +88,9 @@ def fit_state(
     # ---- Restore -------------------------------------------------------------------------------
     checkpoints = Checkpoints(workdir / "checkpoints")
     totals = new_totals()
-    start = checkpoints.latest() or 0
-    if start:
-        state, kept = checkpoints.restore(start, state)
+    start = 0
+    if found := checkpoints.latest(state):
+        start, state, kept = found
         totals |= kept
         logger.info("resumed at step %d of %d", start, c.steps)
     writer = Writer(workdir, start=start, total=c.steps)
@@ -175,7 +175,7 @@ def fit_state(
         chosen = c.steps
         if c.select == "best" and not meter.asked_to_stop:
             chosen = checkpoints.best() or c.steps
-            state, _ = checkpoints.restore(chosen, state)
+            state = checkpoints.restore(chosen, state)
     stop.asked |= meter.asked_to_stop
     if meshes.asked_anywhere(stop):
         logger.info("asked to stop, after step %d: the same command goes on from there", done)

@@ -18,14 +18,12 @@ from recon_ad.methods import build_method, use_method
 from recon_ad.ops.scores import check_score
 from recon_ad.runtime import memory
 from recon_ad.runtime import mesh as meshes
-from recon_ad.runtime.waiting import exclusive_lock
+from recon_ad.runtime.waiting import RUN_LOCK, exclusive_lock
 from recon_ad.training.data import TrainingData, open_data, prepare_data
 from recon_ad.training.loop import Watch, fit_state
 from recon_ad.training.same_run import same_run
 
 logger = logging.getLogger("recon_ad")
-
-LOCK = "train.lock"  # in a workdir
 
 
 def check_run(config: ConfigDict) -> None:
@@ -76,7 +74,9 @@ def train(
     meshes.check_batch_size(config.train.batch_size, meshes.data_mesh())
     frozen, origin = method.pretrained()
     # Only now, when all of it is known to fit: a mistake that was put right is no other config.
-    lock = exclusive_lock(workdir / LOCK) if meshes.is_first_host() else contextlib.nullcontext()
+    lock = (
+        exclusive_lock(workdir / RUN_LOCK) if meshes.is_first_host() else contextlib.nullcontext()
+    )
     with lock:
         same_run(workdir, config, data.identity)
         logger.info("held out for calibration: %s", data.holdout.how)

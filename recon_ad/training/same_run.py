@@ -15,6 +15,16 @@ from recon_ad.methods.features import RANDOM
 from recon_ad.runtime import files
 from recon_ad.runtime import mesh as meshes
 
+CONFIG = "config.json"  # of a run
+# Where the images are on a machine, and how much of them it keeps at hand: the same run elsewhere.
+PLACES = ("path", "category", "images", "prepared", "cache_mib", "disk_cache_mib")
+# The same in a run's workdir, whose data.json has digests of the images and of the part's template.
+ELSEWHERE = tuple(
+    f"{name}: " for name in (
+        "data.path", "data.cache_mib", "data.disk_cache_mib", "part.template",
+    )
+)  # fmt: skip
+
 
 def same_run(
     workdir: Path, config: ConfigDict, data: Mapping[str, Any], *, unknown: Sequence[str] = ()
@@ -30,7 +40,7 @@ def same_run(
     Raises:
       UserError: the workdir holds another run.
     """
-    described = {"config.json": json.loads(config.to_json()), "data.json": dict(data)}
+    described = {CONFIG: json.loads(config.to_json()), "data.json": dict(data)}
     for name, content in described.items():
         check = functools.partial(check_same_run, workdir, name, content, unknown=unknown)
         if (workdir / name).is_file():
@@ -81,18 +91,21 @@ def check_same_run(
         return
     try:
         before = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no UTF-8
         raise UserError(f"{path} is damaged ({error}): choose another --workdir.") from None
-    changed = differences({k: v for k, v in before.items() if k not in unknown}, content)
+    if not isinstance(before, dict):
+        raise UserError(f"{path} is damaged (it holds no object): choose another --workdir.")
+    kept = {k: v for k, v in before.items() if k not in unknown}
+    changed = [
+        change
+        for change in differences(kept, content)
+        if name != CONFIG or not change.startswith(ELSEWHERE)
+    ]
     if changed:
         raise UserError(
             f"{workdir} holds a run with another {path.stem} ({'; '.join(changed[:5])}): "
             "choose another --workdir, or delete this one to start anew."
         )
-
-
-# Where the images are on a machine, and how much of them it keeps at hand: the same run elsewhere.
-PLACES = ("path", "category", "images", "prepared", "cache_mib", "disk_cache_mib")
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 import shutil
 
 import pytest
-from helpers.commands import run_command
+from helpers.commands import refusal, run_command
 
 from recon_ad.data import synthetic_source
 from recon_ad.detector.jax_detector import load
+from recon_ad.runtime.waiting import RUN_LOCK, exclusive_lock
 
 
 @pytest.fixture
@@ -40,3 +41,11 @@ def test_images_that_were_trained_on_are_named(detector, chess_folder, tmp_path)
     # Of the four, the end of each was held out.
     assert "3 of the 7 images are some that the detector was trained on (copy0.png" in done.stderr
     assert f"as it was ({tmp_path / 'run/metrics.json'})" in done.stderr
+
+
+def test_a_detector_that_another_command_is_changing_is_left_alone(detector, chess_folder):
+    before = (detector / "detector.json").read_bytes()
+    with exclusive_lock(detector.parent / RUN_LOCK):
+        said = refusal("calibrate", "--detector", detector, "--normals", chess_folder / "test/good")
+    assert "another process works there" in said
+    assert (detector / "detector.json").read_bytes() == before

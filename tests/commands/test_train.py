@@ -1,5 +1,7 @@
 """`python -m recon_ad.train`: what it refuses, and a run that goes on where it stopped."""
 
+import json
+
 import pytest
 from helpers.commands import refusal, run_command
 
@@ -39,3 +41,8 @@ def test_the_command_profiles_evaluates_what_is_trained_and_says_that_it_is_comp
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
     third = run_command("train", *given)
     assert third.returncode == 0 and "the run in" in third.stderr and "complete" in third.stderr
+    assert "test images are others" not in third.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    other = metrics | {"test_images_sha256": "of a set with one image more"}
+    (tmp_path / "metrics.json").write_text(json.dumps(other))
+    assert "the test images are others" in run_command("train", *given).stderr

@@ -4,6 +4,7 @@ import functools
 import json
 import operator
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -202,7 +203,25 @@ DAMAGED = {
 }
 
 
-BROKEN = ["no folder", "no tensors", "cut tensors", "a flipped bit", "weights of NaN", "not json"]
+TEXTS = {"not json": "{", "deep json": "[" * 10**5 + "]" * 10**5, "a long number": "9" * 5000}
+BROKEN = ["no folder", "no tensors", "cut tensors", "a flipped bit", "weights of NaN", *TEXTS]
+
+
+def test_a_detector_that_is_replaced_while_it_is_read_is_the_new_one(
+    detector, tmp_path, monkeypatch
+):
+    path = tmp_path / "d"
+    detector.save(path)
+    later = [detector.with_record({"notes": ["new"]})]
+    read = Path.read_bytes
+
+    def replaced_meanwhile(file):
+        if later and file.suffix == ".safetensors":
+            later.pop().save(path)
+        return read(file)
+
+    monkeypatch.setattr(Path, "read_bytes", replaced_meanwhile)
+    assert load(path).record["notes"] == ["new"] and not later
 
 
 @pytest.mark.parametrize("kind", [*BROKEN, *DAMAGED])
@@ -223,8 +242,8 @@ def test_damaged_detectors_are_refused_by_name(detector, tmp_path, kind):
         broken = detector.with_record({})
         broken.variables = jax.tree.map(lambda x: x * np.nan, detector.variables)
         broken.save(tmp_path / "d")
-    elif kind == "not json":
-        described.write_text("{")
+    elif kind in TEXTS:
+        described.write_text(TEXTS[kind])
     else:
         *where, last, value = DAMAGED[kind]
         content = json.loads(described.read_text())

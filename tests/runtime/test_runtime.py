@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -37,6 +39,47 @@ def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path):
     with files.fresh_directory(path) as scratch:
         (scratch / "new").write_text("3")
     assert os.listdir(path) == ["new"] and os.listdir(tmp_path) == ["d"]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_killed_processes_left_of_a_directory_is_tidied(tmp_path, monkeypatch, at_once):
+    if not at_once:  # as on a file system that cannot exchange two
+        monkeypatch.setattr(files, "_exchanged", lambda one, other: False)
+    path = tmp_path / "d"
+    (tmp_path / ".d.killed").mkdir()
+    (tmp_path / ".d.x.old").mkdir()
+    (tmp_path / ".d.x.old" / "only").write_text("1")
+    (tmp_path / ".d.a-file").write_text("of another program")
+    with files.fresh_directory(path) as mine:
+        # The old one is where it belongs until the new one is whole.
+        assert os.listdir(path) == ["only"]
+        with files.fresh_directory(path) as theirs:  # that of a process that lives is left alone
+            (theirs / "first").write_text("2")
+        assert os.listdir(path) == ["first"] and mine.is_dir()
+        (mine / "second").write_text("3")
+    assert os.listdir(path) == ["second"]
+    assert sorted(os.listdir(tmp_path)) == [".d.a-file", "d"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux'")
+def test_a_directory_is_there_at_every_moment(tmp_path):
+    path, stop, missing = tmp_path / "d", threading.Event(), []
+
+    def look():
+        while not stop.is_set():
+            if not path.is_dir():
+                missing.append(time.monotonic())
+
+    with files.fresh_directory(path):
+        pass
+    looker = threading.Thread(target=look)
+    looker.start()
+    for _ in range(300):
+        with files.fresh_directory(path):
+            pass
+    stop.set()
+    looker.join()
+    assert not missing
 
 
 def test_a_resumed_log_holds_each_step_once(tmp_path):

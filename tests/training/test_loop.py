@@ -20,9 +20,10 @@ from recon_ad.detector.jax_detector import load
 from recon_ad.errors import UserError
 from recon_ad.methods import METHODS, WITH_ENCODER
 from recon_ad.runtime.checkpoints import Checkpoints
-from recon_ad.runtime.waiting import exclusive_lock
+from recon_ad.runtime.waiting import RUN_LOCK, exclusive_lock
 from recon_ad.training import diagnosis
 from recon_ad.training import run as trainer
+from recon_ad.training.same_run import same_run
 
 SPEC = "configs/folder.py:method=cae,smoke"  # that of `finished_run`, all of whose programs fit
 
@@ -93,6 +94,7 @@ def test_a_run_stopped_at_any_checkpoint_ends_as_the_uninterrupted_one(
     (book,) = (tmp_path / "checkpoints/4/book").glob("metadata")
     kept = json.loads(book.read_text())
     assert kept["train_seconds"] > 0
+    del kept["sha256"]  # as in a checkpoint of an earlier version
     book.write_text(json.dumps(kept | {"train_seconds": 1000.0}))
     story = trainer.train(config_of(), tmp_path).record["training"]
     assert story["train_seconds"] > 1000
@@ -178,6 +180,85 @@ def test_a_model_that_learned_only_the_mean_is_told_so(tmp_path, caplog, monkeyp
     assert "learned only the mean" in caplog.text
 
 
+def cut(file):
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+
+
+def flip_a_bit(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    file.write_bytes(content)
+
+
+def other_time(book):
+    book.write_text(json.dumps(json.loads(book.read_text()) | {"train_seconds": 1.0}))
+
+
+def largest(folder):
+    return max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda step: cut(largest(step / "state")),
+        lambda step: flip_a_bit(largest(step / "state")),
+        lambda step: shutil.rmtree(step / "state"),
+        lambda step: other_time(step / "book" / "metadata"),
+        lambda step: (step / "book" / "metadata").write_text("[1]"),
+        lambda step: (step / "book" / "metadata").write_text('{"train'),
+    ],
+    ids=["cut", "a bit", "gone", "other book", "no book", "half a book"],
+)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(
+    damage, finished, tmp_path, caplog
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "detector")
+    damage(run / "checkpoints" / "6")
+    (run / "log.jsonl").write_text('{"step": 1, "tr\n' + (run / "log.jsonl").read_text())
+    trainer.train(config_of(), run)
+    ends_alike(run, finished)
+    assert "the checkpoint of step 6 is damaged" in caplog.text
+    assert [p.name[:2] for p in (run / "checkpoints.damaged").iterdir()] == ["6-"]
+
+
+def test_where_all_checkpoints_are_damaged_training_begins_anew(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "detector")
+    for step in steps_kept(run):
+        flip_a_bit(largest(run / "checkpoints" / str(step) / "state"))
+    trainer.train(config_of(), run)
+    ends_alike(run, finished)
+
+
+def test_a_damaged_best_checkpoint_is_no_result(finished, tmp_path, monkeypatch):
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "detector")
+    best = Checkpoints(run / "checkpoints")
+    step = best.best()
+    best.close()
+    flip_a_bit(largest(run / "checkpoints" / str(step) / "state"))
+    monkeypatch.setattr(Checkpoints, "latest", lambda self, like: (6, like, {}))
+    config = config_of(**{"train.select": "best"})
+    (run / "config.json").write_text(config.to_json())
+    with pytest.raises(UserError, match=f"step {step} .* is damaged"):
+        trainer.train(config, run)
+
+
+def test_a_run_goes_on_where_its_images_are_at_another_path(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    data, config = json.loads((run / "data.json").read_text()), config_of()
+    config.data.path = "/scratch/of/another/node"
+    same_run(run, config, data)
+    with pytest.raises(UserError, match="another data"):
+        same_run(run, config, data | {"fingerprint": "of other images"})
+    config.data.channels = 3
+    with pytest.raises(UserError, match=r"data\.channels"):
+        same_run(run, config, data)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_of_each_method_killed_behind_a_checkpoint_ends_as_the_uninterrupted_one(
@@ -225,7 +306,7 @@ def test_a_run_killed_again_and_again_ends_as_the_uninterrupted_one(tmp_path):
 
 def test_a_second_training_in_the_same_workdir_is_refused(tmp_path):
     with (
-        exclusive_lock(tmp_path / "train.lock"),
-        pytest.raises(UserError, match="another process of this command works there"),
+        exclusive_lock(tmp_path / RUN_LOCK),
+        pytest.raises(UserError, match="another process works there"),
     ):
         trainer.train(config_of(), tmp_path)
