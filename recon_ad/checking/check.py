@@ -41,8 +41,9 @@ from recon_ad.checking.look import (
 from recon_ad.data import truth
 from recon_ad.data.arrays import resize
 from recon_ad.data.decode import SUFFIXES, decode_image
-from recon_ad.data.folder import check_all_good, dataset_root
-from recon_ad.data.listing import files_below, images_below, subfolders
+from recon_ad.data.folder import check_one_image_each
+from recon_ad.data.layout import Layout, check_all_good, check_no_masks, dataset_root, layout_of
+from recon_ad.data.listing import files_below, images_below
 from recon_ad.data.source import GOOD
 from recon_ad.errors import UserError
 
@@ -76,6 +77,7 @@ class _Folder(NamedTuple):
     """Files by their role; types of test images in order, with their masks by `truth.stems`."""
 
     root: Path
+    layout: Layout
     train: list[Path]
     test: dict[str, list[Path]]
     masks: dict[str, dict[str, Path]]
@@ -108,7 +110,7 @@ def check_folder(path: str | os.PathLike[str], *, category: str = "") -> Report:
     truths, mask_errors, orphans = _truths(folder, sizes)
     errors += mask_errors + _region_errors(folder, sizes)
 
-    findings = [*_broken(folder, errors), *_left_out(folder)]
+    findings = [*_broken(folder, errors), *_names(folder), *_left_out(folder)]
     of_channels, channels = about_channels(looks)
     of_depth, looks = about_depth(looks)
     findings += [*of_channels, *of_depth, *about_sizes(looks), *about_constant(looks)]
@@ -161,26 +163,19 @@ def as_text(report: Report) -> str:
 
 def _listed(path: Path, category: str) -> _Folder:
     root = dataset_root(path, category)
-    good = root / "train" / GOOD
+    layout = layout_of(root)
     regions = truth.Regions(root)
-    below = good if good.is_dir() else root
-    train = [file for file in images_below(below) if not regions.is_region(file)]
+    train = [file for file in images_below(layout.good) if not regions.is_region(file)]
     if not train:
         raise UserError(
-            f"{below}: holds no images ({', '.join(sorted(SUFFIXES))}): put good ones there"
+            f"{layout.good}: holds no images ({', '.join(sorted(SUFFIXES))}): put good ones there"
         )
-    if below == root:
+    if layout.good == root:
         check_all_good(train, root)
-        return _Folder(root, train, {}, {}, regions)
-    test = {f.name: images_below(f) for f in _types(root / "test")}
-    masks = {f.name: truth.stems(f) for f in _types(root / "ground_truth")}
-    return _Folder(root, train, test, masks, regions)
-
-
-def _types(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return [f for f in subfolders(folder) if f.suffix.lower() not in SUFFIXES]
+        return _Folder(root, layout, train, {}, {}, regions)
+    test = {f.name: images_below(f) for f in layout.types()}
+    masks = {f.name: truth.stems(f) for f in Layout(root, layout.truths).types()}
+    return _Folder(root, layout, train, test, masks, regions)
 
 
 def _truths(
@@ -189,7 +184,7 @@ def _truths(
     """Test images with their masks by type, masks that cannot be decoded, and masks of no image."""
     found = {
         defect: {
-            file: truth.masks_of(file, folder.root / "test" / defect, folder.masks.get(defect, {}))
+            file: truth.masks_of(file, _of_type(folder, defect), folder.masks.get(defect, {}))
             for file in files
         }
         for defect, files in folder.test.items()
@@ -221,6 +216,27 @@ def _truths(
     return truths, errors, orphans
 
 
+def _of_type(folder: _Folder, defect: str) -> Path:
+    assert folder.layout.test is not None, "a type is one of the test images'"
+    return folder.layout.test / defect
+
+
+def _names(folder: _Folder) -> list[Finding]:
+    """Files whose names make a mask another image's, or a good image."""
+    checks = [partial(check_no_masks, folder.train)]
+    for defect, files in folder.test.items():
+        masks = folder.masks.get(defect, {})
+        own = [truth.masks_of(file, _of_type(folder, defect), masks) for file in files]
+        checks.append(partial(check_one_image_each, files, own))
+    found = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            found.append(Finding(f"{error}.", mend=True))
+    return found
+
+
 def _region_errors(folder: _Folder, sizes: dict[Path, tuple[int, int]]) -> list[UserError]:
     loads = [(file, load) for file in sizes if (load := folder.regions.of(file)) is not None]
     return [error for error in side_by_side(look_at_region, loads) if error is not None]
@@ -242,10 +258,9 @@ def _broken(folder: _Folder, errors: Sequence[UserError]) -> list[Finding]:
 
 def _left_out(folder: _Folder) -> list[Finding]:
     """Files that no training or test will see."""
-    root = folder.root
+    root, layout = folder.root, folder.layout
     found = []
-    good = root / "train" / GOOD
-    parts = [good, root / "test", root / "ground_truth"] if good.is_dir() else [root]
+    parts = [part for part in (layout.good, layout.test, layout.truths) if part is not None]
     others = [
         folder.name(file)
         for part in parts
@@ -261,7 +276,7 @@ def _left_out(folder: _Folder) -> list[Finding]:
                 tuple(others),
             )
         )
-    if good.is_dir():
+    if layout.test is not None and layout.truths is not None:
         known = {*folder.train, *(f for files in folder.test.values() for f in files)}
         known |= {mask for masks in folder.masks.values() for mask in masks.values()}
         lost = [f for f in images_below(root) if f not in known and not folder.regions.is_region(f)]
@@ -269,7 +284,8 @@ def _left_out(folder: _Folder) -> list[Finding]:
             found.append(
                 Finding(
                     f"{count(len(lost), 'image')} will not be used, being in none of train/{GOOD}, "
-                    f"test/{GOOD}, test/<defect> and ground_truth/<defect>: move or remove them.",
+                    f"{folder.name(layout.test)}/{GOOD}, {folder.name(layout.test)}/<defect> and "
+                    f"{folder.name(layout.truths)}/<defect>: move or remove them.",
                     tuple(folder.name(file) for file in lost),
                 )
             )

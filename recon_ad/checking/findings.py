@@ -14,13 +14,12 @@ import numpy as np
 
 from recon_ad.checking.look import ImageLook, MaskLook
 from recon_ad.checking.similar import nearly_same, same, series
+from recon_ad.data.truth import MUCH, RIM
 
 _BITS = (8, 10, 12, 14)  # that cameras give in files of 16
 _CONSTANT = 0.005  # of white, a deviation below which an image shows nothing: 1.3 of 255 levels
 _ODD_FACTOR, _ODD_SIGMAS, _ODD_SHARE = 1.5, 5.0, 0.1  # of a size that stands out
 _FEW = 8  # training images, of which more than half may be copies
-_MUCH = 0.5  # of an image; a truth mask that marks more is rarely meant
-_RIM = 0.9  # of the border, which an inverted mask marks and a defect seldom does
 # Where copies are -> what to do, and whether it makes figures wrong.
 _COPIES = {
     "in train and in test": ("remove it from train, or the test proves nothing", True),
@@ -244,8 +243,8 @@ def about_masks(
     missing = [truth.name for truth in truths if not truth.given]
     pairs = [(mask, truth) for truth in truths for mask in truth.masks]
     masks = [mask for mask, _ in pairs]
-    much = [mask for mask in masks if mask.share > _MUCH]
-    inverted = [mask for mask in much if mask.rim >= _RIM]
+    much = [mask for mask in masks if mask.share > MUCH]
+    inverted = [mask for mask in much if mask.rim >= RIM]
     found = []
 
     def tell(lines: Iterable[str], one: str, many: str, rest: str, *, mend: bool = False) -> None:

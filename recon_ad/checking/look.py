@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Shaped
 
+from recon_ad.data import truth
 from recon_ad.data.arrays import to_unit
-from recon_ad.data.decode import decode_image, decode_mask, image_size
+from recon_ad.data.decode import decode_image, decode_mask_and_rest, image_size
 from recon_ad.errors import UserError
 
 THUMB = 32  # cells a side: with 256 px or more a cell holds whole 8 × 8 blocks of a JPEG
@@ -145,12 +146,12 @@ def look_at_image(file: Path, name: str, defect: str) -> ImageLook | UserError:
 def look_at_mask(file: Path, name: str) -> MaskLook | UserError:
     """Decodes a mask and looks at it; the error where it cannot be decoded."""
     try:
-        marked = decode_mask(file)
+        marked, rest = decode_mask_and_rest(file)
     except UserError as error:
         return error
-    rim = np.concatenate([marked[0], marked[-1], marked[:, 0], marked[:, -1]])
-    between, lost = _between(file, marked)
-    return MaskLook(name, marked.shape, float(marked.mean()), float(rim.mean()), between, lost)
+    lost = int(np.count_nonzero(rest))
+    share, rim = float(marked.mean()), truth.rim_share(marked)
+    return MaskLook(name, marked.shape, share, rim, _between(file, lost), lost)
 
 
 def look_at_region(load: Callable[[], Any]) -> UserError | None:
@@ -194,14 +195,13 @@ def _pixels(file: Path) -> int:
     return height * width
 
 
-def _between(file: Path, marked: np.ndarray) -> tuple[int, int]:
-    """`MaskLook.between` and `.lost`."""
+def _between(file: Path, lost: int) -> int:
+    """`MaskLook.between`."""
     try:
         image = decode_image(file)
     except UserError:  # values that only a mask may have, such as wide integers
-        return 0, 0
+        return lost
     levels = image.max(axis=2)
-    lost = int(np.count_nonzero((levels > 0) & ~marked))
     if not lost and (levels.max() < _LABELS or image.shape[2] > 1):  # numbers or colours of classes
-        return 0, 0
-    return int(np.count_nonzero((levels > 0) & (levels < levels.max()))), lost
+        return 0
+    return int(np.count_nonzero((levels > 0) & (levels < levels.max())))

@@ -108,16 +108,26 @@ def decode_mask(path: str | os.PathLike[str]) -> Bool[np.ndarray, "h w"]:
     Raises:
       UserError: as `decode_image`.
     """
+    return decode_mask_and_rest(path)[0]
+
+
+def decode_mask_and_rest(
+    path: str | os.PathLike[str],
+) -> tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
+    """Decodes a mask as `decode_mask`, and where it is neither black nor marked: gray levels that
+    were meant as marked, perhaps."""
     name = os.fspath(path)
     pixels, kind = _decoded(name)
     levels = pixels.max(axis=2)
     if not np.isfinite(levels).all():
         raise UserError(f"{name}: the mask holds NaN or infinite values: draw it anew")
     if kind in _JPEG:
-        return levels > 127
-    if kind == "P" or levels.max() < 32:
-        return levels > 0
-    return levels > levels.max() / 2
+        marked = levels > 127
+    elif kind == "P" or levels.max() < 32:
+        marked = levels > 0
+    else:
+        marked = levels > levels.max() / 2
+    return marked, (levels > 0) & ~marked
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:

@@ -22,17 +22,12 @@ from recon_ad.data import truth
 from recon_ad.data.arrays import InputRange, as_image
 from recon_ad.data.decode import SUFFIXES, check_channels, decode_image, stored_type
 from recon_ad.data.decode_cache import DecodeCache
-from recon_ad.data.listing import files_below, images_below, images_in, subfolders
+from recon_ad.data.layout import Layout, check_all_good, check_no_masks, dataset_root, layout_of
+from recon_ad.data.listing import files_below, images_below, images_in
 from recon_ad.data.source import GOOD, Record, Source
 from recon_ad.errors import UserError
 from recon_ad.runtime.progress import progress
 
-# In a folder without train/good every image is taken for a good one; these names say otherwise.
-_NOT_GOOD = frozenset(
-    {"anomalies", "anomalous", "anomaly", "bad", "broken", "defect", "defective", "defects", "fail"}
-    | {"ground_truth", "label", "labels", "mask", "masks", "ng", "nok", "reject", "rejects"}
-    | {"test", "train", "validation"}
-)
 _CALLED_GOOD = frozenset({"good", "ok", "normal", "pass"})
 _NAMED = 20  # broken files that are told one by one
 _THREADS = 4  # more would hold as many decoded images at a time
@@ -74,8 +69,8 @@ def folder_source(
     if on_error not in ("raise", "skip"):
         raise UserError(f'on_error is "{on_error}": give "raise" or "skip"')
     root = dataset_root(Path(path), category)
-    good = root / "train" / GOOD
-    train_folder = good if good.is_dir() else root
+    layout = layout_of(root)
+    train_folder = layout.good
     regions = truth.Regions(root)
     files = [file for file in images_below(train_folder) if not regions.is_region(file)]
     if not files:
@@ -84,6 +79,7 @@ def folder_source(
         )
     if train_folder == root:
         check_all_good(files, root)
+    check_no_masks(files)
     notes = _left_out(train_folder, root)
     decode = partial(decode_image, input_range=input_range)
     decode = cache.decoding(decode) if cache else decode
@@ -98,7 +94,7 @@ def folder_source(
     test: tuple[Record, ...] = ()
     test_notes: list[str] = []
     if train_folder != root:
-        test, test_notes = _test_split(root, load, regions, on_error)
+        test, test_notes = _test_split(root, layout, load, regions, on_error)
     if regions:
         without = [r.name for r in (*train, *test) if r.load_roi is None]
         if without:
@@ -154,52 +150,6 @@ def _read_only(image: np.ndarray) -> np.ndarray:
     view = image.view()
     view.flags.writeable = False
     return view
-
-
-def dataset_root(path: Path, category: str) -> Path:
-    """The folder that holds `train/good` or the images.
-
-    Raises:
-      UserError: there is none; says what is there instead.
-    """
-    if not path.exists():
-        raise UserError(f"{path}: there is no such folder: check the path")
-    if not path.is_dir():
-        raise UserError(f"{path}: is a file: give the folder that holds the images")
-    root = path / category
-    categories = [d.name for d in subfolders(path) if (d / "train" / GOOD).is_dir()]
-    if not root.is_dir():
-        there = f"there are {', '.join(categories)}" if categories else "there are none"
-        raise UserError(f'{path}: has no category "{category}": {there}')
-    if (root / "train" / GOOD).is_dir() or images_in(root):
-        return root
-    if categories and not category:
-        raise UserError(
-            f"{path}: holds a folder for each category: choose one with category=, several as a+b, "
-            f"or all as *; there are {', '.join(categories)}"
-        )
-    if (root / "train").is_dir():
-        raise UserError(f"{root}: has a folder train but no train/{GOOD}: put good images there")
-    if images_below(root):
-        return root
-    raise UserError(
-        f"{root}: holds neither images ({', '.join(sorted(SUFFIXES))}) nor a folder train/{GOOD}: "
-        "give a folder of good images or one in the MVTec layout"
-    )
-
-
-def check_all_good(files: Iterable[Path], root: Path) -> None:
-    """Raises UserError where a plain folder has a subfolder not named like good images."""
-    folders = list(dict.fromkeys(file.parent.relative_to(root) for file in files))
-    tops = {folder.parts[0].lower() for folder in folders if folder.parts}
-    sorted_by_kind = GOOD in tops and len(tops) > 1
-    for folder in folders:
-        kinds = [part.lower() for part in folder.parts]
-        if _NOT_GOOD & set(kinds) or (sorted_by_kind and kinds and kinds[0] != GOOD):
-            raise UserError(
-                f"{root}: has images in {folder} and no train/{GOOD}, so that they would count as "
-                f"good: put the good images into train/{GOOD}, or give a folder of good images only"
-            )
 
 
 def _name(file: Path, root: Path) -> str:
@@ -321,27 +271,39 @@ def _about_depth(seen: list[_Seen], input_range: InputRange | None) -> list[str]
 
 
 def _test_split(
-    root: Path, load: Callable[[Path], np.ndarray], regions: truth.Regions, on_error: str
+    root: Path,
+    layout: Layout,
+    load: Callable[[Path], np.ndarray],
+    regions: truth.Regions,
+    on_error: str,
 ) -> tuple[tuple[Record, ...], list[str]]:
-    """The records under `test/` with their masks, and notes."""
-    if not (root / "test").is_dir():
+    """The test records with their masks, and notes."""
+    folders = layout.types()
+    if layout.test is None or not layout.test.is_dir():
         return (), []
-    truths = root / "ground_truth"
+    truths = layout.truths or root
     records: list[Record] = []
-    trouble: dict[str, list[str]] = {"missing": [], "empty": [], "unusable": []}
-    folders = [f for f in subfolders(root / "test") if f.suffix.lower() not in SUFFIXES]
+    trouble: dict[str, list[str]] = {
+        kind: [] for kind in ("missing", "empty", "unusable", "grays", "inverted")
+    }
     for folder in folders:
         masks = truth.stems(truths / folder.name) if folder.name != GOOD else {}
         files = images_below(folder)
         found = [truth.masks_of(file, folder, masks) for file in files]
+        check_one_image_each(files, found)
         with ThreadPoolExecutor(_THREADS) as pool:
             # Lazy: with on_error="raise" the first unusable mask ends the listing.
             states = pool.map(partial(truth.mask_state, on_error=on_error), files, found)
-            for file, own, state in zip(files, found, states, strict=True):
+            for file, own, seen in zip(files, found, states, strict=True):
                 name = _name(file, root)
-                if folder.name != GOOD and state != "usable":
-                    trouble[state].append(name)
-                load_mask = partial(truth.united_mask, own) if state == "usable" else None
+                usable = seen.state == "usable"
+                if folder.name != GOOD:
+                    for kind, is_so in (
+                        (seen.state, not usable), ("grays", seen.grays), ("inverted", seen.inverted)
+                    ):  # fmt: skip
+                        if is_so:
+                            trouble[kind].append(name)
+                load_mask = partial(truth.united_mask, own) if usable else None
                 records.append(
                     Record(
                         name,
@@ -352,15 +314,17 @@ def _test_split(
                     )
                 )
     notes = [
-        f"test/{folder.name} counts as a type of defect: if its images are good, rename it to "
-        f"test/{GOOD}."
+        f"{layout.test.name}/{folder.name} counts as a type of defect: if its images are good, "
+        f"rename it to {layout.test.name}/{GOOD}."
         for folder in folders
         if folder.name != GOOD and folder.name.lower() in _CALLED_GOOD
     ]
-    if loose := images_in(root / "test"):
+    if layout.unused:
+        notes.append(f"Not used: {', '.join(layout.unused)}.")
+    if loose := images_in(layout.test):
         notes.append(
-            f"{_count(len(loose), 'image')} directly under test left out, for lack of a defect "
-            f"type: {_some(_name(f, root) for f in loose)}."
+            f"{_count(len(loose), 'image')} directly under {layout.test.name} left out, for lack "
+            f"of a defect type: {_some(_name(f, root) for f in loose)}."
         )
     if trouble["missing"] and not truths.is_dir():
         notes.append("There is no folder ground_truth, so no defective test image has a mask.")
@@ -370,7 +334,36 @@ def _test_split(
         notes.append(_about(trouble["empty"], "with an empty mask, which is not used"))
     if trouble["unusable"]:
         notes.append(_about(trouble["unusable"], "with a broken or wrong-sized mask, not used"))
+    if trouble["grays"]:
+        notes.append(
+            _about(
+                trouble["grays"],
+                "with gray levels in the mask that count as good, so that pixel figures may be "
+                "wrong (save masks with two values, see python -m recon_ad.check)",
+            )
+        )
+    if trouble["inverted"]:
+        notes.append(
+            _about(
+                trouble["inverted"],
+                "with a mask that seems inverted, so that pixel figures may be wrong (white is "
+                "what is defective)",
+            )
+        )
     return tuple(records), notes
+
+
+def check_one_image_each(files: Sequence[Path], masks: Sequence[Sequence[Path]]) -> None:
+    """Raises UserError where two images, told apart by their suffix, have one mask."""
+    owners: dict[Path, Path] = {}
+    for file, own in zip(files, masks, strict=True):
+        for mask in own:
+            if mask in owners:
+                raise UserError(
+                    f"{mask} is the mask of both {owners[mask]} and {file.name}: give the images "
+                    "names that differ in more than the suffix"
+                )
+            owners[mask] = file
 
 
 def _about(names: list[str], what: str) -> str:

@@ -10,15 +10,18 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
 
-from recon_ad.data.decode import SUFFIXES, decode_mask, image_size
+from recon_ad.data.decode import SUFFIXES, decode_mask, decode_mask_and_rest, image_size
 from recon_ad.data.listing import images_below, images_in
 from recon_ad.errors import UserError
 
 ROI = "roi"
+MUCH = 0.5  # of an image; a truth mask that marks more is rarely meant
+RIM = 0.9  # of the border, which an inverted mask marks and a defect seldom does
 
 
 def united_mask(paths: Sequence[Path]) -> Bool[np.ndarray, "h w"]:
@@ -57,20 +60,54 @@ def masks_of(image: Path, folder: Path, masks: dict[str, Path]) -> list[Path]:
     return [mask for name, mask in masks.items() if name.startswith(f"{stem}/")]
 
 
-def mask_state(image: Path, masks: Sequence[Path], *, on_error: str) -> str:
-    """Whether an image's truth is "usable", "missing", "empty" or, on_error="skip", "unusable"."""
+class MaskState(NamedTuple):
+    """What an image's truth is like.
+
+    Attributes:
+      state: "usable", "missing", "empty" or "unusable".
+      grays: whether pixels are neither black nor marked, as those of some classes are where each
+        has a gray level.
+      inverted: whether nearly all of the border is marked, and most of the image.
+    """
+
+    state: str
+    grays: bool = False
+    inverted: bool = False
+
+
+def is_inverted(marked: Bool[np.ndarray, "h w"]) -> bool:
+    """Whether a mask seems to mark what is good."""
+    return float(marked.mean()) > MUCH and rim_share(marked) >= RIM
+
+
+def rim_share(marked: Bool[np.ndarray, "h w"]) -> float:
+    """Returns how much of the border is marked, in [0, 1]."""
+    return float(np.concatenate([marked[0], marked[-1], marked[:, 0], marked[:, -1]]).mean())
+
+
+def mask_state(image: Path, masks: Sequence[Path], *, on_error: str) -> MaskState:
+    """Looks at an image's truth; with on_error="skip" a broken one is unusable.
+
+    Raises:
+      UserError: a mask is broken or of another size than its image.
+    """
     if not masks:
-        return "missing"
+        return MaskState("missing")
     try:
-        truth = united_mask(masks)
+        truth, rest = decode_mask_and_rest(masks[0])
+        for mask in masks[1:]:
+            marked, more = decode_mask_and_rest(mask)
+            _check_size(marked.shape, mask, truth.shape, masks[0])
+            truth, rest = truth | marked, rest | more
         size = _size_or_none(image)
         if size is not None:
             _check_size(truth.shape, masks[0], size, image)
     except UserError:
         if on_error == "raise":
             raise
-        return "unusable"
-    return "usable" if truth.any() else "empty"
+        return MaskState("unusable")
+    state = "usable" if truth.any() else "empty"
+    return MaskState(state, bool((rest & ~truth).any()), is_inverted(truth))
 
 
 class Regions:

@@ -38,6 +38,7 @@ def inputs(path: Path, *, output: Path) -> list[Path]:
     apart += [table.parent.resolve() / "overlays" for table in path.rglob("predictions.csv")]
     if (path / "test").is_dir():
         apart.append((path / "ground_truth").resolve())
+    apart.append((path / "test_public" / "ground_truth").resolve())
     found = [
         file
         for file in files_below(path)

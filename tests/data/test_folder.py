@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from helpers.layouts import SIZE, cut, mask, picture, rectangles, saved
 from helpers.sources import assert_picklable, by_name, channels_of
 from PIL import Image
 
+from recon_ad.checking.check import check_folder
 from recon_ad.data.folder import folder_source, memory_source
 from recon_ad.data.source import GOOD, readable
 from recon_ad.errors import UserError
@@ -112,6 +114,59 @@ def test_an_unusable_mask_is_named_or_left_out(dataset, harm, expected):
     assert by_name(source)["test/crack/b.png"].load_mask is None
     (note,) = source.notes
     assert "broken or wrong-sized" in note and "test/crack/b.png" in note
+
+
+def test_a_mask_of_two_images_is_named(dataset):
+    picture(dataset / "test/crack/b.jpg")
+    with pytest.raises(
+        UserError, match=r"b_mask\.png is the mask of both .*crack/b\.jpg and b\.png"
+    ):
+        folder_source(dataset)
+    assert any("mask of both" in finding.text for finding in check_folder(dataset).findings)
+
+
+@pytest.mark.parametrize("name", ["b_GT.png", "b_label.bmp", "B_mask.png"])
+def test_masks_among_good_images_are_named(tmp_path, name):
+    for file in ("a.png", "b.png", "c_gt.png"):  # no image is called c
+        picture(tmp_path / file)
+    folder_source(tmp_path)
+    mask(tmp_path / name, 2)
+    with pytest.raises(UserError, match=f"{name} seems to be the mask of b"):
+        folder_source(tmp_path)
+    assert any(
+        "seems to be the mask" in finding.text for finding in check_folder(tmp_path).findings
+    )
+
+
+def test_masks_that_cannot_be_meant_are_noted_where_figures_are_made(dataset):
+    classes = np.zeros(SIZE, np.uint8)
+    classes[:2], classes[2:4] = 60, 240
+    saved(dataset / "ground_truth/crack/b_mask.png", classes)
+    inverted = np.full(SIZE, 255, np.uint8)
+    inverted[4:6, 4:6] = 0
+    saved(dataset / "ground_truth/blob/a_mask.bmp", inverted)
+    grays, whole = folder_source(dataset).notes
+    assert "gray levels in the mask that count as good" in grays and "test/crack/b.png" in grays
+    assert "seems inverted" in whole and "test/blob/a.png" in whole
+
+
+def test_mvtec_ad_2s_layout_is_read(dataset):
+    for name in ("bad/1.png", "bad/2.png", "good/1.png"):
+        picture(dataset / "test_public" / name)
+    mask(dataset / "test_public/ground_truth/bad/1_mask.png", 2)
+    picture(dataset / "validation/good/1.png")
+    shutil.rmtree(dataset / "test")
+    shutil.rmtree(dataset / "ground_truth")
+    source = folder_source(dataset)
+    assert [(r.name, r.defect, r.load_mask is not None) for r in source.test] == [
+        ("test_public/bad/1.png", "bad", True),
+        ("test_public/bad/2.png", "bad", False),
+        ("test_public/good/1.png", GOOD, False),
+    ]
+    assert "Not used: validation." in source.notes
+    findings = [finding.text for finding in check_folder(dataset).findings]
+    assert any(text.startswith("1 image will not be used") for text in findings)
+    assert any(text.startswith("1 defective test image has no mask") for text in findings)
 
 
 def test_broken_training_images_stop_with_their_name_or_are_counted(dataset):
