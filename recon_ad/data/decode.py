@@ -34,6 +34,7 @@ _JPEG = ("JPEG", "MPO")
 # One gigapixel (1 to 3 GB decoded) is the limit here; a header that promises more is refused.
 MAX_PIXELS = 2**30
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+MAX_SCANS = 100  # of a progressive JPEG; encoders write ten
 # Pillow's remarks on files that it decodes all the same (odd EXIF fields, say). One filter for the
 # process: warnings.catch_warnings is not safe in threads, and threads are where images are decoded.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -283,6 +284,11 @@ def _check_supported(image: Image.Image, name: str) -> None:
             f"{name}: is {what} ({image.format}, mode {image.mode}): save it as gray or RGB of 8 "
             "or 16 bits, or as floats"
         )
+    if "progressive" in image.info and (scans := _scans(name)) > MAX_SCANS:
+        raise UserError(
+            f"{name}: is a JPEG of {scans} scans, more than the {MAX_SCANS} that are decoded: each "
+            "takes as long as a whole image; save it anew"
+        )
     # Those of an animated PNG; a JPEG's further pages are previews.
     pages = 1 if image.format in _JPEG else getattr(image, "n_frames", 1)
     if pages > 1:
@@ -290,6 +296,12 @@ def _check_supported(image: Image.Image, name: str) -> None:
             f"{name}: holds {pages} pages, which is supported for gray TIFF (a page for each "
             "channel): save each as a file of its own"
         )
+
+
+def _scans(name: str) -> int:
+    """Returns how many scans a JPEG has: the byte after FF is 0 within one."""
+    with open(name, "rb") as file:
+        return file.read().count(b"\xff\xda")
 
 
 def _has_16_bit_colour(image: Image.Image) -> bool:
@@ -328,6 +340,9 @@ def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "h w c"]:
         values = np.array(picture.convert("L") if image.mode == "1" else picture)
         return values.astype(values.dtype.newbyteorder("="), copy=False)[..., None]
     mode = _COLOUR[image.mode]
+    if image.format == "BMP" and mode == "RGBA" and not np.asarray(picture)[..., 3].any():
+        # Frame grabbers leave the fourth byte at 0, and viewers show the picture.
+        mode = "RGB"
     if image.mode == "P" and "transparency" in image.info:
         mode = "RGBA"
     pixels = np.array(picture.convert(mode) if picture.mode != mode else picture)

@@ -4,8 +4,14 @@ Everything follows from the rows and the reference periods alone, so that the sa
 same alarms however often the monitor was stopped. Rows are compared with the last period that is
 over; those of a period itself, and those before the first, are not judged. So a period that is
 added after an intended change leaves earlier alarms as they are.
+
+No single row decides anything: a value that is no finite number is none, a time that is far from
+the row before counts once the next row confirms it, and a chart that the reference will not do for
+is left out.
 """
 
+import logging
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -15,8 +21,12 @@ from recon_ad.detector.image_files import BROKEN, NOT_REGISTERED
 from recon_ad.errors import UserError
 from recon_ad.line.charts import FEWEST, KINDS, Chart, State, make_chart, step
 
+LATEST = 253_402_300_800.0  # the end of the year 9999, seconds since 1970
+JUMP = 3600.0  # s between two rows, from which the next has to confirm the time
 KEPT = 500  # latest values of each statistic, for the dashboard
 Row = Mapping[str, Any]
+
+logger = logging.getLogger("recon_ad")
 
 
 class Statistic(NamedTuple):
@@ -39,8 +49,14 @@ class Statistic(NamedTuple):
 
 
 def column(name: str) -> Callable[[Row], float | int | None]:
-    """The value in that column."""
-    return lambda row: row[name]
+    """The finite number in that column; None where there is another thing."""
+    return lambda row: number(row[name])
+
+
+def number(value: Any) -> float | int | None:
+    """The value, where it is a finite number: a table takes text and infinity, too."""
+    is_one = isinstance(value, int | float) and math.isfinite(value)
+    return value if is_one else None
 
 
 STATISTICS = (
@@ -85,7 +101,9 @@ STATISTICS = (
     Statistic(
         "not registered",
         # Without alignment there is no confidence, and nothing to watch.
-        lambda row: None if row["registration"] is None else row["outcome"] == NOT_REGISTERED,
+        lambda row: (
+            None if number(row["registration"]) is None else row["outcome"] == NOT_REGISTERED
+        ),
         {"high": "more parts are not found than before"},
     ),
     Statistic(
@@ -189,6 +207,7 @@ class Monitor:
         self.states: dict[tuple[str, str], State] = {}
         self.alarms: list[Alarm] = []
         self.images, self.last = 0, 0.0
+        self._beyond = False  # whether the row before lay beyond a period that has not begun
         self.latest: dict[str, deque[float]] = {s.name: deque(maxlen=KEPT) for s in STATISTICS}
 
     @property
@@ -205,23 +224,28 @@ class Monitor:
         """The next row.
 
         Raises:
-          UserError: it ends a reference period that is none, see `make_chart`, or that is empty.
+          UserError: it lies beyond a reference period in which there was no row.
         """
-        self.images, self.last = self.images + 1, row["committed"]
+        self.images += 1
+        committed = self._time(row["committed"])
         values = {}
         for statistic in STATISTICS:
             value = statistic.value(row)
             values[statistic.name] = float("nan") if value is None else float(value)
             self.latest[statistic.name].append(values[statistic.name])
-        place = dict(row) | {"count": self.images}
+        place = {"id": row["id"], "committed": committed, "count": self.images}
         if self.collecting and place[self.collecting.of] > self.collecting.last:
             self._begin()
-        if not self.collecting and self._ahead and place[self._ahead[0].of] >= self._ahead[0].first:
-            if place[self._ahead[0].of] > self._ahead[0].last:
+        if not self.collecting and self._ahead:
+            ahead = self._ahead[0]
+            now = place[ahead.of]
+            before, self._beyond = self._beyond, now > ahead.last
+            if self._beyond and before:
                 raise UserError(
-                    f"no image lies in the reference period {self._ahead[0].text!r}: give another."
+                    f"no image lies in the reference period {ahead.text!r}: give another."
                 )
-            self._collect(row["id"])
+            if ahead.first <= now <= ahead.last:
+                self._collect(row["id"])
         if self.collecting:
             self._reference.append(values)
             # The last row may be known to be it: charts are there before the next.
@@ -231,6 +255,18 @@ class Monitor:
                 self._begin()
             return
         self._chart(row, values)
+
+    def _time(self, committed: Any) -> float:
+        """When the row was committed; NaN, which no period knows, where that is in doubt.
+
+        A clock may be wrong for a row: a time far from that of the row before counts once the next
+        row confirms it.
+        """
+        if number(committed) is None or not 0 <= committed < LATEST:
+            return float("nan")
+        before, self.last = self.last, float(committed)
+        near = self.images == 1 or abs(self.last - before) <= JUMP
+        return self.last if near else float("nan")
 
     def _collect(self, image: int) -> None:
         self.collecting, self._reference = self._ahead.popleft(), []
@@ -245,7 +281,11 @@ class Monitor:
             name = statistic.name
             values = [row[name] for row in self._reference if row[name] == row[name]]
             for kind in statistic.charts if values else ():
-                made = make_chart(name, kind, values, run_length=self._run_length)
+                try:
+                    made = make_chart(name, kind, values, run_length=self._run_length)
+                except UserError as error:
+                    logger.warning("no chart of %s, %s: %s", name, kind, error)
+                    continue
                 self.charts[name, kind], self.states[name, kind] = made, State()
 
     def _chart(self, row: Row, values: Mapping[str, float]) -> None:
@@ -263,7 +303,7 @@ class Monitor:
                     self._lasting[key] = len(self.alarms)
                     self.alarms.append(
                         Alarm(
-                            row["id"], row["committed"], *key, event, statistic.words[event],
+                            row["id"], self.last, *key, event, statistic.words[event],
                             self.reference.text, None,
                         )
                     )  # fmt: skip

@@ -11,7 +11,9 @@ reference period (Buzzega et al., section 4: anomaly detection on the system's o
   and each event adds the whole number that is nearest to the ratio of their log-likelihood ratios.
 
 Values are no normal variables, least of all anomaly scores. Each is replaced by its normal score:
-the quantile of N(0, 1) that belongs to its rank among the reference values. Limits
+the quantile of N(0, 1) that belongs to its rank among the reference values. One that ties with some
+of these has all of their ranks: the middle one counts for `ewma` and `cusum`, and its share is
+spread over all of them for `distribution`, so that few values repeated are no change. Limits
 (`recon_ad.line.chart_limits`) reckon with how little a short reference says. Images that depend on
 each other, as those of one batch do, give more alarms than they say. Of events that are very rare
 a single one may suffice.
@@ -21,7 +23,6 @@ An alarm ends when the statistic is back below half its limit, so that one distu
 A kind of chart is a record of functions, as a method is: a new one is a row of `KINDS`.
 """
 
-import bisect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -48,7 +49,6 @@ from recon_ad.line.chart_limits import (
 MOST = 0.4  # rate of events in a reference
 FEWEST = 30  # values of a reference
 CAPPED = 1.5  # times its limit, cusum's greatest: a long disturbance ends soon, too
-BOUNDS = special.ndtri(np.arange(1, BINS) / BINS).tolist()
 
 Values = Float[np.ndarray, " n"]
 Kept = Float[np.ndarray, " k"]  # of a reference period
@@ -116,10 +116,9 @@ def make_chart(
     return Chart(name, kind, kept, limit)
 
 
-def standardised(
-    chart: Chart, values: Float[np.ndarray, "*b"] | float | int | bool
-) -> Float[np.ndarray, "*b"] | float | int | bool:
-    """What the chart reckons with: normal scores, or events as they are."""
+def standardised(chart: Chart, values: Float[np.ndarray, "*b"] | float | int | bool) -> Any:
+    """What the chart reckons with: normal scores [*b], of a distribution ranks [*b, 2], or events
+    as they are."""
     return KINDS[chart.kind].score(chart.reference, values)
 
 
@@ -137,10 +136,10 @@ def step(chart: Chart, state: State, value: float | int | bool) -> tuple[State, 
     """
     if np.isnan(value):
         return state, ""
-    return advance(chart, state, float(standardised(chart, value)))
+    return advance(chart, state, standardised(chart, value))
 
 
-def advance(chart: Chart, state: State, z: float) -> tuple[State, str]:
+def advance(chart: Chart, state: State, z: Any) -> tuple[State, str]:
     """`step` by a value that is standardised."""
     kind = KINDS[chart.kind]
     up, down, shares = kind.move(chart, state, z)
@@ -170,7 +169,7 @@ class Kind(NamedTuple):
       start: (name, values of the reference [n], run length) -> what is kept of them, and the limit;
         raises UserError where they will not do.
       score: (what is kept, values) -> what `move` takes.
-      move: (chart, state, a score) -> the statistic's new values.
+      move: (chart, state, what `score` gave for a value) -> the statistic's new values.
       rising: what an alarm of `State.up` is called.
     """
 
@@ -178,7 +177,7 @@ class Kind(NamedTuple):
     limit: Callable[..., float]
     start: Callable[[str, Values, float], tuple[Kept, float]]
     score: Callable[[Kept, Any], Any]
-    move: Callable[[Chart, State, float], Moved]
+    move: Callable[[Chart, State, Any], Moved]
     rising: str = "high"
 
 
@@ -190,13 +189,24 @@ def normal_scores(
     return special.ndtri(((below + upto) / 2 + 0.5) / (len(reference) + 1))
 
 
-def _of_values(statistics: tuple[str, ...], limit: Callable[..., float], **fields: Any) -> Kind:
-    """A kind that charts the normal scores of values."""
+def ranks(reference: Kept, values: Float[np.ndarray, "*b"] | float) -> Float[np.ndarray, "*b 2"]:
+    """From where to where in [0, 1] the values' ranks among the reference values reach, sorted."""
+    below, upto = (np.searchsorted(reference, values, side=side) for side in ("left", "right"))
+    return np.stack([below, upto + 1], axis=-1) / (len(reference) + 1)
+
+
+def _of_values(
+    statistics: tuple[str, ...],
+    limit: Callable[..., float],
+    score: Callable[[Kept, Any], Any] = normal_scores,
+    **fields: Any,
+) -> Kind:
+    """A kind that charts the ranks of values."""
 
     def start(_: str, values: Values, run_length: float) -> tuple[Kept, float]:
         return np.sort(values), limit(len(values), run_length)
 
-    return Kind(statistics, limit, start, normal_scores, **fields)
+    return Kind(statistics, limit, start, score, **fields)
 
 
 def _move_ewma(_: Chart, state: State, z: float) -> Moved:
@@ -210,9 +220,14 @@ def _move_cusum(chart: Chart, state: State, z: float) -> Moved:
     return up, min(max(0.0, state.down - z - ALLOWANCE), most), ()
 
 
-def _move_distribution(_: Chart, state: State, z: float) -> Moved:
+def _move_distribution(
+    _: Chart, state: State, z: Sequence[float] | Float[np.ndarray, "2"]
+) -> Moved:
     now = [(1 - FORGETTING) * share for share in state.shares or (1 / BINS,) * BINS]
-    now[bisect.bisect(BOUNDS, z)] += FORGETTING
+    low, high = float(z[0]), float(z[1])
+    for i in range(int(low * BINS), min(BINS, int(high * BINS) + 1)):
+        covered = max(0.0, min(high, (i + 1) / BINS) - max(low, i / BINS))
+        now[i] += FORGETTING * covered / (high - low)
     return distance(now), 0.0, tuple(now)
 
 
@@ -237,7 +252,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "cusum": _of_values(("score",), cusum_limit, move=_move_cusum),
     "distribution": _of_values(
-        ("score",), distribution_limit, move=_move_distribution, rising="changed"
+        ("score",), distribution_limit, score=ranks, move=_move_distribution, rising="changed"
     ),
     "events": Kind(
         ("rejected", "not registered", "broken"),

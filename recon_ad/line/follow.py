@@ -1,11 +1,9 @@
 """The monitor's loop: rows are read, charts drawn, alarms logged and posted."""
 
-import http.client
 import json
 import logging
 import sqlite3
 import time
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 from recon_ad.line.alarms import Alarm, Monitor, Period
 from recon_ad.line.dashboard import page, stamp
 from recon_ad.line.store import Store
+from recon_ad.line.webhook import Webhook
 from recon_ad.runtime import files
 from recon_ad.runtime.stopping import Stop
 from recon_ad.runtime.waiting import Retry
@@ -21,19 +20,7 @@ POLL = 1.0  # s between two looks at the table
 
 REDRAWN = 5.0  # s between two pages at most: how old the last image is stands there
 
-PATIENCE = 5.0  # s that a webhook may take
-
-PAUSES = (1.0, 300.0)  # s between two tries at a webhook, at first and at most
-
 logger = logging.getLogger("recon_ad")
-
-
-class NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirected POST would arrive as a GET without its content."""
-
-    def redirect_request(self, *args: Any) -> None:
-        """None makes an error of it."""
-        return None
 
 
 class Told:
@@ -47,10 +34,14 @@ class Told:
     def __init__(self, path: Path, settings: dict[str, Any]):
         self._path, self._settings = path, settings
         self._marks: dict[str, list[str]] = {"logged": [], "posted": []}
-        if path.is_file():
+        try:
             kept = json.loads(path.read_text())
             if kept["settings"] == settings:
-                self._marks = kept["marks"]
+                self._marks = {what: [str(x) for x in kept["marks"][what]] for what in self._marks}
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError, TypeError) as error:
+            logger.warning("%s is damaged (%s): alarms may be told a second time", path, error)
 
     def has(self, what: str, alarm: Alarm) -> bool:
         """Whether that was done."""
@@ -67,51 +58,23 @@ class Told:
         return f"{alarm.image} {what}, {alarm.reference}"
 
 
-class Webhook:
-    """Posts alarms, and waits longer and longer where it is not let.
-
-    Args:
-      url: http or https; "" posts nothing.
-      name: of the line.
-    """
-
-    def __init__(self, url: str, *, name: str):
-        self._url, self._name = url, name
-        self._pause, self._next = PAUSES[0], 0.0
-        self._opener = urllib.request.build_opener(NoRedirects)
-
-    def take(self, alarm: Alarm) -> bool:
-        """Whether the alarm has been taken, or there is no webhook."""
-        if not self._url:
-            return True
-        if time.monotonic() < self._next:
-            return False
-        content = json.dumps({"line": self._name} | alarm._asdict()).encode()
-        headers = {"Content-Type": "application/json"}
-        try:
-            request = urllib.request.Request(self._url, content, headers)
-            with self._opener.open(request, timeout=PATIENCE):
-                self._pause = PAUSES[0]
-                return True
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            logger.warning(
-                "the webhook did not take an alarm (%s); tried again after %g s", error, self._pause
-            )
-            self._next = time.monotonic() + self._pause
-            self._pause = min(2 * self._pause, PAUSES[1])
-            return False
-
-
 def follow(
     line: Path, *, references: Sequence[Period], run_length: float, webhook: str, stop: Stop
 ) -> Monitor:
     """Follows the table until it is to stop."""
-    store = Store(line / "line.sqlite")
     monitor = Monitor(references=references, run_length=run_length)
+    retry = Retry(line, stop)
+    store = None
+    while store is None and not stop.asked:
+        try:
+            store = Store(line / "line.sqlite")
+        except sqlite3.OperationalError as error:
+            retry.wait(error)
+    if store is None:
+        return monitor
     settings = {"table": store.identity, "run_length": run_length}
     told = Told(line / "told.json", settings)
     hook = Webhook(webhook, name=line.resolve().name)
-    retry = Retry(line, stop)
     seen, drawn = 0, float("-inf")
     while True:
         try:

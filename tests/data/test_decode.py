@@ -247,6 +247,37 @@ def test_damaged_files_decode_or_are_named_and_nothing_else(tmp_path, suffix):
     assert named > 10
 
 
+def bmp_with_alpha(alpha: np.ndarray) -> bytes:
+    """A BMP of 32 bits whose header (version 5) has a mask of alpha."""
+    pixels = np.dstack([RGB[..., ::-1], alpha])[::-1].tobytes()  # blue first, the last row first
+    height, width = alpha.shape
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 124, width, height, 1, 32, 3, len(pixels), 0, 0, 0, 0)
+    header += masks + bytes(124 - len(header) - len(masks))
+    return b"BM" + struct.pack("<IHHI", 138 + len(pixels), 0, 0, 138) + header + pixels
+
+
+def test_a_bmp_without_any_alpha_is_opaque(tmp_path):
+    empty = save(tmp_path / "a.bmp", bmp_with_alpha(np.zeros_like(ALPHA)))
+    np.testing.assert_array_equal(decode_image(empty), RGB)
+    opaque = save(tmp_path / "b.bmp", bmp_with_alpha(np.full_like(ALPHA, 255)))
+    np.testing.assert_array_equal(decode_image(opaque), RGB)
+    some = save(tmp_path / "c.bmp", bmp_with_alpha(ALPHA))
+    png = save(tmp_path / "c.png", np.dstack([RGB, ALPHA]))
+    np.testing.assert_array_equal(decode_image(some), decode_image(png))
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path):
+    file = save(tmp_path / "a.jpg", LARGE, progressive=True)
+    whole = decode_image(file)
+    content = file.read_bytes()
+    last = content.rfind(b"\xff\xda")
+    file.write_bytes(content[:-2] + 20 * content[last:-2] + content[-2:])
+    np.testing.assert_array_equal(decode_image(file), whole)
+    file.write_bytes(content[:-2] + 2000 * content[last:-2] + content[-2:])
+    refused(file, "a JPEG of 20[0-9]{2} scans")
+
+
 @pytest.mark.parametrize("decode", [decode_image, image_size])
 def test_what_is_no_file_is_named(tmp_path, decode):
     refused(tmp_path / "gone.png", "there is no such file", decode)

@@ -1,19 +1,24 @@
 """The monitor says when a line is no longer as it was, once, and shows it."""
 
+import contextlib
 import http.server
 import itertools
 import json
+import socketserver
+import sqlite3
 import threading
+import time
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
 from recon_ad.errors import UserError
-from recon_ad.line import follow
+from recon_ad.line import follow, webhook
 from recon_ad.line.alarms import Alarm, Monitor, parse_period
 from recon_ad.line.dashboard import curve, page
 from recon_ad.line.store import Key, Store
+from recon_ad.runtime import waiting
 from recon_ad.runtime.stopping import Stop
 
 
@@ -85,9 +90,116 @@ def test_no_change_is_no_alarm_and_an_alarm_ends():
     assert 601 <= alarm.image <= 620 and 701 <= alarm.ended <= 760
 
 
-def test_a_reference_of_broken_files_gets_a_sentence():
-    with pytest.raises(UserError, match="reference period of score has"):
-        watched(rows(60, broken=2), reference="50")
+def test_a_chart_that_the_reference_will_not_do_for_is_left_out_and_told(caplog):
+    found = watched(rows(60, broken=2), rows(60, first=61, darker=0.2), reference="50")
+    assert not found.charts  # too few scores, and too many broken files
+    assert any("no chart of broken, events" in message for message in caplog.messages)
+    assert any("reference period of score has 25 images" in message for message in caplog.messages)
+    found = watched(rows(300, rejects=0.6), rows(60, first=301, darker=0.1), reference="300")
+    assert ("rejected", "events") not in found.charts and of(found, "brightness")
+
+
+@pytest.mark.parametrize("scores", [[0.5], [0.1, 0.2], [0.3, 0.1, 0.4, 0.1, 0.5, 0.9, 0.2]])
+def test_few_values_repeated_are_no_change(scores):
+    cycle = itertools.cycle(scores)
+    found = watched(row | {"score": next(cycle)} for row in rows(3_000))
+    assert found.charts and not of(found, "score")
+    # Another value among them is one.
+    more = [row | {"score": 1.0} for row in rows(100, first=3_001)]
+    cycle = itertools.cycle(scores)
+    again = watched((row | {"score": next(cycle)} for row in rows(3_000)), more)
+    assert of(again, "score")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("score", "abc"), ("score", b"\x00"), ("score", float("inf")), ("brightness", 1e400),
+        ("committed", "x"), ("committed", 1e300), ("committed", None), ("anomalous", "yes"),
+        ("registration", "sure"), ("outcome", "<script>"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("at", [20, 400])
+def test_a_row_with_what_no_line_writes_decides_nothing(column, value, at):
+    def odd(row):
+        return row | {column: value} if row["id"] == at else row
+
+    found = watched(map(odd, rows(600)), reference="200")
+    whole = watched(rows(600), reference="200")
+    assert found.charts.keys() == whole.charts.keys()
+    assert [a.image for a in found.alarms] == [a.image for a in whole.alarms]
+    assert "<script>" not in shown(found)
+
+
+@pytest.mark.parametrize("at", [1, 20, 200])
+def test_a_row_with_a_wrong_clock_ends_no_period(at):
+    def wrong(row):
+        return row | {"committed": 4e9} if row["id"] == at else row
+
+    times = "..".join(datetime.fromtimestamp(1e9 + i, UTC).isoformat() for i in (100, 300))
+    found = watched(map(wrong, rows(320)), reference=times)
+    assert found.charts and not found.collecting and not found.alarms
+    assert found.collected in (200, 201, 202)
+    # A pause of a night is no wrong clock.
+    later = [row | {"committed": row["committed"] + 50_000} for row in rows(20, first=251)]
+    found = watched(rows(250), later, reference=times)
+    assert found.charts and found.last == 1e9 + 50_270
+
+
+def test_a_damaged_note_of_what_was_told_and_a_locked_table_stop_nothing(tmp_path, monkeypatch):
+    store = Store(tmp_path / "line.sqlite")
+    for row in rows(60):
+        store.commit(Key(f"{row['id']}.png", 1, 1), row | {"latency": 0.1, "waiting": 0})
+    store.close()
+    monkeypatch.setattr(waiting, "RETRY", 0.01)
+    opened = iter([sqlite3.OperationalError("database is locked")] * 2)
+
+    class Locked(Store):
+        def __init__(self, path):
+            for error in opened:
+                error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                raise error
+            super().__init__(path)
+
+    monkeypatch.setattr(follow, "Store", Locked)
+    for content in ("", "{", "[]", "{}", '{"settings": null, "marks": {}}', "\xff"):
+        (tmp_path / "told.json").write_text(content, encoding="latin-1")
+        found = follow.follow(
+            tmp_path, references=[parse_period("30")], run_length=1e4, webhook="", stop=Looks()
+        )
+        assert found.images == 60
+
+
+class Dripping(socketserver.BaseRequestHandler):
+    """Sends a header's bytes without end, each soon enough for a socket's timeout."""
+
+    def handle(self):
+        with contextlib.suppress(OSError):
+            self.request.recv(65536)
+            self.request.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while True:
+                self.request.sendall(b"a")
+                time.sleep(0.02)
+        self.server.ended.set()
+
+
+def test_a_webhook_that_drips_is_cut_off_and_nobody_waits_for_it(monkeypatch):
+    monkeypatch.setattr(webhook, "PATIENCE", 0.5)
+    alarm = Alarm(1, 1e9, "score", "ewma", "high", "words", "500", None)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Dripping) as server:
+        server.ended = threading.Event()
+        threading.Thread(target=server.serve_forever).start()
+        hook = webhook.Webhook(f"http://127.0.0.1:{server.server_address[1]}/", name="a")
+        begin, thread = time.monotonic(), None
+        while thread is None or thread.error is None:
+            assert not hook.take(alarm) and time.monotonic() - begin < 5
+            thread = thread or hook._exchange
+            time.sleep(0.01)
+        assert "no answer within 0.5 s" in thread.error
+        assert server.ended.wait(5)
+        thread.join(5)
+        assert not thread.is_alive()
+        server.shutdown()
 
 
 def test_rows_before_a_period_and_of_it_are_not_judged():
@@ -194,7 +306,7 @@ class Looks(Stop):
 def test_alarms_are_logged_and_posted_once_also_after_a_restart_and_a_refusal(
     tmp_path, monkeypatch, hook, caplog
 ):
-    monkeypatch.setattr(follow, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(webhook, "PAUSES", (0.0, 0.0))
     line = tmp_path / "press 4"
 
     def fill():
@@ -240,11 +352,11 @@ def test_alarms_are_logged_and_posted_once_also_after_a_restart_and_a_refusal(
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "http://[", "http://a b/", "gopher"])
 def test_a_webhook_that_is_none_is_tried_again_and_holds_nothing_up(url):
-    hook = follow.Webhook(url, name="a")
+    hook = webhook.Webhook(url, name="a")
     alarm = Alarm(1, 1e9, "score", "ewma", "high", "words", "500", None)
     assert not hook.take(alarm)
     assert not hook.take(alarm)  # at once: it is not its time yet
-    assert follow.Webhook("", name="a").take(alarm)
+    assert webhook.Webhook("", name="a").take(alarm)
 
 
 @pytest.mark.parametrize(
