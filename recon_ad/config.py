@@ -4,6 +4,7 @@ A config file is Python with `get_config(arg="")`; `configs/default.py` holds ev
 """
 
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,21 +20,29 @@ def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
     return lambda value: value in names, f"one of: {', '.join(names)}"
 
 
-_COUNT = (lambda value: value >= 1, "1 or more")
-_AMOUNT = (lambda value: value >= 0, "0 or more")
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_COUNT = (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more")
+_WHOLE = (lambda value: _is_whole(value) and value >= 0, "a whole number, 0 or more")
+_AMOUNT = (lambda value: 0 <= value < math.inf, "0 or more")
 _SHARE = (lambda value: 0 < value < 1, "between 0 and 1")
 # What a method or a data source checks itself (names of methods, patch sizes) is not here.
 RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "seed": _AMOUNT,
+    "seed": _WHOLE,
     "data.source": _one_of("folder", "synthetic", "tfds", "csv", "memory"),
-    "data.channels": _AMOUNT,
+    "data.channels": _WHOLE,
     "data.on_error": _one_of("raise", "skip"),
     "data.side": (lambda value: value >= 96, "96 px or more"),
     "data.patch_size": _COUNT,
-    "method.width": (lambda value: value > 0, "above 0"),
+    "method.width": (lambda value: 0 < value <= 100, "above 0 and up to 100"),
     "data.resize": (
         lambda value: (
-            isinstance(value, list) and len(value) == 2 and (min(value) > 0 or not any(value))
+            isinstance(value, list)
+            and len(value) == 2
+            and all(map(_is_whole, value))
+            and (min(value) > 0 or not any(value))
         ),
         "(height, width) in px, or (0, 0) for the images' own size",
     ),
@@ -41,8 +50,8 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: len(value) == 2 and (value[0] < value[1] or not any(value)),
         "(black, white) with black below white, or (0, 0) to go by the files' type",
     ),
-    "data.cache_mib": _AMOUNT,
-    "data.disk_cache_mib": _AMOUNT,
+    "data.cache_mib": _WHOLE,
+    "data.disk_cache_mib": _WHOLE,
     "part.angle": (lambda value: 0 <= value <= 180, "from 0 to 180 degrees"),
     "part.scale": (lambda value: 0 <= value < 1, "0 or more and below 1"),
     "part.overlap": (lambda value: 0 < value <= 1, "above 0 and up to 1"),
@@ -57,16 +66,16 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "train.heldout_patches": _COUNT,
     "train.select": _one_of("last", "best"),
     "optim.learning_rate": (lambda value: value > 0, "above 0"),
-    "optim.warmup": _AMOUNT,
+    "optim.warmup": _WHOLE,
     "optim.schedule": _one_of("constant", "cosine"),
     "inference.stride": _COUNT,
     "inference.tile_weights": _one_of("uniform", "hann"),
     "inference.batch_size": _COUNT,
-    "inference.sigma": _AMOUNT,
-    "inference.opening": _AMOUNT,
-    "inference.border": _AMOUNT,
+    "inference.sigma": (lambda value: 0 <= value <= 1000, "from 0 to 1000 px"),
+    "inference.opening": _WHOLE,
+    "inference.border": _WHOLE,
     "inference.border_weight": _AMOUNT,
-    "inference.min_area": _AMOUNT,
+    "inference.min_area": _WHOLE,
     "calibration.fpr": _SHARE,
     "calibration.pixel_percentile": (lambda value: 0 < value <= 100, "above 0 and up to 100"),
     "evaluation.bootstrap": _COUNT,
@@ -76,7 +85,7 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 # Of configs/classifier.py.
 CLASSIFIER_RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "seed": _AMOUNT,
+    "seed": _WHOLE,
     "features": _one_of("hu", "encoder"),
     "encoder.side": _COUNT,
     "hidden": _COUNT,

@@ -15,7 +15,8 @@ from absl import flags
 
 from recon_ad import cli
 from recon_ad.detector.jax_detector import load
-from recon_ad.detector.onnx_export import DTYPES, OPSET, export, folder_images, own_images, worst
+from recon_ad.detector.onnx_detector import DTYPES
+from recon_ad.detector.onnx_export import OPSET, export, folder_images, own_images, worst
 from recon_ad.detector.open import methods_flag
 from recon_ad.errors import UserError
 from recon_ad.runtime.compilation import keep_compiled

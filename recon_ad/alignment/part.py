@@ -208,10 +208,29 @@ def read(path: Path) -> Part:
     try:
         arrays, description = tensors.read(path)
         search = description["search"]
-        return Part(
+        part = Part(
             None if search is None else Search(**search),
             Template(arrays["gray"], arrays["mask"]),
             arrays["foreground"],
         )
+        _check(part)
+        return part
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): copy it anew.") from None
+
+
+def _check(part: Part) -> None:
+    """Raises ValueError or TypeError where arrays or settings are none of a part."""
+    gray, mask = part.template
+    if gray.ndim != 2 or gray.dtype != np.float32 or not np.isfinite(gray).all():
+        raise ValueError(f"the template is {gray.dtype} {list(gray.shape)}, or not finite")
+    for name, array in (("mask", mask), ("foreground", part.foreground)):
+        if array.shape != gray.shape or array.dtype != bool or not array.any():
+            raise ValueError(f"its {name} is {array.dtype} {list(array.shape)}, or empty")
+    if part.search is not None:
+        s = part.search
+        # As in recon_ad.config.RULES, which a machine without ml_collections cannot import.
+        if not (
+            0 <= s.angle <= 180 and 0 <= s.scale < 1 and 0 < s.overlap <= 1 and 0 < s.confidence < 1
+        ):
+            raise ValueError(f"its {s} is out of bounds")

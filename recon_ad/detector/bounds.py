@@ -11,6 +11,7 @@ MAX_SIDE = 1 << 16  # px, of an image, a tile or what surrounds a pixel
 MAX_BATCH = 1 << 16  # tiles
 MAX_CHANNELS = 64
 LARGEST = 1e38  # within float32
+WHOLE = ("channels", "tile", "stride", "resize", "batch_size", "opening", "min_area", "border")
 
 
 def _numbers(
@@ -45,6 +46,11 @@ def check_numbers(plan: Plan, thresholds: Mapping[str, float]) -> None:
     for name, value, low, high in _numbers(plan, thresholds):
         if not low <= value <= high:  # also where it is NaN
             raise ValueError(f"{name} is {value}, not from {low:g} to {high:g}")
+        if isinstance(value, bool) or (name in WHOLE and not isinstance(value, int)):
+            raise ValueError(f"{name} is {value!r}, which is no such number")
+    black, white = plan.input_range
+    if not (black < white or black == white == 0):
+        raise ValueError(f"input_range is {plan.input_range}, not black below white")
     if plan.geometry.weights not in ("uniform", "hann"):
         raise ValueError(f"tile_weights is {plan.geometry.weights!r}")
 

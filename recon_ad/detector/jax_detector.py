@@ -212,8 +212,8 @@ class Detector(Inference):
 
 # What numbers and names that no detector has end in.
 DAMAGED = (
-    KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, MemoryError,
-    FlaxError,
+    LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError,
+    MemoryError, FlaxError,
 )  # fmt: skip
 
 
@@ -247,7 +247,7 @@ def _load(path: Path) -> Detector:
         described = json.loads((path / "detector.json").read_text())
         content = (path / "variables.safetensors").read_bytes()
         flat = safetensors.numpy.load(content)
-    except (ValueError, RecursionError, safetensors.SafetensorError) as error:
+    except (*DAMAGED, safetensors.SafetensorError) as error:
         raise UserError(f"the detector in {path} is damaged ({error}); copy it anew.") from None
     if not isinstance(described, dict) or described.get("format") not in (6, FORMAT):
         raise UserError(
@@ -306,7 +306,7 @@ def _assembled(
     given = {name: described["thresholds"][name] for name in Thresholds._fields}
     detector = Detector(
         ConfigDict(described["config"]),
-        channels=int(described["channels"]),
+        channels=described["channels"],
         variables=traverse_util.unflatten_dict(
             {tuple(name.split("/")): value for name, value in flat.items()}
         ),
@@ -317,10 +317,10 @@ def _assembled(
         part=part,
         classifier=classifier,
     )
-    # Settings and tensors that do not fit each other show here, and not at the first image.
-    size = (1, *detector.plan.geometry.tile, detector.channels)
-    jax.eval_shape(detector.core, detector.variables, jax.ShapeDtypeStruct(size, jnp.float32))
     check_config(detector.config)
     calibrated = {name: value for name, value in given.items() if value is not None}
     check_numbers(detector.plan, calibrated)
+    # Settings and tensors that do not fit each other show here, and not at the first image.
+    size = (1, *detector.plan.geometry.tile, detector.channels)
+    jax.eval_shape(detector.core, detector.variables, jax.ShapeDtypeStruct(size, jnp.float32))
     return detector

@@ -26,7 +26,12 @@ from recon_ad.ops.tiles import Geometry
 from recon_ad.runtime.files import sha256
 
 FORMAT = "2"  # of the metadata
+DTYPES, LAYOUTS = ("uint8", "uint16", "float32"), ("NHWC", "NCHW")  # of the images
 PREFIX = "recon_ad_"
+FATAL = 4  # level of ONNX Runtime's log
+# Nodes that may run for ever, as a model's file has their types (field 4 of a NodeProto); an export
+# has none.
+ENDLESS = (b"\x22\x04Loop", b"\x22\x04Scan")
 # In this order in the files. A method that reconstructs nothing leaves out the reconstruction.
 OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "core": ("residual_map", "reconstruction"),
@@ -66,7 +71,9 @@ class OnnxRuntimeGraph(Graph):
         # With TF32, ten bits of mantissa, it would decide in another way than the detector.
         wanted = {"CUDAExecutionProvider": {"use_tf32": "0"}, "CPUExecutionProvider": {}}
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors; what it warns of, it mends
+        # Its errors become sentences of ours, and what it warns of, it mends.
+        onnxruntime.set_default_logger_severity(FATAL)
+        options.log_severity_level = FATAL
         self._session = onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model),
             options,
@@ -150,7 +157,14 @@ class OnnxDetector(Inference):
             plan, thresholds = _plan(core.facts), _thresholds(core.facts)
             check_numbers(plan, thresholds._asdict())
             pairs = [graph.facts["pair"] for graph in (core, tail)]
+            self._dtype = core.facts["dtype"]
+            if self._dtype not in DTYPES or core.facts["layout"] not in LAYOUTS:
+                raise ValueError(f"{self._dtype} images, {core.facts['layout']}")
             self._swapped = core.facts["layout"] == "NCHW"
+            for graph in (core, tail):
+                needed = set(OUTPUTS[graph.facts["kind"]]) - {"reconstruction"}
+                if absent := needed - set(graph.outputs):
+                    raise ValueError(f"no output {', '.join(sorted(absent))}")
             self._on_regions = core.facts["regions_of_interest"] == "True"
         except (KeyError, ValueError) as error:
             raise UserError(
@@ -162,7 +176,7 @@ class OnnxDetector(Inference):
                 f"{name} and its .tail.onnx are of two exports: copy both files of one export."
             )
         self.facts = core.facts
-        self._core, self._tail = core, tail
+        self._core, self._tail, self._name = core, tail, name
         super().__init__(plan, thresholds, part=part)
 
     @property
@@ -180,10 +194,14 @@ class OnnxDetector(Inference):
         """
         with_reconstruction = reconstruct and "reconstruction" in self._core.outputs
         wanted = OUTPUTS["core"][: 1 + with_reconstruction]
-        residual, *rest = self._core.run(wanted, {"images": self._fed(images)})
+        found = self._outputs(self._core, wanted, {"images": self._fed(images)})
+        residual, *rest = found
+        self._check(wanted[:1], [residual], [images.shape[:3]])
         if not rest:
             return residual, None
-        return residual, rest[0].transpose(0, 2, 3, 1) if self._swapped else rest[0]
+        reconstruction = rest[0].transpose(0, 2, 3, 1) if self._swapped else rest[0]
+        self._check(wanted[1:], [reconstruction], [images.shape])
+        return residual, reconstruction
 
     def run_tail(
         self, residual_map: np.ndarray, valid: np.ndarray, thresholds: Thresholds
@@ -191,17 +209,49 @@ class OnnxDetector(Inference):
         """See there."""
         feeds = {"residual_map": residual_map, "valid": valid}
         feeds |= {f"{k}_threshold": np.asarray(v) for k, v in thresholds._asdict().items()}
-        return tuple(map(np.asarray, self._tail.run(_decided(self._tail), feeds)))
+        wanted = _decided(self._tail)
+        found = [np.asarray(x) for x in self._outputs(self._tail, wanted, feeds)]
+        whole = residual_map.shape
+        shapes = {"anomaly_map": whole, "mask": whole}
+        self._check(wanted, found, [shapes.get(name, ()) for name in wanted])
+        return tuple(found)
 
     def whole(self, images: Shaped[np.ndarray, "b h w c"]) -> list[Prediction]:
         """What a graph of the kind "whole" alone says of images of the tile's size."""
-        outputs = self._core.run(_decided(self._core), {"images": self._fed(images)})
+        outputs = self._outputs(self._core, _decided(self._core), {"images": self._fed(images)})
         each = [map(np.asarray, values) for values in zip(*outputs, strict=True)]
         return [Prediction(s, label, m, k, None, *p) for s, label, m, k, *p in each]
 
+    def _outputs(
+        self, graph: Graph, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]
+    ) -> list[np.ndarray]:
+        """What the graph gives; raises UserError where it does not run."""
+        try:
+            return graph.run(wanted, feeds)
+        except Exception as error:  # neither runtime has a base class of its own for it
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{self._name}: the model does not run ({reason}): export the detector anew."
+            ) from error
+
+    def _check(
+        self,
+        names: Sequence[str],
+        found: Sequence[np.ndarray],
+        shapes: Sequence[tuple[int, ...]],
+    ) -> None:
+        """Raises UserError where an output is none of a detector's: a stranger's model may be."""
+        for name, array, shape in zip(names, found, shapes, strict=True):
+            kind = np.bool_ if name in ("label", "mask") else np.float32
+            if array.shape != shape or array.dtype != kind:
+                raise UserError(
+                    f"{self._name}: its {name} is {array.dtype} {list(array.shape)} and not "
+                    f"{np.dtype(kind)} {list(shape)}: export the detector anew."
+                )
+
     def _fed(self, images: Shaped[np.ndarray, "b h w c"]) -> Shaped[np.ndarray, "b p q r"]:
         """The images in the type and layout that the core takes."""
-        dtype = np.dtype(self.facts["dtype"])
+        dtype = np.dtype(self._dtype)
         if dtype == np.float32:
             images = to_unit(images)
         if images.dtype != dtype:
@@ -289,6 +339,11 @@ def _part(path: Path, facts: Mapping[str, str]) -> Part | None:
 
 
 def _opened(path: Path, runtime: str) -> Graph:
+    content = path.read_bytes()
+    if any(node in content for node in ENDLESS):
+        raise UserError(
+            f"{path} holds a loop, and no export of a detector does: copy it, or export it, anew."
+        )
     try:
         return RUNTIMES[runtime](path)
     except ModuleNotFoundError as error:

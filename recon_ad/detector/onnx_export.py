@@ -31,7 +31,6 @@ OPSET = 18  # what current runtimes all take
 
 IMAGES, SIDE = 16, 1024  # that are compared, at most, and px of each side, cut from the middle
 
-DTYPES = ("uint8", "uint16", "float32")
 
 logger = logging.getLogger("recon_ad")
 
@@ -60,7 +59,8 @@ def export(
       opset: of ONNX.
       batch: number of tiles at a time; None: any.
       layout: "nhwc" or "nchw", of images and reconstructions.
-      dtype: of the images, one of `DTYPES`; "": that of the images given, where all have one.
+      dtype: of the images, one of `onnx_detector.DTYPES`; "": that of the images given, where all
+        have one.
 
     Raises:
       UserError: packages are missing, or the arguments do not fit the detector.

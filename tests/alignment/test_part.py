@@ -27,6 +27,7 @@ from recon_ad.evaluation import run as evaluation
 from recon_ad.line.store import Key, Store
 from recon_ad.predict import summary
 from recon_ad.report import Scale
+from recon_ad.runtime import tensors
 from recon_ad.tables import moved as moved_set
 from recon_ad.training import data as training_data
 from recon_ad.training import run as training
@@ -369,3 +370,42 @@ def test_a_complete_run_registers_nothing_again_and_is_still_of_its_images(
     less = source()._replace(train=source().train[1:])
     with pytest.raises(UserError, match="another data"):
         training.train(config(), workdir, source=less)
+
+
+SEARCH = {"angle": 5.0, "scale": 0.1, "overlap": 0.5, "confidence": 0.1}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"gray": np.zeros(5, np.float32)},
+        {"gray": np.zeros((9, 9), np.int8)},
+        {"gray": np.full((9, 9), np.nan, np.float32)},
+        {"mask": np.ones((9, 9), np.float32)},
+        {"mask": np.zeros((9, 9), bool)},
+        {"foreground": np.ones((7, 9), bool)},
+        {"foreground": np.zeros((0, 0), bool)},
+        {"search": SEARCH | {"angle": 1e9}},
+        {"search": SEARCH | {"scale": -0.1}},
+        {"search": SEARCH | {"confidence": 0.0}},
+        {"search": SEARCH | {"overlap": "x"}},
+        {"search": SEARCH | {"more": 1}},
+        {"search": [1]},
+    ],
+)
+def test_a_damaged_part_is_refused_when_it_is_read(tmp_path, changed):
+    arrays = {
+        "gray": np.zeros((9, 9), np.float32),
+        "mask": np.ones((9, 9), bool),
+        "foreground": np.ones((9, 9), bool),
+    }
+    path = tmp_path / parts.FILE
+
+    def written(search=SEARCH, **changed):
+        path.write_bytes(tensors.to_bytes(arrays | changed, {"search": search}))
+
+    written()
+    assert parts.read(path).search.angle == 5
+    written(**changed)
+    with pytest.raises(UserError, match="is damaged"):
+        parts.read(path)

@@ -199,6 +199,12 @@ DAMAGED = {
     "an unknown method": ("config", "method", "name", "foo"),
     "a threshold that is no number": ("thresholds", "image", float("nan")),
     "an infinite threshold": ("thresholds", "pixel", float("inf")),
+    "a threshold that is true": ("thresholds", "image", True),
+    "half a tile at a time": ("config", "inference", "batch_size", 1.5),
+    "half a stride": ("config", "inference", "stride", 1.5),
+    "a smoothing beyond all images": ("config", "inference", "sigma", 1e9),
+    "a border of half a pixel": ("config", "inference", "border", 1.5),
+    "a size in half pixels": ("config", "data", "resize", [32.5, 32.5]),
     "no batch": ("config", "inference", "batch_size", 0),
 }
 

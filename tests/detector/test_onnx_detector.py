@@ -1,0 +1,94 @@
+"""A stranger's exported model: outputs and metadata that are none of a detector's."""
+
+import numpy as np
+import pytest
+
+from recon_ad.detector import onnx_detector
+from recon_ad.detector.onnx_detector import Graph, OnnxDetector
+from recon_ad.errors import UserError
+
+FACTS = {
+    "format": "2", "kind": "core", "pair": "p", "layout": "NHWC", "regions_of_interest": "False",
+    "channels": "1", "tile": "8,8", "stride": "8,8", "tile_weights": "hann", "resize": "0,0",
+    "batch_size": "2", "opening": "0", "min_area": "0", "border": "0", "border_weight": "1.0",
+    "input_range": "0.0,0.0", "image_threshold": "0.5", "pixel_threshold": "0.5",
+    "dtype": "uint8", "part_sha256": "",
+}  # fmt: skip
+IMAGE = np.zeros((16, 16, 1), np.uint8)
+
+
+class Made(Graph):
+    """A graph that gives what is told for some outputs, and what it should for the others."""
+
+    def __init__(self, kind, outputs, told, **facts):
+        self.facts = {**FACTS, "kind": kind, **facts}
+        self.outputs, self.told = [name for name in outputs if told.get(name) is not ...], told
+
+    def run(self, wanted, feeds):
+        (first, *_) = feeds.values()
+        right = {
+            "residual_map": np.zeros(first.shape[:3], np.float32),
+            "score": np.float32(0), "label": np.False_,
+            "anomaly_map": np.zeros(first.shape, np.float32), "mask": np.zeros(first.shape, bool),
+        }  # fmt: skip
+        if isinstance(self.told.get("run"), Exception):
+            raise self.told["run"]
+        return [np.asarray(self.told.get(name, right[name])) for name in wanted]
+
+
+def made(told=None, **facts):
+    told = told or {}
+    core = Made("core", ["residual_map"], told, **facts)
+    tail = Made("tail", onnx_detector.OUTPUTS["tail"], told, **facts)
+    return OnnxDetector(core, tail, name="m.onnx")
+
+
+def test_a_right_pair_decides():
+    prediction = made()(IMAGE)
+    assert prediction.score == 0 and prediction.mask.shape == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ({"residual_map": np.zeros((1, 1, 1), np.float32)}, "its residual_map is float32"),
+        ({"residual_map": np.zeros((2, 8, 8))}, "its residual_map is float64"),
+        ({"score": np.zeros(0, np.float32)}, r"its score is float32 \[0\]"),
+        ({"score": np.int64(3)}, "its score is int64"),
+        ({"label": np.float32(1)}, "its label is float32"),
+        ({"mask": np.zeros((1, 1), bool)}, "its mask is bool"),
+        ({"anomaly_map": np.zeros((64, 65), np.float32)}, "its anomaly_map is float32"),
+        ({"run": RuntimeError("no\nmemory")}, r"does not run \(no memory\)"),
+    ],
+)
+def test_outputs_that_are_none_of_a_detectors_are_named(told, says):
+    with pytest.raises(UserError, match=f"m.onnx: .*{says}"):
+        made(told)(IMAGE)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"tile": "0,0"}, {"stride": "9,9"}, {"batch_size": "-1"},
+        {"batch_size": "1.5"}, {"image_threshold": "nan"}, {"pixel_threshold": "1e999"},
+        {"tile_weights": "x"}, {"dtype": "object"}, {"layout": "XXXX"}, {"input_range": "9,1"},
+        {"channels": "9" * 5000}, {"resize": "0,5"}, {"border_weight": "inf"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_metadata_that_are_none_of_a_detectors_are_refused(facts):
+    with pytest.raises(UserError, match="its metadata are damaged"):
+        made(**facts)
+
+
+@pytest.mark.parametrize("name", ["residual_map", "mask"])
+def test_a_graph_without_an_output_is_refused(name):
+    with pytest.raises(UserError, match=f"no output {name}"):
+        made({name: ...})
+
+
+def test_a_model_with_a_loop_is_not_even_opened(tmp_path):
+    for name in ("m.onnx", "m.tail.onnx"):
+        (tmp_path / name).write_bytes(b"\x0a\x01x\x22\x04Loop")
+    with pytest.raises(UserError, match="holds a loop"):
+        onnx_detector.load(tmp_path / "m.onnx")
