@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import app, flags
 from absl import logging as absl_logging
 
+from recon_ad.detector.older import MOVED
 from recon_ad.errors import UserError
 from recon_ad.runtime.terminal import EscapingFormatter, escaped
 
@@ -84,8 +85,11 @@ def sentence(error: Exception) -> str:
         cause = error.args[0]
         said = str(cause.args[0] if isinstance(cause, KeyError) else cause)
         name, *guess = said.replace('"', "").splitlines()
+        name = name.strip("'")
+        if moved := MOVED.get(name):
+            guess = [f"What was config.method.{name} is config.{'.'.join(moved)}."]
         guess = guess or ["See configs/default.py."]
-        text = " ".join(["the config has no field", name.strip("'") + ".", *guess])
+        text = " ".join([f"the config has no field {name}.", *guess])
     return text
 
 

@@ -3,7 +3,6 @@
 python -m recon_ad.evaluate --workdir D [--data PATH] [--export=off]
 """
 
-import logging
 import signal
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from recon_ad.detector.open import methods_flag
 from recon_ad.evaluation.run import evaluate_workdir
 from recon_ad.runtime import stopping
 from recon_ad.runtime.compilation import keep_compiled
-
-logger = logging.getLogger("recon_ad")
 
 
 def main() -> None:

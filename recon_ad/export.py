@@ -8,7 +8,6 @@ of a folder. Where they differ by more than rounding, only M.parity.json is writ
 status is 1.
 """
 
-import logging
 from pathlib import Path
 
 from absl import flags
@@ -22,8 +21,6 @@ from recon_ad.errors import UserError
 from recon_ad.runtime.compilation import keep_compiled
 
 FAILED = 1  # exit status
-
-logger = logging.getLogger("recon_ad")
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from recon_ad.report.html import page
 from recon_ad.report.markdown import NOTHING, bullets, markdown_table
 from recon_ad.report.markup import paragraph, text
 from recon_ad.report.plots import heldout_curves
-from recon_ad.report.wording import figure_of
+from recon_ad.report.wording import value_of
 
 # Of the table in Markdown; the page has all.
 SHORT = (*MAIN, *(f"category_mean.{key}" for key in AVERAGED))
@@ -158,7 +158,7 @@ def _runs(one: Set, keys: Sequence[str], beside: Path) -> str:
     lines = []
     for i, row in enumerate(one.rows, 1):
         for run in row.runs:
-            figures = [(key, figure_of(run.metrics, key)) for key in keys]
+            figures = [(key, value_of(run.metrics, key)) for key in keys]
             lines.append(
                 [_link(run, beside), str(i), text(run.seed)]
                 + [text(_form(k, v)) if wording.is_number(v) else NOTHING for k, v in figures]

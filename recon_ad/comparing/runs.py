@@ -15,7 +15,7 @@ from recon_ad.config import flatten
 from recon_ad.errors import UserError
 from recon_ad.metrics.figures import AVERAGED, FIGURES, RANKED
 from recon_ad.metrics.seeds import Mean, clearly_best, mean_over_seeds
-from recon_ad.report.wording import figure_of, is_number, value_of
+from recon_ad.report.wording import is_number, value_of
 from recon_ad.runtime.files import sha256
 from recon_ad.runtime.writer import read_log
 from recon_ad.training.same_run import settings
@@ -62,7 +62,7 @@ class Run(NamedTuple):
 
     @property
     def seed(self) -> int:
-        """Of everything random."""
+        """Returns the seed of everything random."""
         return self.config["seed"]
 
 
@@ -246,7 +246,7 @@ def _kind(run: Run) -> dict[str, Any]:
 def _row(runs: Sequence[Run]) -> Row:
     figures = {}
     for key in KEYS:
-        values = [value for run in runs if is_number(value := figure_of(run.metrics, key))]
+        values = [value for run in runs if is_number(value := value_of(run.metrics, key))]
         if values:
             figures[key] = mean_over_seeds(values)
     return Row(runs, _kind(runs[0]), figures)

@@ -3,4 +3,6 @@
 import sys
 
 if __name__ == "__main__":
-    sys.exit("error: this command is now python -m recon_ad.check PATH [--category=NAME].")
+    given = " ".join(sys.argv[2:]) or "PATH"
+    print(f"error: this command is now python -m recon_ad.check {given}", file=sys.stderr)
+    sys.exit(2)

@@ -21,7 +21,7 @@ from recon_ad.runtime import files
 
 logger = logging.getLogger("recon_ad")
 
-# What becomes of an image: a part that was not found was judged all the same.
+# What becomes of an image. One whose part is not found has no score, and is no broken file.
 GOOD, REJECT, NOT_REGISTERED, BROKEN = "good", "reject", "not registered", "broken"
 LONGEST_NAME = 200  # bytes of an overlay's name; file systems take 255
 FIELDS = ("path", "score", "threshold", "anomalous", "regions", "error", "defect_probability")

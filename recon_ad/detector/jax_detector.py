@@ -159,25 +159,25 @@ class Detector(Inference):
 
     @property
     def calibrated_on_regions(self) -> bool:
-        """See there."""
+        """Whether the thresholds are of regions of interest only, by the detector's record."""
         return self.record.get("calibration", {}).get("regions_of_interest", False)
 
     def run_core(
         self, images: Shaped[np.ndarray, "b h w c"], *, reconstruct: bool
     ) -> tuple[Float[np.ndarray, "b h w"], Float[np.ndarray, "b h w c"] | None]:
-        """See there."""
+        """Runs the core by JAX, as `Inference.run_core` describes."""
         residual, reconstruction = self.core(self.variables, images)
         wanted = reconstruct and reconstruction is not None
         return jax.device_get(residual), jax.device_get(reconstruction) if wanted else None
 
     def to_device(self, *arrays: np.ndarray) -> tuple[Any, ...]:
-        """On the device."""
+        """Puts the arrays on the device that runs the tail."""
         return tuple(jax.device_put(arrays))
 
     def run_tail(
         self, residual_map: Any, valid: Any, thresholds: Thresholds
     ) -> tuple[np.ndarray, ...]:
-        """See there."""
+        """Runs the tail by JAX, as `Inference.run_tail` describes."""
         return jax.device_get(self.tail(residual_map, valid, thresholds, self._network))
 
     def save(self, path: Path | str) -> None:

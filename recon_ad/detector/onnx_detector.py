@@ -83,7 +83,7 @@ class OnnxRuntimeGraph(Graph):
         self.outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """See there."""
+        """Runs the session, as `Graph.run` describes."""
         return self._session.run(list(wanted), dict(feeds))
 
 
@@ -116,10 +116,11 @@ class OpenVinoGraph(Graph):
         kept = dict(read.get_rt_info().items()).get("framework", {})
         self.facts = _ours({name: value.value for name, value in kept.items()})
         self._compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        self.outputs = [output.get_any_name() for output in self._compiled.outputs]
+        # An output may have several names, of which any may come first.
+        self.outputs = [name for output in self._compiled.outputs for name in output.get_names()]
 
     def run(self, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """See there."""
+        """Runs the compiled model, as `Graph.run` describes."""
         results = self._compiled(dict(feeds))
         return [results[name] for name in wanted]
 
@@ -181,13 +182,13 @@ class OnnxDetector(Inference):
 
     @property
     def calibrated_on_regions(self) -> bool:
-        """See there."""
+        """Whether the thresholds are of regions of interest only, by the metadata."""
         return self._on_regions
 
     def run_core(
         self, images: Shaped[np.ndarray, "b h w c"], *, reconstruct: bool
     ) -> tuple[Float[np.ndarray, "b h w"], Float[np.ndarray, "b h w c"] | None]:
-        """See there.
+        """Runs the core's graph, as `Inference.run_core` describes.
 
         Raises:
           UserError: the images are not of the type that the model takes.
@@ -206,7 +207,7 @@ class OnnxDetector(Inference):
     def run_tail(
         self, residual_map: np.ndarray, valid: np.ndarray, thresholds: Thresholds
     ) -> tuple[np.ndarray, ...]:
-        """See there."""
+        """Runs the tail's graph, as `Inference.run_tail` describes."""
         feeds = {"residual_map": residual_map, "valid": valid}
         feeds |= {f"{k}_threshold": np.asarray(v) for k, v in thresholds._asdict().items()}
         wanted = _decided(self._tail)

@@ -25,7 +25,7 @@ from recon_ad.runtime import files, provenance
 
 PACKAGES = ("jax2onnx", "onnx", "onnxruntime")  # of the extra
 
-INSTALL = 'pip install "recon_ad[export]"'
+INSTALL = 'pip install -e ".[export]"'
 
 OPSET = 18  # what current runtimes all take
 
@@ -188,7 +188,7 @@ def own_images(detector: Detector) -> list[Shaped[np.ndarray, "_ _ c"]]:
 
 
 def folder_images(folder: Path, detector: Detector) -> list[Shaped[np.ndarray, "_ _ c"]]:
-    """Of a folder, or one file."""
+    """Returns images to compare on, of a folder or of one file."""
     found = inputs(folder, output=folder / "overlays")
     records = [Record(f.name, functools.partial(decoded, detector, f)) for f in found]
     return comparison_images(records, part=detector.part)

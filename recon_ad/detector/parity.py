@@ -56,7 +56,7 @@ class Differences:
         self._count += apart.size
 
     def described(self) -> dict[str, Any]:
-        """As JSON, which has no infinity."""
+        """Returns the differences as JSON takes them, which has no infinity."""
         mean = self._sum / self._count
         return {
             "max": self._largest if np.isfinite(self._largest) else None,
@@ -86,7 +86,7 @@ class Agreement:
         self.differ += int(np.count_nonzero((np.asarray(ours) != np.asarray(theirs)) & ~near))
 
     def described(self) -> dict[str, Any]:
-        """As JSON."""
+        """Returns the counts as JSON takes them."""
         return {
             "compared": self.counted,
             "differ": self.differ,

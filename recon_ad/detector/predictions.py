@@ -132,8 +132,9 @@ def _read_journal(
     """Results of an interrupted run of the same detector, of files that are as they were."""
     if not path.is_file():
         return {}
-    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
     try:
+        text = path.read_text()
+        whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         first, *lines = (json.loads(line) for line in whole)
         if first != run:
             return {}

@@ -48,6 +48,12 @@ def conformal_threshold(
     return float(np.sort(scores)[rank - 1]), fpr
 
 
+def check_fpr(fpr: float) -> None:
+    """Raises UserError where this is no false-positive rate."""
+    if not 0 < fpr < 1:
+        raise UserError(f"a false-positive rate lies between 0 and 1, not at {fpr}.")
+
+
 def calibrate(
     detector: Detector,
     heldout: Sequence[Record],
@@ -68,8 +74,7 @@ def calibrate(
       regions_per_image: how many of them make up an image, where they are regions.
       of_regions: whether the user gave regions of interest.
     """
-    if not 0 < fpr < 1:
-        raise UserError(f"a false-positive rate lies between 0 and 1, not at {fpr}.")
+    check_fpr(fpr)
     if not heldout:
         raise UserError("there is no normal image to calibrate with.")
     percentile = detector.config.calibration.pixel_percentile

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from recon_ad.data import Source
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.methods import ON_FEATURES
+from recon_ad.metrics.figures import FPR_LIMIT
 from recon_ad.runtime import provenance
 
 
@@ -27,7 +28,7 @@ def protocol(detector: Detector, source: Source) -> dict[str, Any]:
         "border": border_rule(config),
         "smoothing_sigma_px": config.inference.sigma,
         "score_rule": f"{config.inference.score} of the smoothed map",
-        "aupro_fpr_limit": 0.3,
+        "aupro_fpr_limit": FPR_LIMIT,
         "pixel_metrics": "raw scores, streamed histogram; see bounds",
         "checkpoint": f"{config.train.select} (by held-out loss where best), never by test",
         "good_images_not_for_testing": len(source.train),

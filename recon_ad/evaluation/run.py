@@ -35,6 +35,9 @@ from recon_ad.runtime.files import plain_cell
 from recon_ad.runtime.stopping import Stop
 from recon_ad.runtime.writer import read_log
 
+UNSURE = 5e-5  # bound of a figure from which the log has it: half of its last digit
+TEST_IMAGES = "test_images_sha256"  # in the protocol
+
 logger = logging.getLogger("recon_ad")
 
 
@@ -124,14 +127,15 @@ def evaluate(
         curves = draw_curves(judged, pooled)
         patches = pooled.patches._asdict()
         scale = slider_scale(detector, pooled)
-    metrics["test_images_sha256"] = fingerprint(given) if given else None
     training = detector.record["training"]
     metrics["train_seconds"] = training["train_seconds"]
     metrics["patches_per_second"] = training["patches_per_second"]
     if training["patches_per_second"] is None:
         missing["patches_per_second"] = "training was too short to measure it without compilation"
-    metrics["images_per_second"] = results.images / results.seconds if results.images else None
-    if not results.images:
+    if results.images:
+        metrics["images_per_second"] = results.images / results.seconds
+    elif source.test:
+        metrics["images_per_second"] = None
         missing["images_per_second"] = "every call compiled: no two test images share a size"
     for key in FIGURES:
         if key not in metrics:
@@ -149,8 +153,12 @@ def evaluate(
         | {
             "no_model": no_model,
             "missing": missing,
-            "protocol": {"evaluated_on": name, "not_registered": results.lost}
-            | protocol(detector, source),
+            "protocol": {
+                "evaluated_on": name,
+                "not_registered": results.lost,
+                TEST_IMAGES: fingerprint(given) if given else None,
+                **protocol(detector, source),
+            },
         }
     )
     report = Report(
@@ -213,7 +221,7 @@ def data_name(config: ConfigDict) -> str:
         return data.name
     if data.source == "tfds":
         return " ".join(filter(None, (data.name, data.category)))
-    return " ".join(filter(None, (Path(data.path).name, data.category)))
+    return " ".join(filter(None, (Path(data.path).resolve().name, data.category)))
 
 
 def draw_curves(
@@ -320,8 +328,9 @@ def evaluate_workdir(
 def warn_of_other_test_images(workdir: Path, source: Source) -> None:
     """Says where a run's figures are of other test images than those that there are now."""
     try:
-        before = json.loads((workdir / "metrics.json").read_text()).get("test_images_sha256", "")
-    except (OSError, ValueError, AttributeError) as error:
+        protocol = json.loads((workdir / "metrics.json").read_text())["protocol"]
+        before = protocol.get(TEST_IMAGES, "")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         before = ""
         logger.warning("%s cannot be read (%s)", workdir / "metrics.json", error)
     now = fingerprint(source.test) if source.test else None
@@ -379,6 +388,8 @@ def _written(
     files.write_json(workdir / "metrics.json", metrics)
     for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle"):
         if metrics[key] is not None:
-            logger.info("%s %.4f", key, metrics[key])
+            bound = metrics["bounds"].get(key, 0.0)
+            sure = f" (± {bound:.2g} for scores that nearly tie)" if bound > UNSURE else ""
+            logger.info("%s %.4f%s", key, metrics[key], sure)
     logger.info("written to %s: %s", workdir, ", ".join(written))
     return metrics

@@ -44,11 +44,11 @@ class Told:
             logger.warning("%s is damaged (%s): alarms may be told a second time", path, error)
 
     def has(self, what: str, alarm: Alarm) -> bool:
-        """Whether that was done."""
+        """Returns whether that was done."""
         return self._name(alarm) in self._marks[what]
 
     def mark(self, what: str, alarm: Alarm) -> None:
-        """It was done."""
+        """Notes that it was done."""
         self._marks[what].append(self._name(alarm))
         files.write_json(self._path, {"settings": self._settings, "marks": self._marks})
 

@@ -65,7 +65,7 @@ def sharpness(image: Shaped[np.ndarray, "h w c"]) -> float:
     return float(ndimage.laplace(gray, mode="nearest").var(dtype=np.float64))
 
 
-def described(
+def row_of(
     detector: Inference, arrival: Arrival, *, regions: Regions
 ) -> tuple[dict[str, Any], bytes, Exception | None]:
     """The row of an image but for its times, its overlay, b"" if there is none, and its error."""
@@ -82,7 +82,7 @@ def described(
         return row, b"", error
 
 
-def may_pass(error: BaseException | None) -> bool:
+def is_transient(error: BaseException | None) -> bool:
     """Whether the error, or what it came from, is one of reading that may be over soon."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in PASSING:
@@ -96,7 +96,7 @@ def overlay_of(output: Path, name: str, *, anomalous: bool) -> Path:
     return overlay_path(output / ("reject" if anomalous else "good"), name)
 
 
-def given_up(path: Path, arrival: Arrival, *, seconds: float) -> None:
+def give_up_and_restart(path: Path, arrival: Arrival, *, seconds: float) -> None:
     """Commits the row of an image that takes too long, and starts this process anew: nothing else
     ends a decoder that is at work."""
     error = f"judging it took longer than {seconds:g} s: it was given up."
@@ -160,12 +160,12 @@ def inspect_one(
         return Outcome.KNOWN
     with store.attempt(arrival.key) as ended:
         if ended < TRIED:
-            row, overlay, error = described(detector, arrival, regions=regions)
+            row, overlay, error = row_of(detector, arrival, regions=regions)
         else:
             row, overlay, error = {"outcome": BROKEN, "error": ENDED}, b"", None
         if arrivals.key_of(arrival.file) != arrival.key:
             return Outcome.LATER
-        if may_pass(error) and arrivals.put_off(arrival.key, pause=AGAIN, most=UNREADABLE):
+        if is_transient(error) and arrivals.put_off(arrival.key, pause=AGAIN, most=UNREADABLE):
             return Outcome.LATER
         if overlay:
             row |= write_overlay(output, arrival.key.name, overlay, anomalous=row["anomalous"])
@@ -234,7 +234,7 @@ def run_line(
         elif not ready:
             longest = LONG
         for place, arrival in enumerate(ready):
-            late = functools.partial(given_up, table, arrival, seconds=seconds)
+            late = functools.partial(give_up_and_restart, table, arrival, seconds=seconds)
             while not stop.asked:
                 try:
                     with limited(seconds, late):

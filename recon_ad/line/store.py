@@ -26,7 +26,7 @@ COLUMNS = {
     "bytes": "INTEGER NOT NULL",
     "changed_ns": "INTEGER NOT NULL",
     "committed": "REAL NOT NULL",
-    "outcome": "TEXT NOT NULL",  # one of those above
+    "outcome": "TEXT NOT NULL",  # one of those in detector.image_files
     "score": "REAL",
     "threshold": "REAL",
     "anomalous": "INTEGER",

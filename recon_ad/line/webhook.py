@@ -28,7 +28,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """A redirected POST would arrive as a GET without its content."""
 
     def redirect_request(self, *args: Any) -> None:
-        """None makes an error of it."""
+        """Returns None, of which urllib makes an error."""
         return None
 
 

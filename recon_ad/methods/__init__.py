@@ -93,5 +93,5 @@ def check_method(name: str) -> None:
         )
     raise UserError(
         f"config.method.name is {name!r}, which is no method here; choose one of: "
-        f"{', '.join(METHODS)}."
+        f"{', '.join(METHODS)}. One of your own is in a package, as my_package.my_method."
     )

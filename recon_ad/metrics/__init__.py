@@ -31,6 +31,7 @@ from recon_ad.metrics.segmentation import (
     iou_max,
     iou_max_bound,
     merge,
+    recall_bound,
     upper_quantile,
 )
 
@@ -57,6 +58,7 @@ __all__ = [
     "pixel_intervals",
     "pr_curve",
     "pro_curve",
+    "recall_bound",
     "roc_curve",
     "upper_quantile",
 ]

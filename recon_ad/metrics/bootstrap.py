@@ -132,7 +132,8 @@ def pixel_intervals(
         raise UndefinedMetric("no images")
     bits = min(histogram.bits for histogram in histograms)
     histograms = [coarsen(histogram, bits=bits) for histogram in histograms]
-    key = merge(*histograms).key
+    merged = merge(*histograms)
+    key, low, high = merged.key, merged.low, merged.high
     start = np.cumsum([0, *(len(histogram.key) for histogram in histograms)])
     column = np.searchsorted(key, np.concatenate([histogram.key for histogram in histograms]))
 
@@ -147,7 +148,9 @@ def pixel_intervals(
     def resampled(times: Int[np.ndarray, " n"]) -> PixelHistogram:
         counts = times @ normal, times @ anomalous, times @ overlap
         drawn = counts[0] + counts[1] > 0
-        return PixelHistogram(bits, key[drawn], *(values[drawn] for values in counts))
+        return PixelHistogram(
+            bits, key[drawn], *(values[drawn] for values in counts), low[drawn], high[drawn]
+        )
 
     defective = np.array([bool(histogram.anomalous.any()) for histogram in histograms])
     return _intervals(PIXEL_FIGURES, resampled, defective, seed, resamples, coverage)

@@ -7,6 +7,8 @@ report, comparisons, the papers' tables and `results/` take it from here.
 from collections.abc import Mapping
 from typing import NamedTuple
 
+FPR_LIMIT = 0.3  # up to which AUPRO counts (Bergmann et al., IJCV 2021)
+
 
 class Figure(NamedTuple):
     """A figure of merit.

@@ -7,6 +7,7 @@ pixels at or above it (Bergmann et al., IJCV 2021).
 import numpy as np
 from jaxtyping import Float
 
+from recon_ad.metrics.figures import FPR_LIMIT
 from recon_ad.metrics.ranking import UndefinedMetric, thin
 from recon_ad.metrics.segmentation import PixelHistogram
 
@@ -35,7 +36,7 @@ def _pro_at_limit(
     return inside, float(np.interp(limit, fpr[inside - 1 :], pro[inside - 1 :])), after
 
 
-def aupro(histogram: PixelHistogram, *, fpr_limit: float = 0.3) -> float:
+def aupro(histogram: PixelHistogram, *, fpr_limit: float = FPR_LIMIT) -> float:
     """Area under the per-region overlap curve up to a false-positive rate, over that rate.
 
     In [0, 1]. PRO at a threshold is the mean, over the truth's regions in all images, of the
@@ -53,7 +54,7 @@ def aupro(histogram: PixelHistogram, *, fpr_limit: float = 0.3) -> float:
     return float(np.trapezoid(y, x) / fpr_limit)
 
 
-def aupro_bound(histogram: PixelHistogram, *, fpr_limit: float = 0.3) -> float:
+def aupro_bound(histogram: PixelHistogram, *, fpr_limit: float = FPR_LIMIT) -> float:
     """The most by which `aupro` of the bins differs from that of the scores themselves.
 
     Across a bin the exact curve rises, in some way, from one corner of a rectangle to the other,
@@ -69,8 +70,13 @@ def aupro_bound(histogram: PixelHistogram, *, fpr_limit: float = 0.3) -> float:
     fpr, pro = _pro_points(histogram)
     inside, at_limit, after = _pro_at_limit(fpr, pro, fpr_limit)
     before = pro[inside - 1]
-    whole = np.diff(fpr[:inside]) @ np.diff(pro[:inside]) / 2
-    cut = (fpr_limit - fpr[inside - 1]) * (after - before - (at_limit - before) / 2)
+    unsure = (histogram.low != histogram.high)[::-1]  # where all scores tie the line is the curve
+    whole = (np.diff(fpr) * np.diff(pro) * unsure)[: inside - 1].sum() / 2
+    cut = (
+        unsure[min(inside, len(unsure)) - 1]
+        * (fpr_limit - fpr[inside - 1])
+        * (after - before - (at_limit - before) / 2)
+    )
     return float((whole + cut) / fpr_limit)
 
 

@@ -27,11 +27,18 @@ class Levels(NamedTuple):
       score: the level's score; for a bin its lowest, so that `score >= level` picks whole bins.
       normal: how many normal items have it.
       anomalous: how many anomalous items have it.
+      tied: of bins, whether all items of each have one score; None where scores are exact.
     """
 
     score: Float[np.ndarray, " n"]
     normal: Int[np.ndarray, " n"]
     anomalous: Int[np.ndarray, " n"]
+    tied: Bool[np.ndarray, " n"] | None = None
+
+
+def split(counts: Levels) -> Int[np.ndarray, " n"]:
+    """Returns how many normal items of each level a threshold may split: none where all tie."""
+    return counts.normal if counts.tied is None else np.where(counts.tied, 0, counts.normal)
 
 
 def levels(scores: Float[np.ndarray, " n"], labels: Bool[np.ndarray, " n"]) -> Levels:
@@ -96,15 +103,15 @@ def auroc(counts: Levels) -> float:
 def auroc_bound(counts: Levels) -> float:
     """The most by which `auroc` of binned scores differs from that of the scores themselves.
 
-    A bin's n p pairs count as ties, n p / 2; in truth they give between 0 and n p. Hence
-    sum(n p) / (2 N P), which is reached.
+    A bin's n p pairs count as ties, n p / 2; in truth they give between 0 and n p, but where all
+    scores of the bin tie. Hence sum(n p) / (2 N P) over the others, which is reached.
 
     Raises:
       UndefinedMetric: if either class has no item.
     """
     false, true = cumulative(counts)
-    tied = counts.anomalous @ counts.normal.astype(np.float64)
-    return float(tied / (2 * false[-1] * true[-1]))
+    unsure = counts.anomalous @ split(counts).astype(np.float64)
+    return float(unsure / (2 * false[-1] * true[-1]))
 
 
 def average_precision(counts: Levels) -> float:
@@ -126,7 +133,7 @@ def average_precision_bound(counts: Levels) -> float:
     reached when its anomalous items tie above its normal ones, and at least the sum over
     r = 1..p of (T' + r) / (T' + r + F), reached when they follow them one by one. That sum is
     p - F sum(1 / (T' + F + r)), and as 1/x is convex, each term is at most its mean over
-    r - 1/2 .. r + 1/2: sum <= log(1 + p / (T' + F + 1/2)).
+    r - 1/2 .. r + 1/2: sum <= log(1 + p / (T' + F + 1/2)). A bin whose scores tie is exact.
 
     Raises:
       UndefinedMetric: if either class has no item.
@@ -137,7 +144,9 @@ def average_precision_bound(counts: Levels) -> float:
     # A bin of normal items only can be the first one, where T + F' is 0 as p is.
     most = p * true / np.maximum(true + false - counts.normal, 1)
     least = p - false * np.log1p(p / (true - p + false + 0.5))
-    return float(max(np.sum(most - binned), np.sum(binned - least)) / true[-1])
+    unsure = slice(None) if counts.tied is None else ~counts.tied
+    above, below = (most - binned)[unsure], (binned - least)[unsure]
+    return float(max(np.sum(above), np.sum(below)) / true[-1])
 
 
 def f1_max(counts: Levels) -> tuple[float, float]:
@@ -165,7 +174,7 @@ def f1_max_bound(counts: Levels) -> float:
       UndefinedMetric: if either class has no item.
     """
     false, true = cumulative(counts)
-    most = np.max(2 * true / (true[-1] + true + false - counts.normal))
+    most = np.max(2 * true / (true[-1] + true + false - split(counts)))
     return float(most - f1_max(counts)[0])
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt32
 from scipy import ndimage
 
-from recon_ad.metrics.ranking import Levels, UndefinedMetric, cumulative
+from recon_ad.metrics.ranking import Levels, UndefinedMetric, cumulative, split
 
 # Sign, 8 bits of exponent, 13 of mantissa: scores apart by 1 part in 8192 are told apart. Scores
 # between 1e-4 and 1 then have 100,000 bins, 3 MB; the limit of 2^22 bins is 117 MB.
@@ -38,7 +38,7 @@ _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 class PixelHistogram(NamedTuple):
     """Pixels of any number of images by score, as far as `bits` tells scores apart.
 
-    Only bins with pixels are stored: 28 bytes each, at most 2^bits of them.
+    Only bins with pixels are stored: 36 bytes each, at most 2^bits of them.
 
     Attributes:
       bits: leading bits of the ordered float32 pattern that make a bin, 9 to 32; 32 is exact.
@@ -47,6 +47,9 @@ class PixelHistogram(NamedTuple):
       anomalous: how many anomalous pixels each has.
       overlap: sum over its anomalous pixels of 1 / (pixels in the pixel's region). Summed from a
         bin upwards and divided by the total, the number of regions, this is the PRO there.
+      low: the ordered pattern of each bin's lowest score, all 32 bits.
+      high: the same of its highest. Where both are one, all its pixels tie, and figures are exact
+        there.
     """
 
     bits: int
@@ -54,6 +57,8 @@ class PixelHistogram(NamedTuple):
     normal: Int[np.ndarray, " n"]
     anomalous: Int[np.ndarray, " n"]
     overlap: Float[np.ndarray, " n"]
+    low: UInt32[np.ndarray, " n"]
+    high: UInt32[np.ndarray, " n"]
 
     def levels(self) -> Levels:
         """The bins as levels of a ranking; a level's score is the lowest that the bin can hold.
@@ -62,7 +67,8 @@ class PixelHistogram(NamedTuple):
         """
         ordered = self.key[::-1] << np.uint32(32 - self.bits)
         pattern = np.where(ordered & _SIGN, ordered ^ _SIGN, ~ordered)
-        return Levels(pattern.view(np.float32), self.normal[::-1], self.anomalous[::-1])
+        tied = (self.low == self.high)[::-1]
+        return Levels(pattern.view(np.float32), self.normal[::-1], self.anomalous[::-1], tied)
 
 
 def empty_histogram(*, bits: int = BITS) -> PixelHistogram:
@@ -73,7 +79,8 @@ def empty_histogram(*, bits: int = BITS) -> PixelHistogram:
     """
     _check_bits(bits, most=32)
     none = np.zeros(0, np.int64)
-    return PixelHistogram(bits, none.astype(np.uint32), none, none, none.astype(np.float64))
+    key = none.astype(np.uint32)
+    return PixelHistogram(bits, key, none, none, none.astype(np.float64), key, key)
 
 
 def _check_bits(bits: int, *, most: int) -> None:
@@ -115,21 +122,15 @@ def image_histogram(
     for rows in blocks:
         counted = regions[rows] if valid is None else regions[rows][valid[rows]]
         size += np.bincount(counted.ravel(), minlength=len(size))
-    parts = [
-        _block(
-            anomaly_map[rows],
-            regions[rows],
-            size,
-            None if valid is None else valid[rows],
-            bits=bits,
-        )
-        for rows in blocks
-    ]
-    return merge(*parts) if parts else empty_histogram(bits=bits)
+    total = empty_histogram(bits=bits)
+    for rows in blocks:
+        inside = None if valid is None else valid[rows]
+        total = merge(total, _block(anomaly_map[rows], regions[rows], size, inside, bits=bits))
+    return total
 
 
 def _blocks(shape: tuple[int, int]) -> list[slice]:
-    """Rows that are counted at a time, about a million pixels: counting takes 40 bytes for each."""
+    """Rows that are counted at a time, about a million pixels: counting takes 50 bytes for each."""
     rows = max(1, (1 << 20) // max(1, shape[1]))
     return [slice(row, row + rows) for row in range(0, shape[0], rows)]
 
@@ -151,20 +152,24 @@ def _block(
     if not np.isfinite(scores).all():
         bad = np.count_nonzero(~np.isfinite(scores))
         raise ValueError(f"{bad} of {scores.size} scores of an anomaly map are NaN or infinite.")
-    keys = _ordered(scores) >> np.uint32(32 - bits)
+    ordered = _ordered(scores)
+    del scores  # a block's worth of memory
     inside = region > 0
     defective = inside.any()
-    key, normal = _counted(keys[~inside] if defective else keys)
-    normal_only = PixelHistogram(bits, key, normal, np.zeros_like(normal), np.zeros(len(normal)))
+    key, normal, low, high = _counted(ordered[~inside] if defective else ordered, bits=bits)
+    nothing = np.zeros_like(normal), np.zeros(len(normal))
+    normal_only = PixelHistogram(bits, key, normal, *nothing, low, high)
     if not defective:
         return normal_only
-    region = region[inside]
+    region, ordered = region[inside], ordered[inside]
     anomalous_only = _collect(
         bits,
-        keys[inside],
+        ordered >> np.uint32(32 - bits),
         np.zeros(region.size, np.int64),
         np.ones(region.size, np.int64),
         1 / size[region],
+        ordered,
+        ordered,
     )
     return merge(normal_only, anomalous_only)
 
@@ -187,15 +192,34 @@ def _span(key: UInt32[np.ndarray, " n"]) -> tuple[int, int] | None:
     return (low, high - low + 1) if high - low < _DENSE * key.size + (1 << 16) else None
 
 
-def _counted(key: UInt32[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray]:
-    """Different keys, ascending, and how often each occurs."""
+def _counted(
+    ordered: UInt32[np.ndarray, " n"], *, bits: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Different keys, ascending, how often each occurs, and its lowest and highest pattern."""
+    key = ordered >> np.uint32(32 - bits)
     span = _span(key)
     if span is None:
-        return np.unique(key, return_counts=True)
-    low, length = span
-    count = np.bincount(key - np.uint32(low), minlength=length)
-    place = np.flatnonzero(count)
-    return (place + low).astype(np.uint32), count[place]
+        present, place, count = np.unique(key, return_inverse=True, return_counts=True)
+        return present, count, *_ends(place, len(present), ordered, ordered)
+    first, length = span
+    place = (key - np.uint32(first)).astype(np.intp)
+    count = np.bincount(place, minlength=length)
+    kept = np.flatnonzero(count)
+    low, high = _ends(place, length, ordered, ordered)
+    return (kept + first).astype(np.uint32), count[kept], low[kept], high[kept]
+
+
+def _ends(
+    place: Int[np.ndarray, " m"],
+    length: int,
+    low: UInt32[np.ndarray, " m"],
+    high: UInt32[np.ndarray, " m"],
+) -> tuple[UInt32[np.ndarray, " n"], UInt32[np.ndarray, " n"]]:
+    """The lowest and the highest of what has the same place."""
+    least, most = np.full(length, np.uint32(0xFFFFFFFF)), np.zeros(length, np.uint32)
+    np.minimum.at(least, place, low)
+    np.maximum.at(most, place, high)
+    return least, most
 
 
 def _ordered(scores: Float32[np.ndarray, " n"]) -> UInt32[np.ndarray, " n"]:
@@ -211,6 +235,8 @@ def _collect(
     normal: Int[np.ndarray, " m"],
     anomalous: Int[np.ndarray, " m"],
     overlap: Float[np.ndarray, " m"],
+    low: UInt32[np.ndarray, " m"],
+    high: UInt32[np.ndarray, " m"],
 ) -> PixelHistogram:
     """Adds up what has the same key."""
     span = _span(key)
@@ -218,10 +244,10 @@ def _collect(
         present, place = np.unique(key, return_inverse=True)
         length, kept = len(present), slice(None)
     else:
-        low, length = span
-        place = (key - np.uint32(low)).astype(np.intp)
+        first, length = span
+        place = (key - np.uint32(first)).astype(np.intp)
         kept = np.flatnonzero(np.bincount(place, minlength=length))
-        present = (kept + low).astype(np.uint32)
+        present = (kept + first).astype(np.uint32)
 
     # One after the other: each is as long as the span, which may be four times the keys. Weights
     # make bincount add in float64, which is exact for counts.
@@ -229,7 +255,8 @@ def _collect(
         return np.bincount(place, weights=values, minlength=length)[kept].astype(dtype)
 
     counts = (added(values, np.int64) for values in (normal, anomalous))
-    return PixelHistogram(bits, present, *counts, added(overlap, np.float64))
+    ends = (end[kept] for end in _ends(place, length, low, high))
+    return PixelHistogram(bits, present, *counts, added(overlap, np.float64), *ends)
 
 
 def merge(*histograms: PixelHistogram) -> PixelHistogram:
@@ -259,7 +286,7 @@ def coarsen(histogram: PixelHistogram, *, bits: int) -> PixelHistogram:
 def compact(histogram: PixelHistogram, *, max_bins: int = 2048) -> PixelHistogram:
     """The finest histogram of the same pixels that has at most `max_bins` bins.
 
-    For keeping one for each image: at 28 bytes a bin, 57 kB at most. Scores over ten octaves
+    For keeping one for each image: at 36 bytes a bin, 74 kB at most. Scores over ten octaves
     keep 1 part in 128; scores in a narrow range keep all that they had.
 
     Raises:
@@ -294,14 +321,39 @@ def iou_max_bound(counts: Levels) -> float:
 
     The binned value is reached by its threshold, and so is the recall given with it. A threshold
     inside a bin has at most the bin's T true and at least the F' false positives above the bin,
-    so its IoU is at most T / (P + F').
+    so its IoU is at most T / (P + F'). No threshold is inside a bin whose scores tie.
+
+    Raises:
+      UndefinedMetric: if there are no normal or no anomalous pixels.
+    """
+    return float(np.max(_most_iou(counts)) - iou_max(counts)[0])
+
+
+def _most_iou(counts: Levels) -> Float[np.ndarray, " n"]:
+    """The most that the IoU of a threshold in or at the end of each bin can be."""
+    false, true = cumulative(counts)
+    return true / (true[-1] + false - split(counts))
+
+
+def recall_bound(counts: Levels) -> float:
+    """The most by which the recall at the exact highest IoU differs from the one that is given.
+
+    The exact best threshold lies in or at the end of a bin in which the IoU may exceed that of the
+    bins' best, or is that one; the recall is between that of the bin and of the one above.
 
     Raises:
       UndefinedMetric: if there are no normal or no anomalous pixels.
     """
     false, true = cumulative(counts)
-    most = np.max(true / (true[-1] + false - counts.normal))
-    return float(most - iou_max(counts)[0])
+    iou = true / (true[-1] + false)
+    best = int(np.argmax(iou))
+    most = _most_iou(counts)
+    could = (most > iou[best]) | ((most >= iou[best]) & (np.arange(len(iou)) <= best))
+    within = counts.anomalous
+    if counts.tied is not None:
+        within = np.where(counts.tied, 0, within)
+    lowest, highest = np.min((true - within)[could]), np.max(true[could])
+    return float(max(true[best] - lowest, highest - true[best]) / true[-1])
 
 
 def upper_quantile(histogram: PixelHistogram, share: float) -> float:

@@ -28,6 +28,7 @@ from recon_ad.metrics.segmentation import (
     iou_max,
     iou_max_bound,
     merge,
+    recall_bound,
 )
 
 
@@ -159,6 +160,7 @@ def _bounds(pixels: PixelHistogram) -> dict[str, float]:
         "pixel_ap": lambda: average_precision_bound(counts),
         "aupro_30": lambda: aupro_bound(pixels),
         "iou_max_oracle": lambda: iou_max_bound(counts),
+        "recall_at_iou_max_oracle": lambda: recall_bound(counts),
     }
     bounds = {key: _given({}, key, rows[key]) for key in rows}
     return {key: value for key, value in bounds.items() if value is not None}

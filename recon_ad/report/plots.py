@@ -23,6 +23,7 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
+from recon_ad.metrics.figures import FPR_LIMIT
 from recon_ad.report.content import GOOD
 
 INK = "#1c2127"
@@ -34,7 +35,6 @@ MANY = (BLUE, ORANGE, "#2a9d62", "#b5478f", "#98801c", "#7767d6", "#c8423a", "#3
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))  # once round MANY, the next one
 FONT = "DejaVu Sans"  # comes with matplotlib, so the figures look alike on every machine
 SIZE = 9
-PRO_LIMIT = 0.3
 MAX_KINDS = 10  # rows of the score figure before the rarest defect types share one
 LOG_SPAN = 30.0  # beyond this ratio a linear axis shows one end only
 MAX_VECTOR_DOTS = 2000  # more than this is drawn as pixels: the SVG would weigh megabytes
@@ -160,7 +160,7 @@ def pro_curve(
     pro: Float[np.ndarray, " n"],
     *,
     title: str = "",
-    limit: float = PRO_LIMIT,
+    limit: float = FPR_LIMIT,
 ) -> str:
     """Mean overlap with the defect regions against false-positive pixels, the limit marked.
 

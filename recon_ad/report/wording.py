@@ -195,8 +195,3 @@ def value_of(content: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
-
-
-def figure_of(run: Mapping[str, Any], key: str) -> float | None:
-    """A figure of a run by its name; None where the run has none."""
-    return value_of(run, key)

@@ -49,7 +49,7 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def sha256(content: bytes) -> str:
-    """In hexadecimal digits."""
+    """Returns the SHA-256 in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 

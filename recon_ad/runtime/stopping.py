@@ -37,7 +37,7 @@ class Stop:
 
 
 def on_signals() -> Stop:
-    """That SIGTERM and SIGINT ask for."""
+    """Returns a `Stop` that SIGTERM and SIGINT ask for."""
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop.ask)

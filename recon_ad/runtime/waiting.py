@@ -52,7 +52,7 @@ class Retry:
         self._stop.wait(RETRY)
 
     def over(self) -> None:
-        """It could be written."""
+        """Notes that it could be written, so that the next trouble is told again."""
         self._told = ""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from recon_ad.report.markdown import NOTHING, bullets, markdown_table
-from recon_ad.report.wording import figure_of
+from recon_ad.report.wording import value_of
 from recon_ad.runtime import files
 from recon_ad.tables.base import Column, Figure, Run, Table
 
@@ -106,7 +106,7 @@ def by_kind(runs: Iterable[Run]) -> dict[Key, list[Run]]:
 
 def values(runs: Iterable[Run], key: str) -> list[float]:
     """A figure of each run that has it."""
-    return [value for run in runs if (value := figure_of(run, key)) is not None]
+    return [value for run in runs if (value := value_of(run, key)) is not None]
 
 
 def _ours(figures: Sequence[float], column: Column) -> str:

@@ -18,11 +18,11 @@ from recon_ad.runtime import mesh as meshes
 CONFIG = "config.json"  # of a run
 # Where the images are on a machine, and how much of them it keeps at hand: the same run elsewhere.
 PLACES = ("path", "category", "images", "prepared", "cache_mib", "disk_cache_mib")
-# The same in a run's workdir, whose data.json has digests of the images and of the part's template.
-ELSEWHERE = tuple(
-    f"{name}: " for name in (
-        "data.path", "data.cache_mib", "data.disk_cache_mib", "part.template",
-    )
+# Of a run in its own workdir, whose data.json has digests of images, template and background, and
+# whose detector has those of an encoder.
+ELSEWHERE = (
+    "data.path", "data.images", "data.prepared", "data.cache_mib", "data.disk_cache_mib",
+    "part.template", "part.background",
 )  # fmt: skip
 
 
@@ -49,14 +49,16 @@ def same_run(
         check(begin=False)
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """One "name: old → new" for each field in which two configs differ."""
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], *, but: Sequence[str] = ()
+) -> list[str]:
+    """One "name: old → new" for each field in which two configs differ, `but` some."""
     a, b = flatten(old), flatten(new)
     absent = "(absent)"
     return [
         f"{name}: {a.get(name, absent)} → {b.get(name, absent)}"
         for name in sorted(a.keys() | b.keys())
-        if a.get(name, absent) != b.get(name, absent)
+        if a.get(name, absent) != b.get(name, absent) and name not in but
     ]
 
 
@@ -96,11 +98,7 @@ def check_same_run(
     if not isinstance(before, dict):
         raise UserError(f"{path} is damaged (it holds no object): choose another --workdir.")
     kept = {k: v for k, v in before.items() if k not in unknown}
-    changed = [
-        change
-        for change in differences(kept, content)
-        if name != CONFIG or not change.startswith(ELSEWHERE)
-    ]
+    changed = differences(kept, content, but=ELSEWHERE if name == CONFIG else ())
     if changed:
         raise UserError(
             f"{workdir} holds a run with another {path.stem} ({'; '.join(changed[:5])}): "

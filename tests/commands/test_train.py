@@ -19,6 +19,7 @@ DEMO = ["--config", "configs/demo.py"]
         ([*DEMO, "--config.train.steps=abc"], "abc"),
         ([*DEMO, "--config.train.step=3"], "no field step. Did you mean steps"),
         ([*DEMO, "--config.tran.steps=3"], "no field tran. Did you mean train"),
+        ([*DEMO, "--config.method.noise=1"], "config.method.noise is config.dae.noise"),
         ([*DEMO, "--config.nofield=3"], "no field nofield. See configs/default.py"),
         (["--config.train.steps=3", *DEMO], "--config.train.steps changes a field of the config"),
         (["--config.train.steps=3"], "give --config FILE before it."),
@@ -43,6 +44,6 @@ def test_the_command_profiles_evaluates_what_is_trained_and_says_that_it_is_comp
     assert third.returncode == 0 and "the run in" in third.stderr and "complete" in third.stderr
     assert "test images are others" not in third.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    other = metrics | {"test_images_sha256": "of a set with one image more"}
-    (tmp_path / "metrics.json").write_text(json.dumps(other))
+    metrics["protocol"]["test_images_sha256"] = "of a set with one image more"
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     assert "the test images are others" in run_command("train", *given).stderr

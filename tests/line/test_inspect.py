@@ -439,8 +439,8 @@ def test_errors_that_may_pass_are_those_of_networks_and_rights():
     for number in (errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOENT):
         caused = UserError("cannot be read")
         caused.__cause__ = OSError(number, "for now")
-        assert line_run.may_pass(caused) == (number != errno.ENOENT)
-    assert not line_run.may_pass(UserError("no image"))
+        assert line_run.is_transient(caused) == (number != errno.ENOENT)
+    assert not line_run.is_transient(UserError("no image"))
 
 
 def test_known_names_are_looked_at_in_a_tenth_of_the_time(tmp_path):

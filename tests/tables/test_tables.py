@@ -7,7 +7,7 @@ from recon_ad.config import load_config
 from recon_ad.data import synthetic_source
 from recon_ad.data.locate import categories, find_category
 from recon_ad.methods import build_method
-from recon_ad.report.wording import figure_of
+from recon_ad.report.wording import value_of
 from recon_ad.tables import TABLES, page, schneider2022_figures, stretches
 from recon_ad.tables.base import Column, Table
 from recon_ad.tables.schneider2022 import ranking
@@ -51,7 +51,7 @@ def test_seeds_are_averaged_and_data_sets_weigh_the_same_in_the_mean_row():
     assert "| a | cae | 2 | 0.70 (0.60 to 0.80) |" in text
     assert "| **mean of 3** | cae | 1 to 2 | 0.80 (of 2) |" in text
     assert "d-cae-seed0: left out" in text
-    assert figure_of(runs[0], "truths.A.image_auroc") is None
+    assert value_of(runs[0], "truths.A.image_auroc") is None
 
 
 def test_the_order_of_the_models_is_stated_as_found():
