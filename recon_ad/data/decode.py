@@ -35,6 +35,9 @@ _JPEG = ("JPEG", "MPO")
 MAX_PIXELS = 2**30
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 MAX_SCANS = 100  # of a progressive JPEG; encoders write ten
+BLOCK_BITS = 8 * 64  # pixels for each byte of a JPEG at most: a block of 8 × 8 takes a bit
+DEFLATED = 1040  # times that deflate shrinks at most, and a little
+PNG_SAMPLES = {2: 3, 4: 2, 6: 4}  # by colour type
 # Pillow's remarks on files that it decodes all the same (odd EXIF fields, say). One filter for the
 # process: warnings.catch_warnings is not safe in threads, and threads are where images are decoded.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -186,6 +189,9 @@ def _decoded(name: str) -> tuple[Shaped[np.ndarray, "h w c"], str]:
         with tiff.opened(name, max_pixels=MAX_PIXELS) as header:
             return tiff.pixels_of(header), "P" if tiff.is_palette(header) else "TIFF"
     with _opened(name) as image:
+        if _least_bytes(image, name) > os.path.getsize(name):
+            # Found before there is memory for what the header promises.
+            raise SyntaxError("image file is truncated")
         return _pixels(image, name), "P" if image.mode == "P" else str(image.format)
 
 
@@ -296,6 +302,18 @@ def _check_supported(image: Image.Image, name: str) -> None:
             f"{name}: holds {pages} pages, which is supported for gray TIFF (a page for each "
             "channel): save each as a file of its own"
         )
+
+
+def _least_bytes(image: Image.Image, name: str) -> int:
+    """Returns how long a whole file with that header is at the least."""
+    if image.format in _JPEG:
+        return image.width * image.height // BLOCK_BITS
+    if image.format == "PNG":
+        with open(name, "rb") as file:
+            depth, kind = struct.unpack(">BB", file.read(26)[24:])
+        row = image.width * depth * PNG_SAMPLES.get(kind, 1) // 8
+        return image.height * row // DEFLATED
+    return 0
 
 
 def _scans(name: str) -> int:

@@ -1,5 +1,6 @@
 """Image files and what a detector says of them: the row, the overlay and the outcome of each."""
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -23,6 +24,10 @@ logger = logging.getLogger("recon_ad")
 
 # What becomes of an image. One whose part is not found has no score, and is no broken file.
 GOOD, REJECT, NOT_REGISTERED, BROKEN = "good", "reject", "not registered", "broken"
+# What a file system says of a name that it cannot have, or that a folder has.
+NAMES = (
+    errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL,
+)  # fmt: skip
 LONGEST_NAME = 200  # bytes of an overlay's name; file systems take 255
 FIELDS = ("path", "score", "threshold", "anomalous", "regions", "error", "defect_probability")
 
@@ -132,12 +137,29 @@ def overlay_path(folder: Path, name: str) -> Path:
     return path.with_name(f"{short}-{files.sha256(os.fsencode(name))[:16]}.png")
 
 
+def overlay_error(path: Path, overlay: bytes) -> str:
+    """Writes an overlay; returns why no file can have its name, "" where it was written.
+
+    Raises:
+      OSError: the disk is full, or something else that is not of this name alone.
+    """
+    try:
+        files.write_bytes(path, overlay)
+    except OSError as error:
+        if error.errno not in NAMES:
+            raise
+        return f"its overlay cannot be written: {error.strerror}."
+    except RecursionError:  # of pathlib
+        return "its overlay cannot be written: its folder is too deep."
+    return ""
+
+
 def judge_and_draw(
     detector: Inference, name: str, file: Path, *, regions: Regions, overlays: Path
 ) -> FileResult:
     """Judges a file and writes its overlay below `overlays`; the result is without pictures."""
     judged = judge_file(detector, name, file, regions=regions)
-    if judged.overlay:
-        files.write_bytes(overlay_path(overlays, name), judged.overlay)
+    if judged.overlay and (reason := overlay_error(overlay_path(overlays, name), judged.overlay)):
+        judged = judged._replace(row=judged.row | {"error": reason}, outcome=BROKEN)
     # An error keeps the image that it was raised about, and there may be many.
     return judged._replace(image=None, overlay=b"", cause=None)

@@ -21,11 +21,10 @@ from scipy import ndimage
 
 from recon_ad.data.arrays import to_unit
 from recon_ad.data.truth import Regions
-from recon_ad.detector.image_files import BROKEN, judge_file, overlay_path
+from recon_ad.detector.image_files import BROKEN, judge_file, overlay_error, overlay_path
 from recon_ad.detector.inference import Inference
 from recon_ad.line.arrivals import Arrival, Arrivals
 from recon_ad.line.store import TRIED, Store
-from recon_ad.runtime import files
 from recon_ad.runtime.stopping import Stop
 from recon_ad.runtime.waiting import Retry
 
@@ -40,11 +39,6 @@ LONG = 100  # images waiting, at which a growing queue is told
 UNREADABLE, AGAIN = 60.0, 2.0  # s for which a file is tried again, s between two tries
 
 PASSING = (errno.EIO, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY)
-
-# What a file system says of a name that it cannot have, or that a folder has.
-NAMES = (
-    errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL,
-)  # fmt: skip
 
 ENDED = (
     "the process ended twice while it judged this image: it is damaged, or takes more memory than "
@@ -168,7 +162,14 @@ def inspect_one(
         if is_transient(error) and arrivals.put_off(arrival.key, pause=AGAIN, most=UNREADABLE):
             return Outcome.LATER
         if overlay:
-            row |= write_overlay(output, arrival.key.name, overlay, anomalous=row["anomalous"])
+            name, anomalous = arrival.key.name, row["anomalous"]
+            reason = overlay_error(overlay_of(output, name, anomalous=anomalous), overlay)
+            # A name that is used again may have had the other verdict before.
+            other = overlay_of(output, name, anomalous=not anomalous)
+            if reason:
+                row |= {"outcome": BROKEN, "error": reason}
+            elif other.is_file():
+                other.unlink()
         # From when the file was whole: how long it waited is part of it.
         latency = time.monotonic() - min(arrival.seen + SETTLE, begin)
         row |= {"waiting": waiting, "latency": latency, "sha256": sha256}
@@ -176,25 +177,6 @@ def inspect_one(
     if row["error"]:
         logger.warning("%s: %s", arrival.key.name, row["error"])
     return Outcome.JUDGED
-
-
-def write_overlay(output: Path, name: str, overlay: bytes, *, anomalous: bool) -> dict[str, Any]:
-    """Writes an image's overlay; returns what its row says where no file can have that name."""
-    try:
-        files.write_bytes(overlay_of(output, name, anomalous=anomalous), overlay)
-        # A name that is used again may have had the other verdict before.
-        overlay_of(output, name, anomalous=not anomalous).unlink(missing_ok=True)
-    except OSError as error:
-        if error.errno not in NAMES:
-            raise
-        return _no_overlay(str(error.strerror))
-    except RecursionError:  # of pathlib
-        return _no_overlay("its folder is too deep")
-    return {}
-
-
-def _no_overlay(reason: str) -> dict[str, Any]:
-    return {"outcome": BROKEN, "error": f"its overlay cannot be written: {reason}."}
 
 
 def run_line(

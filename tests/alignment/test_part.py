@@ -372,7 +372,7 @@ def test_a_complete_run_registers_nothing_again_and_is_still_of_its_images(
         training.train(config(), workdir, source=less)
 
 
-SEARCH = {"angle": 5.0, "scale": 0.1, "overlap": 0.5, "confidence": 0.1}
+AS_JSON = {"angle": 5.0, "scale": 0.1, "overlap": 0.5, "confidence": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -385,11 +385,11 @@ SEARCH = {"angle": 5.0, "scale": 0.1, "overlap": 0.5, "confidence": 0.1}
         {"mask": np.zeros((9, 9), bool)},
         {"foreground": np.ones((7, 9), bool)},
         {"foreground": np.zeros((0, 0), bool)},
-        {"search": SEARCH | {"angle": 1e9}},
-        {"search": SEARCH | {"scale": -0.1}},
-        {"search": SEARCH | {"confidence": 0.0}},
-        {"search": SEARCH | {"overlap": "x"}},
-        {"search": SEARCH | {"more": 1}},
+        {"search": AS_JSON | {"angle": 1e9}},
+        {"search": AS_JSON | {"scale": -0.1}},
+        {"search": AS_JSON | {"confidence": 0.0}},
+        {"search": AS_JSON | {"overlap": "x"}},
+        {"search": AS_JSON | {"more": 1}},
         {"search": [1]},
     ],
 )
@@ -401,7 +401,7 @@ def test_a_damaged_part_is_refused_when_it_is_read(tmp_path, changed):
     }
     path = tmp_path / parts.FILE
 
-    def written(search=SEARCH, **changed):
+    def written(search=AS_JSON, **changed):
         path.write_bytes(tensors.to_bytes(arrays | changed, {"search": search}))
 
     written()

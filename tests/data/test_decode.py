@@ -267,6 +267,19 @@ def test_a_bmp_without_any_alpha_is_opaque(tmp_path):
     np.testing.assert_array_equal(decode_image(some), decode_image(png))
 
 
+def test_a_header_that_promises_more_than_a_file_can_hold_takes_no_memory(tmp_path):
+    refused(save(tmp_path / "a.png", png(32000, 32000, 16, 6, b"")), "truncated")
+    # As small as a whole one gets.
+    whole = save(tmp_path / "b.png", png(4000, 4000, 1, 0, bytes(4000 * 501)))
+    assert not decode_image(whole).any()
+    flat = save(tmp_path / "c.jpg", np.full((4000, 4000), 90, np.uint8), quality=1)
+    assert decode_image(flat).shape == (4000, 4000, 1)
+    content = bytearray(flat.read_bytes())
+    place = content.index(b"\xff\xc0") + 5
+    content[place : place + 4] = struct.pack(">HH", 30_000, 30_000)
+    refused(save(tmp_path / "d.jpg", bytes(content)), "truncated")
+
+
 def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path):
     file = save(tmp_path / "a.jpg", LARGE, progressive=True)
     whole = decode_image(file)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from benchmarks.studies.line import disturbed
 from recon_ad.data import decode
+from recon_ad.detector import image_files
 from recon_ad.detector.inference import Inference, Prediction, Thresholds
 from recon_ad.errors import UserError
 from recon_ad.line import run as line_run
@@ -303,7 +304,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(line, monkeypatch, caplog
     names = [f"{i}.png" for i in range(3)]
     for name in names:
         write(line[0] / name)
-    owner, name = (line_run.files, "write_bytes") if what == "overlay" else (Store, "commit")
+    owner, name = (image_files.files, "write_bytes") if what == "overlay" else (Store, "commit")
     full = OSError(errno.ENOSPC, "") if what == "overlay" else sqlite3.OperationalError()
     full.sqlite_errorcode = sqlite3.SQLITE_FULL
     failures, done = itertools.repeat(full, 3), getattr(owner, name)
@@ -322,7 +323,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(line, monkeypatch, caplog
 def test_an_error_other_than_a_full_disk_is_not_waited_for(line, monkeypatch):
     write(line[0] / "a.png")
     refuse = mock.Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))
-    monkeypatch.setattr(line_run.files, "write_bytes", refuse)
+    monkeypatch.setattr(image_files.files, "write_bytes", refuse)
     with pytest.raises(PermissionError):
         line_run.run_line(Bright(), *line, stop=Stop())
 
