@@ -5,8 +5,12 @@ import functools
 import io
 import json
 import os
+import resource
 import shutil
+import struct
 import subprocess
+import time
+import zlib
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,8 +50,12 @@ MODELS = {
 BROKEN = ("truncated.png", "truncated.jpg", "text.png", "empty.png", "folder.png", "animated.png")
 
 
-def called(*command, cwd=None):
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+def called(*command, cwd=None, memory=resource.RLIM_INFINITY):
+    """Runs a command in so many bytes of address space."""
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (memory, memory)),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +166,9 @@ def ended(done, output: Path) -> SimpleNamespace:
     return SimpleNamespace(status=done.returncode, out=done.stdout, error=done.stderr, rows=rows)
 
 
-def by_cpp(program, model, given, output, *more):
+def by_cpp(program, model, given, output, *more, **limits):
     flags = ("--model", model, "--input", given, f"--output={output}")
-    return ended(called(program, *flags, *more), output)
+    return ended(called(program, *flags, *more, **limits), output)
 
 
 def by_python(model, given, output, *more):
@@ -218,7 +226,7 @@ def test_it_judges_and_draws_as_python_does(name, features, program, exported, i
 # Sorted by code points, as which Python puts a byte that is no UTF-8 before U+E123.
 NAMES = (
     "a b.png", 'q"u,ote.png', "Ä.png", "_x.PNG", "\U0001d518.png", "\ue123.png", "tab\t.png",
-    "sub/b.png", "a.b/z.png", os.fsdecode(b"\xff.png"), os.fsdecode(b"\xe2\x82.png"),
+    "sub/b.png", "a.b/z.png", "=1+1.png", os.fsdecode(b"\xff.png"), os.fsdecode(b"\xe2\x82.png"),
 )  # fmt: skip
 
 
@@ -289,6 +297,178 @@ def test_formats_that_it_does_not_read_are_rows_with_a_sentence(program, model, 
         row = ours.rows[path]
         assert row["error"].startswith(f"{folder / path}: {says}") and row["score"] == ""
     assert ours.rows["good.png"]["error"] == ""
+
+
+ENOUGH = 6 << 30  # bytes of address space, most of them OpenVINO's, which it never uses
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG."""
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+def test_small_files_that_take_long_are_the_rows_that_python_gives(program, model, tmp_path):
+    folder, gray = tmp_path / "images", noise()[..., 0]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    mark, header = b"Exif\0\0", exif.tobytes().removeprefix(b"Exif\0\0")
+    png = saved(folder / "a.png", gray).read_bytes()
+    jpegs = [saved(folder / "b.jpg", gray).read_bytes()]
+    jpegs.append(saved(folder / "dpi.jpg", gray, dpi=(72, 72)).read_bytes())
+    for marks in (0, 1, 2, 50000):
+        content = mark * marks + header
+        (folder / f"{marks}.png").write_bytes(png[:33] + chunk(b"eXIf", content) + png[33:])
+        parts = [content[i : i + 60000] for i in range(0, len(content), 60000)]
+        segments = [b"\xff\xe1" + struct.pack(">H", len(p) + 8) + mark + p for p in parts]
+        for i, jpeg in enumerate(jpegs):
+            # Behind the JFIF header, which has to be the first segment.
+            (folder / f"{marks}_{i}.jpg").write_bytes(jpeg[:20] + b"".join(segments) + jpeg[20:])
+    jpeg = saved(folder / "c.jpg", gray, progressive=True).read_bytes()
+    last = jpeg.rindex(b"\xff\xda")
+    for scans in (50, 150):
+        (folder / f"{scans}_scans.jpg").write_bytes(jpeg[:last] + jpeg[last:-2] * scans + jpeg[-2:])
+    ours = by_cpp(program, model, folder, tmp_path / "ours", memory=ENOUGH)
+    theirs = by_python(model, folder, tmp_path / "theirs")
+    assert ours.status == theirs.status == 3
+    same_rows(ours, theirs)
+    errors = {path: row["error"] for path, row in ours.rows.items() if row["error"]}
+    assert list(errors) == ["150_scans.jpg", "2.png", "2_1.jpg", "50000.png", "50000_1.jpg"]
+    assert errors["150_scans.jpg"] == theirs.rows["150_scans.jpg"]["error"]
+
+
+def test_a_header_that_promises_too_much_is_a_row_and_takes_no_memory(program, model, tmp_path):
+    folder = tmp_path / "images"
+    jpeg = saved(folder / "good.jpg", noise()[..., 0]).read_bytes()
+    frame = jpeg.index(b"\xff\xc0") + 5
+    (folder / "bomb.jpg").write_bytes(jpeg[:frame] + b"\x7f\xff" * 2 + jpeg[frame + 4 :])
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1 << 15, 1 << 15, 16, 6, 0, 0, 0))
+    bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    (folder / "bomb.png").write_bytes(bomb)
+    # What deflate shrinks the most, and a JPEG of one gray, are as small as files can be.
+    saved(folder / "black.png", np.zeros((1500, 1500), np.uint8))
+    saved(folder / "black.jpg", np.zeros((1500, 1500), np.uint8), progressive=True, optimize=True)
+    ours = by_cpp(program, model, folder, tmp_path / "ours", memory=ENOUGH)
+    assert ours.status == 3, ours.error
+    errors = {path: row["error"] for path, row in ours.rows.items() if row["error"]}
+    assert list(errors) == ["bomb.jpg", "bomb.png"]
+    assert all("(image file is truncated)" in error for error in errors.values())
+
+
+FACTS = {
+    "format": "2", "pair": "p", "dtype": "uint8", "layout": "NHWC", "channels": "1",
+    "tile": "32,32", "stride": "32,32", "tile_weights": "hann", "resize": "0,0", "batch_size": "2",
+    "border": "0", "border_weight": "1.0", "opening": "0", "min_area": "0",
+    "input_range": "0.0,0.0", "image_threshold": "200.0", "pixel_threshold": "200.0",
+    "regions_of_interest": "False", "part_sha256": "",
+}  # fmt: skip
+CORE = """<ir_version: 9, opset_import: ["": 18]>
+core (uint8[2, 32, 32, 1] images) => (float[2, 32, 32] residual_map) {
+  axis = Constant <value = int64[1] {3}> ()
+  gray = Squeeze (images, axis)
+  residual_map = Cast <to = 1> (gray)
+}"""
+TAIL = """<ir_version: 9, opset_import: ["": 18]>
+tail (float[h, w] residual_map, bool[h, w] valid, float image_threshold, float pixel_threshold)
+  => (float score, bool label, float[h, w] anomaly_map, bool[p, q] mask) {
+  score = ReduceMax <keepdims = 0> (residual_map)
+  label = Greater (score, image_threshold)
+  anomaly_map = Neg (residual_map)
+  above = Greater (residual_map, pixel_threshold)
+  mask = And (above, valid)
+}"""
+
+
+def tiny_model(folder: Path, *, core=CORE, tail=TAIL, note="", **facts) -> Path:
+    """Writes a model whose residual is the image itself."""
+    onnx = pytest.importorskip("onnx")
+    for kind, text in (("core", core), ("tail", tail)):
+        graph = onnx.parser.parse_model(text)
+        graph.doc_string = note
+        onnx.helper.set_model_props(
+            graph, {f"recon_ad_{k}": v for k, v in {**FACTS, "kind": kind, **facts}.items()}
+        )
+        onnx.save(graph, folder / ("M.onnx" if kind == "core" else "M.tail.onnx"))
+    return folder / "M.onnx"
+
+
+# What is done to the tiny model -> a part of the sentence that it is refused with.
+REFUSED = {
+    "half a resize": ({"resize": "0,5"}, "(resize is 0,5)"),
+    "threshold": ({"image_threshold": "nan"}, "(image_threshold is nan)"),
+    "infinite": ({"pixel_threshold": "inf"}, "(pixel_threshold is inf)"),
+    "range": ({"input_range": "5,5"}, "(input_range is 5,5)"),
+    "tile": ({"tile": "32,65537"}, "(tile is 32,65537)"),
+    "digits": ({"opening": "٣"}, "(opening is ٣)"),
+    "three sides": ({"stride": "8,8,"}, "(stride is 8,8,)"),
+    "endless": ({"note": '"\x04Loop'}, "holds a loop, and no export of a detector does"),
+    "output": ({"tail": TAIL.replace("label", "other")}, "M.tail.onnx has no output label"),
+    "input": ({"channels": "3"}, "M.onnx: the model does not run ("),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_model_whose_numbers_or_nodes_cannot_be_meant_is_refused(what, program, tmp_path):
+    changed, says = REFUSED[what]
+    saved(tmp_path / "images/a.png", noise()[..., 0])
+    model = tiny_model(tmp_path, **changed)
+    ours = by_cpp(program, model, tmp_path / "images", tmp_path / "out")
+    assert ours.status == 2 and says in ours.error and ours.error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+MASK = "mask = And (above, valid)"
+SCORE = "score = ReduceMax <keepdims = 0> (residual_map)"
+NAN = f"{SCORE.replace('score', 'top')} zero = Sub (top, top) score = Div (zero, zero)"
+# What the tiny model gives -> what is replaced in which graph, a part of each row's sentence.
+ODD = {
+    "what a detector gives": ("tail", MASK, MASK, ""),
+    "too small a mask": (
+        "tail", MASK, "mask = Greater (score, pixel_threshold)",
+        "M.onnx: its mask is bool [] and not bool [64, 128]: export the detector anew.",
+    ),
+    "mask of floats": ("tail", MASK, "mask = Neg (residual_map)", "its mask is float32 [64, 128]"),
+    "many scores": ("tail", SCORE, "score = Neg (residual_map)", "its score is float32 [64, 128]"),
+    "whole residuals": ("core", "to = 1", "to = 6", "and not float32 [2, 32, 32]: export"),
+    "nothing": ("tail", "[h, w]", "[32, 32]", "M.onnx: the model does not run ("),
+    "no number": ("tail", SCORE, NAN, "the score is nan: the detector or the image is damaged."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_what_a_model_gives_that_no_detector_does_is_each_images_row(what, program, tmp_path):
+    which, old, new, says = ODD[what]
+    for name in "ab":
+        saved(tmp_path / f"images/{name}.png", noise()[..., 0])
+    model = tiny_model(tmp_path, **{which: {"core": CORE, "tail": TAIL}[which].replace(old, new)})
+    ours = by_cpp(program, model, tmp_path / "images", tmp_path / "ours")
+    theirs = by_python(model, tmp_path / "images", tmp_path / "theirs")
+    assert ours.status == theirs.status == (3 if says else 0), ours.error + theirs.error
+    same_rows(ours, theirs)
+    for row in ours.rows.values():
+        assert says in row["error"]
+    if says.endswith("."):
+        tables = [(tmp_path / who / "predictions.jsonl").read_text() for who in ("ours", "theirs")]
+        assert tables[0] == tables[1]
+
+
+def test_a_killed_program_leaves_a_row_of_each_image_that_it_judged(program, tmp_path):
+    first = saved(tmp_path / "images/0.png", noise(400, 400)[..., 0])
+    for i in range(1, 500):
+        os.link(first, tmp_path / f"images/{i}.png")
+    model, table = tiny_model(tmp_path), tmp_path / "out/predictions.csv"
+    flags = (f"--model={model}", f"--input={tmp_path / 'images'}", f"--output={tmp_path / 'out'}")
+    with subprocess.Popen([program, *flags], stdout=subprocess.DEVNULL) as running:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            if table.is_file() and table.read_text().count("\n") > 3:
+                break
+            time.sleep(0.01)
+        running.kill()
+    lines = table.read_text().splitlines()
+    assert 3 < len(lines) < 501
+    objects = (tmp_path / "out/predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["path"] for line in objects][:3] == ["0.png", "1.png", "10.png"]
 
 
 def test_one_good_image_ends_with_zero(program, model, images, tmp_path):

@@ -3,6 +3,11 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
+#include <new>
+#include <set>
+#include <sstream>
+#include <string>
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -22,10 +27,13 @@ constexpr char kPrefix[] = "recon_ad_";
 constexpr int kMapMultiple = 64;
 
 constexpr char kProbability[] = "defect_probability";
+// Nodes that may run for ever, as a model's file has their types (field 4 of a NodeProto). No export
+// has any.
+constexpr const char* kEndless[] = {"\x22\x04Loop", "\x22\x04Scan"};
 
 struct Opened {
   Facts facts;
-  bool classifies;
+  std::set<std::string> outputs;
   ov::InferRequest request;
 };
 
@@ -65,22 +73,79 @@ class Silence {
   int kept_;
 };
 
+void check_ends(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream read;
+  read << file.rdbuf();
+  const std::string content = read.str();
+  for (const char* node : kEndless) {
+    if (content.find(node) == std::string::npos) continue;
+    throw UserError(path.string() + " holds a loop, and no export of a detector does: copy it, or "
+                    "export it, anew.");
+  }
+}
+
 Opened opened(ov::Core& core, const fs::path& path) {
+  check_ends(path);
   const Silence silence;
   try {
     const auto model = core.read_model(path.string());
     // In floats: it would choose bfloat16 where a processor has it.
     const auto precision = ov::hint::inference_precision(ov::element::f32);
     auto compiled = core.compile_model(model, "CPU", precision);
-    const auto outputs = compiled.outputs();
-    const bool classifies = std::any_of(outputs.begin(), outputs.end(), [](const auto& output) {
-      return output.get_names().count(kProbability) > 0;
-    });
-    return {facts_of(*model), classifies, compiled.create_infer_request()};
+    std::set<std::string> outputs;
+    for (const auto& output : compiled.outputs()) {
+      outputs.insert(output.get_names().begin(), output.get_names().end());
+    }
+    return {facts_of(*model), outputs, compiled.create_infer_request()};
   } catch (const std::exception& error) {
     throw UserError(path.string() + " is no model that OpenVINO can open (" +
                     shortened(error.what()) + "): copy it, or export it, anew.");
   }
+}
+
+void check_outputs(const Opened& model, const std::vector<std::string>& wanted,
+                   const fs::path& path) {
+  for (const std::string& name : wanted) {
+    if (model.outputs.count(name) > 0) continue;
+    throw UserError(path.string() + " has no output " + name + ": export the detector anew.");
+  }
+}
+
+// Does what may fail where the model is none that such a program can run; `name` is the model's.
+template <class Work>
+void attempt(const std::string& name, Work work) {
+  try {
+    work();
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw UserError(name + ": the model does not run (" + shortened(error.what()) +
+                    "): export the detector anew.");
+  }
+}
+
+// As NumPy calls it, which is how Python tells of it.
+std::string described(const ov::element::Type& type, const ov::Shape& shape) {
+  std::string text = type.to_string();
+  if (type == ov::element::f32) text = "float32";
+  if (type == ov::element::boolean) text = "bool";
+  text += " [";
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
+  }
+  return text + "]";
+}
+
+// An output of floats or, as `wanted` says, of truth values; a stranger's model may give anything.
+ov::Tensor output(ov::InferRequest& request, const char* name, const ov::element::Type& wanted,
+                  const ov::Shape& shape, const std::string& model) {
+  const ov::Tensor found = request.get_tensor(name);
+  const ov::element::Type type = found.get_element_type();
+  const bool fits = type == wanted || (wanted == ov::element::boolean && type == ov::element::u8);
+  if (fits && found.get_shape() == shape) return found;
+  throw UserError(model + ": its " + name + " is " + described(type, found.get_shape()) +
+                  " and not " + described(wanted, shape) + ": export the detector anew.");
 }
 
 ov::element::Type element(Type type) {
@@ -119,7 +184,7 @@ Plane<T> cropped(const T* values, int stride, Size size) {
 
 }  // namespace
 
-Detector::Detector(const fs::path& model) {
+Detector::Detector(const fs::path& model) : name_(model.string()) {
   fs::path tail = model;
   tail.replace_extension(".tail.onnx");
   for (const fs::path& file : {model, tail}) {
@@ -136,14 +201,19 @@ Detector::Detector(const fs::path& model) {
     throw UserError(model.string() + " and its .tail.onnx are of two exports: copy both files of "
                     "one export.");
   }
+  check_outputs(first, {"residual_map"}, model);
+  check_outputs(second, {"score", "label", "mask"}, tail);
   core_ = first.request;
   tail_ = second.request;
-  classifies_ = second.classifies;
+  classifies_ = second.outputs.count(kProbability) > 0;
+  attempt(name_, [&] {
+    batch_ = empty_batch(plan_);
+    core_.set_tensor("images", batch_);
+    tail_.set_tensor("image_threshold", scalar(plan_.image_threshold));
+    tail_.set_tensor("pixel_threshold", scalar(plan_.pixel_threshold));
+  });
+  // Now that the model takes tiles of that size.
   weights_ = tile_weights(plan_.tile, plan_.hann);
-  batch_ = empty_batch(plan_);
-  core_.set_tensor("images", batch_);
-  tail_.set_tensor("image_threshold", scalar(plan_.image_threshold));
-  tail_.set_tensor("pixel_threshold", scalar(plan_.pixel_threshold));
 }
 
 Prediction Detector::predict(const Image& image, const std::optional<Mask>& roi) {
@@ -176,6 +246,7 @@ Map Detector::stitched(const Image& image) {
   const auto corners = tile_corners(source.size, plan_.tile, plan_.stride);
   Stitch stitch(source.size, weights_);
   const auto batch = std::size_t(plan_.batch_size);
+  const ov::Shape maps_shape{batch, std::size_t(plan_.tile.height), std::size_t(plan_.tile.width)};
   auto* tiles = static_cast<std::uint8_t*>(batch_.data());
   const std::size_t bytes = batch_.get_byte_size() / batch;
   for (std::size_t first = 0; first < corners.size(); first += batch) {
@@ -184,12 +255,8 @@ Map Detector::stitched(const Image& image) {
       cut(source, corners[first + i], plan_, tiles + i * bytes);
     }
     std::memset(tiles + count * bytes, 0, (batch - count) * bytes);
-    core_.infer();
-    const ov::Tensor residual = core_.get_tensor("residual_map");
-    if (residual.get_size() != batch * plan_.tile.pixels()) {
-      throw UserError("the model's residual maps are not of the size that its metadata say: "
-                      "export the detector anew.");
-    }
+    attempt(name_, [&] { core_.infer(); });
+    const ov::Tensor residual = output(core_, "residual_map", ov::element::f32, maps_shape, name_);
     const float* maps = residual.data<const float>();
     for (std::size_t i = 0; i < count; ++i) {
       stitch.add(maps + i * plan_.tile.pixels(), corners[first + i]);
@@ -216,18 +283,24 @@ Prediction Detector::decide(const Map& residual, const std::optional<Mask>& roi)
       std::fill_n(counts, size.width, std::uint8_t{1});
     }
   }
-  tail_.set_tensor("residual_map", map);
-  tail_.set_tensor("valid", valid);
-  tail_.infer();
-  const ov::Tensor score = tail_.get_tensor("score");
-  const ov::Tensor label = tail_.get_tensor("label");
-  const ov::Tensor mask = tail_.get_tensor("mask");
-  const auto* marked = static_cast<const std::uint8_t*>(mask.data());
+  attempt(name_, [&] {
+    tail_.set_tensor("residual_map", map);
+    tail_.set_tensor("valid", valid);
+    tail_.infer();
+  });
+  const auto f32 = ov::element::f32;
+  const auto truth = ov::element::boolean;
+  const ov::Tensor score = output(tail_, "score", f32, {}, name_);
+  const ov::Tensor label = output(tail_, "label", truth, {}, name_);
+  const ov::Tensor mask = output(tail_, "mask", truth, shape, name_);
   std::optional<float> probability;
-  if (classifies_) probability = *tail_.get_tensor(kProbability).data<const float>();
+  if (classifies_) {
+    probability = *output(tail_, kProbability, f32, {}, name_).data<const float>();
+  }
+  Mask marked = cropped(static_cast<const std::uint8_t*>(mask.data()), padded.width, size);
+  for (std::uint8_t& value : marked.values) value = value != 0;
   return {*score.data<const float>(), *static_cast<const std::uint8_t*>(label.data()) != 0,
-          clean_mask(cropped(marked, padded.width, size), plan_.opening, plan_.min_area),
-          probability};
+          clean_mask(std::move(marked), plan_.opening, plan_.min_area), probability};
 }
 
 }  // namespace recon_ad

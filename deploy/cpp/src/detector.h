@@ -1,8 +1,10 @@
-// A detector from its ONNX files, by OpenVINO. After recon_ad/inference.py and deployed.py.
+// A detector from its ONNX files, by OpenVINO. After recon_ad/detector/inference.py and
+// recon_ad/detector/onnx_detector.py.
 #pragma once
 
 #include <filesystem>
 #include <optional>
+#include <string>
 
 #include <openvino/openvino.hpp>
 
@@ -21,13 +23,14 @@ struct Prediction {
 class Detector {
  public:
   // Opens M.onnx and M.tail.onnx. Throws UserError where they are missing, damaged, of another
-  // program, or of two exports.
+  // program, of two exports, or may run for ever.
   explicit Detector(const std::filesystem::path& model);
 
   const Plan& plan() const { return plan_; }
 
   // Judges an image by those of its pixels that count, or by all. Throws UserError where it has the
-  // wrong number of channels, or a type that the model does not take.
+  // wrong number of channels, or a type that the model does not take, and where the model does not
+  // run or gives something else than a detector does.
   Prediction predict(const Image& image, const std::optional<Mask>& roi);
 
  private:
@@ -35,6 +38,7 @@ class Detector {
   Map stitched(const Image& image);
   Prediction decide(const Map& residual, const std::optional<Mask>& roi);
 
+  std::string name_;  // what messages call the model
   Plan plan_;
   Map weights_;
   ov::InferRequest core_;

@@ -12,41 +12,48 @@ constexpr unsigned kOrientation = 0x0112;
 constexpr unsigned kShort = 3;  // TIFF's types, of which Pillow gives a number
 constexpr unsigned kLong = 4;
 
-// Integers of either byte order; beyond the end there is nothing.
+// Integers of either byte order, of what follows `start`; beyond the end there is nothing.
 class Reader {
  public:
-  Reader(const Bytes& data, bool little) : data_(data), little_(little) {}
+  Reader(const Bytes& data, std::size_t start, bool little)
+      : data_(data), start_(start), little_(little) {}
 
   bool has(std::size_t at, std::size_t n) const {
-    return at <= data_.size() && n <= data_.size() - at;
+    const std::size_t size = data_.size() - start_;
+    return at <= size && n <= size - at;
   }
 
   unsigned number(std::size_t at, std::size_t n) const {
     unsigned value = 0;
     for (std::size_t i = 0; i < n; ++i) {
-      value = value << 8 | data_[at + (little_ ? n - 1 - i : i)];
+      value = value << 8 | data_[start_ + at + (little_ ? n - 1 - i : i)];
     }
     return value;
   }
 
  private:
   const Bytes& data_;
+  std::size_t start_;
   bool little_;
 };
 
 }  // namespace
 
 int exif_orientation(const Bytes& exif) {
-  // Some writers put JPEG's mark before the header in other files too.
+  // Some writers put JPEG's mark before the header in other files too, or write it twice. More of
+  // them are no header to Pillow (13) either.
   const std::string mark("Exif\0\0", 6);
-  if (exif.size() >= mark.size() && std::equal(mark.begin(), mark.end(), exif.begin())) {
-    return exif_orientation(Bytes(exif.begin() + std::ptrdiff_t(mark.size()), exif.end()));
-  }
-  if (exif.empty()) return 0;
-  const bool little = exif[0] == 'I';
-  const Reader read(exif, little);
-  const bool marked = exif.size() >= 8 && exif[0] == exif[1] && (little || exif[0] == 'M');
-  if (!marked || read.number(2, 2) != 42) throw UserError("its EXIF header is not valid");
+  const bool repeated =
+      exif.size() >= mark.size() && std::equal(mark.begin(), mark.end(), exif.begin());
+  const std::size_t start = repeated ? mark.size() : 0;
+  if (exif.size() == start) return 0;
+  const bool little = exif[start] == 'I';
+  const Reader read(exif, start, little);
+  const bool marked =
+      read.has(0, 8) && exif[start] == exif[start + 1] && (little || exif[start] == 'M');
+  // Pillow takes the 42 in either order.
+  const unsigned version = marked ? read.number(2, 2) : 0;
+  if (version != 42 && version != 42 << 8) throw UserError("its EXIF header is not valid");
   const std::size_t directory = read.number(4, 4);
   if (!read.has(directory, 2)) return 0;
   int found = 0;

@@ -1,7 +1,10 @@
 #include "facts.h"
 
-#include <cstdlib>
-#include <sstream>
+#include <algorithm>
+#include <charconv>
+#include <iterator>
+#include <stdexcept>
+#include <system_error>
 #include <vector>
 
 #include "error.h"
@@ -15,6 +18,32 @@ constexpr char kFormat[] = "2";
 class Misfit : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
+};
+
+struct Rule {
+  const char* name;
+  std::size_t count;  // of its numbers
+  bool whole;
+  double low;
+  double high;
+};
+
+// The bounds of recon_ad/detector/bounds.py: a stranger may have written the file.
+constexpr double kMaxSide = 1 << 16;
+constexpr double kLargest = 1e38;  // within float32
+constexpr Rule kRules[] = {
+    {"batch_size", 1, true, 1, 1 << 16},
+    {"channels", 1, true, 1, 64},
+    {"tile", 2, true, 1, kMaxSide},
+    {"stride", 2, true, 1, kMaxSide},
+    {"resize", 2, true, 0, kMaxSide},
+    {"border", 1, true, 0, kMaxSide},
+    {"border_weight", 1, false, 0, 1e6},
+    {"opening", 1, true, 0, kMaxSide},
+    {"min_area", 1, true, 0, kMaxSide * kMaxSide},
+    {"input_range", 2, false, -kLargest, kLargest},
+    {"image_threshold", 1, false, -kLargest, kLargest},
+    {"pixel_threshold", 1, false, -kLargest, kLargest},
 };
 
 class Book {
@@ -35,38 +64,42 @@ class Book {
     throw misfit(name);
   }
 
-  double number(const std::string& name) const { return numbers(name, 1)[0]; }
-
-  std::vector<double> numbers(const std::string& name, std::size_t count) const {
+  // As `kRules` says. Neither NaN nor infinity is within bounds, and only ASCII digits are read.
+  std::vector<double> numbers(const std::string& name) const {
+    const Rule& rule = *std::find_if(std::begin(kRules), std::end(kRules),
+                                     [&](const Rule& other) { return name == other.name; });
+    const std::string& text = word(name);
+    const char* const end = text.data() + text.size();
+    const char* at = text.data();
     std::vector<double> found;
-    std::istringstream parts(word(name));
-    for (std::string part; std::getline(parts, part, ',');) {
-      char* end = nullptr;
-      found.push_back(std::strtod(part.c_str(), &end));
-      if (part.empty() || *end != '\0') throw misfit(name);
+    while (found.size() < rule.count) {
+      if (!found.empty() && (at == end || *at++ != ',')) throw misfit(name);
+      double value = 0;
+      const auto [next, error] = std::from_chars(at, end, value);
+      const bool digits = std::all_of(at, next, [](char c) { return c >= '0' && c <= '9'; });
+      if (error != std::errc() || !(value >= rule.low && value <= rule.high) ||
+          (rule.whole && !digits)) {
+        throw misfit(name);
+      }
+      found.push_back(value);
+      at = next;
     }
-    if (found.size() != count) throw misfit(name);
+    if (at != end) throw misfit(name);
     return found;
   }
 
-  int whole(const std::string& name, int least) const {
-    return to_whole(number(name), name, least);
+  double number(const std::string& name) const { return numbers(name)[0]; }
+
+  int whole(const std::string& name) const { return int(number(name)); }
+
+  Size size(const std::string& name) const {
+    const auto sides = numbers(name);
+    return {int(sides[0]), int(sides[1])};
   }
 
-  Size size(const std::string& name, int least) const {
-    const auto sides = numbers(name, 2);
-    return {to_whole(sides[0], name, least), to_whole(sides[1], name, least)};
-  }
-
- private:
   Misfit misfit(const std::string& name) const { return Misfit(name + " is " + word(name)); }
 
-  int to_whole(double number, const std::string& name, int least) const {
-    constexpr double kMost = 1 << 30;
-    if (!(number >= least && number <= kMost) || number != int(number)) throw misfit(name);
-    return int(number);
-  }
-
+ private:
   const Facts& facts_;
 };
 
@@ -78,22 +111,25 @@ Plan read(const Book& book, bool tail) {
   plan.pair = book.word("pair");
   plan.type = Type(book.choice("dtype", {"uint8", "uint16", "float32"}));
   plan.channels_first = book.choice("layout", {"NHWC", "NCHW"}) == 1;
-  plan.batch_size = book.whole("batch_size", 1);
-  plan.channels = book.whole("channels", 1);
-  plan.tile = book.size("tile", 1);
-  plan.stride = book.size("stride", 1);
+  plan.batch_size = book.whole("batch_size");
+  plan.channels = book.whole("channels");
+  plan.tile = book.size("tile");
+  plan.stride = book.size("stride");
   if (plan.stride.height > plan.tile.height || plan.stride.width > plan.tile.width) {
     throw Misfit("stride is " + book.word("stride") + " for tiles of " + book.word("tile"));
   }
   plan.hann = book.choice("tile_weights", {"uniform", "hann"}) == 1;
-  const Size resize = book.size("resize", 0);
+  const Size resize = book.size("resize");
+  if ((resize.height == 0) != (resize.width == 0)) throw book.misfit("resize");
   if (resize != Size{0, 0}) plan.resize = resize;
-  plan.border = book.whole("border", 0);
+  plan.border = book.whole("border");
   plan.border_weight = float(book.number("border_weight"));
-  plan.opening = book.whole("opening", 0);
-  plan.min_area = book.whole("min_area", 0);
-  const auto range = book.numbers("input_range", 2);
-  if (range[0] != 0 || range[1] != 0) plan.input_range = InputRange(range[0], range[1]);
+  plan.opening = book.whole("opening");
+  plan.min_area = std::int64_t(book.number("min_area"));
+  const auto range = book.numbers("input_range");
+  const bool given = range[0] != 0 || range[1] != 0;
+  if (given && !(range[0] < range[1])) throw book.misfit("input_range");
+  if (given) plan.input_range = InputRange(range[0], range[1]);
   plan.image_threshold = book.number("image_threshold");
   plan.pixel_threshold = book.number("pixel_threshold");
   plan.of_regions = book.choice("regions_of_interest", {"False", "True"}) == 1;
@@ -112,7 +148,7 @@ Plan plan_of(const Facts& facts, bool tail, const std::string& name) {
     return read(Book(facts), tail);
   } catch (const Misfit& misfit) {
     throw UserError(name + ": was not written by python -m recon_ad.export of this version as " +
-                    (tail ? "the tail" : "the model") + " (" + misfit.what() +
+                    (tail ? "the tail" : "the model") + " (" + shortened(misfit.what()) +
                     "): export the detector anew.");
   }
 }

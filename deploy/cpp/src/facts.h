@@ -1,7 +1,8 @@
-// What a runner of the model has to know, from the metadata of its files. recon_ad/deployed.py
-// reads the same.
+// What a runner of the model has to know, from the metadata of its files.
+// recon_ad/detector/onnx_detector.py reads the same.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -27,15 +28,15 @@ struct Plan {
   int border;                  // px along the image's border whose residual is multiplied
   float border_weight;
   int opening;   // radius in px of the disk that the mask is opened with; 0: none
-  int min_area;  // in px; smaller regions are dropped
+  std::int64_t min_area;  // in px; smaller regions are dropped
   std::optional<InputRange> input_range;
   double image_threshold;
   double pixel_threshold;
   bool of_regions;  // whether the thresholds are of regions of interest only
 };
 
-// Throws UserError where a fact is missing or is not understood, or the file is of another kind
-// than `tail` says; `name` is the file's.
+// Throws UserError where a fact is missing, not understood or out of its bounds, or the file is of
+// another kind than `tail` says; `name` is the file's.
 Plan plan_of(const Facts& facts, bool tail, const std::string& name);
 
 }  // namespace recon_ad

@@ -45,6 +45,17 @@ struct Scratch {
   Scratch& operator=(const Scratch&) = delete;
 };
 
+void write_all(int number, const void* content, std::size_t size, const fs::path& path) {
+  const auto* from = static_cast<const char*>(content);
+  while (size > 0) {
+    const ssize_t n = ::write(number, from, size);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw system_error(path, errno);
+    from += n;
+    size -= std::size_t(n);
+  }
+}
+
 mode_t permissions() {
   const mode_t mask = ::umask(0);
   ::umask(mask);
@@ -54,6 +65,10 @@ mode_t permissions() {
 }  // namespace
 
 UserError system_error(const fs::path& path, int number) {
+  if (number == ENOSPC || number == EDQUOT) {
+    return UserError(path.string() +
+                     ": the disk is full: make room and give the same command again.");
+  }
   return UserError(path.string() + ": " + reason(number) + "; check the path.");
 }
 
@@ -103,20 +118,25 @@ void write_whole(const fs::path& path, const void* content, std::size_t size) {
   const Handle file(::mkstemp(name.data()));
   if (file.number < 0) throw system_error(path, errno);
   Scratch scratch(name.data());
-  const auto* from = static_cast<const char*>(content);
-  while (size > 0) {
-    const ssize_t n = ::write(file.number, from, size);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) throw system_error(path, errno);
-    from += n;
-    size -= std::size_t(n);
-  }
+  write_all(file.number, content, size, path);
   // mkstemp makes files that only their owner may read.
   if (::fsync(file.number) != 0 || ::fchmod(file.number, permissions()) != 0 ||
       ::rename(scratch.name.c_str(), path.c_str()) != 0) {
     throw system_error(path, errno);
   }
   scratch.kept = true;
+}
+
+GrowingFile::GrowingFile(fs::path path, const std::string& first) : path_(std::move(path)) {
+  write_whole(path_, first.data(), first.size());
+  number_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  if (number_ < 0) throw system_error(path_, errno);
+}
+
+GrowingFile::~GrowingFile() { ::close(number_); }
+
+void GrowingFile::add(const std::string& text) {
+  write_all(number_, text.data(), text.size(), path_);
 }
 
 }  // namespace recon_ad

@@ -16,6 +16,22 @@ Bytes read_image_file(const std::filesystem::path& path);
 // folder. Throws UserError where that is not possible.
 void write_whole(const std::filesystem::path& path, const void* content, std::size_t size);
 
+// A file that begins anew and grows: what was added stays, however the program ends. Throws
+// UserError.
+class GrowingFile {
+ public:
+  GrowingFile(std::filesystem::path path, const std::string& first);
+  ~GrowingFile();
+  GrowingFile(const GrowingFile&) = delete;
+  GrowingFile& operator=(const GrowingFile&) = delete;
+
+  void add(const std::string& text);
+
+ private:
+  std::filesystem::path path_;
+  int number_;
+};
+
 // What the operating system said of a path that is not an image.
 UserError system_error(const std::filesystem::path& path, int number);
 

@@ -38,7 +38,9 @@ Words to_range(const std::vector<T>& values, double black, double white) {
   const float low = float(black);
   const float step = float(65535.0 / (white - black));
   for (std::size_t i = 0; i < values.size(); ++i) {
-    words[i] = std::uint16_t(std::nearbyint((float(values[i]) - low) * step));
+    // Of a range next to nothing the product may be no number.
+    const float word = std::max(0.0F, (float(values[i]) - low) * step);
+    words[i] = std::uint16_t(std::nearbyint(std::min(word, 65535.0F)));
   }
   return words;
 }

@@ -1,8 +1,10 @@
 #include "jpeg_io.h"
 
+#include <algorithm>
 #include <csetjmp>
 #include <cstdio>  // before jpeglib.h, which needs it
 #include <cstring>
+#include <iterator>
 
 #include <jpeglib.h>
 
@@ -17,6 +19,7 @@ namespace {
 
 constexpr int kApp1 = JPEG_APP0 + 1;
 constexpr int kRgb = 3;
+constexpr std::size_t kMaxScans = 100;  // of a progressive file; encoders write ten
 
 // A decompressor whose errors jump back, as exceptions must not pass through C.
 struct Codec {
@@ -88,9 +91,33 @@ int orientation(const Codec& codec, const std::string& name) {
   try {
     told = exif_orientation(segments(codec, kExif, sizeof kExif));
   } catch (const UserError& error) {
-    throw broken(name, error.what());
+    // Pillow looks for the resolution there, where the file's own header has none, and then passes
+    // over what it could not read.
+    const bool resolved = codec.info.saw_JFIF_marker &&
+                          (codec.info.density_unit == 1 || codec.info.density_unit == 2);
+    if (resolved) throw broken(name, error.what());
+    return 0;
   }
   return told != 0 ? told : xmp_orientation(segments(codec, kXmp, sizeof kXmp));
+}
+
+// A block of 8 × 8 pixels takes a bit at least, but where the coding is arithmetic. A header that
+// promises more than the file can hold is not believed: a few bytes would take gigabytes.
+bool is_too_short(const Codec& codec, const Bytes& file, Size size) {
+  constexpr std::size_t kMostOfOneByte = 8 * DCTSIZE2;
+  return !codec.info.arith_code && size.pixels() > kMostOfOneByte * file.size();
+}
+
+// How often a scan begins: the byte after FF is 0 within one.
+std::size_t scans(const Bytes& file) {
+  constexpr std::uint8_t kMark[] = {0xFF, 0xDA};
+  std::size_t count = 0;
+  auto at = file.begin();
+  while ((at = std::search(at, file.end(), std::begin(kMark), std::end(kMark))) != file.end()) {
+    at += 2;
+    ++count;
+  }
+  return count;
 }
 
 }  // namespace
@@ -108,6 +135,13 @@ Image decode_jpeg(const Bytes& file, const std::string& name) {
   }
   const Size size{int(info.image_height), int(info.image_width)};
   check_pixels(size, name);
+  if (is_too_short(codec, file, size)) throw broken(name, "image file is truncated");
+  const std::size_t many = info.progressive_mode ? scans(file) : 0;
+  if (many > kMaxScans) {
+    throw UserError(name + ": is a JPEG of " + std::to_string(many) + " scans, more than the " +
+                    std::to_string(kMaxScans) +
+                    " that are decoded: each takes as long as a whole image; save it anew");
+  }
   const int turn = orientation(codec, name);  // the segments are gone when the pixels are read
   Bytes pixels(size.pixels() * std::size_t(channels));
   if (!read_pixels(codec, pixels.data())) throw broken(name, codec.reason);

@@ -3,6 +3,7 @@
 // It mirrors `python -m recon_ad.predict --onnx`: the same files, the same decisions, the same exit
 // statuses (0; 2 for what the user can mend, with one sentence; 3 where some image is not judged).
 
+#include <cmath>
 #include <exception>
 #include <filesystem>
 #include <iostream>
@@ -83,6 +84,10 @@ Row judge(Detector& detector, const std::string& name, const fs::path& file, con
     std::optional<Mask> roi;
     if (region) roi = load_region(*region, file, image.size);
     const Prediction prediction = detector.predict(image, roi);
+    if (!std::isfinite(prediction.score)) {
+      return {name, {}, "the score is " + shortest(prediction.score) +
+                        ": the detector or the image is damaged."};
+    }
     row.judgement = Judgement{prediction.score, plan.image_threshold, prediction.label,
                               count_regions(prediction.mask), prediction.defect_probability};
     Bytes drawn = rgb(image);
@@ -92,6 +97,9 @@ Row judge(Detector& detector, const std::string& name, const fs::path& file, con
     return {name, {}, error.what()};
   } catch (const std::bad_alloc&) {
     return {name, {}, file.string() + ": there is not enough memory: cut it into smaller files"};
+  } catch (const std::exception& error) {  // one image must not end what is done with all others
+    return {name, {}, file.string() + ": could not be judged (" + shortened(error.what()) +
+                      "): replace or remove it"};
   }
   write_whole(output / "overlays" / (name + ".png"), overlay.data(), overlay.size());
   return row;
@@ -148,15 +156,15 @@ int run(const Arguments& arguments) {
     std::cout << "the thresholds are of regions of interest, and none is given: see --roi\n";
   }
 
+  GrowingFile table(arguments.output / "predictions.csv", csv_header());
+  GrowingFile lines(arguments.output / "predictions.jsonl", "");
   std::vector<Row> rows;
   for (const fs::path& file : images) {
     const std::string name = (root == "." ? file : file.lexically_relative(root)).generic_string();
     rows.push_back(judge(detector, name, file, regions, arguments.output));
+    table.add(csv_row(rows.back()));
+    lines.add(json_row(rows.back()));
   }
-  const std::string table = csv(rows);
-  const std::string lines = json_lines(rows);
-  write_whole(arguments.output / "predictions.csv", table.data(), table.size());
-  write_whole(arguments.output / "predictions.jsonl", lines.data(), lines.size());
   return told(rows, arguments.output) > 0 ? kBroken : 0;
 }
 

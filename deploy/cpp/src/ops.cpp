@@ -11,7 +11,7 @@ constexpr std::uint8_t kLine[] = {255, 120, 0};
 
 enum class Rule { any, all };  // of the pixels under a shape; beyond the border is nothing
 
-bool holds(Rule rule, int marked, int shape) {
+bool holds(Rule rule, std::int64_t marked, std::int64_t shape) {
   return rule == Rule::any ? marked > 0 : marked == shape;
 }
 
@@ -20,11 +20,12 @@ bool holds(Rule rule, int marked, int shape) {
 Mask under_disk(const Mask& mask, int radius, Rule rule) {
   const auto [h, w] = mask.size;
   std::vector<int> half(2 * std::size_t(radius) + 1);
-  int pixels = 0;
+  std::int64_t pixels = 0;
   for (int dy = -radius; dy <= radius; ++dy) {
-    int dx = 0;
-    while ((dx + 1) * (dx + 1) + dy * dy <= radius * radius) ++dx;
-    half[std::size_t(dy + radius)] = dx;
+    const std::int64_t room = std::int64_t(radius) * radius - std::int64_t(dy) * dy;
+    std::int64_t dx = 0;
+    while ((dx + 1) * (dx + 1) <= room) ++dx;
+    half[std::size_t(dy + radius)] = int(dx);
     pixels += 2 * dx + 1;
   }
   Plane<std::int32_t> sums({h, w + 1});
@@ -34,7 +35,7 @@ Mask under_disk(const Mask& mask, int radius, Rule rule) {
   Mask made(mask.size);
   for (int y = 0; y < h; ++y) {
     for (int x = 0; x < w; ++x) {
-      int marked = 0;
+      std::int64_t marked = 0;
       for (int dy = -std::min(radius, y); dy <= std::min(radius, h - 1 - y); ++dy) {
         const int span = half[std::size_t(dy + radius)];
         const std::int32_t* sum = sums.row(y + dy);
@@ -135,7 +136,7 @@ bool any(const Mask& mask) {
 
 }  // namespace
 
-Mask clean_mask(Mask mask, int opening, int min_area) {
+Mask clean_mask(Mask mask, int opening, std::int64_t min_area) {
   if (opening > 0 && any(mask)) {
     const Mask eroded = under_disk(with_frame(mask, opening), opening, Rule::all);
     mask = without_frame(under_disk(eroded, opening, Rule::any), opening, mask.size);

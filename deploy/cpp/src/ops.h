@@ -1,5 +1,7 @@
-// What is done to masks: after recon_ad/inference.py and recon_ad/report/pictures.py.
+// What is done to masks: after recon_ad/ops/masks.py and recon_ad/report/pictures.py.
 #pragma once
+
+#include <cstdint>
 
 #include "image.h"
 
@@ -7,7 +9,7 @@ namespace recon_ad {
 
 // The mask opened by a disk of that radius (0: not at all), then without its 8-connected regions of
 // less than `min_area` pixels.
-Mask clean_mask(Mask mask, int opening, int min_area);
+Mask clean_mask(Mask mask, int opening, std::int64_t min_area);
 
 // The number of 8-connected regions.
 int count_regions(const Mask& mask);

@@ -70,6 +70,14 @@ bool read_header(Reader& reader) {
   return true;
 }
 
+// Deflate shrinks to a 1032nd at best. A header that promises more than the file can hold is not
+// believed: a few bytes would take gigabytes.
+bool is_too_short(const Reader& reader, Size size) {
+  constexpr std::size_t kMostOfOneByte = 1040;
+  const std::size_t row = 1 + png_get_rowbytes(reader.png, reader.info);
+  return std::size_t(size.height) * row > kMostOfOneByte * reader.file.size();
+}
+
 // Whole bytes or words in the machine's order; of a palette the indices.
 bool set_transforms(Reader& reader) {
   if (setjmp(png_jmpbuf(reader.png))) return false;
@@ -173,6 +181,7 @@ Png decode_png(const Bytes& file, const std::string& name) {
     throw UserError(name + ": holds " + std::to_string(pages) +
                     " pages (an animated PNG): save each as a file of its own");
   }
+  if (is_too_short(reader, size)) throw broken(name, "image file is truncated");
   // As in Python, where OpenCV reads colour of 16 bits: to the file's end, and never turned.
   const bool deep_colour = reader.deep() && (reader.colour() || reader.alpha());
   if (!set_transforms(reader)) throw broken(name, reader.reason);

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 
 #include "folder.h"
 
@@ -28,7 +29,10 @@ std::string escaped(const std::string& text) {
   return made;
 }
 
-std::string csv_field(const std::string& text) {
+std::string csv_field(const std::string& content) {
+  // No spreadsheet is to take a name for a formula.
+  const bool formula = !content.empty() && std::strchr("=+-@\t\r", content[0]) != nullptr;
+  const std::string text = formula ? "'" + content : content;
   if (text.find_first_of(",\"\r\n") == std::string::npos) return escaped(text);
   std::string quoted = "\"";
   for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
@@ -88,42 +92,37 @@ std::string shortest(double number) {
   return sign + digits.substr(0, whole) + "." + digits.substr(whole);
 }
 
-std::string csv(const std::vector<Row>& rows) {
-  std::string table = "path,score,threshold,anomalous,regions,error,defect_probability\n";
-  for (const Row& row : rows) {
-    table += csv_field(row.path) + ",";
-    if (const auto& told = row.judgement) {
-      table += shortest(told->score) + "," + shortest(told->threshold) + "," +
-               word(told->anomalous) + "," + std::to_string(told->regions) + ",";
-    } else {
-      table += ",,,,";
-    }
-    table += csv_field(row.error) + ",";
-    if (row.judgement && row.judgement->defect_probability) {
-      table += shortest(*row.judgement->defect_probability);
-    }
-    table += "\n";
-  }
-  return table;
+std::string csv_header() {
+  return "path,score,threshold,anomalous,regions,error,defect_probability\n";
 }
 
-std::string json_lines(const std::vector<Row>& rows) {
-  std::string lines;
-  for (const Row& row : rows) {
-    lines += "{\"path\": " + json_string(row.path);
-    if (const auto& told = row.judgement) {
-      lines += ", \"score\": " + json_number(told->score) +
-               ", \"threshold\": " + json_number(told->threshold) +
-               ", \"anomalous\": " + word(told->anomalous) +
-               ", \"regions\": " + std::to_string(told->regions) +
-               ", \"error\": null, \"defect_probability\": " +
-               (told->defect_probability ? json_number(*told->defect_probability) : "null") + "}\n";
-    } else {
-      lines += ", \"score\": null, \"threshold\": null, \"anomalous\": null, \"regions\": null, "
-               "\"error\": " + json_string(row.error) + ", \"defect_probability\": null}\n";
-    }
+std::string csv_row(const Row& row) {
+  std::string line = csv_field(row.path) + ",";
+  if (const auto& told = row.judgement) {
+    line += shortest(told->score) + "," + shortest(told->threshold) + "," +
+            word(told->anomalous) + "," + std::to_string(told->regions) + ",";
+  } else {
+    line += ",,,,";
   }
-  return lines;
+  line += csv_field(row.error) + ",";
+  if (row.judgement && row.judgement->defect_probability) {
+    line += shortest(*row.judgement->defect_probability);
+  }
+  return line + "\n";
+}
+
+std::string json_row(const Row& row) {
+  const std::string start = "{\"path\": " + json_string(row.path);
+  if (const auto& told = row.judgement) {
+    return start + ", \"score\": " + json_number(told->score) +
+           ", \"threshold\": " + json_number(told->threshold) +
+           ", \"anomalous\": " + word(told->anomalous) +
+           ", \"regions\": " + std::to_string(told->regions) +
+           ", \"error\": null, \"defect_probability\": " +
+           (told->defect_probability ? json_number(*told->defect_probability) : "null") + "}\n";
+  }
+  return start + ", \"score\": null, \"threshold\": null, \"anomalous\": null, \"regions\": null, "
+         "\"error\": " + json_string(row.error) + ", \"defect_probability\": null}\n";
 }
 
 }  // namespace recon_ad

@@ -3,7 +3,6 @@
 
 #include <optional>
 #include <string>
-#include <vector>
 
 namespace recon_ad {
 
@@ -24,7 +23,9 @@ struct Row {
 // The shortest decimals that give the number again, as Python prints them.
 std::string shortest(double number);
 
-std::string csv(const std::vector<Row>& rows);
-std::string json_lines(const std::vector<Row>& rows);
+// Each ends its line.
+std::string csv_header();
+std::string csv_row(const Row& row);
+std::string json_row(const Row& row);
 
 }  // namespace recon_ad
