@@ -27,8 +27,6 @@ _BROKEN = (
     EOFError,
     OSError,
     RuntimeError,
-    ValueError,
-    LookupError,
 )
 
 

@@ -1,1 +1,0 @@
-"""What damaged and hostile input does to the package, and what killed commands lose."""
