@@ -133,7 +133,7 @@ def pixel_intervals(
     bits = min(histogram.bits for histogram in histograms)
     histograms = [coarsen(histogram, bits=bits) for histogram in histograms]
     merged = merge(*histograms)
-    key, low, high = merged.key, merged.low, merged.high
+    key, pattern = merged.key, merged.pattern
     start = np.cumsum([0, *(len(histogram.key) for histogram in histograms)])
     column = np.searchsorted(key, np.concatenate([histogram.key for histogram in histograms]))
 
@@ -148,9 +148,7 @@ def pixel_intervals(
     def resampled(times: Int[np.ndarray, " n"]) -> PixelHistogram:
         counts = times @ normal, times @ anomalous, times @ overlap
         drawn = counts[0] + counts[1] > 0
-        return PixelHistogram(
-            bits, key[drawn], *(values[drawn] for values in counts), low[drawn], high[drawn]
-        )
+        return PixelHistogram(bits, key[drawn], *(values[drawn] for values in (*counts, pattern)))
 
     defective = np.array([bool(histogram.anomalous.any()) for histogram in histograms])
     return _intervals(PIXEL_FIGURES, resampled, defective, seed, resamples, coverage)

@@ -70,7 +70,7 @@ def aupro_bound(histogram: PixelHistogram, *, fpr_limit: float = FPR_LIMIT) -> f
     fpr, pro = _pro_points(histogram)
     inside, at_limit, after = _pro_at_limit(fpr, pro, fpr_limit)
     before = pro[inside - 1]
-    unsure = (histogram.low != histogram.high)[::-1]  # where all scores tie the line is the curve
+    unsure = ~histogram.tied[::-1]  # where all scores tie the line is the curve
     whole = (np.diff(fpr) * np.diff(pro) * unsure)[: inside - 1].sum() / 2
     cut = (
         unsure[min(inside, len(unsure)) - 1]

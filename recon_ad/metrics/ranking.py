@@ -36,9 +36,9 @@ class Levels(NamedTuple):
     tied: Bool[np.ndarray, " n"] | None = None
 
 
-def split(counts: Levels) -> Int[np.ndarray, " n"]:
-    """Returns how many normal items of each level a threshold may split: none where all tie."""
-    return counts.normal if counts.tied is None else np.where(counts.tied, 0, counts.normal)
+def unsure(counts: Levels) -> Bool[np.ndarray, " n"]:
+    """Returns which levels are bins that a threshold may split: none whose scores all tie."""
+    return np.ones(len(counts.score), bool) if counts.tied is None else ~counts.tied
 
 
 def levels(scores: Float[np.ndarray, " n"], labels: Bool[np.ndarray, " n"]) -> Levels:
@@ -110,8 +110,8 @@ def auroc_bound(counts: Levels) -> float:
       UndefinedMetric: if either class has no item.
     """
     false, true = cumulative(counts)
-    unsure = counts.anomalous @ split(counts).astype(np.float64)
-    return float(unsure / (2 * false[-1] * true[-1]))
+    pairs = counts.anomalous @ (counts.normal * unsure(counts)).astype(np.float64)
+    return float(pairs / (2 * false[-1] * true[-1]))
 
 
 def average_precision(counts: Levels) -> float:
@@ -144,8 +144,7 @@ def average_precision_bound(counts: Levels) -> float:
     # A bin of normal items only can be the first one, where T + F' is 0 as p is.
     most = p * true / np.maximum(true + false - counts.normal, 1)
     least = p - false * np.log1p(p / (true - p + false + 0.5))
-    unsure = slice(None) if counts.tied is None else ~counts.tied
-    above, below = (most - binned)[unsure], (binned - least)[unsure]
+    above, below = (most - binned)[unsure(counts)], (binned - least)[unsure(counts)]
     return float(max(np.sum(above), np.sum(below)) / true[-1])
 
 
@@ -174,7 +173,7 @@ def f1_max_bound(counts: Levels) -> float:
       UndefinedMetric: if either class has no item.
     """
     false, true = cumulative(counts)
-    most = np.max(2 * true / (true[-1] + true + false - split(counts)))
+    most = np.max(2 * true / (true[-1] + true + false - counts.normal * unsure(counts)))
     return float(most - f1_max(counts)[0])
 
 

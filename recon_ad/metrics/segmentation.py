@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt32
 from scipy import ndimage
 
-from recon_ad.metrics.ranking import Levels, UndefinedMetric, cumulative, split
+from recon_ad.metrics.ranking import Levels, UndefinedMetric, cumulative, unsure
 
 # Sign, 8 bits of exponent, 13 of mantissa: scores apart by 1 part in 8192 are told apart. Scores
 # between 1e-4 and 1 then have 100,000 bins, 3 MB; the limit of 2^22 bins is 117 MB.
@@ -38,7 +38,7 @@ _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 class PixelHistogram(NamedTuple):
     """Pixels of any number of images by score, as far as `bits` tells scores apart.
 
-    Only bins with pixels are stored: 36 bytes each, at most 2^bits of them.
+    Only bins with pixels are stored: 32 bytes each, at most 2^bits of them.
 
     Attributes:
       bits: leading bits of the ordered float32 pattern that make a bin, 9 to 32; 32 is exact.
@@ -47,9 +47,8 @@ class PixelHistogram(NamedTuple):
       anomalous: how many anomalous pixels each has.
       overlap: sum over its anomalous pixels of 1 / (pixels in the pixel's region). Summed from a
         bin upwards and divided by the total, the number of regions, this is the PRO there.
-      low: the ordered pattern of each bin's lowest score, all 32 bits.
-      high: the same of its highest. Where both are one, all its pixels tie, and figures are exact
-        there.
+      pattern: all 32 bits of the ordered pattern where all pixels of a bin have one score, and
+        figures are exact; 0, which no score has, where they have several.
     """
 
     bits: int
@@ -57,8 +56,12 @@ class PixelHistogram(NamedTuple):
     normal: Int[np.ndarray, " n"]
     anomalous: Int[np.ndarray, " n"]
     overlap: Float[np.ndarray, " n"]
-    low: UInt32[np.ndarray, " n"]
-    high: UInt32[np.ndarray, " n"]
+    pattern: UInt32[np.ndarray, " n"]
+
+    @property
+    def tied(self) -> Bool[np.ndarray, " n"]:
+        """Whether all pixels of each bin have one score."""
+        return self.pattern != 0
 
     def levels(self) -> Levels:
         """The bins as levels of a ranking; a level's score is the lowest that the bin can hold.
@@ -67,8 +70,8 @@ class PixelHistogram(NamedTuple):
         """
         ordered = self.key[::-1] << np.uint32(32 - self.bits)
         pattern = np.where(ordered & _SIGN, ordered ^ _SIGN, ~ordered)
-        tied = (self.low == self.high)[::-1]
-        return Levels(pattern.view(np.float32), self.normal[::-1], self.anomalous[::-1], tied)
+        counts = self.normal[::-1], self.anomalous[::-1]
+        return Levels(pattern.view(np.float32), *counts, self.tied[::-1])
 
 
 def empty_histogram(*, bits: int = BITS) -> PixelHistogram:
@@ -80,7 +83,7 @@ def empty_histogram(*, bits: int = BITS) -> PixelHistogram:
     _check_bits(bits, most=32)
     none = np.zeros(0, np.int64)
     key = none.astype(np.uint32)
-    return PixelHistogram(bits, key, none, none, none.astype(np.float64), key, key)
+    return PixelHistogram(bits, key, none, none, none.astype(np.float64), key)
 
 
 def _check_bits(bits: int, *, most: int) -> None:
@@ -122,11 +125,17 @@ def image_histogram(
     for rows in blocks:
         counted = regions[rows] if valid is None else regions[rows][valid[rows]]
         size += np.bincount(counted.ravel(), minlength=len(size))
-    total = empty_histogram(bits=bits)
-    for rows in blocks:
-        inside = None if valid is None else valid[rows]
-        total = merge(total, _block(anomaly_map[rows], regions[rows], size, inside, bits=bits))
-    return total
+    parts = [
+        _block(
+            anomaly_map[rows],
+            regions[rows],
+            size,
+            None if valid is None else valid[rows],
+            bits=bits,
+        )
+        for rows in blocks
+    ]
+    return merge(*parts) if parts else empty_histogram(bits=bits)
 
 
 def _blocks(shape: tuple[int, int]) -> list[slice]:
@@ -156,9 +165,9 @@ def _block(
     del scores  # a block's worth of memory
     inside = region > 0
     defective = inside.any()
-    key, normal, low, high = _counted(ordered[~inside] if defective else ordered, bits=bits)
+    key, normal, pattern = _counted(ordered[~inside] if defective else ordered, bits=bits)
     nothing = np.zeros_like(normal), np.zeros(len(normal))
-    normal_only = PixelHistogram(bits, key, normal, *nothing, low, high)
+    normal_only = PixelHistogram(bits, key, normal, *nothing, pattern)
     if not defective:
         return normal_only
     region, ordered = region[inside], ordered[inside]
@@ -168,7 +177,6 @@ def _block(
         np.zeros(region.size, np.int64),
         np.ones(region.size, np.int64),
         1 / size[region],
-        ordered,
         ordered,
     )
     return merge(normal_only, anomalous_only)
@@ -194,32 +202,29 @@ def _span(key: UInt32[np.ndarray, " n"]) -> tuple[int, int] | None:
 
 def _counted(
     ordered: UInt32[np.ndarray, " n"], *, bits: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Different keys, ascending, how often each occurs, and its lowest and highest pattern."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Different keys, ascending, how often each occurs, and the pattern of its one score, or 0."""
     key = ordered >> np.uint32(32 - bits)
     span = _span(key)
     if span is None:
         present, place, count = np.unique(key, return_inverse=True, return_counts=True)
-        return present, count, *_ends(place, len(present), ordered, ordered)
+        return present, count, _one_score(place, len(present), ordered)
     first, length = span
     place = (key - np.uint32(first)).astype(np.intp)
     count = np.bincount(place, minlength=length)
     kept = np.flatnonzero(count)
-    low, high = _ends(place, length, ordered, ordered)
-    return (kept + first).astype(np.uint32), count[kept], low[kept], high[kept]
+    pattern = _one_score(place, length, ordered)
+    return (kept + first).astype(np.uint32), count[kept], pattern[kept]
 
 
-def _ends(
-    place: Int[np.ndarray, " m"],
-    length: int,
-    low: UInt32[np.ndarray, " m"],
-    high: UInt32[np.ndarray, " m"],
-) -> tuple[UInt32[np.ndarray, " n"], UInt32[np.ndarray, " n"]]:
-    """The lowest and the highest of what has the same place."""
-    least, most = np.full(length, np.uint32(0xFFFFFFFF)), np.zeros(length, np.uint32)
-    np.minimum.at(least, place, low)
-    np.maximum.at(most, place, high)
-    return least, most
+def _one_score(
+    place: Int[np.ndarray, " m"], length: int, pattern: UInt32[np.ndarray, " m"]
+) -> UInt32[np.ndarray, " n"]:
+    """The pattern of each place where all are that one, else 0."""
+    low, high = np.full(length, np.uint32(0xFFFFFFFF)), np.zeros(length, np.uint32)
+    np.minimum.at(low, place, pattern)
+    np.maximum.at(high, place, pattern)
+    return np.where(low == high, low, np.uint32(0))
 
 
 def _ordered(scores: Float32[np.ndarray, " n"]) -> UInt32[np.ndarray, " n"]:
@@ -235,8 +240,7 @@ def _collect(
     normal: Int[np.ndarray, " m"],
     anomalous: Int[np.ndarray, " m"],
     overlap: Float[np.ndarray, " m"],
-    low: UInt32[np.ndarray, " m"],
-    high: UInt32[np.ndarray, " m"],
+    pattern: UInt32[np.ndarray, " m"],
 ) -> PixelHistogram:
     """Adds up what has the same key."""
     span = _span(key)
@@ -255,8 +259,8 @@ def _collect(
         return np.bincount(place, weights=values, minlength=length)[kept].astype(dtype)
 
     counts = (added(values, np.int64) for values in (normal, anomalous))
-    ends = (end[kept] for end in _ends(place, length, low, high))
-    return PixelHistogram(bits, present, *counts, added(overlap, np.float64), *ends)
+    one = _one_score(place, length, pattern)[kept]
+    return PixelHistogram(bits, present, *counts, added(overlap, np.float64), one)
 
 
 def merge(*histograms: PixelHistogram) -> PixelHistogram:
@@ -286,7 +290,7 @@ def coarsen(histogram: PixelHistogram, *, bits: int) -> PixelHistogram:
 def compact(histogram: PixelHistogram, *, max_bins: int = 2048) -> PixelHistogram:
     """The finest histogram of the same pixels that has at most `max_bins` bins.
 
-    For keeping one for each image: at 36 bytes a bin, 74 kB at most. Scores over ten octaves
+    For keeping one for each image: at 32 bytes a bin, 66 kB at most. Scores over ten octaves
     keep 1 part in 128; scores in a narrow range keep all that they had.
 
     Raises:
@@ -332,7 +336,7 @@ def iou_max_bound(counts: Levels) -> float:
 def _most_iou(counts: Levels) -> Float[np.ndarray, " n"]:
     """The most that the IoU of a threshold in or at the end of each bin can be."""
     false, true = cumulative(counts)
-    return true / (true[-1] + false - split(counts))
+    return true / (true[-1] + false - counts.normal * unsure(counts))
 
 
 def recall_bound(counts: Levels) -> float:
@@ -349,9 +353,7 @@ def recall_bound(counts: Levels) -> float:
     best = int(np.argmax(iou))
     most = _most_iou(counts)
     could = (most > iou[best]) | ((most >= iou[best]) & (np.arange(len(iou)) <= best))
-    within = counts.anomalous
-    if counts.tied is not None:
-        within = np.where(counts.tied, 0, within)
+    within = counts.anomalous * unsure(counts)
     lowest, highest = np.min((true - within)[could]), np.max(true[could])
     return float(max(true[best] - lowest, highest - true[best]) / true[-1])
 
