@@ -14,7 +14,7 @@ import numpy as np
 
 from recon_ad.checking.look import ImageLook, MaskLook
 from recon_ad.checking.similar import nearly_same, same, series
-from recon_ad.data.truth import MUCH, RIM
+from recon_ad.data.truth import MUCH, is_inverted
 
 _BITS = (8, 10, 12, 14)  # that cameras give in files of 16
 _CONSTANT = 0.005  # of white, a deviation below which an image shows nothing: 1.3 of 255 levels
@@ -244,7 +244,7 @@ def about_masks(
     pairs = [(mask, truth) for truth in truths for mask in truth.masks]
     masks = [mask for mask, _ in pairs]
     much = [mask for mask in masks if mask.share > MUCH]
-    inverted = [mask for mask in much if mask.rim >= RIM]
+    inverted = [mask for mask in much if is_inverted(share=mask.share, rim=mask.rim)]
     found = []
 
     def tell(lines: Iterable[str], one: str, many: str, rest: str, *, mend: bool = False) -> None:

@@ -30,12 +30,20 @@ def united_mask(paths: Sequence[Path]) -> Bool[np.ndarray, "h w"]:
     Raises:
       UserError: as `decode_mask`, or they differ in size.
     """
-    union = decode_mask(paths[0])
+    return _united(paths)[0]
+
+
+def _united(
+    paths: Sequence[Path],
+) -> tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
+    """Unites masks of one size, and where they are neither black nor marked."""
+    union, rest = decode_mask_and_rest(paths[0])
     for path in paths[1:]:
-        mask = decode_mask(path)
+        mask, more = decode_mask_and_rest(path)
         _check_size(mask.shape, path, union.shape, paths[0])
         union |= mask
-    return union
+        rest |= more
+    return union, rest & ~union
 
 
 def stems(folder: Path) -> dict[str, Path]:
@@ -61,7 +69,7 @@ def masks_of(image: Path, folder: Path, masks: dict[str, Path]) -> list[Path]:
 
 
 class MaskState(NamedTuple):
-    """What an image's truth is like.
+    """State of an image's truth masks.
 
     Attributes:
       state: "usable", "missing", "empty" or "unusable".
@@ -75,9 +83,10 @@ class MaskState(NamedTuple):
     inverted: bool = False
 
 
-def is_inverted(marked: Bool[np.ndarray, "h w"]) -> bool:
-    """Whether a mask seems to mark what is good."""
-    return float(marked.mean()) > MUCH and rim_share(marked) >= RIM
+def is_inverted(*, share: float, rim: float) -> bool:
+    """Returns whether a mask that marks so much of the image and of its border marks what is good,
+    as it seems."""
+    return share > MUCH and rim >= RIM
 
 
 def rim_share(marked: Bool[np.ndarray, "h w"]) -> float:
@@ -94,11 +103,7 @@ def mask_state(image: Path, masks: Sequence[Path], *, on_error: str) -> MaskStat
     if not masks:
         return MaskState("missing")
     try:
-        truth, rest = decode_mask_and_rest(masks[0])
-        for mask in masks[1:]:
-            marked, more = decode_mask_and_rest(mask)
-            _check_size(marked.shape, mask, truth.shape, masks[0])
-            truth, rest = truth | marked, rest | more
+        truth, rest = _united(masks)
         size = _size_or_none(image)
         if size is not None:
             _check_size(truth.shape, masks[0], size, image)
@@ -107,7 +112,8 @@ def mask_state(image: Path, masks: Sequence[Path], *, on_error: str) -> MaskStat
             raise
         return MaskState("unusable")
     state = "usable" if truth.any() else "empty"
-    return MaskState(state, bool((rest & ~truth).any()), is_inverted(truth))
+    inverted = is_inverted(share=float(truth.mean()), rim=rim_share(truth))
+    return MaskState(state, bool(rest.any()), inverted)
 
 
 class Regions:

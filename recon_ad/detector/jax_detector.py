@@ -159,7 +159,7 @@ class Detector(Inference):
 
     @property
     def calibrated_on_regions(self) -> bool:
-        """Whether the thresholds are of regions of interest only, by the detector's record."""
+        """Tells whether the thresholds are of regions of interest only, by its record."""
         return self.record.get("calibration", {}).get("regions_of_interest", False)
 
     def run_core(

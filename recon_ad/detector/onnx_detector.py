@@ -182,7 +182,7 @@ class OnnxDetector(Inference):
 
     @property
     def calibrated_on_regions(self) -> bool:
-        """Whether the thresholds are of regions of interest only, by the metadata."""
+        """Tells whether the thresholds are of regions of interest only, by the metadata."""
         return self._on_regions
 
     def run_core(
@@ -226,7 +226,7 @@ class OnnxDetector(Inference):
     def _outputs(
         self, graph: Graph, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]
     ) -> list[np.ndarray]:
-        """What the graph gives; raises UserError where it does not run."""
+        """Runs the graph and returns the outputs; raises UserError where it does not run."""
         try:
             return graph.run(wanted, feeds)
         except Exception as error:  # neither runtime has a base class of its own for it

@@ -14,7 +14,7 @@ from recon_ad.line.store import Store
 from recon_ad.line.webhook import Webhook
 from recon_ad.runtime import files
 from recon_ad.runtime.stopping import Stop
-from recon_ad.runtime.waiting import Retry
+from recon_ad.runtime.waiting import Retry, opened
 
 POLL = 1.0  # s between two looks at the table
 
@@ -64,12 +64,7 @@ def follow(
     """Follows the table until it is to stop."""
     monitor = Monitor(references=references, run_length=run_length)
     retry = Retry(line, stop)
-    store = None
-    while store is None and not stop.asked:
-        try:
-            store = Store(line / "line.sqlite")
-        except sqlite3.OperationalError as error:
-            retry.wait(error)
+    store = opened(lambda: Store(line / "line.sqlite"), retry=retry, stop=stop)
     if store is None:
         return monitor
     settings = {"table": store.identity, "run_length": run_length}

@@ -26,7 +26,7 @@ from recon_ad.detector.inference import Inference
 from recon_ad.line.arrivals import Arrival, Arrivals
 from recon_ad.line.store import TRIED, Store
 from recon_ad.runtime.stopping import Stop
-from recon_ad.runtime.waiting import Retry
+from recon_ad.runtime.waiting import Retry, opened
 
 SECONDS = 600.0  # that judging an image may take; a large one takes tens
 
@@ -197,12 +197,7 @@ def run_line(
     regions = Regions(folder)
     retry = Retry(output, stop)
     table = output / "line.sqlite"
-    store = None
-    while store is None and not stop.asked:
-        try:
-            store = Store(table)
-        except sqlite3.OperationalError as error:
-            retry.wait(error)
+    store = opened(lambda: Store(table), retry=retry, stop=stop)
     if store is None:
         return 0
     arrivals = Arrivals(folder, store.known(), settle=SETTLE, clock=time.monotonic)

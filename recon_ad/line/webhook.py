@@ -62,24 +62,24 @@ class _Exchange(threading.Thread):
                 one.shutdown(socket.SHUT_RDWR)
 
 
-class _Plain(urllib.request.HTTPHandler):
-    """HTTP by connections whose sockets are kept in a list."""
+class _Keeping:
+    """Keeps in a list the sockets of the connections that a handler opens."""
 
     def __init__(self, sockets: list[socket.socket]):
         super().__init__()
         self._sockets = sockets
+
+
+class _Plain(_Keeping, urllib.request.HTTPHandler):
+    """HTTP by connections whose sockets are kept."""
 
     def http_open(self, req: urllib.request.Request) -> Any:
         """Opens the address."""
         return self.do_open(_kept(http.client.HTTPConnection, self._sockets), req)
 
 
-class _Secure(urllib.request.HTTPSHandler):
+class _Secure(_Keeping, urllib.request.HTTPSHandler):
     """HTTPS in the same way."""
-
-    def __init__(self, sockets: list[socket.socket]):
-        super().__init__()
-        self._sockets = sockets
 
     def https_open(self, req: urllib.request.Request) -> Any:
         """Opens the address."""

@@ -5,9 +5,10 @@ import errno
 import fcntl
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from recon_ad.errors import UserError
 from recon_ad.runtime.stopping import Stop
@@ -16,6 +17,8 @@ RUN_LOCK = "run.lock"  # beside a detector, of commands that write it
 RETRY = 2.0  # s between two tries when something cannot be written
 
 logger = logging.getLogger("recon_ad")
+
+_Table = TypeVar("_Table")
 
 
 def passing(error: Exception) -> str:
@@ -54,6 +57,16 @@ class Retry:
     def over(self) -> None:
         """Notes that it could be written, so that the next trouble is told again."""
         self._told = ""
+
+
+def opened(open_table: Callable[[], _Table], *, retry: Retry, stop: Stop) -> _Table | None:
+    """Opens a table, and waits while that may yet be possible; None where it is to stop."""
+    while not stop.asked:
+        try:
+            return open_table()
+        except sqlite3.OperationalError as error:
+            retry.wait(error)
+    return None
 
 
 @contextmanager

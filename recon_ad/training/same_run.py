@@ -21,9 +21,9 @@ PLACES = ("path", "category", "images", "prepared", "cache_mib", "disk_cache_mib
 # Of a run in its own workdir, whose data.json has digests of images, template and background, and
 # whose detector has those of an encoder.
 ELSEWHERE = (
-    "data.path", "data.images", "data.prepared", "data.cache_mib", "data.disk_cache_mib",
-    "part.template", "part.background",
-)  # fmt: skip
+    *(f"data.{name}" for name in PLACES if name != "category"),  # which names the images
+    *("part.template", "part.background"),
+)
 
 
 def same_run(
