@@ -150,7 +150,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
             return header.height, header.width
     with _opened(name) as image:
         width, height = image.size
-        return (width, height) if _orientation(image) >= 5 else (height, width)
+        return (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
 
 
 def stored_type(path: str | os.PathLike[str]) -> str:

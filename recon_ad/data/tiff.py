@@ -7,6 +7,7 @@ transparency masks beside an image are left out. All else is refused.
 """
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,8 @@ SAVE = "save it as gray or RGB of 8 or 16 bits, or as floats"
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6  # PhotometricInterpretation
 OTHERS = {4: "a transparency mask", 5: "a CMYK image", 8: "a CIELAB image", 9: "a CIELAB image"}
 JPEG = (6, 7)  # Compression, whose decoder makes RGB of YCbCr
-UNCOMPRESSED, CONTIGUOUS = 1, 1  # Compression, PlanarConfiguration
+UNCOMPRESSED = 1  # Compression
+CONTIGUOUS, SEPARATE = 1, 2  # PlanarConfiguration
 MOST_PACKED = 4096  # times, about what LZW does of one value
 ASSOCIATED, UNASSOCIATED = 1, 2  # ExtraSamples: transparency, multiplied into the colours or not
 REDUCED, MASK = 1, 4  # bits of NewSubfileType
@@ -160,6 +162,8 @@ def _check(page: tifffile.TiffPage, name: str, *, max_pixels: int, size: int) ->
         what = f"a JPEG of {bits} bits, which it cannot hold (tags Compression, BitsPerSample)"
     elif page.dtype is None or page.imagedepth > 1 or not page.samplesperpixel:
         what = "an image of another kind (tags BitsPerSample, ImageDepth)"
+    elif int(page.planarconfig) not in (CONTIGUOUS, SEPARATE):
+        what = f"an image of another kind (tag PlanarConfiguration {int(page.planarconfig)})"
     elif page.samplesperpixel > MAX_CHANNELS:
         what = f"an image of {page.samplesperpixel} samples, more than {MAX_CHANNELS}"
     elif _alphas(page) and (len(page.extrasamples) > 1 or page.photometric == PALETTE):
@@ -171,7 +175,9 @@ def _check(page: tifffile.TiffPage, name: str, *, max_pixels: int, size: int) ->
     if not page.imagewidth or not page.imagelength:
         raise UserError(f"{name}: has no pixels (tags ImageWidth, ImageLength): replace it")
     ends = zip(page.dataoffsets, page.databytecounts, strict=True)
-    cut = not page.dataoffsets or any(n <= 0 or at <= 0 or at + n > size for at, n in ends)
+    cut = any(n <= 0 or at <= 0 or at + n > size for at, n in ends)
+    # Strips and tiles that are not there would be whatever the memory held before.
+    cut = cut or len(page.dataoffsets) < _segments(page)
     # So that a few bytes do not promise gigabytes.
     packed = 1 if int(page.compression) == UNCOMPRESSED else MOST_PACKED
     needed = page.imagewidth * page.imagelength * page.samplesperpixel
@@ -183,6 +189,15 @@ def _check(page: tifffile.TiffPage, name: str, *, max_pixels: int, size: int) ->
             f"{name}: cannot be decoded (the file ends before its image does): the file is broken "
             "or truncated, replace or remove it"
         )
+
+
+def _segments(page: tifffile.TiffPage) -> int:
+    """Returns how many strips or tiles the image has."""
+    planes = page.samplesperpixel if page.planarconfig == SEPARATE else 1
+    if page.is_tiled:
+        across = math.ceil(page.imagewidth / max(1, page.tilewidth))
+        return planes * across * math.ceil(page.imagelength / max(1, page.tilelength))
+    return planes * math.ceil(page.imagelength / max(1, page.rowsperstrip))
 
 
 def _several(page: tifffile.TiffPage, code: int) -> tuple[int, ...]:

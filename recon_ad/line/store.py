@@ -91,6 +91,8 @@ class Store:
         self._noted: Key | None = None  # the image that is being judged
         self._connection = self._opened()
         self._connection.row_factory = sqlite3.Row
+        # A damaged word is no reason to read none of the others.
+        self._connection.text_factory = lambda text: text.decode(errors="replace")
         self._file = files.identity(path)
 
     def _opened(self) -> sqlite3.Connection:
@@ -133,11 +135,12 @@ class Store:
 
     def known(self) -> list[Key]:
         """All images with a row, in the order in which they were committed."""
-        rows = self._connection.execute(
-            "SELECT name, bytes, changed_ns, ifnull(inode, 0), ifnull(status_ns, 0) FROM images "
-            "ORDER BY id"
-        )
-        return [Key(*row) for row in rows]
+        with self._sound():
+            rows = self._connection.execute(
+                "SELECT name, bytes, changed_ns, ifnull(inode, 0), ifnull(status_ns, 0) "
+                "FROM images ORDER BY id"
+            )
+            return [Key(*row) for row in rows]
 
     def has(self, key: Key, sha256: str) -> bool:
         """Whether an image of that content has a row, as a file that was moved or copied has; it is
@@ -149,10 +152,12 @@ class Store:
         """
         if not sha256:
             return False
-        found = self._connection.execute(
-            f"UPDATE images SET inode = :inode, status_ns = :status_ns, sha256 = :sha256 {_SAME}",
-            key._asdict() | {"sha256": sha256},
-        )
+        with self._sound():
+            found = self._connection.execute(
+                "UPDATE images SET inode = :inode, status_ns = :status_ns, sha256 = :sha256 "
+                f"{_SAME}",
+                key._asdict() | {"sha256": sha256},
+            )
         return found.rowcount > 0
 
     @contextmanager
@@ -181,6 +186,19 @@ class Store:
             if self._noted:  # there is no row, and none is owed to a fault
                 with suppress(sqlite3.OperationalError):  # one attempt too many is counted then
                     self._connection.execute(f"DELETE FROM attempts {_KEY}", key._asdict())
+
+    @contextmanager
+    def _sound(self) -> Iterator[None]:
+        """Raises UserError where the table's file turns out to be damaged."""
+        try:
+            yield
+        except (sqlite3.OperationalError, sqlite3.IntegrityError):
+            raise
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                f"{self._path} is damaged ({error}): move it away and start the command again, "
+                "which makes a new one."
+            ) from None
 
     def _check_there(self) -> None:
         """Raises UserError where the table's file has been taken away."""
@@ -225,17 +243,19 @@ class Store:
                 self._connection.execute(f"INSERT INTO images ({names}) VALUES ({places})", values)
             self._connection.execute(f"DELETE FROM attempts {_KEY}", values)
             self._connection.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            raise
+            with self._sound():
+                raise error
         self._noted = None
 
     def rows(self, *, after: int = 0) -> Iterator[dict[str, Any]]:
         """Rows with an id above that, in the order in which they were committed."""
         command = "SELECT * FROM images WHERE id > ? ORDER BY id"
-        for row in self._connection.execute(command, (after,)):
-            yield dict(row)
+        with self._sound():
+            for row in self._connection.execute(command, (after,)):
+                yield dict(row)
 
 
 def _take_over(connection: sqlite3.Connection, columns: Sequence[str]) -> None:

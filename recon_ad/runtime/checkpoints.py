@@ -46,6 +46,7 @@ class Checkpoints:
         self._directory = directory.absolute()
         if self._directory.is_file():
             raise UserError(f"{directory} is a file: move it away, or choose another --workdir.")
+        meshes.on_first_host(self._set_unranked_aside)
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
@@ -80,15 +81,28 @@ class Checkpoints:
                 return step, state, book
             meshes.on_first_host(lambda step=step: self._set_aside(step))
             self._manager.reload()
-            logger.warning(
-                "the checkpoint of step %d is damaged (%s) and was moved to %s; the one before it "
-                "is used", step, damage, self._aside,
-            )  # fmt: skip
+            self._tell(step, damage)
         return None
 
     @property
     def _aside(self) -> Path:
         return self._directory.with_name(f"{self._directory.name}.damaged")
+
+    def _set_unranked_aside(self) -> None:
+        """Sets checkpoints aside whose held-out loss cannot be read, at which Orbax gives up."""
+        for file in self._directory.glob("[0-9]*/metrics/metrics"):
+            try:
+                float(json.loads(file.read_text())["loss"])
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                step = int(file.parts[-3])
+                self._set_aside(step)
+                self._tell(step, f"{type(error).__name__}: {error}")
+
+    def _tell(self, step: int, damage: str) -> None:
+        logger.warning(
+            "the checkpoint of step %d is damaged (%s) and was moved to %s; the one before it is "
+            "used", step, damage, self._aside,
+        )  # fmt: skip
 
     def _set_aside(self, step: int) -> None:
         self._aside.mkdir(exist_ok=True)
@@ -128,8 +142,7 @@ class Checkpoints:
             raise
         except Exception as error:  # Orbax raises just that where a chunk does not decode
             return None, {}, f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        # Those of earlier versions have none.
-        if (digest := book.pop(DIGEST, None)) and digest != digest_of(state, book):
+        if book.pop(DIGEST, None) != digest_of(state, book):
             return None, {}, "it is not what was saved"
         return state, book, ""
 

@@ -30,7 +30,7 @@ def passing(error: Exception) -> str:
             sqlite3.SQLITE_CANTOPEN: "the disk is full or the table cannot be opened",
             sqlite3.SQLITE_BUSY: "another program holds the table",
             sqlite3.SQLITE_LOCKED: "another program holds the table",
-        }.get(error.sqlite_errorcode & 0xFF, "")
+        }.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "")
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return "the disk is full" if isinstance(error, OSError) and error.errno in full else ""
 

@@ -150,6 +150,11 @@ def test_an_interrupted_prediction_goes_on_and_ends_the_same(
     assert run_command(*given, images / "a").returncode == 0
     assert run_command(*given, images / "b").returncode == 0
     assert len(table(images / "b/predictions.csv")) == 3  # no overlay of "a" among them
+    # A damaged journal is none.
+    monkeypatch.setattr(image_files, "judge_file", judge)
+    (out / ".predictions.journal").write_bytes(b"\xff\xfe\0bad\n")
+    assert run_command(*given, out).returncode == 0
+    assert (out / "predictions.csv").read_text() == (tmp_path / "whole/predictions.csv").read_text()
 
 
 def test_a_full_disk_is_a_sentence_and_leaves_what_was_judged(

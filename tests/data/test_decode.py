@@ -172,6 +172,13 @@ def test_an_image_beyond_pillows_own_limit_gives_no_warning(tmp_path):
     assert image_size(save(tmp_path / "a.png", png(10000, 10000, 1, 0, b""))) == (10000, 10000)
 
 
+def test_an_orientation_that_is_none_turns_neither_pixels_nor_size(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 1542
+    file = save(tmp_path / "a.jpg", LARGE, exif=exif.tobytes())
+    assert decode_image(file).shape[:2] == image_size(file) == LARGE.shape[:2]
+
+
 def test_odd_exif_fields_print_nothing(tmp_path):
     broken = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x0f\x01\x02\0\xff\0\0\0\x1a\0\0\0\0\0\0\0"
     file = save(tmp_path / "a.jpg", GRAY, exif=broken)

@@ -123,6 +123,17 @@ def test_what_cannot_be_had_faithfully_is_refused_by_its_tag(tmp_path, pixels, o
             read(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("planes", [2, 8193])
+def test_a_file_without_all_of_its_strips_is_refused(tmp_path, planes):
+    file = tmp_path / "a.tif"
+    tifffile.imwrite(file, np.full((24, 31, 3), 90, np.uint8), photometric="rgb")
+    with tifffile.TiffFile(file, mode="r+b") as opened:
+        # Three planes of a strip each, and there is one: the others would be whatever comes.
+        opened.pages[0].tags["PlanarConfiguration"].overwrite(planes)
+    with pytest.raises(UserError, match=r"ends before|PlanarConfiguration 8193"):
+        decode_image(file)
+
+
 @pytest.mark.parametrize("layout", ["plain", "LZW", "tiles", "BigTIFF"])
 def test_a_file_that_ends_early_is_refused(tmp_path, layout, capfd):
     tifffile.imwrite(tmp_path / "a.tif", COLOUR, photometric="rgb", **LAYOUTS[layout])

@@ -19,6 +19,7 @@ from recon_ad.data import memory_source
 from recon_ad.detector.jax_detector import load
 from recon_ad.errors import UserError
 from recon_ad.methods import METHODS, WITH_ENCODER
+from recon_ad.runtime import checkpoints
 from recon_ad.runtime.checkpoints import Checkpoints
 from recon_ad.runtime.waiting import RUN_LOCK, exclusive_lock
 from recon_ad.training import diagnosis
@@ -60,6 +61,7 @@ def test_a_run_writes_its_files_and_logs_each_step_and_each_heldout_loss_once(fi
         "detector/variables.safetensors", "metrics.json", "report.html", "scores.csv",
     ):  # fmt: skip
         assert (finished / name).exists(), name
+    assert "no reason was recorded" not in (finished / "report.html").read_text()
     assert list(finished.glob("events.out.tfevents.*"))
     samples = sorted(p.name for p in (finished / "samples").iterdir())
     assert samples == [f"step_{step:07d}.png" for step in (2, 4, 6)]
@@ -94,7 +96,7 @@ def test_a_run_stopped_at_any_checkpoint_ends_as_the_uninterrupted_one(
     (book,) = (tmp_path / "checkpoints/4/book").glob("metadata")
     kept = json.loads(book.read_text())
     assert kept["train_seconds"] > 0
-    del kept["sha256"]  # as in a checkpoint of an earlier version
+    monkeypatch.setattr(checkpoints, "digest_of", lambda state, book: kept["sha256"])
     book.write_text(json.dumps(kept | {"train_seconds": 1000.0}))
     story = trainer.train(config_of(), tmp_path).record["training"]
     assert story["train_seconds"] > 1000
@@ -208,8 +210,9 @@ def largest(folder):
         lambda step: other_time(step / "book" / "metadata"),
         lambda step: (step / "book" / "metadata").write_text("[1]"),
         lambda step: (step / "book" / "metadata").write_text('{"train'),
+        lambda step: (step / "metrics" / "metrics").write_text('{"loss'),
     ],
-    ids=["cut", "a bit", "gone", "other book", "no book", "half a book"],
+    ids=["cut", "a bit", "gone", "other book", "no book", "half a book", "no loss"],
 )
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(
     damage, finished, tmp_path, caplog

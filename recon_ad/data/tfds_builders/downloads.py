@@ -27,6 +27,8 @@ _BROKEN = (
     EOFError,
     OSError,
     RuntimeError,
+    ValueError,
+    LookupError,
 )
 
 

@@ -1,0 +1,84 @@
+"""What damaged and hostile input does, and what is left of killed commands.
+
+    python -m benchmarks.robustness [--parts images,detectors,…] [--scale 1.0]
+
+Tries 20,000 damaged images, 2,000 detector directories and as many exported models, 1,500
+archives, 200 checkpoints and 200 tables, each in a process that may crash, and kills nine commands
+20 times each at random moments (`reproduce` is made of them and takes hours). Counts crashes, hangs
+of more than ten seconds, tracebacks and silent wrong results. Writes results/robustness.json.
+"""
+
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from benchmarks.harness import record
+from benchmarks.robustness.kills import SMALL, commands, killed, write_labels, write_line
+from benchmarks.robustness.trials import run_trials
+from recon_ad import cli
+from recon_ad.data.synthetic import synthetic_source, write_folder
+from recon_ad.errors import UserError
+
+SEED = 0
+# Name of a part: its corpus and how many trials.
+CORPORA = {
+    "images": ("benchmarks.robustness.images:images", 20_000),
+    "detectors": ("benchmarks.robustness.detectors:folders", 2_000),
+    "models": ("benchmarks.robustness.detectors:models", 2_000),
+    "archives": ("benchmarks.robustness.tables:archives", 1_500),
+    "checkpoints": ("benchmarks.robustness.detectors:checkpoints", 200),
+    "tables": ("benchmarks.robustness.tables:tables", 200),
+}
+KILLS = 20  # of each command
+SIDE = 128  # px, of the images of a run that is killed
+
+
+def main() -> int:
+    """Runs the parts that are asked for; the exit status is 1 where there is a fault."""
+    scale = _SCALE.value
+    unknown = set(_PARTS.value) - {*CORPORA, "kills"}
+    if unknown:
+        raise UserError(f"--parts: there is no {', '.join(sorted(unknown))}.")
+    found: dict[str, Any] = {"seed": SEED, "scale": scale}
+    for part in _PARTS.value:
+        if part == "kills":
+            found[part] = _kills(max(1, round(scale * KILLS)))
+        else:
+            corpus, count = CORPORA[part]
+            found[part] = run_trials(corpus, max(1, round(scale * count)), seed=SEED)
+        print(part, found[part], flush=True)
+        # With each part, so that a run that is stopped has some.
+        record.write(Path(_OUTPUT.value).stem, found, "onnxruntime", "tifffile", "imagecodecs")
+    return 0
+
+
+def _kills(count: int) -> dict[str, Any]:
+    """Kills each command that often; by its name."""
+    rng = random.Random(SEED)
+    found = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        images, run = Path(scratch) / "images", Path(scratch) / "run"
+        write_folder(synthetic_source("chess", side=SIDE), images)
+        config = ["--config", f"configs/folder.py:path={images},smoke", *SMALL]
+        subprocess.run(
+            [sys.executable, "-m", "recon_ad.train", *config, f"--workdir={run}"], check=True
+        )
+        write_line(run / "line")
+        write_labels(images)
+        for command in commands(images):
+            folder = Path(scratch) / command.name
+            found[command.name] = killed(command, run, folder, kills=count, rng=rng)
+            print(command.name, found[command.name], flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    _PARTS = flags.DEFINE_list("parts", [*CORPORA, "kills"], "What is tried.")
+    _SCALE = flags.DEFINE_float("scale", 1.0, "Of the numbers of trials and kills.")
+    _OUTPUT = flags.DEFINE_string("output", "robustness", "Name of the file in results/.")
+    cli.run(main)

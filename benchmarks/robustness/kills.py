@@ -1,0 +1,246 @@
+"""Commands that are killed at random moments, again and again: what they end with is compared.
+
+Each command is run to its end once, undisturbed. Then it is started again and again and killed by
+SIGKILL after a random part of that time, until it was killed so often; where it gets to its end
+meanwhile it is begun anew. In the end it is run to its end: what it leaves has to be what the
+undisturbed one left, times and paths apart.
+"""
+
+import json
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from recon_ad.errors import UserError
+from recon_ad.line.store import Key, Store
+
+SMALL = (
+    "--config.train.steps=6", "--config.train.eval_every=2", "--config.train.batch_size=4",
+    "--config.evaluation.bootstrap=20", "--config.evaluation.panels=1",
+)  # fmt: skip
+TIMED = ("seconds", "per_second", "hardware", "versions", "committed", "latency", "waiting")
+LABELS = "labels.csv"  # in the folder of images
+ROWS, CHANGED = 200, 120  # of a line's table, and from which on images are darker
+
+
+class Command(NamedTuple):
+    """A command that is killed.
+
+    Attributes:
+      name: of its module.
+      arguments: (folder) -> its flags; whatever it writes is in the folder.
+      inputs: names of files and folders of a finished run that it begins with.
+      left: (folder) -> what it leaves, comparable.
+      ends: whether it ends by itself; else it is asked to once `left` gives what is wanted.
+    """
+
+    name: str
+    arguments: Callable[[Path], Sequence[str]]
+    inputs: Sequence[str]
+    left: Callable[[Path], Any]
+    ends: bool = True
+
+
+def without_times(content: Any) -> Any:
+    """JSON without what differs from run to run."""
+    if isinstance(content, dict):
+        return {
+            k: without_times(v) for k, v in content.items() if not any(word in k for word in TIMED)
+        }
+    return [without_times(x) for x in content] if isinstance(content, list) else content
+
+
+def _json(path: Path) -> Any:
+    return without_times(json.loads(path.read_text()))
+
+
+def _detector(folder: Path) -> Any:
+    found = folder / "detector"
+    kept = {f.name: f.read_bytes() for f in found.iterdir() if f.suffix == ".safetensors"}
+    return kept, _json(found / "detector.json")
+
+
+def _rows(folder: Path) -> Any:
+    store = Store(folder / "line/line.sqlite")
+    kept = sorted((row["name"], row["outcome"], row["score"]) for row in store.rows())
+    store.close()
+    return kept
+
+
+def write_labels(images: Path) -> None:
+    """Labels defective images, and as many good ones as harmless."""
+    defects = [f for f in sorted((images / "test").rglob("*.png")) if f.parent.name != "good"]
+    harmless = sorted((images / "train/good").glob("*.png"))[: len(defects)]
+    lines = [
+        f"{f.relative_to(images)},{'defect' if f in defects else 'harmless'}"
+        for f in (*defects, *harmless)
+    ]
+    (images / LABELS).write_text("\n".join(["path,label", *lines]) + "\n")
+
+
+def write_line(folder: Path) -> None:
+    """Writes a line's table, with images that are darker from some row on."""
+    store, rng = Store(folder / "line.sqlite"), random.Random(0)
+    for i in range(ROWS):
+        row = {
+            "outcome": "good", "score": rng.gauss(1, 0.1), "threshold": 2.0, "anomalous": False,
+            "regions": 0, "brightness": (0.5 if i < CHANGED else 0.3) + rng.gauss(0, 0.01),
+            "sharpness": rng.gauss(0.1, 0.01), "latency": 0.1, "waiting": 0,
+        }  # fmt: skip
+        store.commit(Key(f"{i}.png", 1, i), row)
+    store.close()
+
+
+def commands(images: Path) -> list[Command]:
+    """The nine commands, on a folder of images in the MVTec layout that holds `LABELS`."""
+    config = ["--config", f"configs/folder.py:path={images},smoke", *SMALL]
+    return [
+        Command(
+            "train",
+            lambda f: [*config, f"--workdir={f}", "--stop_after=train"],
+            [],
+            lambda f: (_detector(f), (f / "log.jsonl").read_text()),
+        ),
+        Command(
+            "evaluate",
+            lambda f: [f"--workdir={f}"],
+            ["detector", "config.json", "data.json", "log.jsonl"],
+            lambda f: (_json(f / "metrics.json"), (f / "scores.csv").read_text()),
+        ),
+        Command(
+            "calibrate",
+            lambda f: [f"--detector={f}/detector", f"--normals={images}/test/good", "--fpr=0.25"],
+            ["detector"],
+            _detector,
+        ),
+        Command(
+            "classify",
+            lambda f: [
+                f"--detector={f}/detector",
+                f"--images={images}",
+                f"--labels={images}/{LABELS}",
+                "--config.steps=20",
+                "--config.repeats=1",
+            ],
+            ["detector"],
+            _detector,
+        ),
+        Command(
+            "export",
+            lambda f: [f"--detector={f}/detector", f"--output={f}/m.onnx"],
+            ["detector"],
+            lambda f: sorted(p.name for p in f.glob("m.*")),
+        ),
+        Command(
+            "predict",
+            lambda f: [f"--onnx={f}/model.onnx", f"--input={images}", f"--output={f}/out"],
+            ["model.onnx", "model.tail.onnx"],
+            lambda f: (
+                (f / "out/predictions.csv").read_text(),
+                sorted(p.relative_to(f).as_posix() for p in (f / "out/overlays").rglob("*.png")),
+            ),
+        ),
+        Command(
+            "inspect",
+            lambda f: [f"--onnx={f}/model.onnx", f"--watch={images}", f"--output={f}/line"],
+            ["model.onnx", "model.tail.onnx"],
+            _rows,
+            ends=False,
+        ),
+        Command(
+            "monitor",
+            lambda f: [f"--line={f}/line", "--reference=30"],
+            ["line"],
+            lambda f: (f / "line/alarms.jsonl").read_text(),
+            ends=False,
+        ),
+        Command(
+            "sweep",
+            lambda f: [*config, f"--workdir={f}/sweep", "--sweep=config.method.n_z=4,8"],
+            [],
+            lambda f: [_detector(p.parent) for p in sorted((f / "sweep").rglob("detector"))],
+        ),
+    ]
+
+
+def killed(
+    command: Command, run: Path, folder: Path, *, kills: int, rng: random.Random
+) -> dict[str, Any]:
+    """Kills a command that often; says whether it ended as the undisturbed one, and what it said.
+
+    Args:
+      command: to kill.
+      run: a finished run, of which `command.inputs` are copied.
+      folder: empty, for this command.
+      kills: how often.
+      rng: of the moments.
+    """
+
+    def begun(name: str) -> Path:
+        place = folder / name
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        for part in command.inputs:
+            source = run / part
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, place / part)
+        return place
+
+    whole = begun("whole")
+    begin = time.monotonic()
+    said = _to_the_end(command, whole, None)
+    seconds = time.monotonic() - begin
+    wanted = _left(command, whole)
+    place, count, tracebacks = begun("killed"), 0, int("Traceback" in said)
+    while count < kills:
+        process = _started(command, place)
+        try:
+            _, said = process.communicate(timeout=rng.uniform(0.2, 1) * seconds)
+            place = begun("killed")  # it got to its end
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            _, said = process.communicate()
+            count += 1
+        tracebacks += "Traceback" in said
+    said = _to_the_end(command, place, wanted)
+    tracebacks += "Traceback" in said
+    return {
+        "kills": count,
+        "seconds_undisturbed": round(seconds, 1),
+        "same_in_the_end": _left(command, place) == wanted,
+        "tracebacks": tracebacks,
+    }
+
+
+def _started(command: Command, folder: Path) -> subprocess.Popen[str]:
+    line = [sys.executable, "-m", f"recon_ad.{command.name}", *command.arguments(folder)]
+    return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def _to_the_end(command: Command, folder: Path, wanted: Any) -> str:
+    """Runs the command to its end and returns what it said; one that has none until it is done."""
+    process = _started(command, folder)
+    if not command.ends:
+        end, before = time.monotonic() + 120, None
+        while time.monotonic() < end and process.poll() is None:
+            time.sleep(2)
+            now = _left(command, folder)
+            # Undisturbed, done is what does not change any more.
+            if now and (now == wanted or (wanted is None and now == before)):
+                break
+            before = now
+        process.send_signal(signal.SIGTERM)
+    return process.communicate(timeout=600)[1]
+
+
+def _left(command: Command, folder: Path) -> Any:
+    try:
+        return command.left(folder)
+    except (OSError, sqlite3.Error, ValueError, UserError):
+        return None  # not there yet, or not whole

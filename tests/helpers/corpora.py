@@ -1,0 +1,25 @@
+"""Corpora of trials with every verdict, for tests of how trials are run."""
+
+import os
+import signal
+import time
+
+
+def of_all_kinds(folder, seed):
+    """Trials whose third crashes, fourth hangs, fifth raises and sixth gives a wrong result."""
+
+    def trial(i):
+        if i == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if i == 3:
+            time.sleep(60)
+        if i == 4:
+            raise ValueError("odd")
+        return {1: "refused", 5: "wrong"}.get(i, "accepted"), f"trial {i}"
+
+    return trial
+
+
+def unprepared(folder, seed):
+    """A corpus that cannot be prepared."""
+    raise OSError("no room")
