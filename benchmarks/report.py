@@ -156,6 +156,15 @@ def _line(content: Content) -> Rows:
     yield ["from file to row, s: median / 99th percentile", shown]
 
 
+def _robustness(content: Content) -> Rows:
+    yield ["damaged", "tried", "refused", "accepted", "crashes, hangs, tracebacks, wrong results"]
+    for part, found in content.items():
+        if isinstance(found, Mapping) and "tried" in found:
+            faults = [str(found[kind]) for kind in ("crash", "hang", "traceback", "wrong")]
+            counts = [str(found.get(kind, 0)) for kind in ("tried", "refused", "accepted")]
+            yield [part, *counts, ", ".join(faults)]
+
+
 # By the name of the file, in the page's order.
 TABLE = "python -m recon_ad.reproduce --table {name} --scale {scale}"
 SECTIONS: Mapping[str, Section] = {
@@ -182,6 +191,9 @@ SECTIONS: Mapping[str, Section] = {
     ),
     "line": Section("A line that is disturbed, and one that is not", _line),
     "start": Section("The start of a command", _speed("start")),
+    "robustness": Section(
+        "Damaged and hostile input", _robustness, "python -m benchmarks.robustness"
+    ),
 }
 
 
