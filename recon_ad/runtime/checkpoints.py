@@ -46,7 +46,9 @@ class Checkpoints:
         self._directory = directory.absolute()
         if self._directory.is_file():
             raise UserError(f"{directory} is a file: move it away, or choose another --workdir.")
-        meshes.on_first_host(self._set_unranked_aside)
+        if meshes.is_first_host():
+            self._set_unranked_aside()
+        meshes.wait_for_all()  # or another host lists a folder that is on its way
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
@@ -90,13 +92,15 @@ class Checkpoints:
 
     def _set_unranked_aside(self) -> None:
         """Sets checkpoints aside whose held-out loss cannot be read, at which Orbax gives up."""
-        for file in self._directory.glob("[0-9]*/metrics/metrics"):
+        for file in self._directory.glob("*/metrics/metrics"):
+            name = file.parts[-3]
+            if not name.isdecimal():  # one that a killed run left unfinished; Orbax deletes it
+                continue
             try:
                 float(json.loads(file.read_text())["loss"])
             except (OSError, ValueError, LookupError, TypeError) as error:
-                step = int(file.parts[-3])
-                self._set_aside(step)
-                self._tell(step, f"{type(error).__name__}: {error}")
+                self._set_aside(int(name))
+                self._tell(int(name), f"{type(error).__name__}: {error}")
 
     def _tell(self, step: int, damage: str) -> None:
         logger.warning(

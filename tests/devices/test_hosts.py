@@ -358,12 +358,13 @@ def processes_of(launcher):
     return [named[i] for i in sorted(named)]
 
 
-def losses_agree(workdir, other, *, heldout=1e-5):
-    # Sums over a batch are added in another order where it is cut otherwise.
-    np.testing.assert_allclose(losses(workdir), losses(other), rtol=1e-5)
+def losses_agree(workdir, other):
+    # Sums over a batch are added in another order where it is cut otherwise, and fifty steps make
+    # more of it: 2.4e-5 was seen. Another batch differs by a hundred times the tolerance.
+    np.testing.assert_allclose(losses(workdir), losses(other), rtol=1e-4)
     ours, theirs = (losses(w, "heldout_loss") for w in (workdir, other))
     assert len(ours)
-    np.testing.assert_allclose(ours, theirs, rtol=heldout)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
 
 
 def figures_agree(workdir, other):
@@ -472,6 +473,6 @@ def test_methods_of_every_kind_train_by_two_hosts(tmp_path, method):
     run_alone(one, "--stop_after=train", **fields)
     finish(start(two, "--stop_after=train", **fields))
     # The distances of knn are small differences of large squares.
-    losses_agree(two, one, heldout=1e-4 if method == "knn" else 1e-5)
+    losses_agree(two, one)
     ours, theirs = (described(workdir)["thresholds"] for workdir in (two, one))
     assert ours == pytest.approx(theirs, rel=1e-3)

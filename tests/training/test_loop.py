@@ -227,6 +227,17 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(
     assert [p.name[:2] for p in (run / "checkpoints.damaged").iterdir()] == ["6-"]
 
 
+def test_a_checkpoint_that_a_killed_run_left_unfinished_stops_nothing(finished, tmp_path, caplog):
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "detector")
+    left = run / "checkpoints" / "7.orbax-checkpoint-tmp" / "metrics"
+    left.mkdir(parents=True)
+    (left / "metrics").write_text('{"loss')
+    trainer.train(config_of(), run)
+    ends_alike(run, finished)
+    assert "damaged" not in caplog.text
+
+
 def test_where_all_checkpoints_are_damaged_training_begins_anew(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(run / "detector")
