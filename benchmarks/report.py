@@ -163,6 +163,11 @@ def _robustness(content: Content) -> Rows:
             faults = [str(found[kind]) for kind in ("crash", "hang", "traceback", "wrong")]
             counts = [str(found.get(kind, 0)) for kind in ("tried", "refused", "accepted")]
             yield [part, *counts, ", ".join(faults)]
+    for command, found in content.get("kills", {}).items():
+        if "kills" in found:
+            ends = "as undisturbed" if found["same_in_the_end"] else "not as undisturbed"
+            lost = f"{ends}, {found['tracebacks']} tracebacks"
+            yield [f"{command}, killed", str(found["kills"]), "", "", lost]
 
 
 # By the name of the file, in the page's order.

@@ -8,6 +8,7 @@ archives, 200 checkpoints and 200 tables, each in a process that may crash, and 
 of more than ten seconds, tracebacks and silent wrong results. Writes results/robustness.json.
 """
 
+import json
 import random
 import subprocess
 import sys
@@ -34,6 +35,7 @@ CORPORA = {
     "checkpoints": ("benchmarks.robustness.detectors:checkpoints", 200),
     "tables": ("benchmarks.robustness.tables:tables", 200),
 }
+PACKAGES = ("onnxruntime", "tifffile", "imagecodecs")  # that read what is damaged
 KILLS = 20  # of each command
 SIDE = 128  # px, of the images of a run that is killed
 
@@ -44,17 +46,29 @@ def main() -> int:
     unknown = set(_PARTS.value) - {*CORPORA, "kills"}
     if unknown:
         raise UserError(f"--parts: there is no {', '.join(sorted(unknown))}.")
-    found: dict[str, Any] = {"seed": SEED, "scale": scale}
+    found: dict[str, Any] = _earlier(scale) | {"seed": SEED, "scale": scale}
     for part in _PARTS.value:
         if part == "kills":
             found[part] = _kills(max(1, round(scale * KILLS)))
         else:
             corpus, count = CORPORA[part]
             found[part] = run_trials(corpus, max(1, round(scale * count)), seed=SEED)
+        found[part] |= record.facts(*PACKAGES)
         print(part, found[part], flush=True)
         # With each part, so that a run that is stopped has some.
-        record.write(Path(_OUTPUT.value).stem, found, "onnxruntime", "tifffile", "imagecodecs")
+        record.write(Path(_OUTPUT.value).stem, found, *PACKAGES)
     return 0
+
+
+def _earlier(scale: float) -> dict[str, Any]:
+    """The parts that an earlier run of the same size tried; each says when and where."""
+    file = record.RESULTS / f"{Path(_OUTPUT.value).stem}.json"
+    if not file.is_file():
+        return {}
+    earlier = json.loads(file.read_text())
+    if (earlier["seed"], earlier["scale"]) != (SEED, scale):
+        return {}
+    return {part: earlier[part] for part in (*CORPORA, "kills") if part in earlier}
 
 
 def _kills(count: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ SMALL = (
     "--config.train.steps=6", "--config.train.eval_every=2", "--config.train.batch_size=4",
     "--config.evaluation.bootstrap=20", "--config.evaluation.panels=1",
 )  # fmt: skip
-TIMED = ("seconds", "per_second", "hardware", "versions", "committed", "latency", "waiting")
+TIMED = ("seconds", "per_second", "hardware", "versions", "committed", "latency", "wait")
 LABELS = "labels.csv"  # in the folder of images
 ROWS, CHANGED = 200, 120  # of a line's table, and from which on images are darker
 
