@@ -45,7 +45,7 @@ def judged(detector: Inference, images: dict[str, Path]) -> dict[str, Decision]:
     for name, file in images.items():
         prediction = detector.predict(decoded(detector, file), reconstruct=False)
         found[name] = Decision(
-            float(prediction.score), bool(prediction.label), count_regions(prediction.mask)
+            float(prediction.score), bool(prediction.label), count_regions(prediction.marks)
         )
     return found
 

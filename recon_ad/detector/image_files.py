@@ -1,4 +1,8 @@
-"""Image files and what a detector says of them: the row, the overlay and the outcome of each."""
+"""Image files and what a detector says of them: the row, the overlay and the outcome of each.
+
+An image that is accepted has no marks: `regions` is 0 and nothing is outlined, though single pixels
+may be above the pixel threshold.
+"""
 
 import errno
 import logging
@@ -14,10 +18,12 @@ from recon_ad.data.arrays import given_range, to_unit
 from recon_ad.data.decode import SUFFIXES, decode_image
 from recon_ad.data.listing import files_below
 from recon_ad.data.truth import Regions
-from recon_ad.detector.inference import Inference
+from recon_ad.detector.inference import Inference, Prediction
 from recon_ad.errors import UserError
 from recon_ad.ops.masks import count_regions
-from recon_ad.report.pictures import encode, outlined, rgb
+from recon_ad.report import wording
+from recon_ad.report.caption import with_caption
+from recon_ad.report.pictures import MASK_COLOUR, encode, outlined, rgb
 from recon_ad.runtime import files
 
 logger = logging.getLogger("recon_ad")
@@ -29,6 +35,7 @@ NAMES = (
     errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL,
 )  # fmt: skip
 LONGEST_NAME = 200  # bytes of an overlay's name; file systems take 255
+WHITE = (255, 255, 255)
 FIELDS = ("path", "score", "threshold", "anomalous", "regions", "error", "defect_probability")
 
 
@@ -72,7 +79,8 @@ class FileResult(NamedTuple):
     Attributes:
       row: its fields, `error` alone where it could not be judged.
       image: decoded; None where that failed.
-      overlay: a PNG of the image with the mask's outlines; b"" where there is none.
+      overlay: a PNG of the image with its marks outlined, below a strip with verdict, score and
+        threshold; b"" where there is none.
       outcome: `GOOD`, `REJECT`, `NOT_REGISTERED` or `BROKEN`.
       confidence: of the registration; None without one.
       cause: why it is broken; None else.
@@ -111,19 +119,37 @@ def judge_file(detector: Inference, name: str, file: Path, *, regions: Regions) 
         "score": float(prediction.score),
         "threshold": float(detector.thresholds.image),
         "anomalous": bool(prediction.label),
-        "regions": count_regions(prediction.mask),
+        "regions": count_regions(prediction.marks),
     }
     if prediction.defect_probability is not None:
         row["defect_probability"] = float(prediction.defect_probability)
-    shown = image if image.dtype == np.uint8 else to_unit(image)
-    drawn = outlined(rgb(shown), truth=None, mask=prediction.mask)
+    outcome = REJECT if prediction.label else GOOD
     found = prediction.registration
     return FileResult(
         row,
         image,
-        encode(drawn, quality=None),
-        REJECT if prediction.label else GOOD,
+        _overlay(image, prediction, [outcome, *_figures(row)], anomalous=row["anomalous"]),
+        outcome,
         None if found is None else found.confidence,
+    )
+
+
+def _figures(row: dict[str, Any]) -> list[str]:
+    """What the overlay says beside the verdict, with the digits that tell score from threshold."""
+    digits = wording.digits_apart(row["score"], row["threshold"])
+    words = [f"{name} {wording.score(row[name], digits)}" for name in ("score", "threshold")]
+    if row["defect_probability"] is not None:
+        words.append(f"defect probability {wording.score(row['defect_probability'])}")
+    return words
+
+
+def _overlay(
+    image: Shaped[np.ndarray, "h w c"], prediction: Prediction, words: list[str], *, anomalous: bool
+) -> bytes:
+    shown = image if image.dtype == np.uint8 else to_unit(image)
+    drawn = outlined(rgb(shown), truth=None, mask=prediction.marks)
+    return encode(
+        with_caption(drawn, words, colour=MASK_COLOUR if anomalous else WHITE), quality=None
     )
 
 

@@ -51,7 +51,8 @@ class Prediction(NamedTuple):
       label: whether the score is above the image threshold and, with a classifier, what it scores
         for is a defect.
       anomaly_map: smoothed residual map, float32 [h, w].
-      mask: bool [h, w], pixels above the pixel threshold in regions of at least the minimum area.
+      mask: bool [h, w], pixels above the pixel threshold in regions of at least the minimum area,
+        whatever the label: all pixel figures are of it.
       reconstruction: float32 [h, w, c] in [0, 1], or None for a method without one.
       defect_probability: of the classifier, calibrated, or None for a detector without one.
       registration: where the part was; None without alignment. Maps are of the image all the same.
@@ -64,6 +65,11 @@ class Prediction(NamedTuple):
     reconstruction: np.ndarray | None
     defect_probability: np.ndarray | None = None
     registration: Registration | list[Registration] | None = None
+
+    @property
+    def marks(self) -> np.ndarray:
+        """The mask as a verdict shows it: an image that is accepted (label False) has no marks."""
+        return self.mask & np.asarray(self.label)[..., None, None]
 
 
 class Plan(NamedTuple):

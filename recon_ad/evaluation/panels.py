@@ -40,7 +40,7 @@ def whole_panel(
         reconstruction=prediction.reconstruction,
         residual=prediction.anomaly_map,
         truth=truth,
-        mask=prediction.mask,
+        mask=prediction.marks,
     )
 
 
@@ -61,7 +61,8 @@ def panel(detector: Detector, record: Record, *, scale: Scale | None) -> SmallPa
     whole = whole_panel(
         detector, image, prediction, name=record.name, defect=record.defect, truth=truth
     )
-    return shrink_panel(whole, scale=scale, mask_at=mask_at)
+    # The verdict stays, wherever the slider stands: an accepted image has no marks at any.
+    return shrink_panel(whole, scale=scale if prediction.label else None, mask_at=mask_at)
 
 
 def slider_scale(detector: Detector, pooled: Pooled) -> Scale | None:

@@ -270,7 +270,7 @@ def _legend(panels: Sequence[SmallPanel], encoding: Encoding) -> str:
     words = [
         "All residual maps share one colour scale, which saturates at its ends.",
         '<span class="key truth">dashed</span> is the truth, '
-        '<span class="key mask">solid</span> what the detector marks.',
+        '<span class="key mask">solid</span> what the detector marks in an image that it rejects.',
     ]
     if any(max(panel.size) > encoding.long_side for panel in panels):
         words.append(

@@ -91,6 +91,8 @@ def test_batches_lists_and_plain_arrays(detector):
     for several in (detector(np.stack([a, b])), detector([a, b]), detector([a[..., 0], b])):
         assert several.mask.shape == (2, 50, 70)
         np.testing.assert_array_equal(several.anomaly_map[0], alone.anomaly_map)
+        marks = [one.marks for one in (detector(a), detector(b))]
+        np.testing.assert_array_equal(several.marks, marks)
         assert several.score[1] == detector(b).score
 
 

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "caption.h"
 #include "detector.h"
 #include "error.h"
 #include "files.h"
@@ -88,11 +89,14 @@ Row judge(Detector& detector, const std::string& name, const fs::path& file, con
       return {name, {}, "the score is " + shortest(prediction.score) +
                         ": the detector or the image is damaged."};
     }
+    // An image that is accepted has no marks.
+    const Mask marks = prediction.label ? prediction.mask : Mask(image.size);
     row.judgement = Judgement{prediction.score, plan.image_threshold, prediction.label,
-                              count_regions(prediction.mask), prediction.defect_probability};
-    Bytes drawn = rgb(image);
-    outline(drawn, prediction.mask);
-    overlay = encode_png(drawn, image.size);
+                              count_regions(marks), prediction.defect_probability};
+    Picture drawn{image.size, rgb(image)};
+    outline(drawn.values, marks);
+    drawn = with_caption(drawn, verdict(*row.judgement), prediction.label);
+    overlay = encode_png(drawn.values, drawn.size);
   } catch (const UserError& error) {
     return {name, {}, error.what()};
   } catch (const std::bad_alloc&) {

@@ -7,8 +7,6 @@
 namespace recon_ad {
 namespace {
 
-constexpr std::uint8_t kLine[] = {255, 120, 0};
-
 enum class Rule { any, all };  // of the pixels under a shape; beyond the border is nothing
 
 bool holds(Rule rule, std::int64_t marked, std::int64_t shape) {

@@ -7,6 +7,8 @@
 
 namespace recon_ad {
 
+constexpr std::uint8_t kLine[] = {255, 120, 0};  // the colour of marks
+
 // The mask opened by a disk of that radius (0: not at all), then without its 8-connected regions of
 // less than `min_area` pixels.
 Mask clean_mask(Mask mask, int opening, std::int64_t min_area);
