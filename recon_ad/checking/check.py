@@ -165,7 +165,7 @@ def _listed(path: Path, category: str) -> _Folder:
     root = dataset_root(path, category)
     layout = layout_of(root)
     regions = truth.Regions(root)
-    train = [file for file in images_below(layout.good) if not regions.is_region(file)]
+    train = [file for file in layout.good_images() if not regions.is_region(file)]
     if not train:
         raise UserError(
             f"{layout.good}: holds no images ({', '.join(sorted(SUFFIXES))}): put good ones there"
@@ -174,7 +174,7 @@ def _listed(path: Path, category: str) -> _Folder:
         check_all_good(train, root)
         return _Folder(root, layout, train, {}, {}, regions)
     test = {f.name: images_below(f) for f in layout.types()}
-    masks = {f.name: truth.stems(f) for f in Layout(root, layout.truths).types()}
+    masks = {f.name: truth.stems(f) for f in Layout(root, test=layout.truths).types()}
     return _Folder(root, layout, train, test, masks, regions)
 
 
@@ -260,7 +260,8 @@ def _left_out(folder: _Folder) -> list[Finding]:
     """Files that no training or test will see."""
     root, layout = folder.root, folder.layout
     found = []
-    parts = [part for part in (layout.good, layout.test, layout.truths) if part is not None]
+    folders = (layout.good, layout.validation, layout.test, layout.truths)
+    parts = [part for part in folders if part is not None]
     others = [
         folder.name(file)
         for part in parts
@@ -284,7 +285,8 @@ def _left_out(folder: _Folder) -> list[Finding]:
             found.append(
                 Finding(
                     f"{count(len(lost), 'image')} will not be used, being in none of train/{GOOD}, "
-                    f"{folder.name(layout.test)}/{GOOD}, {folder.name(layout.test)}/<defect> and "
+                    f"validation/{GOOD}, {folder.name(layout.test)}/{GOOD}, "
+                    f"{folder.name(layout.test)}/<defect> and "
                     f"{folder.name(layout.truths)}/<defect>: move or remove them.",
                     tuple(folder.name(file) for file in lost),
                 )
@@ -325,7 +327,10 @@ def _line(figure: Figure) -> str:
 
 
 def _counts(folder: _Folder, truths: dict[str, list[Truth]]) -> list[str]:
-    lines = [f"{'train':<32}{len(folder.train):>4}"]
+    held_out = sum(map(folder.layout.is_validation, folder.train))
+    lines = [f"{'train':<32}{len(folder.train) - held_out:>4}"]
+    if held_out:
+        lines.append(f"{'validation':<32}{held_out:>4}")
     for defect, images in truths.items():
         masks = sum(truth.given for truth in images)
         with_masks = f"  {masks} with a mask" if defect != GOOD else ""

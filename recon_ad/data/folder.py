@@ -72,7 +72,7 @@ def folder_source(
     layout = layout_of(root)
     train_folder = layout.good
     regions = truth.Regions(root)
-    files = [file for file in images_below(train_folder) if not regions.is_region(file)]
+    files = [file for file in layout.good_images() if not regions.is_region(file)]
     if not files:
         raise UserError(
             f"{train_folder}: holds no images ({', '.join(sorted(SUFFIXES))}): put good ones there"
@@ -89,7 +89,13 @@ def folder_source(
     train_notes += _about_depth(seen, input_range)
     load = partial(decode, channels=channels)
     train = tuple(
-        Record(_name(file, root), partial(load, file), load_roi=regions.of(file)) for file in files
+        Record(
+            _name(file, root),
+            partial(load, file),
+            load_roi=regions.of(file),
+            validation=layout.is_validation(file),
+        )
+        for file in files
     )
     test: tuple[Record, ...] = ()
     test_notes: list[str] = []

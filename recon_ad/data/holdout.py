@@ -49,6 +49,8 @@ def split_holdout(
 ) -> HoldOut:
     """Divides good images into training and held-out ones; no pixel is in both.
 
+    Where the data set has a validation part of its own, that is held out, and nothing else.
+
     Args:
       records: good images; the order does not matter, names are sorted.
       fraction: share to hold out, in (0, 1): of the images, or of each image's longer side.
@@ -90,11 +92,22 @@ def split_holdout(
             max(part.regions_per_image for part in each.values()),
         )
     ordered = sorted(records, key=lambda record: record.name)
+    if any(record.validation for record in ordered):
+        return _by_part(ordered)
     if group:
         return _by_group(ordered, fraction, group)
     if len(ordered) >= max(few, 2):
         return _by_block(ordered, fraction)
     return _by_region(ordered, fraction, gap=gap, min_side=min_side)
+
+
+def _by_part(records: list[Record]) -> HoldOut:
+    held = {record.name for record in records if record.validation}
+    number = "1 image" if len(held) == 1 else f"{len(held)} images"
+    how = f"{number} of the data set's own validation part"
+    if len(held) == len(records):
+        raise UserError(f"there are {how} and no others: put images to train on into train/good")
+    return _divided(records, held, how)
 
 
 def _by_group(records: list[Record], fraction: float, group: str) -> HoldOut:

@@ -2,8 +2,8 @@
 
 MVTec AD's layout (Bergmann et al. 2019, CVPR, section 3) is `train/good`, `test/<defect>` and
 `ground_truth/<defect>`; MVTec AD 2's (Heckler-Kram et al. 2025) is `train/good`,
-`test_public/<defect>` and `test_public/ground_truth/<defect>`. Any other folder with images is one
-of good images.
+`test_public/<defect>` and `test_public/ground_truth/<defect>`. In either `validation/good` may hold
+good images to calibrate with. Any other folder with images is one of good images.
 """
 
 from collections.abc import Iterable
@@ -30,12 +30,14 @@ class Layout(NamedTuple):
 
     Attributes:
       good: of the good images.
+      validation: of good images that are never trained on; None where there are none.
       test: with a folder for each type of defect; None where all images are good ones.
       truths: of the masks, laid out as `test` is.
       unused: names of folders that hold images and are not used.
     """
 
     good: Path
+    validation: Path | None = None
     test: Path | None = None
     truths: Path | None = None
     unused: tuple[str, ...] = ()
@@ -47,16 +49,29 @@ class Layout(NamedTuple):
         folders = [f for f in subfolders(self.test) if f != self.truths]
         return [f for f in folders if f.suffix.lower() not in SUFFIXES]
 
+    def good_images(self) -> list[Path]:
+        """The files of all good images that are not test images, those to train on first."""
+        of_validation = images_below(self.validation) if self.validation else []
+        return images_below(self.good) + of_validation
+
+    def is_validation(self, file: Path) -> bool:
+        """Whether a good image is one to calibrate with."""
+        return self.validation is not None and file.is_relative_to(self.validation)
+
 
 def layout_of(root: Path) -> Layout:
     """Finds the folders below that of `dataset_root`."""
     good, public = root / "train" / GOOD, root / "test_public"
     if not good.is_dir():
         return Layout(root)
+    validation = root / "validation" / GOOD
+    if not validation.is_dir():
+        validation = None
     if public.is_dir() and not (root / "test").is_dir():
-        others = [f.name for f in subfolders(root) if f.name not in ("train", public.name, "roi")]
-        return Layout(good, public, public / "ground_truth", tuple(others))
-    return Layout(good, root / "test", root / "ground_truth")
+        used = {"train", public.name, "roi"} | ({"validation"} if validation else set())
+        others = [f.name for f in subfolders(root) if f.name not in used]
+        return Layout(good, validation, public, public / "ground_truth", tuple(others))
+    return Layout(good, validation, root / "test", root / "ground_truth")
 
 
 def dataset_root(path: Path, category: str) -> Path:

@@ -31,6 +31,8 @@ class Record(NamedTuple):
       other_masks: further truths by name (the synthetic sets have two), same form.
       load_roi: decodes the region of interest, bool [h, w]. None where every pixel counts.
       category: what is shown, in a source of several categories (`data.several`).
+      validation: whether this good image is one of the data set's own validation part, which
+        thresholds are calibrated with and no model learns from.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Record(NamedTuple):
     other_masks: Mapping[str, Callable[[], np.ndarray]] = {}
     load_roi: Callable[[], np.ndarray] | None = None
     category: str = ""
+    validation: bool = False
 
     @property
     def anomalous(self) -> bool:

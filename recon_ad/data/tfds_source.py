@@ -55,8 +55,8 @@ def tfds_source(
 
     Returns:
       Records named by the files' paths in the data set and sorted by them. A defective image whose
-      mask is missing or empty has no `load_mask`, and the notes name it. A split `validation` is
-      not used, which a note says: the hold-out is cut from the training images.
+      mask is missing or empty has no `load_mask`, and the notes name it. Images of a split
+      `validation` are among the good ones, marked as such.
 
     Raises:
       UserError: there is no such set or category, its download is missing, damaged or something
@@ -66,24 +66,20 @@ def tfds_source(
     folder = _prepared(name, config, Path(data_dir).expanduser(), manual_dir)
     builder = tfds.builder_from_directory(folder)
     splits = {split: _Split(builder, split) for split in builder.info.splits}
-    train, test = (
+    train, validation, test = (
         [splits[split].describe(i) for i in range(len(splits[split]))] if split in splits else []
-        for split in ("train", "test")
+        for split in ("train", "validation", "test")
     )
-    found = Counter(example["channels"] for example in train)
+    good = train + validation
+    found = Counter(example["channels"] for example in good)
     notes = []
     if channels is None:
         channels = max(found)
         if len(found) > 1:
             notes.append(
-                f"{found[3]} of {len(train)} training images are RGB and the others gray: all are "
+                f"{found[3]} of {len(good)} training images are RGB and the others gray: all are "
                 "read as RGB."
             )
-    if "validation" in splits:
-        notes.append(
-            f"The {len(splits['validation'])} good images of the set's own validation split are "
-            "not used."
-        )
     without = sorted(_name(e) for e in test if e["label"] and not e["has_mask"])
     if without:
         more = f" and {len(without) - 3} more" if len(without) > 3 else ""
@@ -91,13 +87,12 @@ def tfds_source(
             f"{len(without)} defective test image{'s' * (len(without) > 1)} without a mask, or "
             f"with an empty one: {', '.join(without[:3])}{more}."
         )
-    return Source(
-        *(
-            _records(splits[split], examples, channels) if examples else ()
-            for split, examples in (("train", train), ("test", test))
-        ),
-        tuple(notes),
-    )
+    records = {
+        split: _records(splits[split], examples, channels) if examples else ()
+        for split, examples in (("train", train), ("validation", validation), ("test", test))
+    }
+    held_out = tuple(record._replace(validation=True) for record in records["validation"])
+    return Source(records["train"] + held_out, records["test"], tuple(notes))
 
 
 def _prepared(

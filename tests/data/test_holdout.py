@@ -51,6 +51,33 @@ def test_blocks_are_contiguous_spread_and_of_the_fraction(n, fraction, held, blo
     assert got.how == f"{held} of {n} images in {place} of the sorted names"
 
 
+@pytest.mark.parametrize("options", [{}, {"group": r"(\d)\."}, {"few": 100}])
+def test_a_validation_part_of_the_data_set_is_held_out_and_nothing_else(options):
+    own = [record._replace(validation=True) for record in named("validation/good/0.png")]
+    got = split(named("train/good/0.png", "train/good/1.png") + own, **options)
+    assert [r.name for r in got.heldout] == ["validation/good/0.png"]
+    assert [r.name for r in got.train] == ["train/good/0.png", "train/good/1.png"]
+    assert got.how == "1 image of the data set's own validation part"
+    assert got.regions_per_image == 1
+    with pytest.raises(UserError, match="1 image of the data set's own validation part and no"):
+        split(own)
+
+
+def test_each_category_has_its_validation_part_or_none():
+    several = [
+        r._replace(category="a") for r in named(*(f"a/train/{i:02d}.png" for i in range(20)))
+    ]
+    several += [r._replace(category="b") for r in named("b/train/0.png")]
+    several += [r._replace(category="b", validation=True) for r in named("b/validation/0.png")]
+    got = split(several)
+    assert [r.name for r in got.heldout] == [
+        "a/train/04.png",
+        "a/train/14.png",
+        "b/validation/0.png",
+    ]
+    assert "a: 2 of 20 images" in got.how and "b: 1 image of" in got.how
+
+
 @pytest.mark.parametrize(
     "fraction, groups", [(0.01, "F"), (0.1, "F"), (0.2, "CH"), (0.3, "BFI"), (0.99, "ABCDEFGHJ")]
 )

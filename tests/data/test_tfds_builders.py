@@ -75,7 +75,7 @@ def test_each_layout_becomes_records_with_its_pixels_types_and_masks(source, man
     write, config, train, test = SETS[case]
     write(manual)
     got = source(case.split()[0], config=config)
-    assert [record.name for record in got.train] == train
+    assert [record.name for record in got.train if not record.validation] == train
     assert all(r.defect == GOOD and r.load_mask is None for r in got.train)
     assert [record.name for record in got.test] == list(test)
     root = manual / config if (manual / config / "train").is_dir() else manual
@@ -125,10 +125,11 @@ def test_files_are_kept_as_they_are_and_tfds_reads_them_too(source, manual, tmp_
     np.testing.assert_array_equal(marked, 255 * layouts.rectangles(7))
 
 
-def test_locos_validation_split_is_prepared_and_noted(source, manual, tmp_path):
+def test_locos_validation_split_is_prepared_and_marked(source, manual, tmp_path):
     layouts.mvtec_loco(manual)
-    (note,) = source("mvtec_loco", config="pushpins").notes
-    assert "2 good images" in note and "not used" in note
+    got = source("mvtec_loco", config="pushpins")
+    own = [record.name for record in got.train if record.validation]
+    assert own == ["validation/good/000.png", "validation/good/001.png"] and not got.notes
     builder = tfds.builder("mvtec_loco/pushpins", data_dir=tmp_path / "prepared")
     splits = {split: info.num_examples for split, info in builder.info.splits.items()}
     assert splits == {"train": 3, "validation": 2, "test": 3}
