@@ -3,9 +3,9 @@
     python -m recon_ad.train --workdir runs/candle \
         --config configs/public.py:dataset=visa,category=candle,path=DOWNLOADS
 
-`dataset=` is mvtec_ad, mvtec_loco, visa, nanotwice, woven_fabrics or kolektor_sdd with `path=` the
-folder that holds the archive or what is in it; or sewer_ml with `path=` the folder of its CSV files
-and `--config.data.images=` the folder of its images, where that is another one.
+`dataset=` is mvtec_ad, mvtec_loco, mvtec_ad_2, visa, nanotwice, woven_fabrics or kolektor_sdd with
+`path=` the folder that holds the archive or what is in it; or sewer_ml with `path=` the folder of
+its CSV files and `--config.data.images=` the folder of its images, where that is another one.
 """
 
 from configs import default

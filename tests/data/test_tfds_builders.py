@@ -37,6 +37,13 @@ SETS = {
             "test/structural_anomalies/000.png": ("structural_anomalies", (5,)),
         },
     ),
+    "mvtec_ad_2": (
+        layouts.mvtec_ad_2, "can", [f"train/good/{i:03d}_regular.png" for i in range(3)], {
+            "test_public/bad/000_regular.png": ("bad", (2,)),
+            "test_public/bad/001_regular.png": ("bad", (3,)),
+            "test_public/good/000_overexposed.png": GOOD_ONE,
+        },
+    ),
     "visa": (
         layouts.visa, "candle", [f"Data/Images/Normal/{i:04d}.JPG" for i in range(3)], {
             "Data/Images/Anomaly/000.JPG": ("melt", (2,)),
@@ -93,7 +100,7 @@ def test_each_layout_becomes_records_with_its_pixels_types_and_masks(source, man
 
 def test_every_category_has_a_config():
     counts = {"mvtec_ad": 15, "mvtec_loco": 5, "visa": 12, "woven_fabrics": 2}
-    counts |= {"nanotwice": 0, "kolektor_sdd": 0}
+    counts |= {"mvtec_ad_2": 8, "nanotwice": 0, "kolektor_sdd": 0}
     assert {name: len(builder.builder_configs) for name, builder in BUILDERS.items()} == counts
 
 
@@ -147,6 +154,10 @@ def test_a_split_beyond_tfds_own_limit_of_memory_is_written(source, manual, monk
     [
         ("mvtec_ad/cable", r"neither cable/train/good nor its archive: put mvtec_anomaly_det"),
         ("mvtec_loco/pushpins", r"neither pushpins/train/good .*mvtec_loco_anomaly_detection\."),
+        (
+            "mvtec_ad_2/can",
+            r"neither can/train/good nor its archive: put mvtec_ad_2\.\* or can\.\*",
+        ),
         ("visa/candle", r"neither split_csv/1cls.csv beside candle/Data .*VisA_20220922\.\*"),
         ("nanotwice/", r"neither folders Normal and Anomalous .*dfg05er_Data\.\*"),
         ("woven_fabrics/texture_1", r"neither texture_1/train .*textures\.\* or texture_1\.\*"),

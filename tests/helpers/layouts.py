@@ -82,6 +82,21 @@ def mvtec_loco(folder: Path, category: str = "pushpins") -> Path:
     return folder
 
 
+def mvtec_ad_2(folder: Path, category: str = "can") -> Path:
+    """3 good, 2 to validate; 1 + 2 to test, and one in each of the private parts."""
+    root = folder / category
+    for i in range(3):
+        picture(root / f"train/good/{i:03d}_regular.png", rgb=True)
+    for i in range(2):
+        picture(root / f"validation/good/{i:03d}_regular.png", rgb=True)
+        picture(root / f"test_public/bad/{i:03d}_regular.png", rgb=True)
+        mask(root / f"test_public/ground_truth/bad/{i:03d}_regular_mask.png", 2 + i)
+    picture(root / "test_public/good/000_overexposed.png", rgb=True)
+    picture(root / "test_private/000_regular.png", rgb=True)
+    picture(root / "test_private_mixed/000_shift_1.png", (SIZE[0] + 1, SIZE[1]), rgb=True)
+    return folder
+
+
 def visa(folder: Path, category: str = "candle") -> Path:
     """3 good, 1 + 2 to test, and a second category that is not to be mixed in."""
     splits = [["object", "split", "label", "image", "mask"]]

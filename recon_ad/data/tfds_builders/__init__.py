@@ -12,14 +12,14 @@ from collections.abc import Mapping
 
 from recon_ad.data.tfds_builders.base import DefectBuilder
 from recon_ad.data.tfds_builders.kolektor import KolektorSdd
-from recon_ad.data.tfds_builders.mvtec import MvtecAd, MvtecLoco
+from recon_ad.data.tfds_builders.mvtec import MvtecAd, MvtecAd2, MvtecLoco
 from recon_ad.data.tfds_builders.nanotwice import Nanotwice
 from recon_ad.data.tfds_builders.visa import Visa
 from recon_ad.data.tfds_builders.woven_fabrics import WovenFabrics
 
 BUILDERS: Mapping[str, type[DefectBuilder]] = {
     builder.name: builder
-    for builder in (MvtecAd, MvtecLoco, Visa, Nanotwice, WovenFabrics, KolektorSdd)
+    for builder in (MvtecAd, MvtecLoco, MvtecAd2, Visa, Nanotwice, WovenFabrics, KolektorSdd)
 }
 
 __all__ = ["BUILDERS", "DefectBuilder"]

@@ -1,10 +1,15 @@
-"""MVTec AD (Bergmann et al. 2019) and MVTec LOCO AD (Bergmann et al. 2022), and what is like them.
+"""MVTec AD (Bergmann et al. 2019), LOCO (Bergmann et al. 2022), AD 2 (Heckler-Kram et al. 2025).
 
     <category>/train/good/000.png
-    <category>/validation/good/000.png                              LOCO only
-    <category>/test/good/000.png, test/<defect>/000.png
+    <category>/validation/good/000.png                              LOCO and AD 2
+    <category>/test/good/000.png, test/<defect>/000.png             MVTec AD and LOCO
     <category>/ground_truth/<defect>/000_mask.png                   MVTec AD
     <category>/ground_truth/<defect>/000/000.png, 001.png, ...      LOCO, united
+    <category>/test_public/good/000_regular.png, test_public/bad/000_regular.png             AD 2
+    <category>/test_public/ground_truth/bad/000_regular_mask.png                             AD 2
+
+AD 2's private images, of which only the benchmark's server knows the truth, are not kept: they are
+judged as a folder (`recon_ad.detector.submission`).
 
 What the gray level of a LOCO mask says (which defect, and so by `defects_config.json` how much of
 it has to be found) is for that set's own metric and is not kept.
@@ -16,7 +21,8 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from recon_ad.data import truth
-from recon_ad.data.listing import images_below, subfolders
+from recon_ad.data.layout import layout_of
+from recon_ad.data.listing import images_below
 from recon_ad.data.source import GOOD
 from recon_ad.data.tfds_builders.base import DefectBuilder, Example, Layout, own_folder
 
@@ -38,6 +44,7 @@ _MVTEC_AD = (
     "zipper",
 )
 _LOCO = ("breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicing_connectors")
+_AD_2 = ("can", "fabric", "fruit_jelly", "rice", "sheet_metal", "vial", "wallplugs", "walnuts")
 _WHAT = f"{{category}}/train/{GOOD}"
 
 
@@ -48,8 +55,10 @@ def mvtec_splits(root: Path, category: str) -> dict[str, list[Example]]:
         for split in ("train", "validation")
     }
     splits["test"] = []
-    for folder in subfolders(root / "test") if (root / "test").is_dir() else ():
-        masks = truth.stems(root / "ground_truth" / folder.name) if folder.name != GOOD else {}
+    layout = layout_of(root)
+    truths = layout.truths or root
+    for folder in layout.types():
+        masks = truth.stems(truths / folder.name) if folder.name != GOOD else {}
         splits["test"] += [
             Example(
                 _name(file, root), file, folder.name, tuple(truth.masks_of(file, folder, masks))
@@ -129,4 +138,31 @@ class MvtecLoco(DefectBuilder):
   journal = {International Journal of Computer Vision},
   volume = {130},
   year = {2022}
+}"""
+
+
+class MvtecAd2(DefectBuilder):
+    """The 8 categories, each a config; good images also as the split `validation`."""
+
+    name = "mvtec_ad_2"
+    LAYOUT = Layout(
+        what=_WHAT,
+        archives=("mvtec_ad_2", "{category}"),
+        root_of=_root,
+        splits=mvtec_splits,
+        wanted=own_folder,
+    )
+    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=category) for category in _AD_2]
+    ABOUT = (
+        "MVTec AD 2: eight scenes of industrial inspection, among them transparent parts and bulk "
+        "goods, in images of several megapixels; its test images are those of the public part."
+    )
+    HOMEPAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad-2"
+    LICENSE = "CC BY-NC-SA 4.0"
+    CITATION = """@article{heckler2025mvtec,
+  title = {The {MVTec AD 2} Dataset: Advanced Scenarios for Unsupervised Anomaly Detection},
+  author = {Heckler-Kram, Lars and Neudeck, Jan-Hendrik and Scheler, Ulla and K{\\"o}nig, Rebecca
+            and Steger, Carsten},
+  journal = {arXiv preprint arXiv:2503.21622},
+  year = {2025}
 }"""
