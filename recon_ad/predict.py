@@ -8,6 +8,11 @@ The same command goes on where it was interrupted. A file that cannot be read, o
 is not found, is a row with its error, and the exit status is then 3. With `--onnx`
 an exported model judges, without JAX. With `--roi`, one image or a folder laid out as the input is,
 only pixels that are white in it count.
+
+    python -m recon_ad.predict --detector D/detector --input mvtec_ad_2/can … --submission S
+
+judges the private test images of an object of MVTec AD 2, and writes their maps and masks into S as
+the benchmark's server takes them (`recon_ad.detector.submission`).
 """
 
 from collections import Counter
@@ -58,7 +63,10 @@ def main() -> int:
     if not given.exists() and not given.is_symlink():
         raise UserError(f"there is no file or folder {given}.")
     roi = Path(_ROI.value) if _ROI.value else None
-    results = predict_files(detector, given, output, identity=_DETECTOR.identity(), roi=roi)
+    submission = Path(_SUBMISSION.value) if _SUBMISSION.value else None
+    results = predict_files(
+        detector, given, output, identity=_DETECTOR.identity(), roi=roi, submission=submission
+    )
     print(summary(results, output))
     return NOT_JUDGED if any(one.row["error"] for one in results) else 0
 
@@ -68,4 +76,7 @@ if __name__ == "__main__":
     _INPUT = flags.DEFINE_string("input", None, "Image, or folder of images.", required=True)
     _ROI = flags.DEFINE_string("roi", "", "Region of interest: an image, or a folder of them.")
     _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)
+    _SUBMISSION = flags.DEFINE_string(
+        "submission", "", "Folder for maps and masks of MVTec AD 2's private images."
+    )
     cli.run(main)

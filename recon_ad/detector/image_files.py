@@ -19,6 +19,7 @@ from recon_ad.data.decode import SUFFIXES, decode_image
 from recon_ad.data.listing import files_below
 from recon_ad.data.truth import Regions
 from recon_ad.detector.inference import Inference, Prediction
+from recon_ad.detector.submission import Submission
 from recon_ad.errors import UserError
 from recon_ad.ops.masks import count_regions
 from recon_ad.report import wording
@@ -84,6 +85,7 @@ class FileResult(NamedTuple):
       outcome: `GOOD`, `REJECT`, `NOT_REGISTERED` or `BROKEN`.
       confidence: of the registration; None without one.
       cause: why it is broken; None else.
+      prediction: what the detector said; None where it could not.
     """
 
     row: dict[str, Any]
@@ -92,6 +94,7 @@ class FileResult(NamedTuple):
     outcome: str
     confidence: float | None = None
     cause: Exception | None = None
+    prediction: Prediction | None = None
 
 
 def judge_file(detector: Inference, name: str, file: Path, *, regions: Regions) -> FileResult:
@@ -131,6 +134,7 @@ def judge_file(detector: Inference, name: str, file: Path, *, regions: Regions) 
         _overlay(image, prediction, [outcome, *_figures(row)], anomalous=row["anomalous"]),
         outcome,
         None if found is None else found.confidence,
+        prediction=prediction,
     )
 
 
@@ -181,11 +185,20 @@ def overlay_error(path: Path, overlay: bytes) -> str:
 
 
 def judge_and_draw(
-    detector: Inference, name: str, file: Path, *, regions: Regions, overlays: Path
+    detector: Inference,
+    name: str,
+    file: Path,
+    *,
+    regions: Regions,
+    overlays: Path,
+    submission: Submission | None = None,
 ) -> FileResult:
-    """Judges a file and writes its overlay below `overlays`; the result is without pictures."""
+    """Judges a file and writes its overlay below `overlays`, and its map where there is a
+    submission; the result is without pictures."""
     judged = judge_file(detector, name, file, regions=regions)
+    if submission is not None and judged.prediction is not None:
+        submission.write(file, judged.prediction)
     if judged.overlay and (reason := overlay_error(overlay_path(overlays, name), judged.overlay)):
         judged = judged._replace(row=judged.row | {"error": reason}, outcome=BROKEN)
     # An error keeps the image that it was raised about, and there may be many.
-    return judged._replace(image=None, overlay=b"", cause=None)
+    return judged._replace(image=None, overlay=b"", cause=None, prediction=None)

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from recon_ad.data.truth import Regions
 from recon_ad.detector.image_files import FIELDS, FileResult, inputs, judge_and_draw
 from recon_ad.detector.inference import Inference
+from recon_ad.detector.submission import Submission
 from recon_ad.errors import UserError
 from recon_ad.runtime import files
 from recon_ad.runtime.files import plain_cell
@@ -29,7 +30,13 @@ logger = logging.getLogger("recon_ad")
 
 
 def predict_files(
-    detector: Inference, given: Path, output: Path, *, identity: str, roi: Path | None = None
+    detector: Inference,
+    given: Path,
+    output: Path,
+    *,
+    identity: str,
+    roi: Path | None = None,
+    submission: Path | None = None,
 ) -> list[FileResult]:
     """Judges an image or a folder of them and writes the tables and overlays.
 
@@ -39,6 +46,8 @@ def predict_files(
       output: folder of the results.
       identity: what tells the detector from others, see `recon_ad.detector.open.identity`.
       roi: region of interest, one image or a folder laid out as `given` is.
+      submission: folder for maps and masks of the private images of MVTec AD 2, which are then all
+        that is judged of `given`.
 
     Returns:
       A result for each image, without its pictures, in the order of the names.
@@ -48,11 +57,14 @@ def predict_files(
     """
     root = given if given.is_dir() else given.parent
     regions = Regions(root, roi)
-    images = [file for file in inputs(given, output=output) if not regions.is_region(file)]
+    maps = Submission(submission, given) if submission else None
+    found = maps.images() if maps else inputs(given, output=output)
+    images = [file for file in found if not regions.is_region(file)]
     _check_regions(regions, images, given=given, roi=roi, of_regions=detector.calibrated_on_regions)
     names = {file: file.relative_to(root).as_posix() for file in images}
     keys = {names[file]: _key(file, regions) for file in images}
-    run = {"detector": identity, "input": str(given.resolve()), "roi": roi and str(roi.resolve())}
+    run = {"detector": identity, "input": str(given.resolve())}
+    run |= {"roi": roi and str(roi.resolve()), "maps": submission and str(submission.resolve())}
     with _full_disk(output):
         kept = _read_journal(output / JOURNAL, run, keys)
         if kept:
@@ -62,7 +74,12 @@ def predict_files(
             for file in progress(images, "prediction"):
                 name = names[file]
                 results[name] = kept.get(name) or judge_and_draw(
-                    detector, name, file, regions=regions, overlays=output / "overlays"
+                    detector,
+                    name,
+                    file,
+                    regions=regions,
+                    overlays=output / "overlays",
+                    submission=maps,
                 )
                 if name not in kept:
                     add(results[name])

@@ -73,6 +73,7 @@ RUN = ["--detector", "{run}/detector"]
         ([*RUN, "--input", "{tmp}"], "{tmp} holds no images"),
         ([*RUN, "--input", "{run}", "--runtime", "openvino"], "--runtime is for --onnx"),
         ([*RUN, "--input", "{good}", "--roi", "{tmp}"], "for none of the images"),
+        ([*RUN, "--input", "{good}", "--submission", "{tmp}/S"], "has no folder test_private"),
         (["--detector", "{run}/model.onnx", "--input", "{run}"], "is not a detector directory"),
         (["--onnx", "model.txt", "--input", "{run}"], "model.txt is no exported model"),
         (["--onnx", ".", "--input", "{run}"], ". is no exported model"),
