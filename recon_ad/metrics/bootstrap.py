@@ -39,6 +39,7 @@ PIXEL_FIGURES: Mapping[str, Callable[[PixelHistogram], float]] = {
     "pixel_ap": lambda histogram: average_precision(histogram.levels()),
     "aupro_30": aupro,
     "iou_max_oracle": lambda histogram: iou_max(histogram.levels())[0],
+    "seg_f1_max_oracle": lambda histogram: f1_max(histogram.levels())[0],
 }
 
 
@@ -114,15 +115,15 @@ def pixel_intervals(
     Args:
       histograms: one for each image, from `compact(image_histogram(...))`; they are brought to
         the bits of the coarsest. What that costs is the figure's own bound at those bits
-        (`auroc_bound` and the like); IoU's maximum can only lose by it.
+        (`auroc_bound` and the like); the best IoU and F1 can only lose by it.
       seed: of the draws, 0 or more; the same seed gives the same intervals.
       resamples: how many.
       coverage: share of the resampled figures that an interval spans.
 
     Returns:
-      (low, high) for `pixel_auroc`, `pixel_ap`, `aupro_30` and `iou_max_oracle`. An image counts
-      as defective when it has an anomalous pixel. Resamples without a normal pixel, possible only
-      where images have none, are left out.
+      (low, high) for each of `PIXEL_FIGURES`. An image counts as defective when it has an
+      anomalous pixel. Resamples without a normal pixel, possible only where images have none, are
+      left out.
 
     Raises:
       UndefinedMetric: if there are no normal or no anomalous pixels.

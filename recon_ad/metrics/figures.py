@@ -74,6 +74,15 @@ FIGURES: Mapping[str, Figure] = {
             higher_is_better=True,
         ),
         Figure(
+            "seg_f1_calibrated",
+            "Pixel F1, pooled",
+            "Balance of precision and recall of the marked pixels, all test images taken together "
+            "(SegF1).",
+            "calibrated",
+            higher_is_better=True,
+            averaged=True,
+        ),
+        Figure(
             "image_auroc",
             "Image AUROC",
             "Chance that a defective image scores higher than a good one. 0.5 is guessing, 1 is "
@@ -155,6 +164,15 @@ FIGURES: Mapping[str, Figure] = {
             "Recall at best overlap",
             "Share of the defective pixels that are marked at that same threshold.",
             "oracle",
+        ),
+        Figure(
+            "seg_f1_max_oracle",
+            "Best pixel F1",
+            "Balance of precision and recall of the marked pixels at the pixel threshold that "
+            "suits these test images best.",
+            "oracle",
+            higher_is_better=True,
+            interval=True,
         ),
         Figure(
             "train_seconds",

@@ -19,6 +19,7 @@ from recon_ad.metrics.ranking import (
     average_precision,
     average_precision_bound,
     f1_max,
+    f1_max_bound,
     levels,
 )
 from recon_ad.metrics.segmentation import (
@@ -114,31 +115,42 @@ def pixel_figures(pixels: PixelHistogram) -> tuple[dict[str, Any], dict[str, str
         "aupro_30": lambda: aupro(pixels),
         "iou_max_oracle": lambda: iou_max(counts)[0],
         "recall_at_iou_max_oracle": lambda: iou_max(counts)[2],
+        "seg_f1_max_oracle": lambda: f1_max(counts)[0],
     }
     return {key: _given(missing, key, rows[key]) for key in rows}, missing
 
 
-def _calibrated_iou(judged: Sequence[ImageResult]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Pooled, and the mean over defective images, at the calibrated pixel threshold."""
+def _calibrated_masks(judged: Sequence[ImageResult]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Figures of the masks at the calibrated pixel threshold.
+
+    IoU pooled, and its mean over defective images. `seg_f1_calibrated` is the F1 of all pixels of
+    all images, as the server of MVTec AD 2 has it (SegF1, Heckler-Kram et al. 2025): of the pooled
+    intersection I and union U, 2 T / (2 T + F + M) = 2 I / (I + U).
+    """
     missing: dict[str, str] = {}
     known = [j for j in judged if j.pixels is not None]
     defective = [j for j in known if j.anomalous]
 
-    def pooled() -> float:
+    def pooled() -> tuple[int, int]:
         if not any(j.union for j in defective):
             raise UndefinedMetric("no defective test image with a truth mask")
-        return sum(j.intersection for j in known) / sum(j.union for j in known)
+        return sum(j.intersection for j in known), sum(j.union for j in known)
+
+    def iou() -> float:
+        intersection, union = pooled()
+        return intersection / union
+
+    def f1() -> float:
+        intersection, union = pooled()
+        return 2 * intersection / (intersection + union)
 
     def mean() -> float:
-        if not any(j.union for j in defective):
-            raise UndefinedMetric("no defective test image with a truth mask")
+        pooled()
         # Nothing to find and nothing found, where the defect is outside the region of interest.
         return float(np.mean([j.intersection / j.union for j in defective if j.union]))
 
-    return {
-        "iou_calibrated": _given(missing, "iou_calibrated", pooled),
-        "iou_mean_calibrated": _given(missing, "iou_mean_calibrated", mean),
-    }, missing
+    rows = {"iou_calibrated": iou, "iou_mean_calibrated": mean, "seg_f1_calibrated": f1}
+    return {key: _given(missing, key, rows[key]) for key in rows}, missing
 
 
 def patch_figure(patches: PatchMeans) -> tuple[dict[str, Any], dict[str, str]]:
@@ -161,6 +173,7 @@ def _bounds(pixels: PixelHistogram) -> dict[str, float]:
         "aupro_30": lambda: aupro_bound(pixels),
         "iou_max_oracle": lambda: iou_max_bound(counts),
         "recall_at_iou_max_oracle": lambda: recall_bound(counts),
+        "seg_f1_max_oracle": lambda: f1_max_bound(counts),
     }
     bounds = {key: _given({}, key, rows[key]) for key in rows}
     return {key: value for key, value in bounds.items() if value is not None}
@@ -228,7 +241,7 @@ def _figures(
     parts = (
         image_figures(judged),
         pixel_figures(merge(pooled.good, *pooled.defects.values())),
-        _calibrated_iou(judged),
+        _calibrated_masks(judged),
         patch_figure(pooled.patches),
     )
     figures: dict[str, Any] = {}

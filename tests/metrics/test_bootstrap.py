@@ -68,6 +68,7 @@ def test_pixel_intervals_are_those_of_a_plain_resampling_loop():
         "pixel_ap": _average_precision,
         "aupro_30": lambda m, t: reference.aupro(m, t, 0.3),
         "iou_max_oracle": lambda m, t: reference.iou_max(m, t)[0],
+        "seg_f1_max_oracle": reference.f1_max,
     }
     histograms = [metrics.compact(histogram) for histogram in _histograms(maps, truths)]
     ours = metrics.pixel_intervals(histograms, seed=5, resamples=12, coverage=0.5)

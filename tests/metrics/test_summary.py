@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from recon_ad import metrics
 from recon_ad.data import GOOD, Record
@@ -77,10 +77,33 @@ def test_figures_are_those_of_the_rows():
         assert holes[key] == alone[key]
 
 
+def test_pixel_f1_is_that_of_all_pixels_of_all_images():
+    rows, maps, truths = [], [], []
+    for i, defect in enumerate([GOOD, GOOD, "hole", "hole", "hole"]):
+        rng = np.random.default_rng(i)
+        truth = square(i) if defect != GOOD else NOTHING
+        values = (rng.random((20, 20)) + 0.4 * truth).astype(np.float32)
+        pixels = metrics.image_histogram(values, truth)
+        overlap = mask_overlap(values > 0.9, truth)
+        row = ImageResult(str(i), defect, defect != GOOD, 0.0, False, pixels, *overlap)
+        rows.append((row, pixels))
+        maps.append(values)
+        truths.append(truth)
+    figures, truth = summary(rows), np.ravel(truths)
+    # Of counts, so that only a division is rounded.
+    expected = f1_score(truth, np.ravel(maps) > 0.9)
+    assert figures["seg_f1_calibrated"] == pytest.approx(expected, abs=1e-12)
+    best = max(f1_score(truth, np.ravel(maps) >= t) for t in np.unique(maps))
+    assert figures["seg_f1_max_oracle"] <= best + 1e-12
+    assert figures["seg_f1_max_oracle"] + figures["bounds"]["seg_f1_max_oracle"] >= best - 1e-12
+    assert figures["bounds"]["seg_f1_max_oracle"] < 1e-3
+
+
 @pytest.mark.parametrize(
     ("rows", "missing", "present"),
     [
-        (GOODS, {"image_auroc", "pixel_auroc", "iou_calibrated", "image_tpr_calibrated"},
+        (GOODS, {"image_auroc", "pixel_auroc", "iou_calibrated", "image_tpr_calibrated",
+                 "seg_f1_calibrated", "seg_f1_max_oracle"},
          {"image_fpr_calibrated"}),
         (HOLES, {"image_auroc", "image_fpr_calibrated"}, {"pixel_auroc", "iou_calibrated"}),
         ([*GOODS, judged("x", "hole", 0.9)], {"pixel_auroc", "iou_mean_calibrated", "aupro_30"},
