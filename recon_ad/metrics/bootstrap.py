@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
+from recon_ad.metrics.figures import STRICT_FPR_LIMIT
 from recon_ad.metrics.pro import aupro
 from recon_ad.metrics.ranking import (
     Levels,
@@ -38,6 +39,7 @@ PIXEL_FIGURES: Mapping[str, Callable[[PixelHistogram], float]] = {
     "pixel_auroc": lambda histogram: auroc(histogram.levels()),
     "pixel_ap": lambda histogram: average_precision(histogram.levels()),
     "aupro_30": aupro,
+    "aupro_05": lambda histogram: aupro(histogram, fpr_limit=STRICT_FPR_LIMIT),
     "iou_max_oracle": lambda histogram: iou_max(histogram.levels())[0],
     "seg_f1_max_oracle": lambda histogram: f1_max(histogram.levels())[0],
 }

@@ -42,7 +42,8 @@ def aupro(histogram: PixelHistogram, *, fpr_limit: float = FPR_LIMIT) -> float:
     In [0, 1]. PRO at a threshold is the mean, over the truth's regions in all images, of the
     share of the region's pixels at or above it; the false-positive rate is over all normal
     pixels of all images. Points are joined by straight lines, from (0, 0) on, and the line that
-    crosses the limit is cut there. Bergmann et al., IJCV 2021, with the limit 0.3.
+    crosses the limit is cut there. Bergmann et al., IJCV 2021, with the limit 0.3; MVTec AD 2
+    (Heckler-Kram et al. 2025) has 0.05.
 
     Raises:
       UndefinedMetric: if there are no normal or no anomalous pixels.

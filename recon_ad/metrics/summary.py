@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from recon_ad.metrics import bootstrap
+from recon_ad.metrics.figures import STRICT_FPR_LIMIT
 from recon_ad.metrics.patches import PatchMeans, joined
 from recon_ad.metrics.pro import aupro, aupro_bound
 from recon_ad.metrics.ranking import (
@@ -113,6 +114,7 @@ def pixel_figures(pixels: PixelHistogram) -> tuple[dict[str, Any], dict[str, str
         "pixel_auroc": lambda: auroc(counts),
         "pixel_ap": lambda: average_precision(counts),
         "aupro_30": lambda: aupro(pixels),
+        "aupro_05": lambda: aupro(pixels, fpr_limit=STRICT_FPR_LIMIT),
         "iou_max_oracle": lambda: iou_max(counts)[0],
         "recall_at_iou_max_oracle": lambda: iou_max(counts)[2],
         "seg_f1_max_oracle": lambda: f1_max(counts)[0],
@@ -171,6 +173,7 @@ def _bounds(pixels: PixelHistogram) -> dict[str, float]:
         "pixel_auroc": lambda: auroc_bound(counts),
         "pixel_ap": lambda: average_precision_bound(counts),
         "aupro_30": lambda: aupro_bound(pixels),
+        "aupro_05": lambda: aupro_bound(pixels, fpr_limit=STRICT_FPR_LIMIT),
         "iou_max_oracle": lambda: iou_max_bound(counts),
         "recall_at_iou_max_oracle": lambda: recall_bound(counts),
         "seg_f1_max_oracle": lambda: f1_max_bound(counts),

@@ -67,6 +67,7 @@ def test_pixel_intervals_are_those_of_a_plain_resampling_loop():
         "pixel_auroc": _auroc,
         "pixel_ap": _average_precision,
         "aupro_30": lambda m, t: reference.aupro(m, t, 0.3),
+        "aupro_05": lambda m, t: reference.aupro(m, t, 0.05),
         "iou_max_oracle": lambda m, t: reference.iou_max(m, t)[0],
         "seg_f1_max_oracle": reference.f1_max,
     }

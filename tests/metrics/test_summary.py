@@ -5,6 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+from helpers import metrics_reference as reference
 from sklearn.metrics import f1_score, roc_auc_score
 
 from recon_ad import metrics
@@ -77,7 +78,8 @@ def test_figures_are_those_of_the_rows():
         assert holes[key] == alone[key]
 
 
-def test_pixel_f1_is_that_of_all_pixels_of_all_images():
+def images():
+    """Rows of five images, their maps and their truths."""
     rows, maps, truths = [], [], []
     for i, defect in enumerate([GOOD, GOOD, "hole", "hole", "hole"]):
         rng = np.random.default_rng(i)
@@ -89,6 +91,20 @@ def test_pixel_f1_is_that_of_all_pixels_of_all_images():
         rows.append((row, pixels))
         maps.append(values)
         truths.append(truth)
+    return rows, np.array(maps), np.array(truths)
+
+
+def test_aupro_is_that_of_its_limit():
+    rows, maps, truths = images()
+    figures = summary(rows)
+    for key, limit in (("aupro_30", 0.3), ("aupro_05", 0.05)):
+        exact, bound = reference.aupro(maps, truths, limit), figures["bounds"][key]
+        assert abs(figures[key] - exact) <= bound + 1e-12 and bound < 1e-3
+    assert figures["aupro_05"] < figures["aupro_30"] - 0.1  # no limit for the other
+
+
+def test_pixel_f1_is_that_of_all_pixels_of_all_images():
+    rows, maps, truths = images()
     figures, truth = summary(rows), np.ravel(truths)
     # Of counts, so that only a division is rounded.
     expected = f1_score(truth, np.ravel(maps) > 0.9)
