@@ -9,6 +9,7 @@ An item counts as called anomalous when its score is at or above the threshold.
 """
 
 from recon_ad.metrics.bootstrap import image_intervals, pixel_intervals
+from recon_ad.metrics.pimo import aupimo, aupimo_bound
 from recon_ad.metrics.pro import aupro, aupro_bound, pro_curve
 from recon_ad.metrics.ranking import (
     Levels,
@@ -39,6 +40,8 @@ __all__ = [
     "Levels",
     "PixelHistogram",
     "UndefinedMetric",
+    "aupimo",
+    "aupimo_bound",
     "aupro",
     "aupro_bound",
     "auroc",

@@ -152,6 +152,15 @@ FIGURES: Mapping[str, Figure] = {
             averaged=True,
         ),
         Figure(
+            "aupimo",
+            "AUPIMO",
+            "Share of each defective image's defective pixels that is marked where as good as no "
+            "good pixel is: 1 to 10 of 100,000 in the good images. Every image counts alike.",
+            "ranking",
+            higher_is_better=True,
+            averaged=True,
+        ),
+        Figure(
             "image_f1_max",
             "Best image F1 (oracle)",
             "Balance of precision and recall at the image threshold that suits these test images "

@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from recon_ad.metrics import bootstrap
 from recon_ad.metrics.figures import STRICT_FPR_LIMIT
 from recon_ad.metrics.patches import PatchMeans, joined
+from recon_ad.metrics.pimo import aupimo, aupimo_bound
 from recon_ad.metrics.pro import aupro, aupro_bound
 from recon_ad.metrics.ranking import (
     UndefinedMetric,
@@ -155,6 +156,21 @@ def _calibrated_masks(judged: Sequence[ImageResult]) -> tuple[dict[str, Any], di
     return {key: _given(missing, key, rows[key]) for key in rows}, missing
 
 
+def _by_class(
+    judged: Sequence[ImageResult],
+) -> tuple[list[PixelHistogram], list[PixelHistogram]]:
+    """Pixels of each good and of each defective image that has a truth."""
+    known = [j for j in judged if j.pixels is not None]
+    good = [j.pixels for j in known if not j.anomalous]
+    return good, [j.pixels for j in known if j.anomalous]
+
+
+def pimo_figure(judged: Sequence[ImageResult]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Recall of each image's defective pixels at next to no false alarms."""
+    missing: dict[str, str] = {}
+    return {"aupimo": _given(missing, "aupimo", lambda: aupimo(*_by_class(judged)))}, missing
+
+
 def patch_figure(patches: PatchMeans) -> tuple[dict[str, Any], dict[str, str]]:
     """How well the mean residual ranks patches (Schneider et al. 2022, Fig. 6)."""
     missing: dict[str, str] = {}
@@ -166,7 +182,7 @@ def patch_figure(patches: PatchMeans) -> tuple[dict[str, Any], dict[str, str]]:
     return {"patch_auroc": figure}, missing
 
 
-def _bounds(pixels: PixelHistogram) -> dict[str, float]:
+def _bounds(judged: Sequence[ImageResult], pixels: PixelHistogram) -> dict[str, float]:
     """How far each binned figure may be from the one that every pixel's own score gives."""
     counts = pixels.levels()
     rows = {
@@ -174,6 +190,7 @@ def _bounds(pixels: PixelHistogram) -> dict[str, float]:
         "pixel_ap": lambda: average_precision_bound(counts),
         "aupro_30": lambda: aupro_bound(pixels),
         "aupro_05": lambda: aupro_bound(pixels, fpr_limit=STRICT_FPR_LIMIT),
+        "aupimo": lambda: aupimo_bound(*_by_class(judged)),
         "iou_max_oracle": lambda: iou_max_bound(counts),
         "recall_at_iou_max_oracle": lambda: recall_bound(counts),
         "seg_f1_max_oracle": lambda: f1_max_bound(counts),
@@ -244,6 +261,7 @@ def _figures(
     parts = (
         image_figures(judged),
         pixel_figures(merge(pooled.good, *pooled.defects.values())),
+        pimo_figure(judged),
         _calibrated_masks(judged),
         patch_figure(pooled.patches),
     )
@@ -277,7 +295,7 @@ def summarize(
     summary = {
         **figures,
         "intervals": _intervals(judged, everything, seed=seed, resamples=resamples),
-        "bounds": _bounds(everything),
+        "bounds": _bounds(judged, everything),
         "per_defect": per_defect,
         "truths": {name: pixel_figures(h)[0] for name, h in pooled.other.items()},
         "missing": missing,

@@ -56,3 +56,30 @@ def f1_max(maps, truths):
     """F1 alone."""
     best = _best(maps, truths, lambda called, truth, both: 2 * both / np.sum([called, truth]))
     return best[0]
+
+
+def aupimo(maps, truths, low, high, valid=None):
+    """Image by image, from raw scores: mean of areas of recall over log FPR of the good images."""
+    valid = [np.ones(t.shape, bool) for t in truths] if valid is None else valid
+    counted = list(zip(maps, truths, valid, strict=True))
+    good = [m[v] for m, t, v in counted if v.any() and not t.any()]
+    marked = [m[t & v] for m, t, v in counted if (t & v).any()]
+    thresholds = np.unique(np.concatenate([*good, *marked]))[::-1]
+    rates = [0.0, *(np.mean([np.mean(g >= t) for g in good]) for t in thresholds)]
+    areas = []
+    for scores in marked:
+        recalls = [0.0, *(np.mean(scores >= t) for t in thresholds)]
+        points = pairwise(zip(rates, recalls, strict=True))
+        areas.append(sum(_under(*line, low, high) for line in points) / np.log(high / low))
+    return float(np.mean(areas))
+
+
+def _under(first, last, low, high):
+    """Area under a straight line over the logarithm of x, within the limits, by quadrature."""
+    (x0, y0), (x1, y1) = first, last
+    left, right = np.log(np.clip(x0, low, high)), np.log(np.clip(x1, low, high))
+    if left == right:
+        return 0.0
+    nodes, weights = np.polynomial.legendre.leggauss(20)
+    x = np.exp((left + right) / 2 + nodes * (right - left) / 2)
+    return weights @ (y0 + (y1 - y0) * (x - x0) / (x1 - x0)) * (right - left) / 2
