@@ -22,6 +22,8 @@ from recon_ad.metrics.ranking import (
     f1_max_bound,
     levels,
     pr_curve,
+    presorted_bad,
+    presorted_good,
     roc_curve,
 )
 from recon_ad.metrics.segmentation import (
@@ -60,6 +62,8 @@ __all__ = [
     "merge",
     "pixel_intervals",
     "pr_curve",
+    "presorted_bad",
+    "presorted_good",
     "pro_curve",
     "recall_bound",
     "roc_curve",

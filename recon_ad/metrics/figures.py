@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 FPR_LIMIT = 0.3  # up to which AUPRO counts (Bergmann et al., IJCV 2021)
 STRICT_FPR_LIMIT = 0.05  # the same of MVTec AD 2 (Heckler-Kram et al. 2025)
+PRESORTED = (1, 2, 5)  # per cent of errors of one kind, at which those of the other are told
 
 
 class Figure(NamedTuple):
@@ -192,6 +193,30 @@ FIGURES: Mapping[str, Figure] = {
             "oracle",
             higher_is_better=True,
             interval=True,
+        ),
+        *(
+            Figure(
+                f"pg_{percent}_oracle",
+                f"Good images kept (PG{percent})",
+                f"Share of the good images that pass at the threshold that lets {percent} % of "
+                "these defective ones escape; the rest is scrapped.",
+                "oracle",
+                unit="percent",
+                higher_is_better=True,
+            )
+            for percent in PRESORTED
+        ),
+        *(
+            Figure(
+                f"pb_{percent}_oracle",
+                f"Defects caught (PB{percent})",
+                "Share of the defective images that are stopped at the threshold that scraps "
+                f"{percent} % of these good ones; the rest escapes.",
+                "oracle",
+                unit="percent",
+                higher_is_better=True,
+            )
+            for percent in PRESORTED
         ),
         Figure(
             "train_seconds",

@@ -177,6 +177,52 @@ def f1_max_bound(counts: Levels) -> float:
     return float(most - f1_max(counts)[0])
 
 
+def presorted_good(counts: Levels, *, percent: int) -> float:
+    """PGn: the share of normal items kept where at most `percent` % of the anomalous ones escape.
+
+    Of the thresholds that let no more escape, the highest. Baitieva et al. 2025, "Beyond Academic
+    Benchmarks", who present it as what a line without people would keep: 1 - PGn is scrapped.
+    Their threshold is an interpolated quantile of the anomalous scores, which may let one item
+    more escape than the share allows; here the share is kept. An oracle, as `f1_max`.
+
+    Raises:
+      UndefinedMetric: if either class has no item, or the share is less than one anomalous item:
+        the figure would be that of no escapes at all.
+      ValueError: if `percent` is not in 1 to 99.
+    """
+    false, true = cumulative(counts)
+    escaped = _resolved(percent, int(true[-1]), "defective")
+    at = np.searchsorted(true, true[-1] - escaped)
+    return float(1 - false[at] / false[-1])
+
+
+def presorted_bad(counts: Levels, *, percent: int) -> float:
+    """PBn: the share of anomalous items caught where at most `percent` % of the normal ones are.
+
+    Of the thresholds that scrap no more, the lowest: the other half of `presorted_good`.
+
+    Raises:
+      UndefinedMetric: if either class has no item, or the share is less than one normal item.
+      ValueError: if `percent` is not in 1 to 99.
+    """
+    false, true = cumulative(counts)
+    scrapped = _resolved(percent, int(false[-1]), "good")
+    above = np.searchsorted(false, scrapped, side="right")
+    return float(np.append(0.0, true)[above] / true[-1])
+
+
+def _resolved(percent: int, items: int, of: str) -> int:
+    """How many of the items the share is, rounded down."""
+    if not 0 < percent < 100:
+        raise ValueError(f"percent is a whole number from 1 to 99, not {percent}.")
+    if items * percent < 100:
+        raise UndefinedMetric(
+            f"{percent} % of {items} {of} images is less than one of them: it takes "
+            f"{-(-100 // percent)} or more"
+        )
+    return items * percent // 100
+
+
 def thin(
     x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], max_points: int
 ) -> Int[np.ndarray, " k"]:

@@ -4,13 +4,14 @@ A figure that the data cannot give is None, and its reason stands under `missing
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
 
 from recon_ad.metrics import bootstrap
-from recon_ad.metrics.figures import STRICT_FPR_LIMIT
+from recon_ad.metrics.figures import PRESORTED, STRICT_FPR_LIMIT
 from recon_ad.metrics.patches import PatchMeans, joined
 from recon_ad.metrics.pimo import aupimo, aupimo_bound
 from recon_ad.metrics.pro import aupro, aupro_bound
@@ -23,6 +24,8 @@ from recon_ad.metrics.ranking import (
     f1_max,
     f1_max_bound,
     levels,
+    presorted_bad,
+    presorted_good,
 )
 from recon_ad.metrics.segmentation import (
     PixelHistogram,
@@ -104,6 +107,11 @@ def image_figures(judged: Sequence[ImageResult]) -> tuple[dict[str, Any], dict[s
         "image_fpr_calibrated": lambda: _share(label[~truth], of="normal"),
         "image_tpr_calibrated": lambda: _share(label[truth], of="defective"),
     }
+    for percent in PRESORTED:
+        rows |= {
+            f"pg_{percent}_oracle": partial(presorted_good, counts, percent=percent),
+            f"pb_{percent}_oracle": partial(presorted_bad, counts, percent=percent),
+        }
     return {key: _given(missing, key, rows[key]) for key in rows}, missing
 
 

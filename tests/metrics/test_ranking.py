@@ -1,5 +1,6 @@
 """How well scores rank items, against scikit-learn."""
 
+import functools
 import subprocess
 import sys
 
@@ -83,10 +84,57 @@ def test_figures_without_both_classes_say_which_is_missing(labels, reason):
         metrics.auroc, metrics.average_precision, metrics.f1_max, metrics.roc_curve,
         metrics.pr_curve, metrics.iou_max, metrics.auroc_bound, metrics.average_precision_bound,
         metrics.f1_max_bound, metrics.iou_max_bound,
+        functools.partial(metrics.presorted_good, percent=5),
+        functools.partial(metrics.presorted_bad, percent=5),
     ):  # fmt: skip
         with pytest.raises(metrics.UndefinedMetric) as raised:
             figure(counts)
         assert str(raised.value) == reason, figure
+
+
+def _presorted(scores, labels, percent):
+    """PG and PB by trying every threshold."""
+    good, bad = scores[~labels], scores[labels]
+    kept, caught = [], []
+    for threshold in [*scores, np.inf]:
+        escaped, scrapped = np.sum(bad < threshold), np.sum(good >= threshold)
+        if 100 * escaped <= percent * len(bad):
+            kept.append(np.mean(good < threshold))
+        if 100 * scrapped <= percent * len(good):
+            caught.append(np.mean(bad >= threshold))
+    return max(kept), max(caught)
+
+
+@CASES
+@pytest.mark.parametrize("percent", [1, 2, 5, 50])
+def test_presorted_shares_are_the_best_of_the_thresholds_allowed(scores, labels, percent):
+    counts = metrics.levels(scores, labels)
+    pairs = zip(
+        (metrics.presorted_good, metrics.presorted_bad),
+        (np.sum(labels), np.sum(~labels)),
+        _presorted(scores, labels, percent),
+        strict=True,
+    )
+    for figure, items, expected in pairs:
+        if items * percent < 100:
+            with pytest.raises(metrics.UndefinedMetric, match=f"{percent} % of {items} "):
+                figure(counts, percent=percent)
+        else:
+            assert figure(counts, percent=percent) == pytest.approx(expected, abs=EXACT)
+
+
+def test_presorted_shares_mirror_each_other_and_rise_with_the_errors_allowed():
+    scores, labels = _random(4, n=900)
+    counts, mirrored = metrics.levels(scores, labels), metrics.levels(-scores, ~labels)
+    shares = [metrics.presorted_good(counts, percent=p) for p in range(1, 100)]
+    assert 0 < shares[0] < shares[-1] and (np.diff(shares) >= 0).all()
+    # Where no two scores tie, the one is the other with the classes and their order exchanged.
+    other = [metrics.presorted_bad(mirrored, percent=p) for p in range(1, 100)]
+    assert shares == pytest.approx(other, abs=EXACT)
+    for percent in (0, 100):
+        for figure in (metrics.presorted_good, metrics.presorted_bad):
+            with pytest.raises(ValueError, match=f"not {percent}"):
+                figure(counts, percent=percent)
 
 
 def test_a_curve_of_one_point_and_scores_without_a_rank_are_refused():

@@ -68,8 +68,11 @@ def test_figures_are_those_of_the_rows():
         "patch_auroc": 5 / 6,  # of PATCHES
     }
     assert {key: figures[key] for key in expected} == pytest.approx(expected)
-    # 2,800 good pixels are too few.
-    assert set(figures["missing"]) == {"aupimo"}
+    # 2,800 good pixels are too few, and so are 7 and 6 images.
+    presorted = {f"{kind}_{percent}_oracle" for kind in ("pg", "pb") for percent in (1, 2, 5)}
+    assert set(figures["missing"]) == {"aupimo", *presorted}
+    assert figures["missing"]["pg_5_oracle"].startswith("5 % of 6 defective images is less than")
+    assert figures["missing"]["pb_2_oracle"].startswith("2 % of 7 good images is less than")
     for name, (low, high) in figures["intervals"].items():
         assert low <= figures[name] <= high, name
     # Each type is held against all good images.
