@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from recon_ad.comparing.pairs import Pair, pairs
 from recon_ad.comparing.runs import KEYS, Comparison, Row, Run, Set
 from recon_ad.metrics.figures import AVERAGED, FIGURES, MAIN, figure_label
 from recon_ad.report import markup, wording
@@ -24,6 +25,14 @@ NOTE = (
     f"are bought with each other, and times are never bold. {NOTHING}: there is none."
 )
 
+TESTS = (
+    "p is how often two detectors that are equally good would differ by this much or more by the "
+    "choice of test images alone: below 0.05 is commonly called a difference, and one in twenty "
+    "comparisons of equals falls below it by chance. Image AUROC is tested by DeLong's test, right "
+    "and wrong decisions at the calibrated threshold by McNemar's exact one. Neither tells of "
+    "other seeds."
+)
+
 
 def markdown(comparison: Comparison) -> str:
     """The tables, with what has to be known of them."""
@@ -36,6 +45,9 @@ def markdown(comparison: Comparison) -> str:
         parts.append(markdown_table(_table(one, keys, strong="**{}**".format), aligned=True))
         if one.along:
             parts += ["What differs along with it:", markdown_table(_along(one), aligned=True)]
+        if tested := pairs(one):
+            table = markdown_table(_tests(tested), aligned=True)
+            parts += ["Against row 1, on the same test images:", table, TESTS]
     return "\n\n".join([*parts, NOTE]) + "\n"
 
 
@@ -123,6 +135,29 @@ def _along(one: Set, *, plain: Callable[[str], str] = str) -> list[list[str]]:
     return [head, *([plain(cell) for cell in line] for line in settings)]
 
 
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _tests(tested: Sequence[Pair], *, plain: Callable[[str], str] = str) -> list[list[str]]:
+    """The head and a line for each pair."""
+    head = ["row", "seed", "against", "Image AUROC, difference", "p of it"]
+    lines = [[*head, "right only here", "right only there", "p of these"]]
+    for pair in tested:
+        line = [str(pair.row), str(pair.run.seed), f"row 1, seed {pair.against.seed}"]
+        if isinstance(pair.auroc, str):
+            line += [NOTHING, f"none: {pair.auroc}"]
+        else:
+            line += [f"{pair.auroc.difference:+.3f}", _p(pair.auroc.p)]
+        if isinstance(pair.decisions, str):
+            line += [NOTHING, NOTHING, f"none: {pair.decisions}"]
+        else:
+            there, here, p = pair.decisions
+            line += [f"{here:,}", f"{there:,}", _p(p)]
+        lines.append([plain(cell) for cell in line])
+    return lines
+
+
 def _section(one: Set, beside: Path) -> str:
     keys = _present(one)
     parts = [paragraph(text(sentence), kind="warning") for sentence in one.warnings]
@@ -131,6 +166,10 @@ def _section(one: Set, beside: Path) -> str:
     if one.along:
         head, *rows = _along(one, plain=text)
         parts.append(markup.table("What differs along with it", head, rows))
+    if tested := pairs(one):
+        head, *rows = _tests(tested, plain=text)
+        table = markup.table("Against row 1, on the same test images", head, rows)
+        parts += [table, paragraph(text(TESTS), kind="note")]
     return "".join([*parts, _curves(one), _runs(one, keys, beside)])
 
 

@@ -11,7 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Bool, Float
+
 from recon_ad.config import flatten
+from recon_ad.data import GOOD
 from recon_ad.errors import UserError
 from recon_ad.metrics.figures import AVERAGED, FIGURES, RANKED
 from recon_ad.metrics.seeds import Mean, clearly_best, mean_over_seeds
@@ -39,6 +43,20 @@ RULES: Mapping[str, str] = {
 PLACES: Mapping[str, str] = {"hardware": "hardware, so compare no times", "versions": "software"}
 
 
+class Judged(NamedTuple):
+    """What a run says of its test images, in their order.
+
+    Attributes:
+      score: raw, of each image.
+      anomalous: the truth.
+      right: whether the decision at the calibrated threshold is the truth.
+    """
+
+    score: Float[np.ndarray, " n"]
+    anomalous: Bool[np.ndarray, " n"]
+    right: Bool[np.ndarray, " n"]
+
+
 class Run(NamedTuple):
     """A run's folder, read.
 
@@ -49,6 +67,7 @@ class Run(NamedTuple):
       metrics: its metrics.json; None where it is not finished.
       log: lines of its log.jsonl.
       tested: digest of its test images' names and defect types.
+      judged: what it says of them; None where it is not finished.
       unfinished: how far it came, in words; "" where it is finished.
     """
 
@@ -58,6 +77,7 @@ class Run(NamedTuple):
     metrics: Mapping[str, Any] | None
     log: Sequence[Mapping[str, Any]]
     tested: str
+    judged: Judged | None
     unfinished: str
 
     @property
@@ -131,16 +151,16 @@ def read_run(folder: Path) -> Run:
         log = read_log(folder / "log.jsonl")
     except ValueError as error:
         raise UserError(f"{folder / 'log.jsonl'} is damaged ({error}): train it anew.") from None
-    metrics, tested, unfinished = None, "", ""
+    metrics, tested, judged, unfinished = None, "", None, ""
     if (folder / "metrics.json").is_file():  # written last
         metrics = _json(folder / "metrics.json")
-        tested = _tested(folder / "scores.csv")
+        tested, judged = _scores(folder / "scores.csv")
     elif (folder / "detector" / "detector.json").is_file():
         unfinished = f"not evaluated, python -m recon_ad.evaluate --workdir {folder} does it"
     else:
         done = log[-1]["step"] if log else 0
         unfinished = f"at step {done:,} of {config['train']['steps']:,}"
-    return Run(folder, config, data, metrics, log, tested, unfinished)
+    return Run(folder, config, data, metrics, log, tested, judged, unfinished)
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -169,10 +189,21 @@ def _json(path: Path) -> Any:
         ) from None
 
 
-def _tested(scores: Path) -> str:
-    with scores.open(newline="") as file:
-        rows = [[row["path"], row["defect"]] for row in csv.DictReader(file)]
-    return sha256(json.dumps(rows).encode())
+def _scores(path: Path) -> tuple[str, Judged]:
+    """Digest of the images' names and defect types, and what is said of them."""
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        names = [[row["path"], row["defect"]] for row in rows]
+        score = np.array([float(row["score"]) for row in rows], np.float64)
+        decided = np.array([row["anomalous"] == "1" for row in rows], bool)
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): python -m recon_ad.evaluate --workdir {path.parent} "
+            "writes it anew."
+        ) from None
+    anomalous = np.array([defect != GOOD for _, defect in names], bool)
+    return sha256(json.dumps(names).encode()), Judged(score, anomalous, decided == anomalous)
 
 
 def compare(runs: Sequence[Run]) -> Comparison:

@@ -9,6 +9,7 @@ An item counts as called anomalous when its score is at or above the threshold.
 """
 
 from recon_ad.metrics.bootstrap import image_intervals, pixel_intervals
+from recon_ad.metrics.paired import delong, mcnemar
 from recon_ad.metrics.pimo import aupimo, aupimo_bound
 from recon_ad.metrics.pro import aupro, aupro_bound, pro_curve
 from recon_ad.metrics.ranking import (
@@ -51,6 +52,7 @@ __all__ = [
     "average_precision",
     "average_precision_bound",
     "compact",
+    "delong",
     "empty_histogram",
     "f1_max",
     "f1_max_bound",
@@ -59,6 +61,7 @@ __all__ = [
     "iou_max",
     "iou_max_bound",
     "levels",
+    "mcnemar",
     "merge",
     "pixel_intervals",
     "pr_curve",

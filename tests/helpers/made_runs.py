@@ -15,8 +15,12 @@ PROTOCOL = {
 def make_run(
     folder: Path, *, method="cae", seed=0, spec="configs/folder.py", figures=None, fields=None,
     protocol=None, fingerprint="same", tested="test/good/1.png", missing=(),
+    judged=(),
 ):  # fmt: skip
-    """Writes the run; `missing` names files that it does not have. Returns its folder."""
+    """Writes the run; `missing` names files that it does not have. Returns its folder.
+
+    `judged` has defect, score and decision of further test images.
+    """
     config = small_config(f"{spec}:method={method},seed={seed}", **(fields or {}))
     metrics = {
         "image_auroc": 0.9, "pixel_auroc": None, "train_seconds": 60.0, "truths": {},
@@ -27,7 +31,8 @@ def make_run(
         "config.json": config.to_json(),
         "data.json": json.dumps({"good_images": 7, "fingerprint": fingerprint}),
         "log.jsonl": "".join(json.dumps(line) + "\n" for line in log),
-        "scores.csv": f"path,defect,score,threshold,anomalous\n{tested},good,1.0,2.0,0\n",
+        "scores.csv": f"path,defect,score,threshold,anomalous\n{tested},good,1.0,2.0,0\n"
+        + "".join(f"{i}.png,{d},{s!r},2.0,{int(a)}\n" for i, (d, s, a) in enumerate(judged)),
         "report.html": "<p>report</p>",
         "metrics.json": json.dumps(metrics),
     }
