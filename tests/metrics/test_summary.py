@@ -88,9 +88,10 @@ def images():
     for i, defect in enumerate([GOOD, GOOD, "hole", "hole", "hole"]):
         rng = np.random.default_rng(i)
         truth = square(i) if defect != GOOD else NOTHING
-        values = (rng.random((20, 20)) + 0.4 * truth).astype(np.float32)
+        # Bins are 1/8 wide here, so that they cost something.
+        values = (2000 + rng.random((20, 20)) + 0.4 * truth).astype(np.float32)
         pixels = metrics.image_histogram(values, truth)
-        overlap = mask_overlap(values > 0.9, truth)
+        overlap = mask_overlap(values > 2000.9, truth)
         row = ImageResult(str(i), defect, defect != GOOD, 0.0, False, pixels, *overlap)
         rows.append((row, pixels))
         maps.append(values)
@@ -103,7 +104,7 @@ def test_aupro_is_that_of_its_limit():
     figures = summary(rows)
     for key, limit in (("aupro_30", 0.3), ("aupro_05", 0.05)):
         exact, bound = reference.aupro(maps, truths, limit), figures["bounds"][key]
-        assert abs(figures[key] - exact) <= bound + 1e-12 and bound < 1e-3
+        assert 1e-6 < abs(figures[key] - exact) <= bound < 0.2
     assert figures["aupro_05"] < figures["aupro_30"] - 0.1  # no limit for the other
 
 
@@ -128,12 +129,11 @@ def test_pixel_f1_is_that_of_all_pixels_of_all_images():
     rows, maps, truths = images()
     figures, truth = summary(rows), np.ravel(truths)
     # Of counts, so that only a division is rounded.
-    expected = f1_score(truth, np.ravel(maps) > 0.9)
+    expected = f1_score(truth, np.ravel(maps) > 2000.9)
     assert figures["seg_f1_calibrated"] == pytest.approx(expected, abs=1e-12)
     best = max(f1_score(truth, np.ravel(maps) >= t) for t in np.unique(maps))
-    assert figures["seg_f1_max_oracle"] <= best + 1e-12
-    assert figures["seg_f1_max_oracle"] + figures["bounds"]["seg_f1_max_oracle"] >= best - 1e-12
-    assert figures["bounds"]["seg_f1_max_oracle"] < 1e-3
+    missed = best - figures["seg_f1_max_oracle"]
+    assert 1e-6 < missed <= figures["bounds"]["seg_f1_max_oracle"] < 0.2
 
 
 @pytest.mark.parametrize(
