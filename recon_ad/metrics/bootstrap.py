@@ -6,7 +6,8 @@ defective ones as there were (percentile bootstrap, Efron and Tibshirani 1993, c
 Nothing is sorted again: a resample only changes how often each image's counts count.
 
 An interval says how far a figure may be due to the choice of test images. It does not cover the
-training seed, and from a handful of images in a class it comes out too narrow.
+training seed. From a handful of images in a class it comes out too narrow, and none is given; nor
+where all resamples give one value. The image AUROC has a better one (`auroc_interval`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,10 +29,11 @@ from recon_ad.metrics.ranking import (
 from recon_ad.metrics.segmentation import PixelHistogram, coarsen, iou_max, merge
 from recon_ad.runtime.progress import progress
 
+FEWEST = 10  # images of a class that are redrawn
+
 Intervals = dict[str, tuple[float, float]]
 
 IMAGE_FIGURES: Mapping[str, Callable[[Levels], float]] = {
-    "image_auroc": auroc,
     "image_ap": average_precision,
     "image_f1_max": lambda counts: f1_max(counts)[0],
 }
@@ -81,10 +83,10 @@ def image_intervals(
       coverage: share of the resampled figures that an interval spans.
 
     Returns:
-      (low, high) for `image_auroc`, `image_ap` and `image_f1_max`.
+      (low, high) for `image_ap` and `image_f1_max`, as far as resamples differ in them.
 
     Raises:
-      UndefinedMetric: if there are no good or no defective images.
+      UndefinedMetric: if there are fewer than `FEWEST` good or defective images.
       ValueError: if a score is not finite, lengths differ, `resamples` is below 1 or `coverage`
         not between 0 and 1.
     """
@@ -123,12 +125,13 @@ def pixel_intervals(
       coverage: share of the resampled figures that an interval spans.
 
     Returns:
-      (low, high) for each of `PIXEL_FIGURES`. An image counts as defective when it has an
-      anomalous pixel. Resamples without a normal pixel, possible only where images have none, are
-      left out.
+      (low, high) for each of `PIXEL_FIGURES` in which resamples differ. An image counts as
+      defective when it has an anomalous pixel. Resamples without a normal pixel, possible only
+      where images have none, are left out.
 
     Raises:
-      UndefinedMetric: if there are no normal or no anomalous pixels.
+      UndefinedMetric: if there are no normal or no anomalous pixels, or images, of either kind
+        that there is, fewer than `FEWEST`.
       ValueError: if `resamples` is below 1 or `coverage` not between 0 and 1.
     """
     if not histograms:
@@ -173,6 +176,10 @@ def _intervals(
     once = resampled(np.ones(len(defective), np.int64))
     for figure in figures.values():
         figure(once)  # raises UndefinedMetric where no resample could do better
+    for kind, name in ((False, "good"), (True, "defective")):
+        count = np.count_nonzero(defective == kind)
+        if 0 < count < FEWEST:
+            raise UndefinedMetric(f"{count} {name} images are too few to redraw, below {FEWEST}")
     values: dict[str, list[float]] = {name: [] for name in figures}
     drawn = multiplicities(defective, seed=seed, resamples=resamples)
     for times in progress(drawn, "intervals, resamples", total=resamples):
@@ -187,4 +194,4 @@ def _intervals(
         raise UndefinedMetric("no resample has both normal and anomalous pixels")
     tail = (1 - coverage) / 2
     ends = {name: np.quantile(found, [tail, 1 - tail]) for name, found in values.items()}
-    return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in ends.items() if low < high}

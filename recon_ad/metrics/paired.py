@@ -9,10 +9,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy import special
 
-from recon_ad.metrics.ranking import UndefinedMetric
+from recon_ad.metrics.ranking import UndefinedMetric, wins
 
 
 class AurocTest(NamedTuple):
@@ -67,7 +67,7 @@ def delong(
         raise UndefinedMetric(f"less than two {few} images")
     # How much oftener an image wins over those of the other class with the second detector. As
     # whole numbers, so that a variance of 0 is 0.
-    changes = _wins(second, anomalous) - _wins(first, anomalous)
+    changes = wins(second, anomalous) - wins(first, anomalous)
     by_defect, by_normal = changes[anomalous] / normals, changes[~anomalous] / defects
     difference = float(by_defect.mean()) / 2
     variance = (by_defect.var(ddof=1) / defects + by_normal.var(ddof=1) / normals) / 4
@@ -78,21 +78,6 @@ def delong(
             else "no image is ranked better by one than by the other"
         )
     return AurocTest(difference, math.erfc(abs(difference) / math.sqrt(2 * variance)))
-
-
-def _wins(
-    scores: Float[np.ndarray, " n"], anomalous: Bool[np.ndarray, " n"]
-) -> Int[np.ndarray, " n"]:
-    """Twice the number of images of the other class that each is on the right side of.
-
-    A tie is half of one.
-    """
-    wins = np.empty(len(scores), np.int64)
-    for kind in (True, False):
-        mine, others = scores[anomalous == kind], np.sort(scores[anomalous != kind])
-        below = sum(np.searchsorted(others, mine, side) for side in ("left", "right"))
-        wins[anomalous == kind] = below if kind else 2 * len(others) - below
-    return wins
 
 
 def mcnemar(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> DecisionTest:

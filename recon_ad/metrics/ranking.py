@@ -100,6 +100,21 @@ def auroc(counts: Levels) -> float:
     return float(counts.anomalous @ beaten / (false[-1] * true[-1]))
 
 
+def wins(
+    scores: Float[np.ndarray, " n"], anomalous: Bool[np.ndarray, " n"]
+) -> Int[np.ndarray, " n"]:
+    """Returns twice the number of items of the other class that each is on the right side of.
+
+    A tie counts half (the placements of DeLong et al. 1988, as whole numbers).
+    """
+    won = np.empty(len(scores), np.int64)
+    for kind in (True, False):
+        mine, others = scores[anomalous == kind], np.sort(scores[anomalous != kind])
+        below = sum(np.searchsorted(others, mine, side) for side in ("left", "right"))
+        won[anomalous == kind] = below if kind else 2 * len(others) - below
+    return won
+
+
 def auroc_bound(counts: Levels) -> float:
     """The most by which `auroc` of binned scores differs from that of the scores themselves.
 

@@ -53,7 +53,6 @@ def test_image_intervals_are_those_of_a_plain_resampling_loop():
     scores, labels = _scored(0, n=30)
     scores = np.round(scores, 1)  # with ties
     figures = {
-        "image_auroc": _auroc,
         "image_ap": _average_precision,
         "image_f1_max": reference.f1_max,
     }
@@ -62,7 +61,7 @@ def test_image_intervals_are_those_of_a_plain_resampling_loop():
 
 
 def test_pixel_intervals_are_those_of_a_plain_resampling_loop():
-    maps, truths = _images(1, n=7, levels=9)
+    maps, truths = _images(1, n=20, levels=9)
     figures = {
         "pixel_auroc": _auroc,
         "pixel_ap": _average_precision,
@@ -88,9 +87,9 @@ def test_resamples_keep_the_number_of_images_of_each_kind():
 
 
 def test_histograms_of_different_fineness_are_brought_together():
-    fine = _histograms(*_images(4, n=6, levels=9))
+    fine = _histograms(*_images(4, n=20, levels=9))
     # Whole numbers up to 16 need 4 bits of mantissa: nothing is lost at 13 bits.
-    mixed = [coarsen(histogram, bits=13 + i) for i, histogram in enumerate(fine)]
+    mixed = [coarsen(histogram, bits=13 + i % 6) for i, histogram in enumerate(fine)]
     ours, expected = (metrics.pixel_intervals(h, seed=0, resamples=9) for h in (mixed, fine))
     assert ours == expected
 
@@ -109,9 +108,9 @@ def test_a_single_class_is_undefined():
 
 
 def test_resamples_that_lack_a_class_are_left_out():
-    maps, truths = _images(6, n=5, levels=5)
+    maps, truths = _images(6, n=10, levels=5)
     truths[1:] = True  # only the first image has normal pixels
-    histograms, defective = _histograms(maps, truths), np.ones(5, bool)
+    histograms, defective = _histograms(maps, truths), np.ones(10, bool)
     drawn = list(multiplicities(defective, seed=0, resamples=20))
     assert 0 < sum(times[0] == 0 for times in drawn) < 20
     low, high = metrics.pixel_intervals(histograms, seed=0, resamples=20)["pixel_auroc"]
@@ -131,6 +130,18 @@ def test_mistaken_options_are_refused(option):
         metrics.image_intervals(scores, labels, seed=0, **option)
 
 
+def test_a_handful_of_images_or_equal_figures_have_no_interval():
+    scores, labels = _scored(0, n=27)
+    with pytest.raises(metrics.UndefinedMetric, match="9 defective images are too few"):
+        metrics.image_intervals(scores, labels, seed=0)
+    apart = np.where(np.arange(40) % 2, 1.0, 0.0) + np.arange(40) / 100
+    assert metrics.image_intervals(apart, np.arange(40) % 2 > 0, seed=0) == {}
+    maps, truths = _images(5, n=18, levels=5)
+    with pytest.raises(metrics.UndefinedMetric, match="9 good images are too few"):
+        metrics.pixel_intervals(_histograms(maps, truths), seed=0)
+
+
 def test_the_list_of_figures_names_those_with_an_interval():
     listed = {key for key, figure in FIGURES.items() if figure.interval}
-    assert listed == {*IMAGE_FIGURES, *PIXEL_FIGURES}
+    others = {"image_auroc", "image_fpr_calibrated", "image_tpr_calibrated"}
+    assert listed == {*others, *IMAGE_FIGURES, *PIXEL_FIGURES}
