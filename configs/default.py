@@ -136,6 +136,9 @@ def default_config() -> ConfigDict:
     c.inference.border_weight = 0.2
 
     c.calibration = ConfigDict()
+    # "split": thresholds from the held-out images; "cross": every good image both trains and
+    # calibrates, each judged by a model without its block, for methods that can leave images out
+    c.calibration.rule = "split"
     c.calibration.fpr = 0.01  # false-positive rate per image that the image threshold aims at
     c.calibration.pixel_percentile = 99.9  # of held-out pixels, the pixel threshold
     c.calibration.thresholds = ConfigDict()  # that are known beforehand; None: from held-out
@@ -166,6 +169,8 @@ def choose_method(config: ConfigDict, name: str) -> ConfigDict:
         config.inference.sigma = 0.0
     if name == "dae":
         config.inference.score = "sum"
+    if name == "knn":
+        config.calibration.rule = "cross"
     return config
 
 

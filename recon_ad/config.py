@@ -76,6 +76,7 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "inference.border": _WHOLE,
     "inference.border_weight": _AMOUNT,
     "inference.min_area": _WHOLE,
+    "calibration.rule": _one_of("split", "cross"),
     "calibration.fpr": _SHARE,
     "calibration.pixel_percentile": (lambda value: 0 < value <= 100, "above 0 and up to 100"),
     "evaluation.bootstrap": _COUNT,

@@ -5,6 +5,7 @@ image on both sides and the thresholds would come out too low. Whole series, who
 the sorted names, or regions with a gap between are held out instead.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +17,9 @@ import numpy as np
 from recon_ad.data.source import Record, by_category
 from recon_ad.errors import UserError
 
-_BLOCKS = 4  # more blocks cut more series in two, fewer show less of what varies over time
+# More blocks cut more series in two; fewer show less of what varies over time, and how much images
+# of one block resemble each other is not seen.
+_BLOCKS = 10
 
 
 class HoldOut(NamedTuple):
@@ -30,12 +33,49 @@ class HoldOut(NamedTuple):
         1 where images are held out whole. An image's score is a maximum, so it is likelier to be
         high than a region's. Of several categories the largest, so that no one of them has more
         false alarms than asked for.
+      blocks: for each held-out image the number of its block of neighbours, or of its group.
+      grouped: whether blocks are groups that the user named, each independent of the others.
+      crossed: whether all images are both, each held out from a model without its block.
     """
 
     train: tuple[Record, ...]
     heldout: tuple[Record, ...]
     how: str
     regions_per_image: float = 1.0
+    blocks: tuple[int, ...] = ()
+    grouped: bool = False
+    crossed: bool = False
+
+
+def hold_out_all(records: Sequence[Record], *, how: str, group: str = "") -> HoldOut:
+    """Holds out all of these images, in blocks of neighbours.
+
+    Args:
+      records: good images that nothing was trained on, sorted by name.
+      how: one sentence on where they come from.
+      group: as for `split_holdout`; where the names of these images do not match it, blocks of
+        neighbours take the place of groups.
+    """
+    blocks, grouped = _neighbours(len(records)), False
+    if group:
+        with contextlib.suppress(UserError):
+            blocks, grouped = _group_numbers(records, group), True
+    return HoldOut((), tuple(records), how, blocks=blocks, grouped=grouped)
+
+
+def _group_numbers(records: Sequence[Record], group: str) -> tuple[int, ...]:
+    """The number of each image's group."""
+    number = {
+        record.name: i
+        for i, members in enumerate(_members(records, group).values())
+        for record in members
+    }
+    return tuple(number[record.name] for record in records)
+
+
+def _neighbours(count: int) -> tuple[int, ...]:
+    """The number of the block of each of so many neighbours."""
+    return tuple(i * min(_BLOCKS, count) // count for i in range(count))
 
 
 def split_holdout(
@@ -72,37 +112,49 @@ def split_holdout(
         raise UserError(f"the hold-out fraction is {fraction}: give a number between 0 and 1")
     if not records:
         raise UserError("there are no good images to hold out from: give at least one")
-    categories = by_category(records)
-    if len(categories) > 1:
-        each = {
-            category: split_holdout(
-                categories[category],
-                fraction=fraction,
-                group=group,
-                few=few,
-                gap=gap,
-                min_side=min_side,
-            )
-            for category in sorted(categories)
-        }
+
+    def divided(ordered: list[Record]) -> HoldOut:
+        if any(record.validation for record in ordered):
+            return _by_part(ordered)
+        if group:
+            return _by_group(ordered, fraction, group)
+        if len(ordered) >= max(few, 2):
+            return _by_block(ordered, fraction)
+        return _by_region(ordered, fraction, gap=gap, min_side=min_side)
+
+    return _of_each_category(records, divided)
+
+
+def cross_holdout(records: Sequence[Record], *, group: str = "") -> HoldOut:
+    """Uses every good image for both, by turns: each is held out with its block or group.
+
+    Args:
+      records: good images, at least two of each category; the order does not matter.
+      group: as for `split_holdout`; else blocks are contiguous in the sorted names.
+
+    Raises:
+      UserError: as `split_holdout`, for the groups.
+    """
+
+    def crossed(ordered: list[Record]) -> HoldOut:
+        number = len(ordered)
+        if group:
+            blocks = _group_numbers(ordered, group)
+            what = f'{max(blocks) + 1} groups by "{group}"'
+        else:
+            blocks = _neighbours(number)
+            what = f"{max(blocks) + 1} contiguous blocks of the sorted names"
+        how = f"all {number} images by turns, in {what}"
         return HoldOut(
-            tuple(record for part in each.values() for record in part.train),
-            tuple(record for part in each.values() for record in part.heldout),
-            "; ".join(f"{category}: {part.how}" for category, part in each.items()),
-            max(part.regions_per_image for part in each.values()),
+            tuple(ordered), tuple(ordered), how, blocks=blocks, grouped=bool(group), crossed=True
         )
-    ordered = sorted(records, key=lambda record: record.name)
-    if any(record.validation for record in ordered):
-        return _by_part(ordered)
-    if group:
-        return _by_group(ordered, fraction, group)
-    if len(ordered) >= max(few, 2):
-        return _by_block(ordered, fraction)
-    return _by_region(ordered, fraction, gap=gap, min_side=min_side)
+
+    return _of_each_category(records, crossed)
 
 
 def _by_part(records: list[Record]) -> HoldOut:
-    held = {record.name for record in records if record.validation}
+    names = [record.name for record in records if record.validation]
+    held = dict(zip(names, _neighbours(len(names)), strict=True))
     number = "1 image" if len(held) == 1 else f"{len(held)} images"
     how = f"{number} of the data set's own validation part"
     if len(held) == len(records):
@@ -110,7 +162,33 @@ def _by_part(records: list[Record]) -> HoldOut:
     return _divided(records, held, how)
 
 
-def _by_group(records: list[Record], fraction: float, group: str) -> HoldOut:
+def _of_each_category(
+    records: Sequence[Record], divide: Callable[[list[Record]], HoldOut]
+) -> HoldOut:
+    """Divides the images of each category, sorted by name, by themselves."""
+    categories = by_category(records)
+    each = {
+        category: divide(sorted(categories[category], key=lambda record: record.name))
+        for category in sorted(categories)
+    }
+    if len(each) == 1:
+        return next(iter(each.values()))
+    blocks: list[int] = []
+    for part in each.values():
+        blocks.extend(len(blocks) + block for block in part.blocks)
+    return HoldOut(
+        tuple(record for part in each.values() for record in part.train),
+        tuple(record for part in each.values() for record in part.heldout),
+        "; ".join(f"{category}: {part.how}" for category, part in each.items()),
+        max(part.regions_per_image for part in each.values()),
+        tuple(blocks),
+        all(part.grouped for part in each.values()),
+        all(part.crossed for part in each.values()),
+    )
+
+
+def _members(records: Sequence[Record], group: str) -> dict[str, list[Record]]:
+    """The images of each group, by its key in order."""
     try:
         pattern = re.compile(group)
     except re.error as error:
@@ -133,17 +211,24 @@ def _by_group(records: list[Record], fraction: float, group: str) -> HoldOut:
             f'the hold-out group "{group}" puts all {len(records)} images into one group, '
             f'"{keys[0]}": at least two are needed, one to train and one to hold out'
         )
+    return {key: members[key] for key in keys}
+
+
+def _by_group(records: list[Record], fraction: float, group: str) -> HoldOut:
+    members = _members(records, group)
+    keys = list(members)
     chosen: list[str] = []
     for count in range(1, len(keys)):
         chosen = [keys[(2 * i + 1) * len(keys) // (2 * count)] for i in range(count)]
         if sum(len(members[key]) for key in chosen) >= fraction * len(records):
             break
-    held = {record.name for key in chosen for record in members[key]}
+    held = {record.name: i for i, key in enumerate(chosen) for record in members[key]}
     return _divided(
         records,
         held,
         f"{len(held)} of {len(records)} images: groups {', '.join(chosen)} of {len(keys)} by "
         f'"{group}"',
+        grouped=True,
     )
 
 
@@ -151,13 +236,13 @@ def _by_block(records: list[Record], fraction: float) -> HoldOut:
     number = len(records)
     wanted = min(max(1, round(fraction * number)), number - 1)
     blocks = min(_BLOCKS, wanted)
-    held: set[str] = set()
+    held: dict[str, int] = {}
     for i in range(blocks):
         # The middle of the i-th of as many equal stretches.
         start, stop = i * number // blocks, (i + 1) * number // blocks
         size = min((i + 1) * wanted // blocks - i * wanted // blocks, stop - start)
         first = start + (stop - start - size) // 2
-        held.update(record.name for record in records[first : first + size])
+        held.update((record.name, i) for record in records[first : first + size])
     if blocks == 1:
         where = "a contiguous block" if wanted > 1 else "the middle"
     else:
@@ -165,11 +250,17 @@ def _by_block(records: list[Record], fraction: float) -> HoldOut:
     return _divided(records, held, f"{len(held)} of {number} images in {where} of the sorted names")
 
 
-def _divided(records: list[Record], held: set[str], how: str) -> HoldOut:
+def _divided(
+    records: list[Record], held: dict[str, int], how: str, *, grouped: bool = False
+) -> HoldOut:
+    """Holds out the images that are named with the number of their block."""
+    heldout = tuple(record for record in records if record.name in held)
     return HoldOut(
         tuple(record for record in records if record.name not in held),
-        tuple(record for record in records if record.name in held),
+        heldout,
         how,
+        blocks=tuple(held[record.name] for record in heldout),
+        grouped=grouped,
     )
 
 
@@ -231,7 +322,8 @@ def _by_region(records: list[Record], fraction: float, *, gap: int, min_side: in
     if any(record.load_roi for record in records):
         part += " of the region of interest"
     how = f"{which} {part}, {gap} px apart from the training part{rest}"
-    return HoldOut(tuple(train), tuple(heldout), how, sum(cut.regions for cut in cuts) / len(cuts))
+    regions = sum(cut.regions for cut in cuts) / len(cuts)
+    return HoldOut(tuple(train), tuple(heldout), how, regions, _neighbours(len(heldout)))
 
 
 def _counted(records: list[Record]) -> str:

@@ -35,11 +35,13 @@ class Whole(NamedTuple):
       image: the image.
       roi: which of its pixels count; None where all do.
       box: first and last row, first and last column of these.
+      number: its place among the images.
     """
 
     image: Shaped[np.ndarray, "h w c"]
     roi: Bool[np.ndarray, "h w"] | None = None
     box: tuple[int, int, int, int] | None = None
+    number: int = 0
 
 
 def read_whole(record: Record, *, size: tuple[int, int] | None, patch_size: int) -> Whole:
@@ -108,7 +110,8 @@ class Images:
         self._kept = self._keep(memory_mib * MEBI, disk_mib * MEBI)
 
     def _read(self, i: int) -> Whole:
-        return read_whole(self._records[i], size=self._size, patch_size=self._patch_size)
+        whole = read_whole(self._records[i], size=self._size, patch_size=self._patch_size)
+        return whole._replace(number=i)
 
     def _keep(self, memory: int, disk: int) -> list[Whole] | None:
         kept: list[Whole] = []
@@ -130,7 +133,7 @@ class Images:
             for i in progress(range(len(self)), "keeping images on the disk"):
                 whole = self._read(i)
                 roi = None if whole.roi is None else mapped(file, whole.roi)
-                kept.append(Whole(mapped(file, whole.image), roi, whole.box))
+                kept.append(Whole(mapped(file, whole.image), roi, whole.box, i))
                 if file.tell() > disk:
                     return None
         return kept
@@ -162,7 +165,11 @@ def _crop_at(index: int, whole: Whole, patch_size: int, seed: int) -> dict[str, 
     rng = np.random.default_rng((seed, index))
     row, column = _position(rng, whole, patch_size)
     patch = whole.image[row : row + patch_size, column : column + patch_size]
-    return {"image": to_unit(patch), "index": np.int32(index)}
+    return {
+        "image": to_unit(patch),
+        "index": np.int32(index),
+        "number": np.int32(whole.number),
+    }
 
 
 def _position(rng: np.random.Generator, whole: Whole, patch_size: int) -> tuple[int, int]:
@@ -225,8 +232,8 @@ def patch_batches(
       threads: that cut patches ahead of time; the order does not depend on it.
 
     Returns:
-      An iterator of {"image": float32 [b, p, p, c], "index": int32 [b]}, b = batch_size / hosts;
-      `index` is the example's global index.
+      An iterator of {"image": float32 [b, p, p, c], "index": int32 [b], "number": int32 [b]}, b =
+      batch_size / hosts; `index` is the example's global index, `number` its image's place.
     """
     slices = slice(host + start * hosts, None, hosts)
     return _batches(
@@ -242,10 +249,11 @@ def patch_batches(
 def prepared_batches(
     prepared: Sequence[PyTree[np.ndarray]], *, seed: int, batch_size: int, start: int
 ) -> Iterator[dict[str, Any]]:
-    """{"prepared", "index"} of what was made of whole images, in the order of `patch_batches`."""
+    """{"prepared", "index", "number"} of what was made of whole images, in the order of
+    `patch_batches`."""
     return _batches(
-        prepared,
-        lambda i, row: {"prepared": row, "index": np.int32(i)},
+        list(enumerate(prepared)),
+        lambda i, row: {"prepared": row[1], "index": np.int32(i), "number": np.int32(row[0])},
         seed=seed,
         size=batch_size,
         slices=slice(start, None),
@@ -288,7 +296,8 @@ def grid_patches(
     per_image = -(-limit // len(records))
     tile = (patch_size, patch_size)
     for i, record in enumerate(records):
-        image, roi, _ = read_whole(record, size=size, patch_size=patch_size)
+        whole = read_whole(record, size=size, patch_size=patch_size)
+        image, roi = whole.image, whole.roi
         corners = tiles.tile_corners(image.shape[:2], tile=tile, stride=tile)
         if roi is not None:
             inside = tiles.cut(roi[..., None], corners, tile=tile).mean(axis=(1, 2, 3))

@@ -5,7 +5,7 @@ unbounded, of the tile's height and width, higher is more anomalous. A metric is
 added up over batches, devices and hosts and divided once, so it is exact however the data is cut.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -47,7 +47,8 @@ class Method(NamedTuple):
         UserError where they cannot be had.
       prepare: (frozen, images) -> batch. The identity for methods on pixels.
       init: (key, example batch) -> TrainState.
-      train_step: (state, batch, key) -> (TrainState, metrics).
+      train_step: (state, batch, key) -> (TrainState, metrics). A method with `without` is given
+        `image`, too, an Int[b]: the places of the batch's images among those that it is trained on.
       eval_step: (state, batch, mask [b]) -> metrics; deterministic. `loss` picks the best
         checkpoint; a method that reconstructs pixels also gives `unexplained_variance`
         (see `unexplained_variance` below).
@@ -59,12 +60,14 @@ class Method(NamedTuple):
       geometry: how images are tiled.
       encode: (variables, images) -> Float[b n], or None where there is no code.
       protocol: what an evaluation's protocol says of it beside the config, plain JSON.
+      without: (variables, places) -> variables as if the images at these places had not been in the
+        training, at next to no cost; None where that takes another training.
     """
 
     pretrained: Callable[[], tuple[PyTree, dict[str, Any]]]
     prepare: Callable[[PyTree, Float[Array, "b h w c"]], Batch]
     init: Callable[[Key[Array, ""], Batch], TrainState]
-    train_step: Callable[[TrainState, Batch, Key[Array, ""]], tuple[TrainState, Metrics]]
+    train_step: Callable[..., tuple[TrainState, Metrics]]
     eval_step: Callable[[TrainState, Batch, Bool[Array, " b"]], Metrics]
     finish: Callable[[PyTree, TrainState, Iterable[Batch]], Variables]
     anomaly_map: Callable[[Variables, Float[Array, "b h w c"]], Float[Array, "b h w"]]
@@ -72,6 +75,7 @@ class Method(NamedTuple):
     geometry: Geometry
     encode: Callable[[Variables, Float[Array, "b h w c"]], Float[Array, "b n"]] | None
     protocol: Mapping[str, Any]
+    without: Callable[[Variables, Collection[int]], Variables] | None = None
 
 
 def masked_mean(values: Float[Array, " b"], mask: Bool[Array, " b"]) -> tuple[Array, Array]:

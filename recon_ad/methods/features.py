@@ -4,7 +4,7 @@ Features are float32 [b, r, c, d], one vector for each patch of the image, row b
 is frozen: it is in the variables, is never trained, and comes before everything that learns.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import jax
@@ -127,12 +127,11 @@ def build(
     *,
     prepare: Callable[[PyTree, Images], base.Batch],
     init: Callable[[Key[Array, ""], base.Batch], base.TrainState],
-    train_step: Callable[
-        [base.TrainState, base.Batch, Key[Array, ""]], tuple[base.TrainState, base.Metrics]
-    ],
+    train_step: Callable[..., tuple[base.TrainState, base.Metrics]],
     heldout_loss: Callable[[base.TrainState, base.Batch], Float[Array, " b"]],
     finish: Callable[[PyTree, base.TrainState, Iterable[base.Batch]], base.Variables],
     score: Callable[[base.Variables, base.Batch], Float[Array, "b r k"]],
+    without: Callable[[base.Variables, Collection[int]], base.Variables] | None = None,
 ) -> base.Method:
     """The record of a method on features.
 
@@ -145,6 +144,7 @@ def build(
       heldout_loss: (state, batch) to the loss of each image; deterministic.
       finish: see there; its variables hold the encoder's as "encoder".
       score: (variables, batch) to the value of each patch that becomes the anomaly map.
+      without: see there.
     """
 
     def eval_step(
@@ -167,4 +167,5 @@ def build(
         geometry=base.tile_geometry(config),
         encode=None,
         protocol={"encoder": config.encoder.name, "blocks": list(encoder.blocks)},
+        without=without,
     )

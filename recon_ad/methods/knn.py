@@ -8,15 +8,17 @@ re-weighting of eq. 7 there.
 
 Training draws features of good images into a memory, each step the same number; `finish` thins them
 to a coreset by greedy k-centre selection (section 3.2). The anomaly map is the distance to the
-nearest of these.
+nearest of these. Each keeps the place of the image that it is of, so that an image can be judged by
+the memory of the others (`without`).
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key, PyTree
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from ml_collections import ConfigDict
 
 from recon_ad.errors import UserError
@@ -38,14 +40,17 @@ def squared_distances(queries: Vectors, keys: Float[Array, "m d"]) -> Float[Arra
 
 
 @functools.partial(jax.jit, static_argnames=("seed", "filled", "count"))
-def coreset(vectors: Vectors, *, seed: int, filled: int, count: int) -> Float[Array, "m d"]:
-    """Greedy k-centre selection: each next one is farthest from all that are chosen.
+def coreset(vectors: Vectors, *, seed: int, filled: int, count: int) -> Int[Array, " m"]:
+    """Chooses by greedy k-centre selection: each next one is farthest from all that are chosen.
 
     Args:
       vectors: to choose from; the first of them is chosen first.
       seed: of the random projection in which distances are taken.
       filled: how many of the vectors, from the first on, there are.
       count: how many to choose, `filled` at most; none is chosen twice.
+
+    Returns:
+      The places of the chosen vectors.
     """
     vectors = vectors[:filled]
     n, d = vectors.shape
@@ -66,7 +71,15 @@ def coreset(vectors: Vectors, *, seed: int, filled: int, count: int) -> Float[Ar
 
     first = (jnp.zeros(count, jnp.int32), jnp.full(n, jnp.inf))
     chosen, _ = jax.lax.fori_loop(1, count, choose, first)
-    return vectors[chosen]
+    return chosen
+
+
+@jax.jit
+def _taken(
+    memory: Vectors, image: Int[Array, " n"], chosen: Int[Array, " m"]
+) -> tuple[Float[Array, "m d"], Int[Array, " m"]]:
+    """The chosen features and their images; traced, as training allows no transfer."""
+    return memory[chosen], image[chosen]
 
 
 def build(config: ConfigDict, *, channels: int) -> base.Method:
@@ -89,20 +102,27 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
 
     def init(key: Key[Array, ""], features: Features) -> base.TrainState:
         del key
-        memory = {"memory": jnp.zeros((size, features.shape[-1]))}
+        memory = {
+            "memory": jnp.zeros((size, features.shape[-1])),
+            "image": jnp.zeros(size, jnp.int32),
+        }
         return base.TrainState(memory, {}, {}, jnp.zeros((), jnp.int32))
 
     def train_step(
-        state: base.TrainState, features: Features, key: Key[Array, ""]
+        state: base.TrainState, features: Features, key: Key[Array, ""], *, image: Int[Array, " b"]
     ) -> tuple[base.TrainState, base.Metrics]:
         vectors = features.reshape(-1, features.shape[-1])
-        drawn = vectors[jax.random.permutation(key, len(vectors))[:each]]
+        chosen = jax.random.permutation(key, len(vectors))[:each]
+        drawn, first = vectors[chosen], state.step * each
         memory = jax.lax.dynamic_update_slice(
-            state.params["memory"], drawn, (state.step * each, jnp.zeros((), jnp.int32))
+            state.params["memory"], drawn, (first, jnp.zeros((), jnp.int32))
         )
+        origin = image[chosen // (len(vectors) // len(image))]
+        images = jax.lax.dynamic_update_slice(state.params["image"], origin, (first,))
         norms = jnp.sqrt(jnp.sum(drawn * drawn, axis=1))
         measured = {"feature_norm": (jnp.sum(norms), jnp.float32(each))}
-        return state._replace(params={"memory": memory}, step=state.step + 1), measured
+        params = {"memory": memory, "image": images}
+        return state._replace(params=params, step=state.step + 1), measured
 
     def heldout_loss(state: base.TrainState, features: Features) -> Float[Array, " b"]:
         stride = -(-size // LOOKED_AT)
@@ -116,8 +136,23 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
         del batches
         filled = each * int(jax.device_get(state.step))
         count = min(c.coreset, filled)
-        chosen = coreset(state.params["memory"], seed=config.seed, filled=filled, count=count)
-        return {"encoder": frozen, "coreset": chosen}
+        memory, image = state.params["memory"], state.params["image"]
+        chosen = coreset(memory, seed=config.seed, filled=filled, count=count)
+        keys, images = _taken(memory, image, chosen)
+        return {"encoder": frozen, "coreset": keys, "coreset_image": images}
+
+    def without(variables: base.Variables, places: Collection[int]) -> base.Variables:
+        # In the place of each feature that goes is one that stays, which changes no distance to
+        # the nearest, and no compiled program.
+        keys, image = (np.asarray(variables[k]) for k in ("coreset", "coreset_image"))
+        gone = np.isin(image, list(places))
+        if gone.all():
+            raise UserError(
+                "every feature in the memory is of images that are held out together: train "
+                "longer, or hold out fewer at a time."
+            )
+        left = keys[np.argmin(gone)]
+        return {**variables, "coreset": np.where(gone[:, None], left, keys)}
 
     def score(variables: base.Variables, features: Features) -> Float[Array, "b r k"]:
         return distances(jnp.asarray(variables["coreset"]), features)
@@ -131,6 +166,7 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
         heldout_loss=heldout_loss,
         finish=finish,
         score=score,
+        without=without,
     )
 
 

@@ -13,7 +13,7 @@ from recon_ad.alignment.build_part import aligned_source, find_part, found_in, i
 from recon_ad.alignment.part import Part
 from recon_ad.data import Record, Source, split_holdout
 from recon_ad.data.build import build_source
-from recon_ad.data.holdout import HoldOut
+from recon_ad.data.holdout import HoldOut, cross_holdout
 from recon_ad.data.pipeline import Images, grid_patches
 from recon_ad.data.source import fingerprint
 from recon_ad.errors import UserError
@@ -40,7 +40,7 @@ class TrainingData(NamedTuple):
 
     Attributes:
       images: to cut patches from.
-      patches: held out, for the held-out loss.
+      patches: held out, for the held-out loss; none where images are crossed.
       holdout: the good images divided, aligned where there is a part.
       source: the images aligned, with notes on those that were left out.
       raw: the images as they are.
@@ -84,14 +84,23 @@ def prepare_data(config: ConfigDict, raw: RawData) -> TrainingData:
     if size:
         _check_several(source.train)
     patch_size = config.data.patch_size
-    holdout = split_holdout(
-        source.train,
-        fraction=config.holdout.fraction,
-        group=config.holdout.group,
-        few=0 if size else config.holdout.few,
-        gap=patch_size,
-        min_side=patch_size,
+    # A category of one image cannot be held out whole.
+    fewest = min(
+        collections.Counter(record.category for record in source.train).values(), default=0
     )
+    # Images that the data set itself keeps for validation are better held out than any others.
+    divided = any(record.validation for record in source.train)
+    if config.calibration.rule == "cross" and fewest > 1 and not divided:
+        holdout = cross_holdout(source.train, group=config.holdout.group)
+    else:
+        holdout = split_holdout(
+            source.train,
+            fraction=config.holdout.fraction,
+            group=config.holdout.group,
+            few=0 if size else config.holdout.few,
+            gap=patch_size,
+            min_side=patch_size,
+        )
     images = Images(
         holdout.train,
         size=size,
@@ -99,9 +108,12 @@ def prepare_data(config: ConfigDict, raw: RawData) -> TrainingData:
         memory_mib=config.data.cache_mib,
         disk_mib=config.data.disk_cache_mib,
     )
-    patches = grid_patches(
-        holdout.heldout, size=size, patch_size=patch_size, limit=config.train.heldout_patches
-    )
+    if holdout.crossed:
+        patches = np.zeros((0, patch_size, patch_size, images.channels), np.float32)
+    else:
+        patches = grid_patches(
+            holdout.heldout, size=size, patch_size=patch_size, limit=config.train.heldout_patches
+        )
     return TrainingData(
         images=images,
         patches=patches,

@@ -31,8 +31,8 @@ def explained(log: Sequence[Mapping[str, Any]], step: int, *, patches: int) -> d
       patches: that the model was trained on by then.
     """
     evaluations = [entry for entry in log if "heldout_loss" in entry]
-    entry = next(entry for entry in evaluations if entry["step"] == step)
-    if "heldout_unexplained_variance" not in entry:
+    entry = next((entry for entry in evaluations if entry["step"] == step), None)
+    if entry is None or "heldout_unexplained_variance" not in entry:
         return {"explained_variance": None, "message": ""}
     share = 1 - entry["heldout_unexplained_variance"]
     losses = [entry["heldout_loss"] for entry in evaluations]

@@ -122,7 +122,7 @@ def fit_state(
     profiled = range(warm, min(warm + PROFILED, c.steps)) if profile and first else range(0)
     if profile and first and not profiled:
         logger.warning("fewer than %d steps are left, too few to profile", WARM_UP + 1)
-    draw = jax.jit(method.reconstruct) if method.reconstruct else None
+    draw = jax.jit(method.reconstruct) if method.reconstruct and len(samples) else None
     done = start
     with (
         stopping.deferred() as stop,
@@ -153,8 +153,10 @@ def fit_state(
                 writer.scalars(done, {f"train_{k}": v for k, v in meter.means().items()})
             if evals:
                 meter.stop_clock()  # neither evaluation nor saving is training time
-                measured = fetched_means(done, [eval_fn(state, frozen, b) for b in held])
-                writer.scalars(done, {f"heldout_{k}": v for k, v in measured.items()})
+                measured = {"loss": math.inf}  # where every image is trained on
+                if held:
+                    measured = fetched_means(done, [eval_fn(state, frozen, b) for b in held])
+                    writer.scalars(done, {f"heldout_{k}": v for k, v in measured.items()})
                 variables = method.finish(frozen, state, ()) if draw or watch else None
                 if draw:
                     drawn = jax.device_get(draw(variables, meshes.put_replicated(mesh, samples)))

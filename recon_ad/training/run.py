@@ -13,7 +13,8 @@ from recon_ad.data import Source
 from recon_ad.data.augment import check_names
 from recon_ad.data.source import training_digests
 from recon_ad.detector.jax_detector import Detector, load
-from recon_ad.detector.thresholds import calibrate
+from recon_ad.detector.thresholds import calibrate, summary
+from recon_ad.errors import UserError
 from recon_ad.methods import build_method, use_method
 from recon_ad.ops.scores import check_score
 from recon_ad.runtime import memory
@@ -35,6 +36,11 @@ def check_run(config: ConfigDict) -> None:
     check_config(config)
     use_method(config.method.name)
     check_score(config.inference.score)
+    if config.calibration.rule == "cross" and config.train.select == "best":
+        raise UserError(
+            "config.calibration.rule is cross, so that no image is held out from training to find "
+            "the best checkpoint by: set config.train.select to last, or the rule to split."
+        )
 
 
 def train(
@@ -71,6 +77,11 @@ def train(
         return load(workdir / "detector")
     data = prepare_data(config, raw)
     method = build_method(config, channels=data.images.channels)
+    if data.holdout.crossed and method.without is None:
+        raise UserError(
+            f"config.calibration.rule is cross, but {config.method.name} would have to be trained "
+            "anew for each block of images: set it to split."
+        )
     meshes.check_batch_size(config.train.batch_size, meshes.data_mesh())
     frozen, origin = method.pretrained()
     # Only now, when all of it is known to fit: a mistake that was put right is no other config.
@@ -80,7 +91,7 @@ def train(
     with lock:
         same_run(workdir, config, data.identity)
         logger.info("held out for calibration: %s", data.holdout.how)
-        state, summary = fit_state(
+        state, told = fit_state(
             config,
             workdir,
             data.images,
@@ -98,7 +109,7 @@ def train(
             config.copy_and_resolve_references(),
             channels=data.images.channels,
             variables=variables,
-            record={"training": summary, "notes": list(data.source.notes), "pretrained": origin},
+            record={"training": told, "notes": list(data.source.notes), "pretrained": origin},
         )
         path = workdir / "detector"
         made: list[Detector] = []
@@ -115,13 +126,13 @@ def _calibrated(detector: Detector, data: TrainingData, path: Path) -> Detector:
     raw, kept, holdout = data.raw, data.source.train, data.holdout
     calibrated = calibrate(
         detector,
-        holdout.heldout,
+        holdout,
         fpr=detector.config.calibration.fpr,
-        how=holdout.how,
-        regions_per_image=holdout.regions_per_image,
         of_regions=any(record.load_roi for record in raw.source.train),
     )
-    digests = training_digests(raw.source.train, kept=kept, but=holdout.heldout)
+    logger.info("%s", summary(calibrated.record))
+    unseen = () if holdout.crossed else holdout.heldout
+    digests = training_digests(raw.source.train, kept=kept, but=unseen)
     finished = calibrated.with_part(raw.part).with_record({"learnt_from": digests})
     finished.save(path)
     return finished

@@ -1,7 +1,7 @@
 """What one step of training or of held-out evaluation does, and how its figures add up.
 
-Batches are dicts of arrays: `image` float32 [b, h, w, c] in [0, 1], with `index` [b] in training
-and `mask` [b] in evaluation.
+Batches are dicts of arrays: `image` float32 [b, h, w, c] in [0, 1], with `index` [b] and `number`
+[b], the place of its image, in training and `mask` [b] in evaluation.
 """
 
 import time
@@ -48,7 +48,8 @@ def train_step(
         images = augment(named_key(key, "augment"), batch["image"], index, names=names)
         prepared = method.prepare(frozen, images)
     step_key = jax.random.fold_in(named_key(key, "train"), state.step)
-    state, metrics = method.train_step(state, prepared, step_key)
+    named = {"image": batch["number"]} if method.without else {}
+    state, metrics = method.train_step(state, prepared, step_key, **named)
     if "stop" in batch:
         metrics |= {"stop": masked_mean(batch["stop"], jnp.ones(batch["stop"].shape, bool))}
     return state, metrics

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.sources import assert_picklable
 
-from recon_ad.data.holdout import split_holdout
+from recon_ad.data.holdout import cross_holdout, hold_out_all, split_holdout
 from recon_ad.data.source import Record, Source
 from recon_ad.errors import UserError
 
@@ -31,8 +31,8 @@ def sized(name: str, height: int, width: int) -> Record:
 
 @pytest.mark.parametrize(
     "n, fraction, held, blocks",
-    [(240, 0.1, 24, 4), (12, 0.1, 1, 1), (20, 0.1, 2, 2), (10, 0.01, 1, 1), (11, 0.5, 6, 4),
-     (10, 0.9, 9, 4), (400, 0.13, 52, 4)],
+    [(240, 0.1, 24, 10), (12, 0.1, 1, 1), (20, 0.1, 2, 2), (10, 0.01, 1, 1), (11, 0.5, 6, 6),
+     (10, 0.9, 9, 9), (400, 0.13, 52, 10)],
 )  # fmt: skip
 def test_blocks_are_contiguous_spread_and_of_the_fraction(n, fraction, held, blocks):
     records = named(*(f"train/good/{i:03d}.png" for i in range(n)))
@@ -197,3 +197,39 @@ def test_a_sparse_region_counts_by_its_pixels():
     roi[:64, 600:] = True
     division = split([with_roi(roi)], fraction=0.2, gap=64, min_side=64)
     assert division.regions_per_image == pytest.approx(roi.sum() / roi[:, -205:].sum())
+
+
+def test_crossed_images_are_all_in_both_parts_in_blocks_of_neighbours():
+    records = named(*(f"good/{i:03d}.png" for i in range(25)))
+    got = cross_holdout(records[::-1])
+    assert got.crossed and not got.grouped and got.train == got.heldout == tuple(records)
+    assert list(got.blocks) == sorted(got.blocks) and len(set(got.blocks)) == 10
+    assert got.how == "all 25 images by turns, in 10 contiguous blocks of the sorted names"
+    assert cross_holdout(records[:4]).blocks == (0, 1, 2, 3)
+
+
+def test_crossed_groups_are_whole_and_categories_have_blocks_of_their_own():
+    records = named(*(f"good/{key}{i}.png" for i in range(3) for key in "abc"))
+    got = cross_holdout(records, group="[abc]")
+    assert got.grouped and got.how == 'all 9 images by turns, in 3 groups by "[abc]"'
+    for record, block in zip(got.heldout, got.blocks, strict=True):
+        assert "abc"[block] == record.name[5]
+    parts = [record._replace(category="xy"[i % 2]) for i, record in enumerate(records)]
+    both = cross_holdout(parts)
+    assert len(both.heldout) == 9 and both.crossed
+    blocks = {c: {b for r, b in zip(both.heldout, both.blocks, strict=True) if r.category == c}
+              for c in "xy"}  # fmt: skip
+    assert not blocks["x"] & blocks["y"]
+
+
+def test_every_way_of_dividing_numbers_its_blocks():
+    records = named(*(f"good/{key}{i}.png" for key in "abcdefghij" for i in range(6)))
+    by_block = split(records, fraction=0.4)
+    assert len(by_block.blocks) == 24 and len(set(by_block.blocks)) == 10 and not by_block.grouped
+    by_group = split(records, fraction=0.3, group="[a-j]")
+    assert by_group.grouped and len(set(by_group.blocks)) == 3
+    for record, block in zip(by_group.heldout, by_group.blocks, strict=True):
+        assert by_group.heldout[by_group.blocks.index(block)].name[5] == record.name[5]
+    held = hold_out_all(records, how="", group="[a-j]")
+    assert held.grouped and len(set(held.blocks)) == 10 and held.train == ()
+    assert not hold_out_all(records, how="", group="z").grouped

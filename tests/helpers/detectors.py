@@ -60,7 +60,7 @@ def make_detector(
     if method == "knn":  # its memory is filled by training
         step = jax.jit(built.train_step)
         for i in range(config.train.steps):
-            state, _ = step(state, batch, jax.random.key(i))
+            state, _ = step(state, batch, jax.random.key(i), image=np.arange(4))
     detector = Detector(
         config,
         channels=channels,

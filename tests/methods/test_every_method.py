@@ -18,7 +18,8 @@ def traced(config):
     batch = jax.eval_shape(method.prepare, frozen, images)
     key = jax.random.key(0)
     state = jax.eval_shape(method.init, key, batch)
-    jax.eval_shape(method.train_step, state, batch, key)
+    more = {"image": jax.ShapeDtypeStruct((4,), np.int32)} if method.without else {}
+    jax.eval_shape(method.train_step, state, batch, key, **more)
 
 
 @pytest.mark.parametrize("name", METHODS)

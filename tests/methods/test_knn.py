@@ -8,6 +8,7 @@ import pytest
 from helpers.small_encoder import CELLS, SIDE, WIDTH, started
 from scipy import spatial
 
+from recon_ad.errors import UserError
 from recon_ad.methods import knn
 
 IMAGES = np.random.default_rng(0).random((8, SIDE, SIDE, 1), np.float32)
@@ -30,6 +31,9 @@ def test_distances_are_scipys_and_zero_for_what_is_known():
     np.testing.assert_allclose(np.delete(found, 0), np.delete(expected, 0), rtol=1e-5)
 
 
+IMAGE = np.arange(8, dtype=np.int32)  # places of the images of a batch
+
+
 def test_the_coreset_is_chosen_greedily():
     # Of few numbers each, so that nothing is projected and each choice can be foreseen.
     vectors = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
@@ -38,7 +42,7 @@ def test_the_coreset_is_chosen_greedily():
         nearest = spatial.distance.cdist(vectors, vectors[chosen]).min(axis=1)
         chosen.append(int(nearest.argmax()))
     found = knn.coreset(jax.device_put(vectors), seed=0, filled=200, count=20)
-    np.testing.assert_array_equal(found, vectors[chosen])
+    np.testing.assert_array_equal(found, chosen)
 
 
 def test_none_is_chosen_twice_where_all_look_alike():
@@ -47,19 +51,19 @@ def test_none_is_chosen_twice_where_all_look_alike():
     assert len(np.unique(vectors, axis=0)) == 60
     for count in (20, 60):
         found = knn.coreset(jax.device_put(vectors), seed=0, filled=60, count=count)
-        assert len(np.unique(found, axis=0)) == count
+        assert len(np.unique(found)) == count
 
 
 def test_a_projected_coreset_covers_better_than_chance():
     vectors = np.random.default_rng(0).standard_t(3, size=(1000, 200)).astype(np.float32)
     found = np.asarray(knn.coreset(jax.device_put(vectors), seed=0, filled=1000, count=50))
-    assert len(np.unique(found, axis=0)) == 50
+    assert len(np.unique(found)) == 50
 
     def radius(keys):
         return spatial.distance.cdist(vectors, keys).min(axis=1).max()
 
     chance = [radius(vectors[np.random.default_rng(i).permutation(1000)[:50]]) for i in range(5)]
-    assert radius(found) < min(chance)
+    assert radius(vectors[found]) < min(chance)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,7 @@ def filling(start):
     step = jax.jit(method.train_step)
     states, batches = [state], [features + i for i in range(3)]
     for i, batch in enumerate(batches):
-        states.append(step(states[-1], batch, jax.random.key(i))[0])
+        states.append(step(states[-1], batch, jax.random.key(i), image=IMAGE + 8 * i)[0])
     return method, features, states, batches
 
 
@@ -85,6 +89,10 @@ def test_training_fills_the_memory_with_features_of_each_batch(filling):
         assert len(known) == 128 and set(drawn) < known and len(set(drawn)) == 120
         assert drawn != [v.tobytes() for v in batch.reshape(-1, rows.shape[1])[:120]]
         assert not memory[120 * i + 120 :].any() and states[i + 1].step == i + 1
+        # Each with the place of the image that it is of.
+        origin = {v.tobytes(): 8 * i + k for k, x in enumerate(batch) for v in x.reshape(16, -1)}
+        image = np.asarray(states[i + 1].params["image"])[120 * i : 120 * i + 120]
+        assert image.tolist() == [origin[row] for row in drawn]
 
 
 def test_the_heldout_loss_is_the_mean_distance_to_every_nth_filled_feature(filling):
@@ -110,7 +118,7 @@ def test_what_was_seen_is_normal_and_what_was_not_stands_out(start):
     step = jax.jit(method.train_step)
     assert len(state.params["memory"]) == 768
     for i in range(6):
-        state, _ = step(state, features, jax.random.key(i))
+        state, _ = step(state, features, jax.random.key(i), image=IMAGE)
         if i == 1:  # what is not filled yet is no good feature
             known = {row.tobytes() for row in features.reshape(-1, features.shape[-1])}
             chosen = np.asarray(method.finish(frozen, state, ())["coreset"])
@@ -130,3 +138,26 @@ def test_what_was_seen_is_normal_and_what_was_not_stands_out(start):
     np.testing.assert_allclose(strange[1:], normal[1:], atol=1e-5)
     # The damage is where it is: all see it, but most of all the patch that it lies in.
     assert min(np.unravel_index(strange[0].argmax(), strange[0].shape)) >= SIDE // 2
+
+
+def test_an_image_is_left_out_as_if_its_features_had_never_been_seen(start):
+    method, frozen, features, state = start(**{"knn.memory": 768, "knn.coreset": 300})
+    step = jax.jit(method.train_step)
+    for i in range(6):
+        state, _ = step(state, features, jax.random.key(i), image=IMAGE)
+    variables = method.finish(frozen, state, ())
+    left = method.without(variables, [2, 5])
+    keys, image = (np.asarray(variables[k]) for k in ("coreset", "coreset_image"))
+    stay = ~np.isin(image, [2, 5])
+    assert 0 < stay.sum() < len(stay)
+    expected = jax.jit(knn.distances)(keys[stay], features)
+    found = jax.jit(knn.distances)(left["coreset"], features)
+    np.testing.assert_allclose(found, expected, atol=5e-3)  # of what is 0 but for rounding
+    # An image far from the others is far from a memory without it, and only then.
+    maps = jax.jit(method.anomaly_map)
+    odd = IMAGES.copy()
+    odd[2] = 1 - odd[2]
+    assert left["coreset"].shape == keys.shape
+    assert (np.asarray(maps(left, IMAGES))[2] > np.asarray(maps(variables, IMAGES))[2] + 1e-3).any()
+    with pytest.raises(UserError, match="held out together"):
+        method.without(variables, range(8))

@@ -159,7 +159,9 @@ def test_each_method_learns_on_one_device_as_on_eight(name, small_encoder):
         )
         key = jax.jit(lambda: jax.random.key(0), out_shardings=everywhere)()
         state, found = meshes.put_replicated(mesh, first), []
-        batch = meshes.put_batch(mesh, {"image": images, "index": np.arange(8)})
+        batch = meshes.put_batch(
+            mesh, {"image": images, "index": np.arange(8), "number": np.arange(8)}
+        )
         for _ in range(3):
             state, metrics = step(state, on_mesh, batch, key)
             found.append(jax.device_get(metrics))
