@@ -10,9 +10,10 @@ the same for all. Images are [h, w, c]; maps are float32 [h, w], raw, higher is 
 pixel or an image is anomalous when it scores strictly above its threshold.
 """
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -27,6 +28,9 @@ from recon_ad.ops.masks import clean_mask
 # Maps are padded to multiples of this before the tail, so that images of many sizes share few
 # compiled programs; the normalised smoothing makes the padding invisible.
 MAP_MULTIPLE = 64
+
+
+Same = TypeVar("Same")  # a detector of the same class
 
 
 class Thresholds(NamedTuple):
@@ -109,12 +113,21 @@ class Inference(ABC):
       plan: what is done around them.
       thresholds: of images and pixels.
       part: that images are aligned to before; None: they are judged as they are.
+      categories: thresholds of each category, for a detector of several.
     """
 
-    def __init__(self, plan: Plan, thresholds: Thresholds, *, part: Part | None = None):
+    def __init__(
+        self,
+        plan: Plan,
+        thresholds: Thresholds,
+        *,
+        part: Part | None = None,
+        categories: Mapping[str, Thresholds] = {},
+    ):
         self.plan = plan
         self.part = part
         self.thresholds = thresholds
+        self.categories = categories
         self._weights = tiles.tile_weights(plan.geometry.tile, kind=plan.geometry.weights)
 
     @property
@@ -136,6 +149,24 @@ class Inference(ABC):
 
         With a classifier there is the probability of a defect, too.
         """
+
+    def of_category(self: Same, category: str) -> Same:
+        """Returns the same detector with the thresholds of a category.
+
+        Without it a detector of several categories has thresholds for images of all together.
+
+        Raises:
+          UserError: the detector has no thresholds of that category.
+        """
+        if category not in self.categories:
+            known = ", ".join(self.categories)
+            raise UserError(
+                f'the detector has no thresholds for a category "{category}": '
+                + (f"choose one of {known}." if known else "it was calibrated on one alone.")
+            )
+        chosen = copy.copy(self)
+        chosen.thresholds = self.categories[category]
+        return chosen
 
     def to_device(self, *arrays: np.ndarray) -> tuple[Any, ...]:
         """The arrays where the tail wants them."""

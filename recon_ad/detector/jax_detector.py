@@ -15,6 +15,7 @@ defect: nothing in it is executed.
 import copy
 import functools
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from recon_ad.detector import classifier as classifiers
 from recon_ad.detector.bounds import check_finite, check_numbers
 from recon_ad.detector.classifier import Classifier, Network
 from recon_ad.detector.inference import UNCALIBRATED, Inference, Plan, Thresholds
-from recon_ad.detector.older import from_format_6
+from recon_ad.detector.older import OLDER, as_today
 from recon_ad.errors import UserError
 from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, Variables
@@ -43,7 +44,7 @@ from recon_ad.ops.smoothing import smooth
 from recon_ad.runtime import files
 from recon_ad.runtime.files import sha256
 
-FORMAT = 7  # of detector.json
+FORMAT = 8  # of detector.json
 
 
 def core(
@@ -97,6 +98,7 @@ class Detector(Inference):
       record: what calibration and training have to tell, plain JSON; for reports.
       part: that images are aligned to; None: they are judged as they are.
       classifier: of its heatmaps, where not every anomaly is a defect.
+      categories: thresholds of each category, for a detector of several.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Detector(Inference):
         record: dict[str, Any] | None = None,
         part: parts.Part | None = None,
         classifier: Classifier | None = None,
+        categories: Mapping[str, Thresholds] = {},
     ):
         method = build_method(config, channels=channels)
         c = config.inference
@@ -123,7 +126,7 @@ class Detector(Inference):
             border_weight=c.border_weight,
             input_range=tuple(config.data.input_range),
         )
-        super().__init__(plan, thresholds, part=part)
+        super().__init__(plan, thresholds, part=part, categories=categories)
         self.config = config
         self.channels = channels
         self.method = method
@@ -135,9 +138,24 @@ class Detector(Inference):
         self.core = jax.jit(functools.partial(core, method=self.method))
         self.tail = jax.jit(functools.partial(tail, sigma=c.sigma, score=c.score))
 
-    def with_thresholds(self, thresholds: Thresholds, record: dict[str, Any]) -> "Detector":
+    def with_thresholds(
+        self,
+        thresholds: Thresholds,
+        record: dict[str, Any],
+        *,
+        categories: Mapping[str, Thresholds] = {},
+    ) -> "Detector":
         """The same detector with other thresholds and record."""
-        return self._with(thresholds=thresholds, record=record)
+        return self._with(thresholds=thresholds, record=record, categories=categories)
+
+    def without(self, places: Collection[int]) -> "Detector":
+        """The same detector as if it had not been trained on the images at these places.
+
+        Only for methods that can leave images out, `methods.base.Method.without`.
+        """
+        assert self.method.without is not None
+        variables = self.method.without(self.variables, places)
+        return self._with(variables=jax.device_put(variables))
 
     def with_record(self, more: dict[str, Any]) -> "Detector":
         """The same detector with these entries in its record."""
@@ -191,10 +209,8 @@ class Detector(Inference):
             "format": FORMAT,
             "channels": self.channels,
             # JSON has no infinity; an uncalibrated detector has none of the two.
-            "thresholds": {
-                name: value if np.isfinite(value) else None
-                for name, value in self.thresholds._asdict().items()
-            },
+            "thresholds": _finite(self.thresholds),
+            "categories": {name: _finite(each) for name, each in self.categories.items()},
             "config": json.loads(self.config.to_json()),
             "tensors": {name: list(value.shape) for name, value in flat.items()},
             "variables_sha256": sha256(content),
@@ -208,6 +224,12 @@ class Detector(Inference):
             files.write_json(scratch / "detector.json", described)
             if self.classifier:
                 classifiers.save(self.classifier, scratch)
+
+
+def _finite(thresholds: Thresholds) -> dict[str, float | None]:
+    return {
+        name: value if np.isfinite(value) else None for name, value in thresholds._asdict().items()
+    }
 
 
 # What numbers and names that no detector has end in.
@@ -249,15 +271,15 @@ def _load(path: Path) -> Detector:
         flat = safetensors.numpy.load(content)
     except (*DAMAGED, safetensors.SafetensorError) as error:
         raise UserError(f"the detector in {path} is damaged ({error}); copy it anew.") from None
-    if not isinstance(described, dict) or described.get("format") not in (6, FORMAT):
+    if not isinstance(described, dict) or described.get("format") not in (*OLDER, FORMAT):
         raise UserError(
-            f"{path / 'detector.json'} is not in format 6 or {FORMAT}, which this version reads: "
-            "train it anew, or open it by the version that wrote it."
+            f"{path / 'detector.json'} is not in format {OLDER[0]} to {FORMAT}, which this version "
+            "reads: train it anew, or open it by the version that wrote it."
         )
     try:
-        if described["format"] == 6:
-            described["config"] = from_format_6(described["config"])
-        elif described["variables_sha256"] != sha256(content):
+        described = as_today(described)
+        digest = described["variables_sha256"]
+        if digest is not None and digest != sha256(content):
             raise UserError(
                 "variables.safetensors is not the file that its detector.json was written with: "
                 "copy the detector anew."
@@ -303,24 +325,31 @@ def _assembled(
     part: parts.Part | None,
     classifier: Classifier | None,
 ) -> Detector:
-    given = {name: described["thresholds"][name] for name in Thresholds._fields}
+    thresholds, given = _thresholds(described["thresholds"])
+    categories = {str(k): _thresholds(each) for k, each in described["categories"].items()}
     detector = Detector(
         ConfigDict(described["config"]),
         channels=described["channels"],
         variables=traverse_util.unflatten_dict(
             {tuple(name.split("/")): value for name, value in flat.items()}
         ),
-        thresholds=Thresholds(
-            *(np.inf if value is None else float(value) for value in given.values())
-        ),
+        thresholds=thresholds,
         record=dict(described["record"]),
         part=part,
         classifier=classifier,
+        categories={name: each for name, (each, _) in categories.items()},
     )
     check_config(detector.config)
-    calibrated = {name: value for name, value in given.items() if value is not None}
-    check_numbers(detector.plan, calibrated)
+    for numbers in (given, *(numbers for _, numbers in categories.values())):
+        check_numbers(detector.plan, numbers)
     # Settings and tensors that do not fit each other show here, and not at the first image.
     size = (1, *detector.plan.geometry.tile, detector.channels)
     jax.eval_shape(detector.core, detector.variables, jax.ShapeDtypeStruct(size, jnp.float32))
     return detector
+
+
+def _thresholds(described: dict[str, Any]) -> tuple[Thresholds, dict[str, float]]:
+    """The thresholds as a file has them, and those of its numbers that are there."""
+    given = {name: described[name] for name in Thresholds._fields}
+    found = Thresholds(*(np.inf if value is None else float(value) for value in given.values()))
+    return found, {name: value for name, value in given.items() if value is not None}

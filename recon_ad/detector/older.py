@@ -1,4 +1,4 @@
-"""Configs of detectors of format 6, with the names that fields have today."""
+"""Detector files of older formats, as this version writes them."""
 
 import copy
 from typing import Any
@@ -23,14 +23,27 @@ MOVED = {
 }
 
 
-def from_format_6(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the config as this version writes it.
+OLDER = (6, 7)  # formats that this version reads beside its own
+
+
+def as_today(described: dict[str, Any]) -> dict[str, Any]:
+    """Returns the content of a detector.json as this version writes it.
 
     Args:
-      config: of a detector.json of format 6; fields that its version lacked have the value that
-        was in force then.
+      described: of any format; fields that its version lacked have the value that was in force
+        then. Format 6 has no digest of the tensors, which is None here.
     """
-    config = copy.deepcopy(config)
+    described = copy.deepcopy(described)
+    if described["format"] == 6:
+        described["config"] = _from_format_6(described["config"])
+        described["variables_sha256"] = None
+    if described["format"] in OLDER:
+        described["config"]["calibration"].setdefault("rule", "split")
+        described["categories"] = {}
+    return described
+
+
+def _from_format_6(config: dict[str, Any]) -> dict[str, Any]:
     for old, (section, new) in MOVED.items():
         if old in config["method"]:
             config.setdefault(section, {})[new] = config["method"].pop(old)

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -156,7 +157,9 @@ class OnnxDetector(Inference):
                 )
         try:
             plan, thresholds = _plan(core.facts), _thresholds(core.facts)
-            check_numbers(plan, thresholds._asdict())
+            categories = _categories(core.facts.get("categories", ""))
+            for each in (thresholds, *categories.values()):
+                check_numbers(plan, each._asdict())
             pairs = [graph.facts["pair"] for graph in (core, tail)]
             self._dtype = core.facts["dtype"]
             if self._dtype not in DTYPES or core.facts["layout"] not in LAYOUTS:
@@ -178,7 +181,7 @@ class OnnxDetector(Inference):
             )
         self.facts = core.facts
         self._core, self._tail, self._name = core, tail, name
-        super().__init__(plan, thresholds, part=part)
+        super().__init__(plan, thresholds, part=part, categories=categories)
 
     @property
     def calibrated_on_regions(self) -> bool:
@@ -294,6 +297,16 @@ def _plan(facts: Mapping[str, str]) -> Plan:
 
 def _thresholds(facts: Mapping[str, str]) -> Thresholds:
     return Thresholds(*(float(facts[f"{name}_threshold"]) for name in Thresholds._fields))
+
+
+def _categories(word: str) -> dict[str, Thresholds]:
+    """Reads what `onnx_graphs.categories_word` writes."""
+    found = {}
+    for part in filter(None, word.split(";")):
+        name, _, numbers = part.rpartition("=")
+        image, pixel = (float(number) for number in numbers.split(","))
+        found[unquote(name)] = Thresholds(image, pixel)
+    return found
 
 
 def tail_path(path: Path) -> Path:

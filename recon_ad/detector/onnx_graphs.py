@@ -17,8 +17,9 @@ with "recon_ad_" (`PREFIX`): `onnx_detector` reads them, and so does the applica
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import jax
 import jax.numpy as jnp
@@ -241,6 +242,7 @@ def described(detector: Detector, options: Options, *, kind: str) -> dict[str, s
         "version": provenance.versions()["recon_ad"],
         "method": detector.config.method.name,
         "config_sha256": sha256(config.encode()),
+        "categories": categories_word(detector.categories),
         "image_threshold": float(thresholds.image),
         "pixel_threshold": float(thresholds.pixel),
         "channels": plan.channels,
@@ -266,6 +268,14 @@ def described(detector: Detector, options: Options, *, kind: str) -> dict[str, s
         "licence": f"{LICENCE}; {origin}" if origin else LICENCE,
     }
     return {name: _word(value) for name, value in facts.items()}
+
+
+def categories_word(categories: Mapping[str, Thresholds]) -> str:
+    """Writes thresholds by category as name=image,pixel;… with names as in a URL."""
+    return ";".join(
+        f"{quote(name, safe='')}={','.join(repr(float(x)) for x in each.rounded())}"
+        for name, each in categories.items()
+    )
 
 
 def _word(value: Any) -> str:

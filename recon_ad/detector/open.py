@@ -89,9 +89,16 @@ def detector_flags() -> DetectorFlags:
     runtime = flags.DEFINE_enum(
         "runtime", "onnxruntime", list(RUNTIMES), "That computes the model."
     )
+    category = flags.DEFINE_string(
+        "category", "", "What the images show, for a detector of several categories."
+    )
     add_methods = methods_flag()
 
     def opened() -> Inference:
+        found = whole()
+        return found.of_category(category.value) if category.value else found
+
+    def whole() -> Inference:
         if bool(detector.value) == bool(onnx.value):
             raise UserError("give either --detector, a detector directory, or --onnx, a model.")
         if onnx.value:
@@ -106,7 +113,10 @@ def detector_flags() -> DetectorFlags:
         add_methods()
         return jax_detector.load(detector.value)
 
-    return DetectorFlags(opened, lambda: identity(Path(detector.value or onnx.value)))
+    return DetectorFlags(
+        opened,
+        lambda: identity(Path(detector.value or onnx.value)) + f" {category.value}".rstrip(),
+    )
 
 
 def methods_flag() -> Callable[[], None]:

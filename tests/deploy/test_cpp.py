@@ -47,6 +47,7 @@ MODELS = {
     "resized": (3, RESIZED, {"dtype": "float32"}),
     "one_tile": (1, ONE_TILE, {"dtype": "float32"}),
 }
+CATEGORY = "größe=1;2,%/"
 BROKEN = ("truncated.png", "truncated.jpg", "text.png", "empty.png", "folder.png", "animated.png")
 
 
@@ -146,7 +147,11 @@ def exported(tmp_path_factory):
         # Below those of large images, whose masks have several regions.
         score = 0.99 * float(min(p.score for p in found[:2]))
         pixel = float(np.quantile(found[0].anomaly_map, 0.85))
-        detector = detector.with_thresholds(Thresholds(score, pixel), {})
+        categories = {
+            category: Thresholds(share * score, share * pixel)
+            for category, share in (("a part", 0.5), (CATEGORY, 1.5))
+        }
+        detector = detector.with_thresholds(Thresholds(score, pixel), {}, categories=categories)
         if features:
             detector = with_classifier(detector, features)
         assert onnx_export.export(detector, model, pictures, **options)["passed"]
@@ -274,6 +279,24 @@ def test_regions_of_interest_are_found_and_heeded(program, model, tmp_path, give
     assert ours.status == theirs.status, ours.error
     assert ours.out == theirs.out
     same_rows(ours, theirs)
+
+
+@pytest.mark.parametrize("category", ["a part", CATEGORY])
+def test_the_thresholds_are_those_of_the_category(program, model, tmp_path, category):
+    for i in range(3):
+        saved(tmp_path / f"images/{i}.png", noise(seed=i)[..., 0])
+    more = ("--category", category)
+    theirs = by_python(model, tmp_path / "images", tmp_path / "theirs", *more)
+    ours = by_cpp(program, model, tmp_path / "images", tmp_path / "ours", *more)
+    same_rows(ours, theirs)
+    general = by_cpp(program, model, tmp_path / "images", tmp_path / "general")
+    share = 0.5 if category == "a part" else 1.5
+    for name, row in ours.rows.items():
+        threshold = float(general.rows[name]["threshold"])
+        assert float(row["threshold"]) == pytest.approx(share * threshold)
+        assert (row["anomalous"] == "true") is (float(row["score"]) > share * threshold)
+    refused = by_cpp(program, model, tmp_path / "images", tmp_path / "no", "--category=another")
+    assert refused.status == 2 and 'a category "another": choose one of' in refused.error
 
 
 UNREAD = {

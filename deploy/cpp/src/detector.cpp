@@ -184,7 +184,7 @@ Plane<T> cropped(const T* values, int stride, Size size) {
 
 }  // namespace
 
-Detector::Detector(const fs::path& model) : name_(model.string()) {
+Detector::Detector(const fs::path& model, const std::string& category) : name_(model.string()) {
   fs::path tail = model;
   tail.replace_extension(".tail.onnx");
   for (const fs::path& file : {model, tail}) {
@@ -201,6 +201,7 @@ Detector::Detector(const fs::path& model) : name_(model.string()) {
     throw UserError(model.string() + " and its .tail.onnx are of two exports: copy both files of "
                     "one export.");
   }
+  choose_category(plan_, category);
   check_outputs(first, {"residual_map"}, model);
   check_outputs(second, {"score", "label", "mask"}, tail);
   core_ = first.request;

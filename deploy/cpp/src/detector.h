@@ -22,9 +22,10 @@ struct Prediction {
 
 class Detector {
  public:
-  // Opens M.onnx and M.tail.onnx. Throws UserError where they are missing, damaged, of another
-  // program, of two exports, or may run for ever.
-  explicit Detector(const std::filesystem::path& model);
+  // Opens M.onnx and M.tail.onnx, with the thresholds of a category or, where it is empty, of all
+  // together. Throws UserError where they are missing, damaged, of another program, of two exports,
+  // or may run for ever, and where there is no such category.
+  Detector(const std::filesystem::path& model, const std::string& category);
 
   const Plan& plan() const { return plan_; }
 

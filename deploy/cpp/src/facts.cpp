@@ -1,10 +1,12 @@
 #include "facts.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <iterator>
 #include <stdexcept>
 #include <system_error>
+#include <tuple>
 #include <vector>
 
 #include "error.h"
@@ -88,6 +90,35 @@ class Book {
     return found;
   }
 
+  // name=image,pixel;… as recon_ad/detector/onnx_graphs.py writes it; models of before have none.
+  std::map<std::string, std::pair<double, double>> categories() const {
+    std::map<std::string, std::pair<double, double>> found;
+    const auto fact = facts_.find("categories");
+    if (fact == facts_.end()) return found;
+    const std::string& text = fact->second;
+    for (std::size_t start = 0; start < text.size();) {
+      const std::size_t stop = std::min(text.find(';', start), text.size());
+      const std::string part = text.substr(start, stop - start);
+      const std::size_t equals = part.rfind('=');
+      const std::size_t comma = part.find(',', equals == std::string::npos ? 0 : equals);
+      if (equals == std::string::npos || comma == std::string::npos) throw misfit("categories");
+      found[part.substr(0, equals)] = {
+          threshold(part.substr(equals + 1, comma - equals - 1)), threshold(part.substr(comma + 1))};
+      start = stop + 1;
+    }
+    return found;
+  }
+
+  double threshold(const std::string& text) const {
+    double value = 0;
+    const char* const end = text.data() + text.size();
+    const auto [next, error] = std::from_chars(text.data(), end, value);
+    if (error != std::errc() || next != end || !(value >= -kLargest && value <= kLargest)) {
+      throw misfit("categories");
+    }
+    return value;
+  }
+
   double number(const std::string& name) const { return numbers(name)[0]; }
 
   int whole(const std::string& name) const { return int(number(name)); }
@@ -132,11 +163,35 @@ Plan read(const Book& book, bool tail) {
   if (given) plan.input_range = InputRange(range[0], range[1]);
   plan.image_threshold = book.number("image_threshold");
   plan.pixel_threshold = book.number("pixel_threshold");
+  plan.categories = book.categories();
   plan.of_regions = book.choice("regions_of_interest", {"False", "True"}) == 1;
   return plan;
 }
 
 }  // namespace
+
+void choose_category(Plan& plan, const std::string& category) {
+  if (category.empty()) return;
+  // As Python's urllib.parse.quote writes it.
+  std::string quoted;
+  for (const unsigned char c : category) {
+    const bool plain = std::isalnum(c) != 0 || c == '_' || c == '.' || c == '-' || c == '~';
+    constexpr char kDigits[] = "0123456789ABCDEF";
+    if (plain && c < 128) {
+      quoted += char(c);
+    } else {
+      quoted += {'%', kDigits[c / 16], kDigits[c % 16]};
+    }
+  }
+  const auto found = plan.categories.find(quoted);
+  if (found == plan.categories.end()) {
+    std::string known;
+    for (const auto& [name, thresholds] : plan.categories) known += (known.empty() ? "" : ", ") + name;
+    throw UserError("the detector has no thresholds for a category \"" + category + "\": " +
+                    (known.empty() ? "it was calibrated on one alone." : "choose one of " + known + "."));
+  }
+  std::tie(plan.image_threshold, plan.pixel_threshold) = found->second;
+}
 
 Plan plan_of(const Facts& facts, bool tail, const std::string& name) {
   const auto part = facts.find("part_sha256");

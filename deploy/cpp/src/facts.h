@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "image.h"
 
@@ -32,11 +33,17 @@ struct Plan {
   std::optional<InputRange> input_range;
   double image_threshold;
   double pixel_threshold;
+  // Image and pixel threshold of each category, by its name as in a URL.
+  std::map<std::string, std::pair<double, double>> categories;
   bool of_regions;  // whether the thresholds are of regions of interest only
 };
 
 // Throws UserError where a fact is missing, not understood or out of its bounds, or the file is of
 // another kind than `tail` says; `name` is the file's.
 Plan plan_of(const Facts& facts, bool tail, const std::string& name);
+
+// Takes the thresholds of a category, or leaves those of all together where `category` is empty.
+// Throws UserError where there are none of it.
+void choose_category(Plan& plan, const std::string& category);
 
 }  // namespace recon_ad

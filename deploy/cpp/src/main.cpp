@@ -35,24 +35,27 @@ constexpr std::size_t kTold = 5;  // images that were not judged of which it say
 
 constexpr char kUsage[] =
     "recon_ad_inspect --model M.onnx --input FILE-or-FOLDER --output O [--roi PATH]\n"
+    "                 [--category NAME]\n"
     "\n"
     "  --model   the exported model; M.tail.onnx lies beside it\n"
     "  --input   an image, or a folder of images: PNG and JPEG\n"
     "  --output  folder for predictions.csv, predictions.jsonl and overlays/\n"
     "  --roi     region of interest: an image, or a folder laid out as the input; else roi/ or\n"
     "            roi.png in the input's folder, if there is one\n"
+    "  --category  what the images show, for a model of several categories\n"
     "\n"
     "Exit status: 0; 2 where something is to be mended first; 3 where some image was not judged.\n";
 
 struct Arguments {
   fs::path model, input, output;
+  std::string category;
   std::optional<fs::path> roi;
 };
 
 // --name value or --name=value. Throws UserError.
 Arguments parsed(const std::vector<std::string>& words) {
   std::map<std::string, std::string> given;
-  for (const std::string name : {"model", "input", "output", "roi"}) given[name] = "";
+  for (const std::string name : {"model", "input", "output", "roi", "category"}) given[name] = "";
   for (std::size_t i = 0; i < words.size(); ++i) {
     const std::size_t equals = words[i].find('=');
     const std::string flag = words[i].substr(0, equals);
@@ -68,7 +71,8 @@ Arguments parsed(const std::vector<std::string>& words) {
   for (const std::string name : {"model", "input", "output"}) {
     if (given[name].empty()) throw UserError("--" + name + " is missing; see --help.");
   }
-  Arguments arguments{tidy(given["model"]), tidy(given["input"]), tidy(given["output"]), {}};
+  Arguments arguments{tidy(given["model"]), tidy(given["input"]), tidy(given["output"]),
+                      given["category"], {}};
   if (!given["roi"].empty()) arguments.roi = tidy(given["roi"]);
   return arguments;
 }
@@ -132,7 +136,7 @@ std::size_t told(const std::vector<Row>& rows, const fs::path& output) {
 }
 
 int run(const Arguments& arguments) {
-  Detector detector(arguments.model);
+  Detector detector(arguments.model, arguments.category);
   std::error_code ignored;
   if (fs::symlink_status(arguments.input, ignored).type() == fs::file_type::not_found) {
     throw UserError("there is no file or folder " + arguments.input.string() + ".");
