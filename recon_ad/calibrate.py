@@ -2,7 +2,8 @@
 
     python -m recon_ad.calibrate --detector D/detector --normals FOLDER --fpr 0.01
 
-does it again, without training, for an existing detector.
+does it again, without training, for an existing detector: its thresholds then rest on the good
+images of before and these together, or on these alone with `--replace`.
 """
 
 from pathlib import Path
@@ -19,12 +20,13 @@ def main() -> None:
     """Runs the command."""
     keep_compiled()
     _ADD_METHODS()
-    recalibrate(Path(_DETECTOR.value), _NORMALS.value, fpr=_FPR.value)
+    recalibrate(Path(_DETECTOR.value), _NORMALS.value, fpr=_FPR.value, replace=_REPLACE.value)
 
 
 if __name__ == "__main__":
     _DETECTOR = flags.DEFINE_string("detector", None, "Detector directory.", required=True)
     _NORMALS = flags.DEFINE_string("normals", None, "Folder of normal images.", required=True)
     _FPR = flags.DEFINE_float("fpr", None, "False-positive rate per image; else the config's.")
+    _REPLACE = flags.DEFINE_bool("replace", False, "Drops the good images of before.")
     _ADD_METHODS = methods_flag()
     cli.run(main)

@@ -1,51 +1,32 @@
-"""Thresholds from held-out normal images: never from training patches, never from test images."""
+"""Thresholds from held-out good images: never from training patches, never from test images."""
 
 import logging
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from recon_ad.data import Record
-from recon_ad.data.source import KNOWN, digest, roi_of
+from recon_ad.data.holdout import HoldOut
+from recon_ad.data.source import KNOWN, digest
+from recon_ad.detector.heldout import Judged, joined, judge_heldout, kept, merged
 from recon_ad.detector.inference import Thresholds
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.errors import UserError
-from recon_ad.metrics import empty_histogram, image_histogram, merge, upper_quantile
-from recon_ad.ops.scores import ADDITIVE
+from recon_ad.metrics import upper_quantile
+from recon_ad.metrics.conformal import (
+    Promise,
+    conformal_threshold,
+    design_effect,
+    needed,
+    odd_ones,
+)
 from recon_ad.runtime.progress import progress
 
+NAMED = 3  # images that a sentence names, at most
+
 logger = logging.getLogger("recon_ad")
-
-
-def conformal_threshold(
-    scores: Float[np.ndarray, " n"], *, fpr: float, regions_per_image: float = 1.0
-) -> tuple[float, float]:
-    """Image threshold whose false-positive rate on new normal images is at most `fpr` on average.
-
-    The ⌈(n+1)(1−α)⌉-th smallest of n held-out scores (split conformal prediction, Vovk et al.
-    2005); where n is too small for that, the largest. Where the scores are of regions, r of which
-    make up an image, an image is r chances to exceed the threshold: α/r is asked of a region. That
-    is for scores that are the largest of their regions' ("max"); for means and sums, which vary
-    less over an image than over a region, the true rate is lower than the one asked for.
-
-    Args:
-      scores: of held-out normal images, exchangeable with those to come.
-      fpr: α, in (0, 1).
-      regions_per_image: r, 1 for whole images.
-
-    Returns:
-      The threshold, and the false-positive rate that it stands for: `fpr`, or r/(n+r) where n
-      cannot support less (the chance that the largest of n + r exchangeable scores is one of a new
-      image's r; 1/(n+1) for whole images).
-    """
-    n, r = len(scores), regions_per_image
-    # 1 − α is rounded in binary; without this 0.99 · 100 would round up past 99.
-    rank = math.ceil((n + 1) * (1 - fpr / r) - 1e-9)
-    if rank > n:
-        return float(np.max(scores)), r / (n + r)
-    return float(np.sort(scores)[rank - 1]), fpr
 
 
 def check_fpr(fpr: float) -> None:
@@ -56,107 +37,203 @@ def check_fpr(fpr: float) -> None:
 
 def calibrate(
     detector: Detector,
-    heldout: Sequence[Record],
+    holdout: HoldOut,
     *,
     fpr: float,
-    how: str,
-    regions_per_image: float = 1.0,
     of_regions: bool = False,
+    earlier: Judged | None = None,
 ) -> Detector:
-    """The detector with thresholds from these images.
+    """Sets the thresholds of a detector from good images.
 
     Args:
       detector: its present thresholds are not looked at; without a part.
-      heldout: normal images, aligned if they are to be, or regions of them, that it was not trained
-        on.
+      holdout: its held-out images, aligned if they are to be, count. The detector was not trained
+        on them, or they are crossed and its method can leave images out.
       fpr: false-positive rate per image that the image threshold aims at.
-      how: one sentence on where the images come from, for the protocol.
-      regions_per_image: how many of them make up an image, where they are regions.
       of_regions: whether the user gave regions of interest.
+      earlier: images that the detector's thresholds already rest on, which count as well.
+
+    Raises:
+      UserError: an impossible rate, no image, or a score that is not finite.
     """
     check_fpr(fpr)
-    if not heldout:
+    if not holdout.heldout:
         raise UserError("there is no normal image to calibrate with.")
-    percentile = detector.config.calibration.pixel_percentile
-    pixels = empty_histogram()
-    scores: list[float] = []
-    seen: set[str] = set()
-    for record in progress(heldout, "calibration"):
-        roi, image = roi_of(record), record.load()
-        if regions_per_image == 1:
-            if (known := digest(image)) in seen:  # a copy says nothing new of what scores may be
-                continue
-            seen.add(known)
-        prediction = detector.predict(image, roi=roi, reconstruct=False)
-        if not np.isfinite(prediction.score):
-            raise UserError(
-                f"{record.name} has the score {prediction.score}: the detector is damaged; train "
-                "it anew."
-            )
-        scores.append(float(prediction.score))
-        nothing = np.zeros(prediction.anomaly_map.shape, bool)
-        pixels = merge(pixels, image_histogram(prediction.anomaly_map, nothing, valid=roi))
-    if len(scores) < len(heldout):
-        logger.warning(
-            "%d of the %d images are copies of others and count once",
-            len(heldout) - len(scores), len(heldout),
-        )  # fmt: skip
-    if detector.config.inference.score in ADDITIVE:
-        # The sum over an image is about that of a region times the number of regions.
-        scores = [score * regions_per_image for score in scores]
-    image_threshold, supported = conformal_threshold(
-        np.array(scores), fpr=fpr, regions_per_image=regions_per_image
-    )
-    image_rule = "conformal quantile of held-out image scores"
-    pixel_rule = f"{percentile}th percentile of held-out pixels"
-    pixel_threshold = upper_quantile(pixels, percentile / 100)
-    given = detector.config.calibration.thresholds
-    if given.image is not None:
-        image_threshold, supported, image_rule = given.image, None, "given in the config"
-    if given.pixel is not None:
-        pixel_threshold, pixel_rule = given.pixel, "given in the config"
-    message = ""
-    if supported is not None and supported > fpr:
-        what = "regions" if regions_per_image > 1 else "images"
-        message = (
-            f"The image threshold rests on {len(scores)} held-out normal {what}, which support a "
-            f"false-positive rate of {supported:.2g} and not the {fpr:g} asked for: give more good "
-            "images."
-        )
-        logger.warning("%s", message)
-    record = detector.record | {
-        "calibration": {
-            "heldout": how,
-            "images": len(scores),
-            "regions_per_image": regions_per_image,
-            "regions_of_interest": of_regions,
-            "pixels": int(pixels.normal.sum()),
-            "fpr_wanted": fpr,
-            "fpr_supported": supported,
-            "image_rule": image_rule,
-            "pixel_rule": pixel_rule,
-            "image_threshold": image_threshold,
-            "pixel_threshold": pixel_threshold,
-            "message": message,
-            "scores": scores,
-        }
+    judged = judge_heldout(detector, holdout, known=earlier.digests if earlier else ())
+    odd = _odd(judged, earlier)
+    if earlier:
+        judged = joined(earlier, judged)
+    settings = detector.config.calibration
+    share = settings.pixel_percentile / 100
+    given = settings.thresholds
+    all_together = _set_for(judged, holdout, "", fpr=fpr, share=share)
+    names = sorted(set(judged.categories))
+    each = {
+        name: _set_for(judged, holdout, name, fpr=fpr, share=share)
+        for name in (names if len(names) > 1 else [])
     }
-    return detector.with_thresholds(Thresholds(image_threshold, pixel_threshold), record)
+    promise = all_together.promise
+    supported, message = promise.fpr, ""
+    image_rule = "conformal quantile of held-out image scores"
+    if holdout.grouped:
+        image_rule = "hierarchical conformal quantile of the scores of held-out groups"
+    pixel_rule = f"{settings.pixel_percentile}th percentile of held-out pixels"
+    if given.image is not None:
+        supported, image_rule = None, "given in the config"
+    elif supported > fpr:
+        message = too_few(promise, len(judged.scores), holdout, fpr=fpr)
+        logger.warning("%s", message)
+    if given.pixel is not None:
+        pixel_rule = "given in the config"
+    thresholds, *of_each = (
+        Thresholds(
+            found.promise.threshold if given.image is None else given.image,
+            found.pixel if given.pixel is None else given.pixel,
+        )
+        for found in (all_together, *each.values())
+    )
+    categories = dict(zip(each, of_each, strict=True))
+    entry = {
+        "heldout": holdout.how,
+        "rule": "cross" if holdout.crossed else "split",
+        "images": len(judged.scores),
+        "regions_per_image": holdout.regions_per_image,
+        "regions_of_interest": of_regions,
+        "pixels": sum(int(h.normal.sum()) for h in judged.pixels.values()),
+        "fpr_wanted": fpr,
+        "fpr_supported": supported,
+        "grouped": holdout.grouped,
+        "correlation": all_together.correlation,
+        "independent_units": promise.units,
+        "image_rule": image_rule,
+        "pixel_rule": pixel_rule,
+        "image_threshold": thresholds.image,
+        "pixel_threshold": thresholds.pixel,
+        "decided_by": [judged.names[i] for i in promise.deciding][:NAMED],
+        "odd": odd,
+        "fpr_supported_by_category": {
+            name: None if given.image is not None else found.promise.fpr
+            for name, found in each.items()
+        },
+        "message": message,
+        **kept(judged, percentile=settings.pixel_percentile),
+    }
+    return detector.with_thresholds(
+        thresholds, detector.record | {"calibration": entry}, categories=categories
+    )
 
 
-def warn_of_training_images(detector: Detector, normals: Sequence[Record]) -> None:
-    """Says so where the detector was trained on some of the images, as far as it knows them."""
+class _Set(NamedTuple):
+    """Thresholds of some images, what they promise, and the correlation within blocks."""
+
+    promise: Promise
+    correlation: float
+    pixel: float
+
+
+def _set_for(judged: Judged, holdout: HoldOut, category: str, *, fpr: float, share: float) -> _Set:
+    """The thresholds of a category, "" for all of them together."""
+    chosen = [i for i, other in enumerate(judged.categories) if category in ("", other)]
+    scores = np.array([judged.scores[i] for i in chosen])
+    blocks = np.array([judged.blocks[i] for i in chosen])
+    correlation, effect = design_effect(scores, blocks)
+    promise = conformal_threshold(
+        scores,
+        fpr=fpr,
+        regions_per_image=holdout.regions_per_image,
+        effect=1.0 if holdout.grouped else effect,
+        groups=blocks if holdout.grouped else None,
+    )
+    deciding = tuple(chosen[i] for i in promise.deciding)
+    pixels = [h for name, h in judged.pixels.items() if category in ("", name)]
+    pixel = upper_quantile(merged(pixels), share)
+    return _Set(promise._replace(deciding=deciding), correlation, pixel)
+
+
+def too_few(promise: Promise, images: int, holdout: HoldOut, *, fpr: float) -> str:
+    """Says what the images support, and how many more the wanted rate takes.
+
+    Args:
+      promise: of them.
+      images: or regions that there are.
+      holdout: that they are of.
+      fpr: that is wanted.
+    """
+    regions = holdout.regions_per_image
+    units = needed(fpr, regions_per_image=regions)
+    if holdout.grouped:
+        what, there, wanted = "groups", round(promise.units), units
+        rests = f"{there} groups of {images} held-out normal images"
+    else:
+        what, there = "regions" if regions > 1 else "images", images
+        wanted = math.ceil(units * images / promise.units)
+        rests = f"{images} held-out normal {what}"
+        if promise.units < images:
+            rests += (
+                f", which count as {promise.units:.3g} independent ones, as the scores of "
+                "neighbours are alike"
+            )
+    digits = 1 - math.floor(math.log10(promise.fpr))
+    possible = math.ceil(promise.fpr * 10**digits - 1e-9) / 10**digits
+    return (
+        f"The image threshold rests on {rests}. They support a false-positive rate of "
+        f"{promise.fpr:.2g} and not the {fpr:g} asked for, which needs {wanted} {what}: give "
+        f"{wanted - there} more, or ask for {possible:g}."
+    )
+
+
+def _odd(judged: Judged, earlier: Judged | None) -> list[str]:
+    """Names the images that score far above the others, also in the log."""
+    if not judged.scores:  # all of them are known
+        return []
+    known = np.array(earlier.scores) if earlier else None
+    odd = odd_ones(np.array(judged.scores), known=known)
+    names = [judged.names[i] for i in np.flatnonzero(odd)]
+    if names:
+        logger.warning(
+            "%d of the %d good images score far above the others: %s%s. Look at them: a defective "
+            "image among the good ones raises the threshold, so that defects are missed.",
+            len(names), len(odd), ", ".join(names[:NAMED]), ", …" * (len(names) > NAMED),
+        )  # fmt: skip
+    return names
+
+
+def without_training_images(detector: Detector, normals: Sequence[Record]) -> tuple[Record, ...]:
+    """Leaves out the images that the detector was trained on, as far as it knows them, and says so.
+
+    Raises:
+      UserError: no other image is left.
+    """
     digests = detector.record.get("learnt_from", ())
     known = set(digests)
     if not known:
-        return
+        return tuple(normals)
     looked_at = progress(normals, "comparison with the images of the training")
     learnt = [record.name for record in looked_at if digest(record.load()) in known]
+    rest = tuple(record for record in normals if record.name not in set(learnt))
     if learnt:
         logger.warning(
-            "%s%d of the %d images are some that the detector was trained on (%s%s), where its "
-            "residuals are smaller than on new images, so that thresholds come out too low: give "
-            "normal images that it has not seen.",
+            "%s%d of the %d images are some that the detector was trained on (%s%s), and do not "
+            "count: its residuals are smaller on them than on new images.",
             "at least " * (len(digests) == KNOWN), len(learnt), len(normals),
-            ", ".join(learnt[:3]), ", …" * (len(learnt) > 3),
+            ", ".join(learnt[:NAMED]), ", …" * (len(learnt) > NAMED),
         )  # fmt: skip
+    if not rest:
+        raise UserError(
+            "the detector was trained on all of these images, so that they say nothing of new "
+            "ones: give normal images that it has not seen."
+        )
+    return rest
+
+
+def summary(record: dict[str, Any]) -> str:
+    """Returns one sentence on thresholds and what they rest on, from a detector's record."""
+    entry = record["calibration"]
+    promised = entry["fpr_supported"]
+    if promised is None:
+        return f"image threshold {entry['image_threshold']:.6g}, {entry['image_rule']}"
+    return (
+        f"image threshold {entry['image_threshold']:.6g}, set by "
+        f"{', '.join(entry['decided_by'])}; it rests on {entry['images']} good images and promises "
+        f"to stop at most {promised:.2g} of new ones by mistake"
+    )

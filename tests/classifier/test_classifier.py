@@ -359,7 +359,7 @@ def test_from_labels_to_a_verdict(labels, tmp_path):
         above = float(row["score"]) > np.float32(row["threshold"])
         is_defect = float(row["defect_probability"]) > threshold
         assert row["anomalous"] == ("true" if above and is_defect else "false")
-    ran("calibrate", "--detector", detector, "--normals", data / "train/good")
+    ran("calibrate", "--detector", detector, "--normals", data / "test/good")
     assert load(detector).classifier.threshold == threshold
 
 

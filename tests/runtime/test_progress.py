@@ -3,12 +3,15 @@
 import logging
 import shutil
 
+import numpy as np
 import pytest
 from helpers.small_runs import small_config
 
 from recon_ad.data import synthetic_source
+from recon_ad.data.holdout import hold_out_all
 from recon_ad.detector import thresholds
 from recon_ad.evaluation import run as evaluation
+from recon_ad.metrics import image_intervals
 from recon_ad.runtime import progress
 from recon_ad.training import run as trainer
 
@@ -48,10 +51,13 @@ def test_training_calibration_and_evaluation_say_how_far_they_are(
     assert {"keeping images: 3 of 4", "calibration: 3 of 4"} <= set(caplog.messages)
     assert f"detector: {run / 'detector'}" in caplog.messages
     source = synthetic_source("chess", side=128)
-    thresholds.calibrate(detector, source.train[:2], fpr=0.1, how="")
+    thresholds.calibrate(detector, hold_out_all(source.train[:2], how=""), fpr=0.1)
     assert caplog.messages.count("calibration: all 2") == 1
     evaluation.evaluate(detector, source, name="chess")
     assert {
         "evaluation: 7 of 8", f"report, training images: all {len(source.train)}",
-        "report, pictures: all 1", "intervals, resamples: 19 of 20",
+        "report, pictures: all 1",
     } <= set(caplog.messages)  # fmt: skip
+    scores = np.arange(40.0)  # of more images than the run has: fewer have no interval
+    image_intervals(scores, scores % 3 == 0, seed=0, resamples=20)
+    assert "intervals, resamples: 19 of 20" in caplog.messages

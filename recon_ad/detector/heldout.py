@@ -1,0 +1,186 @@
+"""What a detector says of held-out good images, and how its record keeps it.
+
+A detector keeps the score, the name and a digest of each image that its thresholds rest on, and
+the upper end of the histogram of their pixels, so that more images can be added later.
+"""
+
+import logging
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recon_ad.data.holdout import HoldOut
+from recon_ad.data.source import digest, roi_of
+from recon_ad.detector.jax_detector import Detector
+from recon_ad.errors import UserError
+from recon_ad.metrics import empty_histogram, image_histogram, merge
+from recon_ad.metrics.segmentation import MIN_BITS, PixelHistogram, coarsen, compact
+from recon_ad.ops.scores import ADDITIVE
+from recon_ad.runtime.progress import progress
+
+# Entries of the record's calibration that are about single images and pixels.
+FIELDS = ("names", "digests", "shown", "scores", "blocks", "pixel_ends")
+KEPT = 10  # times the share of pixels above the pixel threshold that a record keeps apart
+
+logger = logging.getLogger("recon_ad")
+
+
+class Judged(NamedTuple):
+    """Held-out images and what the detector says of them; the lists have an entry for each.
+
+    Attributes:
+      names: of the images.
+      digests: of their content; "" for regions, which are not told apart.
+      categories: what they show; "" where there is one.
+      scores: of the images.
+      blocks: numbers of their blocks of neighbours, or of their groups.
+      pixels: by category, of all of its images.
+    """
+
+    names: list[str]
+    digests: list[str]
+    categories: list[str]
+    scores: list[float]
+    blocks: list[int]
+    pixels: dict[str, PixelHistogram]
+
+
+def judge_heldout(detector: Detector, holdout: HoldOut, *, known: Collection[str] = ()) -> Judged:
+    """Judges each held-out image by a detector that has not seen it.
+
+    Args:
+      detector: without a part. Where images are crossed it was trained on all of them.
+      holdout: its held-out images.
+      known: digests of images to leave out. Copies among whole images count once.
+
+    Raises:
+      UserError: a score is not finite.
+    """
+    regions = holdout.regions_per_image
+    found = Judged([], [], [], [], [], {})
+    seen, copies, judge, current = set(known), 0, detector, -1
+    order = sorted(range(len(holdout.heldout)), key=lambda i: (holdout.blocks[i], i))
+    for i in progress(order, "calibration"):
+        record, block = holdout.heldout[i], holdout.blocks[i]
+        if holdout.crossed and block != current:
+            places = [k for k, other in enumerate(holdout.blocks) if other == block]
+            judge, current = detector.without(places), block
+        roi, image = roi_of(record), record.load()
+        content = digest(image) if regions == 1 else ""
+        if content in seen:  # a copy says nothing new of what scores may be
+            copies += 1
+            continue
+        if content:
+            seen.add(content)
+        prediction = judge.predict(image, roi=roi, reconstruct=False)
+        if not np.isfinite(prediction.score):
+            raise UserError(
+                f"{record.name} has the score {prediction.score}: the detector is damaged; train "
+                "it anew."
+            )
+        score = float(prediction.score)
+        if detector.config.inference.score in ADDITIVE:
+            # The sum over an image is about that of a region times the number of regions.
+            score *= regions
+        found.names.append(record.name)
+        found.digests.append(content)
+        found.categories.append(record.category)
+        found.scores.append(score)
+        found.blocks.append(block)
+        nothing = np.zeros(prediction.anomaly_map.shape, bool)
+        pixels = image_histogram(prediction.anomaly_map, nothing, valid=roi)
+        before = found.pixels.get(record.category, empty_histogram())
+        found.pixels[record.category] = merge(before, pixels)
+    if copies:
+        logger.warning(
+            "%d of the %d images are copies of others and count once", copies, len(order)
+        )
+    return found
+
+
+def joined(earlier: Judged, later: Judged) -> Judged:
+    """Returns both together; later blocks are others than earlier ones."""
+    first = max(earlier.blocks, default=-1) + 1
+    pixels = dict(earlier.pixels)
+    for category, histogram in later.pixels.items():
+        before = [pixels[category]] if category in pixels else []
+        pixels[category] = merged([*before, histogram])
+    return Judged(
+        *(a + b for a, b in zip(earlier[:4], later[:4], strict=True)),
+        earlier.blocks + [first + block for block in later.blocks],
+        pixels,
+    )
+
+
+def merged(histograms: list[PixelHistogram]) -> PixelHistogram:
+    """Returns the histogram of all pixels, at the bits of the coarsest."""
+    bits = min(histogram.bits for histogram in histograms)
+    return merge(*(coarsen(histogram, bits=bits) for histogram in histograms))
+
+
+def kept(judged: Judged, *, percentile: float) -> dict[str, Any]:
+    """Returns what the detector's record keeps of the images, plain JSON; `read_kept` reads it."""
+    ends = {
+        category: _end(histogram, 1 - percentile / 100)
+        for category, histogram in judged.pixels.items()
+    }
+    return dict(zip(FIELDS, (*judged[:5], ends), strict=True))
+
+
+def _end(histogram: PixelHistogram, share: float) -> dict[str, Any]:
+    """The bins of the highest pixels; the others are counted in the lowest of these."""
+    above = np.cumsum(histogram.normal[::-1])[::-1]
+    first = max(int(np.searchsorted(-above, -KEPT * share * above[0], side="right")) - 1, 0)
+    end = PixelHistogram(histogram.bits, *(values[first:] for values in histogram[1:]))
+    end.normal[0] = above[0] - int(end.normal[1:].sum())
+    end = compact(end)
+    return {"bits": end.bits, "keys": end.key.tolist(), "counts": end.normal.tolist()}
+
+
+def read_kept(record: Mapping[str, Any]) -> Judged | None:
+    """Reads what a detector's record keeps of its calibration; None where it keeps none.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    entry = record.get("calibration", {})
+    if "pixel_ends" not in entry:
+        return None
+    try:
+        lists = [list(entry[k]) for k in FIELDS[:5]]
+        names, digests, shown, scores, blocks = lists
+        if len({len(values) for values in lists}) != 1:
+            raise ValueError("its lists differ in length")
+        if not np.isfinite(np.array(scores, np.float64)).all():
+            raise ValueError("a score is not finite")
+        pixels = {str(c): _histogram(end) for c, end in entry["pixel_ends"].items()}
+        if set(shown) != set(pixels):
+            raise ValueError("its categories differ")
+        return Judged(
+            [str(name) for name in names],
+            [str(content) for content in digests],
+            [str(category) for category in shown],
+            [float(score) for score in scores],
+            [int(block) for block in blocks],
+            pixels,
+        )
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(
+            f"what the detector keeps of its calibration is damaged ({error}): calibrate anew with "
+            "--replace."
+        ) from None
+
+
+def _histogram(end: Mapping[str, Any]) -> PixelHistogram:
+    bits, count = int(end["bits"]), np.array(end["counts"], np.int64)
+    key = np.array(end["keys"], np.int64)
+    if not (MIN_BITS <= bits <= 32 and len(key) == len(count) > 0):
+        raise ValueError("its pixels are no histogram")
+    if (np.diff(key) <= 0).any() or key[0] < 0 or key[-1] >= 1 << bits or (count < 0).any():
+        raise ValueError("its pixels are no histogram")
+    nothing = np.zeros_like(count)
+    return PixelHistogram(
+        bits, key.astype(np.uint32), count, nothing, nothing.astype(np.float64),
+        np.zeros(len(key), np.uint32),
+    )  # fmt: skip
