@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from recon_ad.data import Source
+from recon_ad.detector.heldout import FIELDS
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.methods import ON_FEATURES
 from recon_ad.metrics.figures import FPR_LIMIT
@@ -38,7 +39,7 @@ def protocol(detector: Detector, source: Source) -> dict[str, Any]:
         "notes": list(source.notes),
         "training": detector.record["training"],
         "classifier": detector.classifier.record if detector.classifier else None,
-        "calibration": {k: v for k, v in detector.record["calibration"].items() if k != "scores"},
+        "calibration": {k: v for k, v in detector.record["calibration"].items() if k not in FIELDS},
         "config": json.loads(config.to_json()),
         "hardware": provenance.hardware(),
         "versions": provenance.versions(),

@@ -1,8 +1,6 @@
 """Evaluation of a run on its test images: metrics.json, report.html, scores.csv, model.onnx."""
 
-import csv
 import functools
-import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -20,18 +18,17 @@ from recon_ad.detector.classifier import without_labelled
 from recon_ad.detector.jax_detector import Detector, load
 from recon_ad.detector.onnx_export import export_run
 from recon_ad.errors import UserError
+from recon_ad.evaluation.content import draw_curves, scores_csv, training_rows
 from recon_ad.evaluation.judge import Clock, judge
 from recon_ad.evaluation.no_model import NoModel, mean_figures
 from recon_ad.evaluation.panels import choose_panels, slider_scale
 from recon_ad.evaluation.protocol import protocol
-from recon_ad.metrics import levels, merge, pro_curve, roc_curve
 from recon_ad.metrics.figures import FIGURES
-from recon_ad.metrics.ranking import UndefinedMetric
+from recon_ad.metrics.promise import decisions, promised_rates
 from recon_ad.metrics.summary import ImageResult, Pooled, pool, summarize
 from recon_ad.report import Report, Scale, Score, write_report
 from recon_ad.runtime import files
 from recon_ad.runtime import mesh as meshes
-from recon_ad.runtime.files import plain_cell
 from recon_ad.runtime.stopping import Stop
 from recon_ad.runtime.writer import read_log
 
@@ -76,8 +73,13 @@ def judge_source(detector: Detector, source: Source, *, stop: Stop | None = None
         baseline = NoModel(
             train[category], through=functools.partial(meshes.in_lockstep, stop=stop)
         )
+        known = category in detector.categories
         judged, pixels, names = judge(
-            detector, test.get(category, []), baseline=baseline, clock=clock, stop=stop
+            detector.of_category(category) if known else detector,
+            test.get(category, []),
+            baseline=baseline,
+            clock=clock,
+            stop=stop,
         )
         results.parts[category] = (judged, pixels)
         results.lost.extend(names)
@@ -106,6 +108,7 @@ def evaluate(
       results: what `judge_source` gave for these images; None: they are judged here.
     """
     results = judge_source(detector, source) if results is None else results
+    calibration = detector.record["calibration"]
     given, source = source.test, without_labelled(source, detector.classifier)
     missing: dict[str, str] = {}
     metrics: dict[str, Any] = {"intervals": {}, "bounds": {}, "per_defect": {}, "truths": {}}
@@ -114,6 +117,7 @@ def evaluate(
     no_model: dict[str, Any] = {}
     patches: dict[str, np.ndarray] | None = None
     scale: Scale | None = None
+    broken = ""
     if source.test:
         source = without_unregistered(source, results.lost)
         judged = [j for part, _ in results.parts.values() for j in part]
@@ -122,6 +126,7 @@ def evaluate(
             results.parts, seed=detector.config.seed, resamples=detector.config.evaluation.bootstrap
         )
         missing |= metrics.pop("missing")
+        broken = _add_decisions(metrics, missing, results, calibration)
         no_model, reasons = no_model_row(results.baselines, metrics.get("per_category", {}))
         missing |= reasons
         curves = draw_curves(judged, pooled)
@@ -145,7 +150,7 @@ def evaluate(
                 if given and not source.test
                 else "there are no test images"
             )
-    messages = [training["message"], detector.record["calibration"]["message"], *source.notes]
+    messages = [broken, training["message"], calibration["message"], *source.notes]
     ordered = {key: metrics.pop(key) for key in FIGURES}
     metrics = (
         ordered
@@ -175,6 +180,27 @@ def evaluate(
         patches=patches,
     )
     return metrics, report
+
+
+def _add_decisions(
+    metrics: dict[str, Any], missing: dict[str, str], results: Results, calibration: dict[str, Any]
+) -> str:
+    """Puts the decisions on the test images into the metrics; returns what a reader is to know
+    first where the threshold's promise is broken."""
+    parts = {name: rows for name, (rows, _) in results.parts.items()}
+    promised = promised_rates(calibration, list(parts))
+    outcome = decisions(parts, promised)
+    metrics["decisions"] = outcome.described()
+    metrics["image_fpr_promised"] = outcome.promised
+    if outcome.promised is None:
+        missing["image_fpr_promised"] = "the image threshold is given in the config"
+    for name, figures in metrics.get("per_category", {}).items():
+        if not parts[name]:
+            continue
+        each = decisions({name: parts[name]}, promised)
+        figures["image_fpr_promised"] = each.promised
+        figures["promise_broken"] = each.broken
+    return outcome.warning()
 
 
 def without_unregistered(source: Source, lost: Sequence[str]) -> Source:
@@ -222,57 +248,6 @@ def data_name(config: ConfigDict) -> str:
     if data.source == "tfds":
         return " ".join(filter(None, (data.name, data.category)))
     return " ".join(filter(None, (Path(data.path).resolve().name, data.category)))
-
-
-def draw_curves(
-    judged: Sequence[ImageResult], pooled: Pooled
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The curves that the data can give."""
-    everything = merge(pooled.good, *pooled.defects.values())
-    counts = levels(
-        np.array([j.score for j in judged]), np.array([j.anomalous for j in judged], bool)
-    )
-    curves = {}
-    for name, draw in {
-        "roc": lambda: roc_curve(counts),
-        "pixel_roc": lambda: roc_curve(everything.levels()),
-        "pro": lambda: pro_curve(everything),
-    }.items():
-        try:
-            curves[name] = draw()
-        except UndefinedMetric:  # its figure is null, with the reason, in the same report
-            continue
-    return curves
-
-
-def training_rows(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Losses by step, train and held-out."""
-    rows: dict[int, dict[str, Any]] = {}
-    for entry in log:
-        row = rows.setdefault(
-            entry["step"], {"step": entry["step"], "train_loss": None, "heldout_loss": None}
-        )
-        row |= {k: entry[k] for k in ("train_loss", "heldout_loss") if k in entry}
-    return list(rows.values())
-
-
-def scores_csv(report: Report) -> str:
-    """One line for each test image."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "defect", "score", "threshold", "anomalous"])
-    for row in report.scores:
-        name, defect, score, anomalous = row
-        writer.writerow(
-            [
-                plain_cell(name),
-                plain_cell(defect),
-                repr(score),
-                repr(report.threshold),
-                int(anomalous),
-            ]
-        )
-    return text.getvalue()
 
 
 def evaluate_workdir(
@@ -351,6 +326,13 @@ def _open_images(detector: Detector, data: str) -> tuple[ConfigDict, Source]:
             config.data.category = ""  # the folder is one itself
         config.data.channels = detector.channels
     source = build_source(config)
+    name = Path(data).resolve().name
+    if data and not config.data.category and name in detector.categories:
+        train, test = (
+            tuple(record._replace(category=name) for record in part)
+            for part in (source.train, source.test)
+        )
+        source = source._replace(train=train, test=test)
     if data and not source.test:
         raise UserError(
             f"{data} has no test images: give a folder with test/good or test/<defect> beside "
@@ -386,6 +368,10 @@ def _written(
             written += sorted(file.name for file in workdir.glob("model.*"))
     # Last: a run with metrics.json has the other files too.
     files.write_json(workdir / "metrics.json", metrics)
+    if "decisions" in metrics:
+        logger.info("%s", metrics["decisions"]["sentence"])
+        if report.messages and metrics["decisions"]["promise_broken"]:
+            logger.warning("%s", report.messages[0])
     for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle"):
         if metrics[key] is not None:
             bound = metrics["bounds"].get(key, 0.0)

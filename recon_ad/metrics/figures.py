@@ -24,7 +24,7 @@ class Figure(NamedTuple):
         "per second".
       higher_is_better: whether more of it is better by itself. False for what is bought with
         another figure, and for times, which are a machine's.
-      interval: whether it has a 95 % bootstrap interval.
+      interval: whether it has a 95 % interval.
       main: whether it is in short tables.
       averaged: whether papers average it over categories.
     """
@@ -49,12 +49,23 @@ FIGURES: Mapping[str, Figure] = {
             "Share of the defective test images that score above the threshold.",
             "calibrated",
             unit="percent",
+            interval=True,
             main=True,
         ),
         Figure(
             "image_fpr_calibrated",
             "False alarms",
             "Share of the good test images that score above the threshold.",
+            "calibrated",
+            unit="percent",
+            interval=True,
+            main=True,
+        ),
+        Figure(
+            "image_fpr_promised",
+            "False alarms promised",
+            "Share of new good images that the threshold stops at most, on average, by the "
+            "held-out good images that it rests on.",
             "calibrated",
             unit="percent",
             main=True,

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from recon_ad.metrics import bootstrap
+from recon_ad.metrics.auroc_interval import auroc_interval
+from recon_ad.metrics.conformal import rate_interval
 from recon_ad.metrics.figures import PRESORTED, STRICT_FPR_LIMIT
 from recon_ad.metrics.patches import PatchMeans, joined
 from recon_ad.metrics.pimo import aupimo, aupimo_bound
@@ -209,18 +211,34 @@ def _bounds(judged: Sequence[ImageResult], pixels: PixelHistogram) -> dict[str, 
 
 def _intervals(
     judged: Sequence[ImageResult], everything: PixelHistogram, *, seed: int, resamples: int
-) -> dict[str, tuple[float, float]]:
-    """95 % bootstrap intervals of what has one."""
+) -> tuple[dict[str, tuple[float, float]], dict[str, str]]:
+    """95 % intervals of what has one, and why others have none: exact ones of rates, one for the
+    image AUROC, by bootstrap of the rest."""
     scores = np.array([j.score for j in judged], np.float64)
     truth = np.array([j.anomalous for j in judged], bool)
+    label = np.array([j.label for j in judged], bool)
     histograms = [j.pixels for j in judged if j.pixels is not None]
-    images = _given(
-        {}, "", lambda: bootstrap.image_intervals(scores, truth, seed=seed, resamples=resamples)
+    missing: dict[str, str] = {}
+    found: dict[str, tuple[float, float]] = {}
+    for key, of in (("image_fpr_calibrated", ~truth), ("image_tpr_calibrated", truth)):
+        if of.any():
+            found[key] = rate_interval(int(label[of].sum()), int(of.sum()))
+    auroc_ends = _given(missing, "intervals.image_auroc", lambda: auroc_interval(scores, truth))
+    if auroc_ends is not None:
+        found["image_auroc"] = auroc_ends
+    found |= (
+        _given(
+            missing,
+            "intervals.images",
+            lambda: bootstrap.image_intervals(scores, truth, seed=seed, resamples=resamples),
+        )
+        or {}
     )
     pixels = _given(
-        {}, "", lambda: bootstrap.pixel_intervals(histograms, seed=seed, resamples=resamples)
+        missing,
+        "intervals.pixels",
+        lambda: bootstrap.pixel_intervals(histograms, seed=seed, resamples=resamples),
     )
-    found = dict(images or {})
     if pixels:
         bits = min(h.bits for h in histograms)
         coarse = merge(*(coarsen(h, bits=bits) for h in histograms))
@@ -229,7 +247,7 @@ def _intervals(
             figure = bootstrap.PIXEL_FIGURES[name]
             shift = figure(everything) - figure(coarse)
             found[name] = (max(0.0, low + shift), min(1.0, high + shift))
-    return found
+    return found, missing
 
 
 def _per_defect(judged: Sequence[ImageResult], pooled: Pooled) -> dict[str, dict[str, Any]]:
@@ -300,9 +318,11 @@ def summarize(
     per_defect: dict[str, dict[str, Any]] = {}
     for part in categories.values():  # against the good images of their own category
         per_defect |= _per_defect(*part)
+    intervals, reasons = _intervals(judged, everything, seed=seed, resamples=resamples)
+    missing |= reasons
     summary = {
         **figures,
-        "intervals": _intervals(judged, everything, seed=seed, resamples=resamples),
+        "intervals": intervals,
         "bounds": _bounds(judged, everything),
         "per_defect": per_defect,
         "truths": {name: pixel_figures(h)[0] for name, h in pooled.other.items()},

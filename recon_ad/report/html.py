@@ -28,7 +28,7 @@ from recon_ad.runtime.files import write_text
 # Keys of metrics.json that are not single figures and have their own place on the page.
 STRUCTURED = (
     *("missing", "intervals", "bounds", "per_category", "category_mean", "per_defect"),
-    *("no_model", "truths", "protocol"),
+    *("no_model", "truths", "protocol", "decisions"),
 )
 
 
@@ -166,9 +166,14 @@ def _card(metrics: Mapping[str, Any], figure: Figure) -> str:
 def _summary(report: Report, scores: list[Score]) -> str:
     metrics = report.metrics
     parts = []
+    if "decisions" in metrics:
+        told = str(metrics["decisions"]["sentence"])
+        parts.append(paragraph(text(told[:1].upper() + told[1:] + ".")))
     if any(value is not None for value in metrics.get("intervals", {}).values()):
         words = (
-            "Intervals hold 95 % of the values that redrawing the test images gives (bootstrap)."
+            "Intervals cover the figure on all images of the kind in 95 % of cases: exact for "
+            "rates, a score interval for the image AUROC, by redrawing the test images (bootstrap) "
+            "for the rest."
         )
         parts.append(paragraph(words, kind="note"))
     further = [key for key in metrics if key not in FIGURES and key not in STRUCTURED]

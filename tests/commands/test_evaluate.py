@@ -22,6 +22,7 @@ from recon_ad.training import run as trainer
 
 # What the run's few images of 128 px cannot give.
 TOO_FEW = {"aupimo", *(f"{kind}_{n}_oracle" for kind in ("pg", "pb") for n in (1, 2, 5))}
+NO_INTERVALS = {f"intervals.{of}" for of in ("image_auroc", "images", "pixels")}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def write_region(file, rows, columns=128):
 
 def test_figures_are_those_of_the_scores_and_maps(run, metrics):
     assert list(metrics)[: len(FIGURES)] == list(FIGURES)
-    assert set(metrics["missing"]) == TOO_FEW
+    assert set(metrics["missing"]) == TOO_FEW | NO_INTERVALS
     assert all(isinstance(metrics[key], float) for key in FIGURES if key not in TOO_FEW)
     source, detector = synthetic_source("chess", side=128), load(run / "detector")
     maps = [detector.predict(record.load()).anomaly_map for record in source.test]
@@ -80,8 +81,11 @@ def test_figures_are_those_of_the_scores_and_maps(run, metrics):
 
 
 def test_metrics_hold_intervals_truths_defects_baselines_and_protocol(run, metrics):
-    low, high = metrics["intervals"]["pixel_auroc"]
-    assert low <= metrics["pixel_auroc"] <= high
+    # Of four good images only rates have intervals.
+    assert set(metrics["intervals"]) == {"image_fpr_calibrated", "image_tpr_calibrated"}
+    told = metrics["decisions"]
+    assert told["promised"] == metrics["image_fpr_promised"] == 0.5
+    assert told["stopped"] == 4 * metrics["image_fpr_calibrated"] and told["good"] == 4
     assert metrics["truths"]["A"]["pixel_auroc"] != metrics["pixel_auroc"]
     assert metrics["per_defect"]["elastic"]["n"] == 4
     assert 0.5 <= metrics["no_model"]["mean_brightness"]["image_auroc"] <= 1
@@ -90,6 +94,7 @@ def test_metrics_hold_intervals_truths_defects_baselines_and_protocol(run, metri
     assert protocol["calibration"]["images"] == 4
     page = (run / "report.html").read_text()
     assert f"{metrics['pixel_auroc']:.3f}" in page and "Worst misses" in page
+    assert told["sentence"][1:] in page
     rows = table(run / "scores.csv")
     assert len(rows) == 8  # one for each test image
     rate = np.mean([row["anomalous"] == "1" for row in rows if row["defect"] == "good"])

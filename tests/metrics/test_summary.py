@@ -70,9 +70,14 @@ def test_figures_are_those_of_the_rows():
     assert {key: figures[key] for key in expected} == pytest.approx(expected)
     # 2,800 good pixels are too few, and so are 7 and 6 images.
     presorted = {f"{kind}_{percent}_oracle" for kind in ("pg", "pb") for percent in (1, 2, 5)}
-    assert set(figures["missing"]) == {"aupimo", *presorted}
+    assert set(figures["missing"]) == {"aupimo", "intervals.images", "intervals.pixels", *presorted}
     assert figures["missing"]["pg_5_oracle"].startswith("5 % of 6 defective images is less than")
     assert figures["missing"]["pb_2_oracle"].startswith("2 % of 7 good images is less than")
+    assert set(figures["intervals"]) == {
+        "image_auroc",
+        "image_fpr_calibrated",
+        "image_tpr_calibrated",
+    }
     for name, (low, high) in figures["intervals"].items():
         assert low <= figures[name] <= high, name
     # Each type is held against all good images.

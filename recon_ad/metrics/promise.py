@@ -1,0 +1,109 @@
+"""Decisions on test images in counts, and whether they keep the promise of the threshold.
+
+The false-positive rate is promised for good images like those that the threshold rests on. Test
+images that are stopped significantly more often are of another kind, or the held-out images were
+more alike than they seemed; no other figure of an evaluation shows that.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from recon_ad.metrics.conformal import surprising
+from recon_ad.metrics.summary import ImageResult
+
+LEVEL = 0.05  # of the test
+
+
+class Decisions(NamedTuple):
+    """Decisions at the calibrated threshold.
+
+    Attributes:
+      found: defective images that score above it.
+      defective: defective images.
+      stopped: good images that score above it.
+      good: good images.
+      promised: false-positive rate; None where the threshold was given.
+      p_value: chance of so many stopped ones or more if the promise held; None without a promise
+        or good images.
+    """
+
+    found: int
+    defective: int
+    stopped: int
+    good: int
+    promised: float | None
+    p_value: float | None
+
+    @property
+    def broken(self) -> bool:
+        """Whether significantly more good images are stopped than promised."""
+        return self.p_value is not None and self.p_value < LEVEL
+
+    def described(self) -> dict[str, Any]:
+        """Returns all of it for metrics.json."""
+        told = {"promise_broken": self.broken, "sentence": self.sentence()}
+        return self._asdict() | told
+
+    def sentence(self) -> str:
+        """Returns the decisions in a sentence."""
+        parts = []
+        if self.defective:
+            parts.append(f"found {self.found} of {self.defective} defective images")
+        if self.good:
+            promise = (
+                "with a threshold given in the config"
+                if self.promised is None
+                else f"promised: {percent(self.promised)}"
+            )
+            parts.append(
+                f"stopped {self.stopped} of {self.good} good images by mistake ({promise})"
+            )
+        return ", ".join(parts)
+
+    def warning(self) -> str:
+        """Returns a sentence for a reader where the promise is broken, else ""."""
+        if not self.broken:
+            return ""
+        assert self.promised is not None
+        return (
+            f"{self.stopped} of {self.good} good test images are stopped by mistake, significantly "
+            f"more than the {percent(self.promised)} that the threshold promises (p = "
+            f"{self.p_value:.1g}, exact binomial test). So they differ from the good images that "
+            "it rests on: they may be of other days, lots or lighting, or those come in series "
+            "(config.holdout.group). Calibrate with good images of the time and place of use."
+        )
+
+
+def decisions(
+    categories: Mapping[str, Sequence[ImageResult]], promised: Mapping[str, float | None]
+) -> Decisions:
+    """Counts the decisions over all categories.
+
+    Args:
+      categories: each with what the detector said of its images.
+      promised: false-positive rate of each. Of several the rate is the mean over the good images;
+        the sum of their counts varies less than a binomial count of it (Hoeffding 1956), so the
+        test is then too careful.
+    """
+    judged = [(name, j) for name, rows in categories.items() for j in rows]
+    good = [(name, j) for name, j in judged if not j.anomalous]
+    defective = [j for _, j in judged if j.anomalous]
+    stopped = sum(j.label for _, j in good)
+    rates = [promised[name] for name, _ in good] or list(promised.values())
+    known = [rate for rate in rates if rate is not None]
+    rate = math.fsum(known) / len(known) if known and len(known) == len(rates) else None
+    p_value = surprising(stopped, len(good), promised=rate) if good and rate is not None else None
+    found = sum(j.label for j in defective)
+    return Decisions(found, len(defective), stopped, len(good), rate, p_value)
+
+
+def promised_rates(calibration: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
+    """Returns the rate that a detector's calibration promises for each category."""
+    each = calibration.get("fpr_supported_by_category", {})
+    return {name: each.get(name, calibration["fpr_supported"]) for name in names}
+
+
+def percent(rate: float) -> str:
+    """Returns a rate in per cent, two digits at least."""
+    return f"{100 * rate:.2g}\u00a0%" if rate < 0.995 else "100\u00a0%"
