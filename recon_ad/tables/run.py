@@ -249,12 +249,13 @@ def _run(
         | {"steps": config.train.steps}
         | {key: metrics[key] for key in FIGURES}
         | {key: metrics[key] for key in ("missing", "intervals", "truths")}
+        | {"promise_broken": metrics.get("decisions", {}).get("promise_broken", False)}
         | _each_set(cell, config, metrics)
         | measured
         | ({"seconds_to_iou": watcher.summary()} if cell.iou_watched is not None else {})
         | {
             "training": protocol["training"],
-            "heldout": [entry for entry in log if "heldout_loss" in entry][-1],
+            "heldout": next((e for e in reversed(log) if "heldout_loss" in e), None),
             "notes": protocol["notes"],
             "evaluation": {k: v for k, v in protocol.items() if k not in ELSEWHERE},
             "config": _content(config),
