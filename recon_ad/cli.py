@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from absl import logging as absl_logging
 from recon_ad.detector.older import MOVED
 from recon_ad.errors import UserError
 from recon_ad.runtime.terminal import EscapingFormatter, escaped
+from recon_ad.runtime.waiting import disk_is_full
 
 # What parsing flags may end in: a config file is run meanwhile, and ml_collections reports an
 # override of an unknown field as AttributeError, of an unknown section as KeyError.
@@ -50,6 +52,7 @@ def run(main: Callable[..., int | None], *, words: bool = False) -> None:
         # Our own progress, and only warnings of the libraries, some of which are very chatty.
         absl_logging.set_verbosity(absl_logging.WARNING)
         absl_logging.get_absl_handler().setFormatter(EscapingFormatter("%(message)s"))
+        absl_logging.get_absl_handler().addFilter(_not_of_a_full_disk)
         logging.getLogger("recon_ad").setLevel(logging.INFO)
         try:
             if words:
@@ -64,12 +67,23 @@ def run(main: Callable[..., int | None], *, words: bool = False) -> None:
         except KeyboardInterrupt:
             print("interrupted.", file=sys.stderr)
             return INTERRUPTED
-        except OSError as error:
-            if error.filename is None:
+        except Exception as error:
+            if disk_is_full(error):
+                # Threads of libraries that still want to write have nothing to add.
+                sys.unraisablehook = threading.excepthook = lambda _: None
+                where = getattr(error, "filename", None)
+                place = f"{where}: the disk is full" if where else "the disk is full"
+                return _say(UserError(f"{place}: make room and give the same command again."))
+            if not isinstance(error, OSError) or error.filename is None:
                 raise
             return _say(UserError(f"{error.filename}: {error.strerror}; check the path."))
 
     app.run(guarded, flags_parser=parse)
+
+
+def _not_of_a_full_disk(record: logging.LogRecord) -> bool:
+    """Drops the tracebacks of libraries that write in threads; the command ends in a sentence."""
+    return not (record.exc_info and disk_is_full(record.exc_info[1]))
 
 
 def sentence(error: Exception) -> str:

@@ -3,9 +3,10 @@
     python -m benchmarks.robustness [--parts images,detectors,…] [--scale 1.0]
 
 Tries 20,000 damaged images, 2,000 detector directories and as many exported models, 1,500
-archives, 200 checkpoints and 200 tables, each in a process that may crash, and kills nine commands
-20 times each at random moments (`reproduce` is made of them and takes hours). Counts crashes, hangs
-of more than ten seconds, tracebacks and silent wrong results. Writes results/robustness.json.
+archives, 200 checkpoints and 200 tables, each in a process that may crash, kills nine commands 20
+times each at random moments (`reproduce` is made of them and takes hours), and fills the disk under
+each five times. Counts crashes, hangs of more than ten seconds, tracebacks and silent wrong
+results. Writes results/robustness.json.
 """
 
 import json
@@ -13,6 +14,8 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ CORPORA = {
     "tables": ("benchmarks.robustness.tables:tables", 200),
 }
 PACKAGES = ("onnxruntime", "tifffile", "imagecodecs")  # that read what is damaged
+OTHERS = ("kills", "disk")
 KILLS = 20  # of each command
 SIDE = 128  # px, of the images of a run that is killed
 
@@ -43,13 +47,15 @@ SIDE = 128  # px, of the images of a run that is killed
 def main() -> int:
     """Runs the parts that are asked for; the exit status is 1 where there is a fault."""
     scale = _SCALE.value
-    unknown = set(_PARTS.value) - {*CORPORA, "kills"}
+    unknown = set(_PARTS.value) - {*CORPORA, *OTHERS}
     if unknown:
         raise UserError(f"--parts: there is no {', '.join(sorted(unknown))}.")
     found: dict[str, Any] = _earlier(scale) | {"seed": SEED, "scale": scale}
     for part in _PARTS.value:
         if part == "kills":
             found[part] = _kills(max(1, round(scale * KILLS)))
+        elif part == "disk":
+            found[part] = _disk()
         else:
             corpus, count = CORPORA[part]
             found[part] = run_trials(corpus, max(1, round(scale * count)), seed=SEED)
@@ -68,13 +74,12 @@ def _earlier(scale: float) -> dict[str, Any]:
     earlier = json.loads(file.read_text())
     if (earlier["seed"], earlier["scale"]) != (SEED, scale):
         return {}
-    return {part: earlier[part] for part in (*CORPORA, "kills") if part in earlier}
+    return {part: earlier[part] for part in (*CORPORA, *OTHERS) if part in earlier}
 
 
-def _kills(count: int) -> dict[str, Any]:
-    """Kills each command that often; by its name."""
-    rng = random.Random(SEED)
-    found = {}
+@contextmanager
+def _scene() -> Iterator[tuple[Path, Path, Path]]:
+    """An empty folder, images in the MVTec layout, and a finished run on them."""
     with tempfile.TemporaryDirectory() as scratch:
         images, run = Path(scratch) / "images", Path(scratch) / "run"
         write_folder(synthetic_source("chess", side=SIDE), images)
@@ -84,15 +89,33 @@ def _kills(count: int) -> dict[str, Any]:
         )
         write_line(run / "line")
         write_labels(images)
+        yield Path(scratch), images, run
+
+
+def _kills(count: int) -> dict[str, Any]:
+    """Kills each command that often; by its name."""
+    rng = random.Random(SEED)
+    found = {}
+    with _scene() as (scratch, images, run):
         for command in commands(images):
-            folder = Path(scratch) / command.name
+            folder = scratch / command.name
             found[command.name] = killed(command, run, folder, kills=count, rng=rng)
             print(command.name, found[command.name], flush=True)
     return found
 
 
+def _disk() -> dict[str, Any]:
+    """Fills the disk under each command; by its name."""
+    with _scene() as (scratch, images, run):
+        result = scratch / "result.json"
+        # Mounting takes a namespace in which one is root.
+        words = ["unshare", "-rm", sys.executable, "-m", "benchmarks.robustness.disk"]
+        subprocess.run([*words, images, run, result], check=True)
+        return json.loads(result.read_text())
+
+
 if __name__ == "__main__":
-    _PARTS = flags.DEFINE_list("parts", [*CORPORA, "kills"], "What is tried.")
+    _PARTS = flags.DEFINE_list("parts", [*CORPORA, *OTHERS], "What is tried.")
     _SCALE = flags.DEFINE_float("scale", 1.0, "Of the numbers of trials and kills.")
     _OUTPUT = flags.DEFINE_string("output", "robustness", "Name of the file in results/.")
     cli.run(main)

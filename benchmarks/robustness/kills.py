@@ -194,12 +194,12 @@ def killed(
 
     whole = begun("whole")
     begin = time.monotonic()
-    said = _to_the_end(command, whole, None)
+    said = to_the_end(command, whole, None)
     seconds = time.monotonic() - begin
-    wanted = _left(command, whole)
+    wanted = left_by(command, whole)
     place, count, tracebacks = begun("killed"), 0, int("Traceback" in said)
     while count < kills:
-        process = _started(command, place)
+        process = started(command, place)
         try:
             _, said = process.communicate(timeout=rng.uniform(0.2, 1) * seconds)
             place = begun("killed")  # it got to its end
@@ -208,29 +208,30 @@ def killed(
             _, said = process.communicate()
             count += 1
         tracebacks += "Traceback" in said
-    said = _to_the_end(command, place, wanted)
+    said = to_the_end(command, place, wanted)
     tracebacks += "Traceback" in said
     return {
         "kills": count,
         "seconds_undisturbed": round(seconds, 1),
-        "same_in_the_end": _left(command, place) == wanted,
+        "same_in_the_end": left_by(command, place) == wanted,
         "tracebacks": tracebacks,
     }
 
 
-def _started(command: Command, folder: Path) -> subprocess.Popen[str]:
+def started(command: Command, folder: Path) -> subprocess.Popen[str]:
+    """Starts the command on a folder; what it says on stderr can be read."""
     line = [sys.executable, "-m", f"recon_ad.{command.name}", *command.arguments(folder)]
     return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def _to_the_end(command: Command, folder: Path, wanted: Any) -> str:
+def to_the_end(command: Command, folder: Path, wanted: Any) -> str:
     """Runs the command to its end and returns what it said; one that has none until it is done."""
-    process = _started(command, folder)
+    process = started(command, folder)
     if not command.ends:
         end, before = time.monotonic() + 120, None
         while time.monotonic() < end and process.poll() is None:
             time.sleep(2)
-            now = _left(command, folder)
+            now = left_by(command, folder)
             # Undisturbed, done is what does not change any more.
             if now and (now == wanted or (wanted is None and now == before)):
                 break
@@ -239,7 +240,8 @@ def _to_the_end(command: Command, folder: Path, wanted: Any) -> str:
     return process.communicate(timeout=600)[1]
 
 
-def _left(command: Command, folder: Path) -> Any:
+def left_by(command: Command, folder: Path) -> Any:
+    """Returns what the command has left so far, None where that is not whole."""
     try:
         return command.left(folder)
     except (OSError, sqlite3.Error, ValueError, UserError):

@@ -6,7 +6,6 @@ are judged.
 """
 
 import csv
-import errno
 import io
 import json
 import logging
@@ -53,7 +52,7 @@ def predict_files(
       A result for each image, without its pictures, in the order of the names.
 
     Raises:
-      UserError: there is no image, `roi` is for none of them, or the disk is full.
+      UserError: there is no image, or `roi` is for none of them.
     """
     root = given if given.is_dir() else given.parent
     regions = Regions(root, roi)
@@ -65,26 +64,25 @@ def predict_files(
     keys = {names[file]: _key(file, regions) for file in images}
     run = {"detector": identity, "input": str(given.resolve())}
     run |= {"roi": roi and str(roi.resolve()), "maps": submission and str(submission.resolve())}
-    with _full_disk(output):
-        kept = _read_journal(output / JOURNAL, run, keys)
-        if kept:
-            logger.info("%d of %d images were judged before", len(kept), len(images))
-        results: dict[str, FileResult] = {}
-        with _tables(output, run, keys, kept) as add:
-            for file in progress(images, "prediction"):
-                name = names[file]
-                results[name] = kept.get(name) or judge_and_draw(
-                    detector,
-                    name,
-                    file,
-                    regions=regions,
-                    overlays=output / "overlays",
-                    submission=maps,
-                )
-                if name not in kept:
-                    add(results[name])
-        if kept:  # those came first
-            _write_tables(output, results.values())
+    kept = _read_journal(output / JOURNAL, run, keys)
+    if kept:
+        logger.info("%d of %d images were judged before", len(kept), len(images))
+    results: dict[str, FileResult] = {}
+    with _tables(output, run, keys, kept) as add:
+        for file in progress(images, "prediction"):
+            name = names[file]
+            results[name] = kept.get(name) or judge_and_draw(
+                detector,
+                name,
+                file,
+                regions=regions,
+                overlays=output / "overlays",
+                submission=maps,
+            )
+            if name not in kept:
+                add(results[name])
+    if kept:  # those came first
+        _write_tables(output, results.values())
     (output / JOURNAL).unlink()
     return list(results.values())
 
@@ -195,16 +193,3 @@ def _tables(
 
 def _appended(path: Path) -> TextIO:
     return path.open("a", encoding="utf-8", errors="backslashreplace", newline="")
-
-
-@contextmanager
-def _full_disk(output: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(
-            f"{output}: the disk is full: make room and give the same command again, which goes on "
-            "from there."
-        ) from None

@@ -4,6 +4,7 @@ another program holds. And that it is alone in its folder."""
 import errno
 import fcntl
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,22 @@ logger = logging.getLogger("recon_ad")
 
 _Table = TypeVar("_Table")
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Tells whether an error, or what it came from, is that of a full disk."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        if isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error):
+            return True
+        # Libraries that write by themselves have errors of their own: TensorStore, TensorFlow.
+        if os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
 
 def passing(error: Exception) -> str:
     """What has to pass before something can be written; "" where waiting is of no use."""
@@ -31,8 +48,7 @@ def passing(error: Exception) -> str:
             sqlite3.SQLITE_BUSY: "another program holds the table",
             sqlite3.SQLITE_LOCKED: "another program holds the table",
         }.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "")
-    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return "the disk is full" if isinstance(error, OSError) and error.errno in full else ""
+    return "the disk is full" if isinstance(error, OSError) and error.errno in FULL else ""
 
 
 class Retry:

@@ -1,6 +1,9 @@
 """Tests of what all commands share: flags that are missing, --help, a process of their own."""
 
+import errno
+import logging
 import re
+import sqlite3
 import sys
 from types import SimpleNamespace
 
@@ -9,10 +12,12 @@ import pytest
 from helpers.commands import refusal, run_process
 from helpers.paths import ROOT
 
+from recon_ad import cli
 from recon_ad.data import Record
 from recon_ad.data.pipeline import Images, check_fits
 from recon_ad.errors import UserError
 from recon_ad.pretrained import read_encoder
+from recon_ad.runtime.waiting import disk_is_full
 
 COMMANDS = {f.stem for f in (ROOT / "recon_ad").glob("*.py") if "\n    cli.run(" in f.read_text()}
 OTHERS = sorted(COMMANDS - {"train", "predict", "inspect"})
@@ -81,3 +86,27 @@ def test_weights_that_cannot_be_fetched_come_with_how_to_get_them(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
     with pytest.raises(UserError, match=r"cannot be fetched .*go online, or fetch its model\."):
         read_encoder("deit_tiny_patch16_224", "hub")
+
+
+def chained(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "x"), True),
+        (OSError(errno.EDQUOT, "x", "a.png"), True),
+        (OSError(errno.EACCES, "x", "a.png"), False),
+        (ValueError('RESOURCE_EXHAUSTED: Error writing "a": No space left on device'), True),
+        (chained(RuntimeError("the report"), OSError(errno.ENOSPC, "x")), True),
+        (sqlite3.OperationalError("database or disk is full"), True),
+        (sqlite3.OperationalError("database is locked"), False),
+        (ValueError("RESOURCE_EXHAUSTED: out of memory"), False),
+    ],
+)
+def test_a_full_disk_is_known_by_whatever_a_library_makes_of_it(error, full):
+    assert disk_is_full(error) is full
+    record = logging.LogRecord("a", logging.ERROR, "", 1, "", None, (type(error), error, None))
+    assert cli._not_of_a_full_disk(record) is not full
