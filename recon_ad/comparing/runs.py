@@ -269,7 +269,8 @@ def _kind(run: Run) -> dict[str, Any]:
     del found["seed"]
     if pretrained := run.metrics["protocol"].get("pretrained"):
         # The file itself, wherever it lay and whether or not the config asked for this one.
-        found["encoder.weights"] = f"sha256 {pretrained['sha256'][:12]}"
+        content = pretrained.get("sha256")  # random weights have none
+        found["encoder.weights"] = f"sha256 {content[:12]}" if content else pretrained["weights"]
         del found["encoder.sha256"]
     return found
 

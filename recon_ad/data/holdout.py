@@ -5,7 +5,6 @@ image on both sides and the thresholds would come out too low. Whole series, who
 the sorted names, or regions with a gap between are held out instead.
 """
 
-import contextlib
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -48,29 +47,34 @@ class HoldOut(NamedTuple):
 
 
 def hold_out_all(records: Sequence[Record], *, how: str, group: str = "") -> HoldOut:
-    """Holds out all of these images, in blocks of neighbours.
+    """Holds out all of these images.
 
     Args:
       records: good images that nothing was trained on, sorted by name.
       how: one sentence on where they come from.
-      group: as for `split_holdout`; where the names of these images do not match it, blocks of
-        neighbours take the place of groups.
+      group: as for `split_holdout`; without it blocks are neighbours.
+
+    Raises:
+      UserError: as `group_numbers`.
     """
-    blocks, grouped = _neighbours(len(records)), False
-    if group:
-        with contextlib.suppress(UserError):
-            blocks, grouped = _group_numbers(records, group), True
-    return HoldOut((), tuple(records), how, blocks=blocks, grouped=grouped)
+    names = [record.name for record in records]
+    blocks = group_numbers(names, group) if group else _neighbours(len(names))
+    return HoldOut((), tuple(records), how, blocks=blocks, grouped=bool(group))
 
 
-def _group_numbers(records: Sequence[Record], group: str) -> tuple[int, ...]:
-    """The number of each image's group."""
-    number = {
-        record.name: i
-        for i, members in enumerate(_members(records, group).values())
-        for record in members
-    }
-    return tuple(number[record.name] for record in records)
+def group_numbers(names: Sequence[str], group: str) -> tuple[int, ...]:
+    """Returns the number of each image's group.
+
+    Args:
+      names: of the images.
+      group: as for `split_holdout`.
+
+    Raises:
+      UserError: no regular expression, or a name does not match it.
+    """
+    keys = [_key(name, _compiled(group), group) for name in names]
+    numbers = {key: i for i, key in enumerate(sorted(set(keys)))}
+    return tuple(numbers[key] for key in keys)
 
 
 def _neighbours(count: int) -> tuple[int, ...]:
@@ -115,7 +119,7 @@ def split_holdout(
 
     def divided(ordered: list[Record]) -> HoldOut:
         if any(record.validation for record in ordered):
-            return _by_part(ordered)
+            return _by_part(ordered, group)
         if group:
             return _by_group(ordered, fraction, group)
         if len(ordered) >= max(few, 2):
@@ -139,7 +143,8 @@ def cross_holdout(records: Sequence[Record], *, group: str = "") -> HoldOut:
     def crossed(ordered: list[Record]) -> HoldOut:
         number = len(ordered)
         if group:
-            blocks = _group_numbers(ordered, group)
+            _members(ordered, group)  # which are two or more
+            blocks = group_numbers([record.name for record in ordered], group)
             what = f'{max(blocks) + 1} groups by "{group}"'
         else:
             blocks = _neighbours(number)
@@ -152,14 +157,15 @@ def cross_holdout(records: Sequence[Record], *, group: str = "") -> HoldOut:
     return _of_each_category(records, crossed)
 
 
-def _by_part(records: list[Record]) -> HoldOut:
+def _by_part(records: list[Record], group: str) -> HoldOut:
     names = [record.name for record in records if record.validation]
-    held = dict(zip(names, _neighbours(len(names)), strict=True))
+    blocks = group_numbers(names, group) if group else _neighbours(len(names))
+    held = dict(zip(names, blocks, strict=True))
     number = "1 image" if len(held) == 1 else f"{len(held)} images"
     how = f"{number} of the data set's own validation part"
     if len(held) == len(records):
         raise UserError(f"there are {how} and no others: put images to train on into train/good")
-    return _divided(records, held, how)
+    return _divided(records, held, how, grouped=bool(group))
 
 
 def _of_each_category(
@@ -175,7 +181,8 @@ def _of_each_category(
         return next(iter(each.values()))
     blocks: list[int] = []
     for part in each.values():
-        blocks.extend(len(blocks) + block for block in part.blocks)
+        first = max(blocks, default=-1) + 1
+        blocks.extend([first + block for block in part.blocks])
     return HoldOut(
         tuple(record for part in each.values() for record in part.train),
         tuple(record for part in each.values() for record in part.heldout),
@@ -187,24 +194,32 @@ def _of_each_category(
     )
 
 
-def _members(records: Sequence[Record], group: str) -> dict[str, list[Record]]:
-    """The images of each group, by its key in order."""
+def _compiled(group: str) -> re.Pattern[str]:
     try:
-        pattern = re.compile(group)
+        return re.compile(group)
     except re.error as error:
         raise UserError(
             f'the hold-out group "{group}" is no regular expression: {error}'
         ) from error
+
+
+def _key(name: str, pattern: re.Pattern[str], group: str) -> str:
+    match = pattern.search(PurePosixPath(name).name)
+    key = match[1 if pattern.groups else 0] if match else None
+    if key is None:
+        raise UserError(
+            f'{name}: the name does not match the hold-out group "{group}": rename the file or '
+            "change the expression"
+        )
+    return key
+
+
+def _members(records: Sequence[Record], group: str) -> dict[str, list[Record]]:
+    """The images of each group, by its key in order."""
+    pattern = _compiled(group)
     members: dict[str, list[Record]] = {}
     for record in records:
-        match = pattern.search(PurePosixPath(record.name).name)
-        key = match[1 if pattern.groups else 0] if match else None
-        if key is None:
-            raise UserError(
-                f'{record.name}: the name does not match the hold-out group "{group}": rename the '
-                "file or change the expression"
-            )
-        members.setdefault(key, []).append(record)
+        members.setdefault(_key(record.name, pattern, group), []).append(record)
     keys = sorted(members)
     if len(keys) < 2:
         raise UserError(

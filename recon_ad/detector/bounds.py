@@ -60,3 +60,36 @@ def check_finite(arrays: Mapping[str, Any]) -> None:
     for name, array in arrays.items():
         if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
             raise ValueError(f"{name} holds NaN or infinite values")
+
+
+def check_calibration(record: Mapping[str, Any]) -> None:
+    """Raises ValueError where what a detector's record says of its calibration cannot be so, and
+    names it. A detector that was never calibrated says nothing."""
+    if "learnt_from" in record and not isinstance(record["learnt_from"], list):
+        raise ValueError("learnt_from is no list of digests")
+    if "calibration" not in record:
+        return
+    entry = record["calibration"]
+    if not isinstance(entry, Mapping):
+        raise ValueError("calibration is no object")
+    for name in ("heldout", "message"):
+        if not isinstance(entry.get(name), str):
+            raise ValueError(f"calibration.{name} is no text")
+    numbers = {name: entry.get(name) for name in ("images", "regions_per_image")}
+    numbers["independent_units"] = entry.get("independent_units", 1.0)
+    rates = {"fpr_supported": entry.get("fpr_supported")}
+    by_category = entry.get("by_category", {})
+    if not isinstance(by_category, Mapping):
+        raise ValueError("calibration.by_category is no object")
+    for name, pair in by_category.items():
+        rates[name], numbers[name] = pair
+    for name, number in numbers.items():
+        if not _is_number(number) or not 0 < number <= LARGEST:
+            raise ValueError(f"calibration: {name} is {number!r}, which is no such number")
+    for name, rate in rates.items():
+        if rate is not None and not (_is_number(rate) and 0 < rate <= 1):
+            raise ValueError(f"calibration: the rate {name} is {rate!r}, not between 0 and 1")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recon_ad.data.holdout import HoldOut
+from recon_ad.data.holdout import HoldOut, group_numbers
 from recon_ad.data.source import digest, roi_of
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.errors import UserError
@@ -36,6 +36,7 @@ class Judged(NamedTuple):
       scores: of the images.
       blocks: numbers of their blocks of neighbours, or of their groups.
       pixels: by category, of all of its images.
+      grouped: whether blocks are groups, each independent of the others.
     """
 
     names: list[str]
@@ -44,6 +45,14 @@ class Judged(NamedTuple):
     scores: list[float]
     blocks: list[int]
     pixels: dict[str, PixelHistogram]
+    grouped: bool = False
+
+    def without(self, category: str) -> "Judged":
+        """Returns those of other categories."""
+        rest = [i for i, other in enumerate(self.categories) if other != category]
+        lists = ([values[i] for i in rest] for values in self[:5])
+        pixels = {name: h for name, h in self.pixels.items() if name != category}
+        return Judged(*lists, pixels, self.grouped)
 
 
 def judge_heldout(detector: Detector, holdout: HoldOut, *, known: Collection[str] = ()) -> Judged:
@@ -58,16 +67,22 @@ def judge_heldout(detector: Detector, holdout: HoldOut, *, known: Collection[str
       UserError: a score is not finite.
     """
     regions = holdout.regions_per_image
-    found = Judged([], [], [], [], [], {})
+    found = Judged([], [], [], [], [], {}, holdout.grouped)
     seen, copies, judge, current = set(known), 0, detector, -1
     order = sorted(range(len(holdout.heldout)), key=lambda i: (holdout.blocks[i], i))
+    contents: list[str] = []
+    if holdout.crossed:
+        looked_at = progress(holdout.heldout, "comparison of the images")
+        contents = [digest(record.load()) for record in looked_at]
     for i in progress(order, "calibration"):
         record, block = holdout.heldout[i], holdout.blocks[i]
         if holdout.crossed and block != current:
-            places = [k for k, other in enumerate(holdout.blocks) if other == block]
+            # With copies that other blocks have of its images.
+            own = {contents[k] for k, other in enumerate(holdout.blocks) if other == block}
+            places = [k for k, content in enumerate(contents) if content in own]
             judge, current = detector.without(places), block
         roi, image = roi_of(record), record.load()
-        content = digest(image) if regions == 1 else ""
+        content = contents[i] if contents else digest(image) if regions == 1 else ""
         if content in seen:  # a copy says nothing new of what scores may be
             copies += 1
             continue
@@ -94,22 +109,33 @@ def judge_heldout(detector: Detector, holdout: HoldOut, *, known: Collection[str
         found.pixels[record.category] = merge(before, pixels)
     if copies:
         logger.warning(
-            "%d of the %d images are copies of others and count once", copies, len(order)
+            "%d of the %d images are copies of others, or count already, and are left out",
+            copies,
+            len(order),
         )
     return found
 
 
-def joined(earlier: Judged, later: Judged) -> Judged:
-    """Returns both together; later blocks are others than earlier ones."""
+def joined(earlier: Judged, later: Judged, *, group: str) -> Judged:
+    """Returns both together; later blocks are others than earlier ones.
+
+    Args:
+      earlier: images.
+      later: further ones.
+      group: expression of the groups, where both have them (`holdout.split_holdout`): images of one
+        group are in it, whether earlier or later.
+    """
+    names = earlier.names + later.names
     first = max(earlier.blocks, default=-1) + 1
+    blocks, grouped = earlier.blocks + [first + block for block in later.blocks], False
+    if earlier.grouped and later.grouped:
+        blocks, grouped = list(group_numbers(names, group)), True
     pixels = dict(earlier.pixels)
     for category, histogram in later.pixels.items():
         before = [pixels[category]] if category in pixels else []
         pixels[category] = merged([*before, histogram])
     return Judged(
-        *(a + b for a, b in zip(earlier[:4], later[:4], strict=True)),
-        earlier.blocks + [first + block for block in later.blocks],
-        pixels,
+        *(a + b for a, b in zip(earlier[:4], later[:4], strict=True)), blocks, pixels, grouped
     )
 
 
@@ -164,6 +190,7 @@ def read_kept(record: Mapping[str, Any]) -> Judged | None:
             [float(score) for score in scores],
             [int(block) for block in blocks],
             pixels,
+            bool(entry["grouped"]),
         )
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(

@@ -150,10 +150,14 @@ class Inference(ABC):
         With a classifier there is the probability of a defect, too.
         """
 
+    def of_known(self: Same, category: str) -> Same:
+        """Returns the detector for a category, or as it is where it has no thresholds for it."""
+        return self.of_category(category) if category in self.categories else self
+
     def of_category(self: Same, category: str) -> Same:
         """Returns the same detector with the thresholds of a category.
 
-        Without it a detector of several categories has thresholds for images of all together.
+        Its general ones are those of images of all categories together.
 
         Raises:
           UserError: the detector has no thresholds of that category.

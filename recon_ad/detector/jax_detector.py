@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 from recon_ad.alignment import part as parts
 from recon_ad.config import check_config
 from recon_ad.detector import classifier as classifiers
-from recon_ad.detector.bounds import check_finite, check_numbers
+from recon_ad.detector.bounds import check_calibration, check_finite, check_numbers
 from recon_ad.detector.classifier import Classifier, Network
 from recon_ad.detector.inference import UNCALIBRATED, Inference, Plan, Thresholds
 from recon_ad.detector.older import OLDER, as_today
@@ -340,6 +340,7 @@ def _assembled(
         categories={name: each for name, (each, _) in categories.items()},
     )
     check_config(detector.config)
+    check_calibration(detector.record)
     for numbers in (given, *(numbers for _, numbers in categories.values())):
         check_numbers(detector.plan, numbers)
     # Settings and tensors that do not fit each other show here, and not at the first image.

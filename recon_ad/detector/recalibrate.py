@@ -12,13 +12,18 @@ from recon_ad.detector.heldout import Judged, read_kept
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.detector.onnx_export import warn_of_outdated_files
 from recon_ad.detector.open import detector_to_change
-from recon_ad.detector.thresholds import calibrate, check_fpr, summary, without_training_images
+from recon_ad.detector.thresholds import calibrate, check_fpr, images_that_count, summary
 
 logger = logging.getLogger("recon_ad")
 
 
 def recalibrate(
-    path: Path, normals: Path | str, *, fpr: float | None = None, replace: bool = False
+    path: Path,
+    normals: Path | str,
+    *,
+    fpr: float | None = None,
+    category: str = "",
+    replace: bool = False,
 ) -> None:
     """Sets the thresholds of a detector anew and saves it in its place.
 
@@ -28,15 +33,18 @@ def recalibrate(
     Args:
       path: the detector directory.
       normals: folder of normal images that it was not trained on.
-      fpr: false-positive rate per image; None: that of its config.
-      replace: whether the earlier images are dropped.
+      fpr: false-positive rate per image; None: the one of before.
+      category: that the images show, for a detector with thresholds for several.
+      replace: whether the earlier images (of the category) are dropped.
 
     Raises:
-      UserError: the detector, the images or the rate are not usable.
+      UserError: the detector, the images, the category or the rate are not usable.
     """
     if fpr is not None:
         check_fpr(fpr)
     with detector_to_change(path) as detector:
+        if category or detector.categories:
+            detector.of_category(category)  # raises where there are no thresholds of it
         source = folder_source(
             normals,
             channels=detector.channels,
@@ -44,13 +52,15 @@ def recalibrate(
             cache=DecodeCache(memory_mib=detector.config.data.cache_mib),
         )
         before = detector.record.get("calibration", {})
-        earlier = None if replace else _earlier(detector)
-        new = without_training_images(detector, source.train)
+        earlier = _earlier(detector, category, replace=replace)
+        known = earlier.digests if earlier else ()
+        new = images_that_count(detector, source.train, known=known)
+        new = tuple(record._replace(category=category) for record in new)
         of_regions = any(record.load_roi for record in new)
         source = aligned_source(source._replace(train=new), detector.part)
         for note in source.notes:
             logger.warning("%s", note)
-        how = f"{len(source.train)} images of {normals}"
+        how = f"{len(source.train)} of the images of {normals}"
         calibrated = calibrate(
             detector.with_part(None),
             hold_out_all(
@@ -58,27 +68,28 @@ def recalibrate(
                 how=f"{before['heldout']}; {how}" if earlier else how,
                 group=detector.config.holdout.group,
             ),
-            fpr=detector.config.calibration.fpr if fpr is None else fpr,
+            fpr=before.get("fpr_wanted", detector.config.calibration.fpr) if fpr is None else fpr,
             of_regions=of_regions,
             earlier=earlier,
         )
         calibrated.with_part(detector.part).save(path)
-    for name in ("image", "pixel"):
-        old, now = (getattr(each.thresholds, name) for each in (detector, calibrated))
-        logger.info("%s threshold: %.6g before, %.6g now", name, old, now)
+    old, now = (each.of_known(category).thresholds for each in (detector, calibrated))
+    for name, a, b in zip(old._fields, old, now, strict=True):
+        logger.info("%s threshold: %.6g before, %.6g now", name, a, b)
     logger.info("%s", summary(calibrated.record))
     logger.info("new thresholds are in %s", path)
     warn_of_outdated_files(path)
 
 
-def _earlier(detector: Detector) -> Judged | None:
-    """The images that the thresholds rest on, where there are any that can be added to."""
-    kept = read_kept(detector.record)
-    regions = detector.record.get("calibration", {}).get("regions_per_image", 1)
-    if kept is None or regions == 1:
-        return kept
-    logger.warning(
-        "the thresholds rested on %d regions of training images, which whole images replace",
-        len(kept.scores),
-    )
-    return None
+def _earlier(detector: Detector, category: str, *, replace: bool) -> Judged | None:
+    """The images that the thresholds go on resting on; those of other categories always do."""
+    entry = detector.record.get("calibration", {})
+    if replace and not category:
+        return None
+    found = read_kept(detector.record)
+    if found is None or entry.get("regions_per_image", 1) != 1:
+        what = "images of before" if found is None else "regions of training images"
+        if count := entry.get("images", 0):
+            logger.warning("the %d %s that the thresholds rested on are dropped", count, what)
+        return None
+    return found.without(category) if replace else found

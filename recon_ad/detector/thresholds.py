@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,7 @@ def calibrate(
     fpr: float,
     of_regions: bool = False,
     earlier: Judged | None = None,
+    trained_on: Collection[str] = (),
 ) -> Detector:
     """Sets the thresholds of a detector from good images.
 
@@ -52,6 +53,7 @@ def calibrate(
       fpr: false-positive rate per image that the image threshold aims at.
       of_regions: whether the user gave regions of interest.
       earlier: images that the detector's thresholds already rest on, which count as well.
+      trained_on: digests of images of the training, whose copies do not count.
 
     Raises:
       UserError: an impossible rate, no image, or a score that is not finite.
@@ -59,30 +61,44 @@ def calibrate(
     check_fpr(fpr)
     if not holdout.heldout:
         raise UserError("there is no normal image to calibrate with.")
-    judged = judge_heldout(detector, holdout, known=earlier.digests if earlier else ())
-    odd = _odd(judged, earlier)
+    known = {*trained_on, *(earlier.digests if earlier else ())}
+    judged = judge_heldout(detector, holdout, known=known)
+    if not judged.scores and earlier is None:
+        raise UserError(
+            "every held-out image is a copy of one that the detector was trained on: give others."
+        )
+    new = judged
     if earlier:
-        judged = joined(earlier, judged)
-    settings = detector.config.calibration
+        judged = joined(earlier, new, group=detector.config.holdout.group)
+    odd = _odd(judged, earlier=len(judged.scores) - len(new.scores))
+    settings, before = detector.config.calibration, detector.record.get("calibration", {})
     share = settings.pixel_percentile / 100
     given = settings.thresholds
-    all_together = _set_for(judged, holdout, "", fpr=fpr, share=share)
+    regions = holdout.regions_per_image
+    all_together = _set_for(judged, "", fpr=fpr, share=share, regions=regions)
     names = sorted(set(judged.categories))
     each = {
-        name: _set_for(judged, holdout, name, fpr=fpr, share=share)
+        name: _set_for(judged, name, fpr=fpr, share=share, regions=regions)
         for name in (names if len(names) > 1 else [])
     }
     promise = all_together.promise
     supported, message = promise.fpr, ""
     image_rule = "conformal quantile of held-out image scores"
-    if holdout.grouped:
+    if judged.grouped:
         image_rule = "hierarchical conformal quantile of the scores of held-out groups"
     pixel_rule = f"{settings.pixel_percentile}th percentile of held-out pixels"
     if given.image is not None:
         supported, image_rule = None, "given in the config"
-    elif supported > fpr:
-        message = too_few(promise, len(judged.scores), holdout, fpr=fpr)
-        logger.warning("%s", message)
+    else:
+        # Where there are several categories, images are judged by the threshold of their own.
+        sentences = [
+            too_few(found, judged, name, fpr=fpr, regions=regions)
+            for name, found in (each or {"": all_together}).items()
+            if found.promise.fpr > fpr
+        ]
+        message = " ".join(sentences)
+        if message:
+            logger.warning("%s", message)
     if given.pixel is not None:
         pixel_rule = "given in the config"
     thresholds, *of_each = (
@@ -95,24 +111,26 @@ def calibrate(
     categories = dict(zip(each, of_each, strict=True))
     entry = {
         "heldout": holdout.how,
-        "rule": "cross" if holdout.crossed else "split",
+        "rule": "cross" if holdout.crossed else before.get("rule", "split") if earlier else "split",
         "images": len(judged.scores),
         "regions_per_image": holdout.regions_per_image,
         "regions_of_interest": of_regions,
         "pixels": sum(int(h.normal.sum()) for h in judged.pixels.values()),
         "fpr_wanted": fpr,
         "fpr_supported": supported,
-        "grouped": holdout.grouped,
+        "grouped": judged.grouped,
         "correlation": all_together.correlation,
-        "independent_units": promise.units,
+        "independent_units": promise.units / regions,
         "image_rule": image_rule,
         "pixel_rule": pixel_rule,
         "image_threshold": thresholds.image,
         "pixel_threshold": thresholds.pixel,
-        "decided_by": [judged.names[i] for i in promise.deciding][:NAMED],
+        "decided_by": []
+        if given.image is not None
+        else [judged.names[i] for i in promise.deciding][:NAMED],
         "odd": odd,
-        "fpr_supported_by_category": {
-            name: None if given.image is not None else found.promise.fpr
+        "by_category": {
+            name: (None if given.image is not None else found.promise.fpr, found.promise.units)
             for name, found in each.items()
         },
         "message": message,
@@ -124,14 +142,15 @@ def calibrate(
 
 
 class _Set(NamedTuple):
-    """Thresholds of some images, what they promise, and the correlation within blocks."""
+    """Thresholds of so many images, what they promise, and the correlation within blocks."""
 
     promise: Promise
     correlation: float
     pixel: float
+    images: int
 
 
-def _set_for(judged: Judged, holdout: HoldOut, category: str, *, fpr: float, share: float) -> _Set:
+def _set_for(judged: Judged, category: str, *, fpr: float, share: float, regions: float) -> _Set:
     """The thresholds of a category, "" for all of them together."""
     chosen = [i for i, other in enumerate(judged.categories) if category in ("", other)]
     scores = np.array([judged.scores[i] for i in chosen])
@@ -140,90 +159,101 @@ def _set_for(judged: Judged, holdout: HoldOut, category: str, *, fpr: float, sha
     promise = conformal_threshold(
         scores,
         fpr=fpr,
-        regions_per_image=holdout.regions_per_image,
-        effect=1.0 if holdout.grouped else effect,
-        groups=blocks if holdout.grouped else None,
+        regions_per_image=regions,
+        effect=1.0 if judged.grouped else effect,
+        groups=blocks if judged.grouped else None,
     )
     deciding = tuple(chosen[i] for i in promise.deciding)
     pixels = [h for name, h in judged.pixels.items() if category in ("", name)]
     pixel = upper_quantile(merged(pixels), share)
-    return _Set(promise._replace(deciding=deciding), correlation, pixel)
+    return _Set(promise._replace(deciding=deciding), correlation, pixel, len(chosen))
 
 
-def too_few(promise: Promise, images: int, holdout: HoldOut, *, fpr: float) -> str:
-    """Says what the images support, and how many more the wanted rate takes.
-
-    Args:
-      promise: of them.
-      images: or regions that there are.
-      holdout: that they are of.
-      fpr: that is wanted.
-    """
-    regions = holdout.regions_per_image
-    units = needed(fpr, regions_per_image=regions)
-    if holdout.grouped:
-        what, there, wanted = "groups", round(promise.units), units
-        rests = f"{there} groups of {images} held-out normal images"
-    else:
-        what, there = "regions" if regions > 1 else "images", images
-        wanted = math.ceil(units * images / promise.units)
-        rests = f"{images} held-out normal {what}"
-        if promise.units < images:
-            rests += (
-                f", which count as {promise.units:.3g} independent ones, as the scores of "
-                "neighbours are alike"
-            )
+def too_few(found: _Set, judged: Judged, category: str, *, fpr: float, regions: float) -> str:
+    """Says what the images of a category support, and how many more the wanted rate takes."""
+    promise, units = found.promise, needed(fpr, regions_per_image=regions)
+    there = round(promise.units) if judged.grouped else found.images
+    what = "groups" if judged.grouped else "regions" if regions > 1 else "images"
+    of = f" of {category}" if category else ""
+    rests = f"{there} held-out normal {what}{of}"
+    wanted = f"{units} {what}: give {units - there} more"
+    if judged.grouped:
+        rests = f"{there} groups of {found.images} held-out normal images{of}"
+    elif promise.units < found.images:
+        rests += (
+            f", which count as {promise.units:.3g} independent ones, as the scores of neighbours "
+            "are alike"
+        )
+        wanted = f"{units} independent ones: give images of other series"
     digits = 1 - math.floor(math.log10(promise.fpr))
     possible = math.ceil(promise.fpr * 10**digits - 1e-9) / 10**digits
     return (
         f"The image threshold rests on {rests}. They support a false-positive rate of "
-        f"{promise.fpr:.2g} and not the {fpr:g} asked for, which needs {wanted} {what}: give "
-        f"{wanted - there} more, or ask for {possible:g}."
+        f"{promise.fpr:.2g} and not the {fpr:g} asked for, which needs {wanted}, or ask for "
+        f"{possible:g}."
     )
 
 
-def _odd(judged: Judged, earlier: Judged | None) -> list[str]:
-    """Names the images that score far above the others, also in the log."""
-    if not judged.scores:  # all of them are known
-        return []
-    known = np.array(earlier.scores) if earlier else None
-    odd = odd_ones(np.array(judged.scores), known=known)
-    names = [judged.names[i] for i in np.flatnonzero(odd)]
+def _odd(judged: Judged, *, earlier: int) -> list[str]:
+    """Names the images that score far above the others of their category, also in the log.
+
+    The first `earlier` of them are known ones, against which the others are held, too.
+    """
+    names: list[str] = []
+    for category in sorted(set(judged.categories)):
+        mine = [i for i, other in enumerate(judged.categories) if other == category]
+        scores = np.array([judged.scores[i] for i in mine])
+        odd = odd_ones(scores)
+        before = sum(i < earlier for i in mine)
+        if 0 < before < len(mine):
+            odd[before:] |= odd_ones(scores[before:], known=scores[:before])
+        names += [judged.names[mine[k]] for k in np.flatnonzero(odd)]
     if names:
         logger.warning(
             "%d of the %d good images score far above the others: %s%s. Look at them: a defective "
             "image among the good ones raises the threshold, so that defects are missed.",
-            len(names), len(odd), ", ".join(names[:NAMED]), ", …" * (len(names) > NAMED),
+            len(names), len(judged.scores), ", ".join(names[:NAMED]), ", …" * (len(names) > NAMED),
         )  # fmt: skip
     return names
 
 
-def without_training_images(detector: Detector, normals: Sequence[Record]) -> tuple[Record, ...]:
-    """Leaves out the images that the detector was trained on, as far as it knows them, and says so.
+def images_that_count(
+    detector: Detector, normals: Sequence[Record], *, known: Collection[str] = ()
+) -> tuple[Record, ...]:
+    """Leaves out the images that say nothing new, and says so.
+
+    Args:
+      detector: images that it was trained on are left out, as far as it knows them again.
+      normals: good images.
+      known: digests of images that count already.
 
     Raises:
       UserError: no other image is left.
     """
     digests = detector.record.get("learnt_from", ())
-    known = set(digests)
-    if not known:
-        return tuple(normals)
-    looked_at = progress(normals, "comparison with the images of the training")
-    learnt = [record.name for record in looked_at if digest(record.load()) in known]
-    rest = tuple(record for record in normals if record.name not in set(learnt))
-    if learnt:
-        logger.warning(
-            "%s%d of the %d images are some that the detector was trained on (%s%s), and do not "
-            "count: its residuals are smaller on them than on new images.",
-            "at least " * (len(digests) == KNOWN), len(learnt), len(normals),
-            ", ".join(learnt[:NAMED]), ", …" * (len(learnt) > NAMED),
-        )  # fmt: skip
+    kinds = {"trained on": set(digests), "calibrated with": set(known)}
+    found: dict[str, list[str]] = {kind: [] for kind in kinds}
+    rest = []
+    for record in progress(normals, "comparison with the images of before"):
+        content = digest(record.load())
+        kind = next((kind for kind, those in kinds.items() if content in those), None)
+        if kind is None:
+            rest.append(record)
+        else:
+            found[kind].append(record.name)
+    for kind, names in found.items():
+        if names:
+            logger.warning(
+                "%s%d of the %d images are some that the detector was %s (%s%s), and do not count",
+                "at least " * (kind == "trained on" and len(digests) == KNOWN), len(names),
+                len(normals), kind, ", ".join(names[:NAMED]), ", …" * (len(names) > NAMED),
+            )  # fmt: skip
     if not rest:
         raise UserError(
-            "the detector was trained on all of these images, so that they say nothing of new "
-            "ones: give normal images that it has not seen."
+            "the detector was trained on, or calibrated with, all of these images, so that they "
+            "say nothing new: give others."
         )
-    return rest
+    return tuple(rest)
 
 
 def summary(record: dict[str, Any]) -> str:
@@ -232,8 +262,11 @@ def summary(record: dict[str, Any]) -> str:
     promised = entry["fpr_supported"]
     if promised is None:
         return f"image threshold {entry['image_threshold']:.6g}, {entry['image_rule']}"
+    rates = ", ".join(f"{rate:.2g} of {name}" for name, (rate, _) in entry["by_category"].items())
+    what = "good images" if entry["regions_per_image"] == 1 else "regions of good images"
     return (
         f"image threshold {entry['image_threshold']:.6g}, set by "
-        f"{', '.join(entry['decided_by'])}; it rests on {entry['images']} good images and promises "
-        f"to stop at most {promised:.2g} of new ones by mistake"
+        f"{', '.join(entry['decided_by'])}; it rests on {entry['images']} {what} and promises to "
+        f"stop no more than {promised:.2g} of new ones by mistake on average"
+        + (f"; the thresholds of each category promise {rates}" if rates else "")
     )

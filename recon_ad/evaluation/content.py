@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from recon_ad.metrics import levels, merge, pro_curve, roc_curve
 from recon_ad.metrics.ranking import UndefinedMetric
 from recon_ad.metrics.summary import ImageResult, Pooled
-from recon_ad.report import Report
+from recon_ad.report import Score
 from recon_ad.runtime.files import plain_cell
 
 
@@ -46,19 +46,19 @@ def training_rows(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def scores_csv(report: Report) -> str:
-    """One line for each test image."""
+def scores_csv(scores: Sequence[Score], thresholds: Mapping[str, float]) -> str:
+    """Returns a line for each test image, with the threshold that it is held against."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "defect", "score", "threshold", "anomalous"])
-    for row in report.scores:
+    for row in scores:
         name, defect, score, anomalous = row
         writer.writerow(
             [
                 plain_cell(name),
                 plain_cell(defect),
                 repr(score),
-                repr(report.threshold),
+                repr(thresholds[name]),
                 int(anomalous),
             ]
         )

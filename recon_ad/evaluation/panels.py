@@ -46,6 +46,7 @@ def whole_panel(
 
 def panel(detector: Detector, record: Record, *, scale: Scale | None) -> SmallPanel:
     """Everything about one image, computed anew, for the report; `scale` is its slider's."""
+    detector = detector.of_known(record.category)
     image = record.load()
     roi = roi_of(record)
     placement, _, judged = detector.predict_aligned(image, roi=roi, reconstruct=True)
@@ -66,7 +67,10 @@ def panel(detector: Detector, record: Record, *, scale: Scale | None) -> SmallPa
 
 
 def slider_scale(detector: Detector, pooled: Pooled) -> Scale | None:
-    """The pixel thresholds that the report offers; None where no truth is known."""
+    """The pixel thresholds that the report offers; None where no truth is known, or there are
+    several calibrated ones."""
+    if len(detector.categories) > 1:  # with thresholds of their own
+        return None
     pixels = merge(pooled.good, *pooled.defects.values())
     if not len(pixels.key):
         return None

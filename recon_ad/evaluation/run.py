@@ -30,6 +30,7 @@ from recon_ad.report import Report, Scale, Score, write_report
 from recon_ad.runtime import files
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime.stopping import Stop
+from recon_ad.runtime.waiting import disk_is_full
 from recon_ad.runtime.writer import read_log
 
 UNSURE = 5e-5  # bound of a figure from which the log has it: half of its last digit
@@ -73,9 +74,8 @@ def judge_source(detector: Detector, source: Source, *, stop: Stop | None = None
         baseline = NoModel(
             train[category], through=functools.partial(meshes.in_lockstep, stop=stop)
         )
-        known = category in detector.categories
         judged, pixels, names = judge(
-            detector.of_category(category) if known else detector,
+            detector.of_known(category),
             test.get(category, []),
             baseline=baseline,
             clock=clock,
@@ -169,7 +169,7 @@ def evaluate(
     report = Report(
         title=f"{detector.config.method.name} on {name}",
         metrics=metrics,
-        threshold=detector.thresholds.image,
+        threshold=None if len(detector.categories) > 1 else detector.thresholds.image,
         messages=[m for m in messages if m],
         curves=curves,
         scores=[Score(j.name, j.defect, j.score, j.label) for j in judged],
@@ -350,8 +350,13 @@ def _written(
     metrics, report = evaluate(
         detector, source, name=name, log=read_log(workdir / "log.jsonl"), results=results
     )
+    thresholds = {
+        row.name: detector.of_known(category).thresholds.image
+        for category, (rows, _) in results.parts.items()
+        for row in rows
+    }
     results.parts.clear()  # the export needs the room
-    files.write_text(workdir / "scores.csv", scores_csv(report))
+    files.write_text(workdir / "scores.csv", scores_csv(report.scores, thresholds))
     write_report(workdir / "report.html", report)
     written = ["report.html", "metrics.json", "scores.csv"]
     if export:
@@ -359,6 +364,8 @@ def _written(
         try:
             reason = export_run(detector, source, workdir)
         except Exception as error:  # what fails in the exporter costs no figures
+            if disk_is_full(error):
+                raise
             logger.exception("model.onnx was not written")
             reason = f"the export failed: {type(error).__name__}: {error}"
         if reason:

@@ -12,8 +12,9 @@ variance, [θ(1−θ) + (m+n−2)(q−θ²)] / (mn) with q = θ − 2 T(Φ⁻¹(
 defective image scores above two good ones, and T Owen's function (the form of Newcombe 2006,
 section 2.4, with that variance). r brings in the variance that is observed, D of DeLong et al.
 (1988): r = (D / V(A))^w with w = k / (k + 40) for k images in the smaller class, as D is itself
-uncertain where images are few. The limit 40 was chosen by simulation; see
-`benchmarks/interval_coverage.py`.
+uncertain where images are few. The limit 40 was chosen by simulation of normal scores
+(`benchmarks/studies/promises.py`). No interval covers what a sample does not show: where one
+defect in fifty scores as good images do, fifty defects may lack it.
 """
 
 import math
@@ -26,7 +27,7 @@ from recon_ad.metrics.ranking import UndefinedMetric, wins
 
 FEWEST = 5  # images of a class; with fewer the interval is nearly all of [0, 1]
 TRUST = 40  # images in the smaller class at which the observed variance counts by half
-RATIO = 4.0  # at most, between observed and modelled variance
+RATIOS = (0.5, 4.0)  # the least and the most, of observed over modelled variance
 STEPS = 60  # of bisection
 
 
@@ -57,7 +58,7 @@ def auroc_interval(
     z = float(stats.norm.isf((1 - coverage) / 2))
     inside = (auroc * m * n + 0.5) / (m * n + 1)  # where V is not 0
     observed = float(good.var(ddof=1)) / m + float(defective.var(ddof=1)) / n
-    ratio = min(max(observed / _variance(inside, m, n), 1 / RATIO), RATIO)
+    ratio = min(max(observed / _variance(inside, m, n), RATIOS[0]), RATIOS[1])
     ratio **= min(m, n) / (min(m, n) + TRUST)
 
     def end(limit: float) -> float:

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 ROUNDING = 1e-9  # 1 − α is rounded in binary, so that 0.99 · 100 would round up past 99
-NORMAL = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
-FALSE_DISCOVERIES = 0.01  # share of those named as odd that may be ordinary
+EQUAL = 0.75  # share of equal scores from which any above them is odd
+FALSE_DISCOVERIES = 0.05  # share of those named as odd that may be ordinary
 
 Scores = Float[np.ndarray, " n"]
 
@@ -96,17 +96,17 @@ def design_effect(scores: Scores, blocks: Int[np.ndarray, " n"]) -> tuple[float,
 
     The intraclass correlation ρ is that of a one-way analysis of variance, (B − W) / (B + (m₀ −
     1) W) with the mean squares B between and W within blocks and m₀ = (n − Σm²/n) / (k − 1) for k
-    blocks of m images (Donner 1986, eq. 2.3). The design effect 1 + (m₀ − 1) ρ (Kish 1965,
-    section 5.4) is how many images of such blocks count as much as one independent image. Ranks
-    take the place of the scores, which have heavy tails: one odd image hides any series else.
+    blocks of m images (Donner 1986). The design effect 1 + (Σm²/n − 1) ρ (Kish 1965) is how many
+    images of such blocks count as much as one independent image. Ranks take the place of the
+    scores, which have heavy tails: one odd image hides any series else.
 
     Args:
       scores: of good images.
       blocks: the number of each image's block.
 
     Returns:
-      ρ, in [0, 1], and the design effect, from 1 to m₀; 0 and 1 where no block has two images, or
-      there is only one.
+      ρ, in [0, 1], and the design effect, from 1 to Σm²/n; 0 and 1 where no block has two images,
+      or there is only one.
     """
     values = stats.rankdata(scores)
     _, place, sizes = np.unique(blocks, return_inverse=True, return_counts=True)
@@ -120,7 +120,7 @@ def design_effect(scores: Scores, blocks: Int[np.ndarray, " n"]) -> tuple[float,
     spread = between + (size - 1) * within
     correlation = (between - within) / spread if spread > 0 else 0.0
     correlation = min(max(correlation, 0.0), 1.0)
-    return correlation, 1 + (size - 1) * correlation
+    return correlation, 1 + (float(sizes @ sizes) / n - 1) * correlation
 
 
 def needed(fpr: float, *, regions_per_image: float = 1.0) -> int:
@@ -136,11 +136,13 @@ def odd_ones(
     """Tells which good images score far above the others.
 
     A rank among n images is never rarer than 1/n, so that ranks name none of a handful. Instead
-    the excess of a score over the median, in units of a normal deviate estimated from the median
-    absolute deviation, has a p-value by Student's t with n − 1 degrees of freedom. Those are named
-    that the rule of Benjamini and Hochberg (1995) finds at 1 % of false discoveries. Where there
-    are earlier scores, conformal p-values (1 + #{known ≥ score}) / (m + 1) are judged by the same
-    rule (Bates et al. 2023, section 2.1), and what either finds is named.
+    scores above the median are taken for exponential in their excess, which the tails of normal,
+    Gumbel and exponential scores are or stay below. The scale is that of the median excess, and the
+    excess over it has the F distribution with 2 and 2k degrees of freedom for k scores above the
+    median. Where there are earlier scores, an image also has a conformal p-value,
+    (1 + #{known ≥ score}) / (m + 1) (Bates et al. 2023). What the rule of Benjamini and Hochberg
+    (1995) finds at 5 % of false discoveries by either is named. Scores of heavier tails, as
+    lognormal ones that vary by more than half, name more.
 
     Args:
       scores: of good images, at least one.
@@ -148,11 +150,14 @@ def odd_ones(
     """
     reference = scores if known is None else np.concatenate([known, scores])
     centre = np.median(reference)
-    spread = NORMAL * np.median(np.abs(reference - centre))
-    if len(reference) < 4 or not spread > 0:
-        named = np.zeros(len(scores), bool)
-    else:
-        named = _discoveries(stats.t.sf((scores - centre) / spread, len(reference) - 1))
+    excess = reference[reference > centre] - centre
+    named = np.zeros(len(scores), bool)
+    if len(reference) >= 4 and np.mean(reference == centre) >= EQUAL:
+        named = scores > centre
+    elif len(reference) >= 4 and len(excess):
+        ratio = np.maximum(scores - centre, 0) / (np.median(excess) / math.log(2))
+        p = np.where(scores > centre, 0.5 * stats.f.sf(ratio, 2, 2 * len(excess)), 1.0)
+        named = _discoveries(p)
     if known is not None and len(known):
         above = len(known) - np.searchsorted(np.sort(known), scores, side="left")
         named |= _discoveries((1 + above) / (len(known) + 1))
@@ -166,10 +171,22 @@ def _discoveries(p: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     return np.zeros(len(p), bool) if not len(met) else p <= np.sort(p)[met[-1]]
 
 
-def surprising(stopped: int, images: int, *, promised: float) -> float:
-    """Returns the chance that at least so many of the good images are stopped where each is with
-    the promised probability (exact binomial test, one-sided)."""
-    return float(stats.binom.sf(stopped - 1, images, promised))
+def surprising(stopped: int, images: int, *, promised: float, units: float) -> float:
+    """Returns the chance that at least so many good images are stopped though the promise holds.
+
+    The promise is an average over calibrations: the rate of one calibration with N independent
+    units has the distribution Beta(A, N + 1 − A) with A = α (N + 1) (Vovk 2012), so that the count
+    is beta-binomial. A binomial test would take α for the rate of each calibration, and find one
+    promise in five broken that is kept.
+
+    Args:
+      stopped: good images that score above the threshold.
+      images: good images.
+      promised: α.
+      units: N.
+    """
+    a = promised * (units + 1)
+    return float(stats.betabinom.sf(stopped - 1, images, a, units + 1 - a))
 
 
 def rate_interval(count: int, total: int, *, coverage: float = 0.95) -> tuple[float, float]:

@@ -129,4 +129,5 @@ def _area(
     areas = (before - slope * start) * width + slope * (right - left)
     short, over = (areas - before * width)[unsure], (after * width - areas)[unsure]
     whole = np.log(high / low)
-    return float(areas.sum() / whole), float(max(short.sum(), over.sum()) / whole)
+    area = min(float(areas.sum() / whole), 1.0)  # which rounding may exceed
+    return area, float(max(short.sum(), over.sum()) / whole)

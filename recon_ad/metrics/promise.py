@@ -24,6 +24,7 @@ class Decisions(NamedTuple):
       stopped: good images that score above it.
       good: good images.
       promised: false-positive rate; None where the threshold was given.
+      units: independent units that the promise rests on.
       p_value: chance of so many stopped ones or more if the promise held; None without a promise
         or good images.
     """
@@ -33,6 +34,7 @@ class Decisions(NamedTuple):
     stopped: int
     good: int
     promised: float | None
+    units: float | None
     p_value: float | None
 
     @property
@@ -42,8 +44,7 @@ class Decisions(NamedTuple):
 
     def described(self) -> dict[str, Any]:
         """Returns all of it for metrics.json."""
-        told = {"promise_broken": self.broken, "sentence": self.sentence()}
-        return self._asdict() | told
+        return self._asdict() | {"promise_broken": self.broken, "sentence": self.sentence()}
 
     def sentence(self) -> str:
         """Returns the decisions in a sentence."""
@@ -69,41 +70,54 @@ class Decisions(NamedTuple):
         return (
             f"{self.stopped} of {self.good} good test images are stopped by mistake, significantly "
             f"more than the {percent(self.promised)} that the threshold promises (p = "
-            f"{self.p_value:.1g}, exact binomial test). So they differ from the good images that "
-            "it rests on: they may be of other days, lots or lighting, or those come in series "
+            f"{self.p_value:.1g}, exact test). They may be of other days, lots or lighting than "
+            "the good images that it rests on, or those come in series that nobody named "
             "(config.holdout.group). Calibrate with good images of the time and place of use."
         )
 
 
 def decisions(
-    categories: Mapping[str, Sequence[ImageResult]], promised: Mapping[str, float | None]
+    categories: Mapping[str, Sequence[ImageResult]],
+    promised: Mapping[str, tuple[float | None, float]],
 ) -> Decisions:
     """Counts the decisions over all categories.
 
     Args:
       categories: each with what the detector said of its images.
-      promised: false-positive rate of each. Of several the rate is the mean over the good images;
-        the sum of their counts varies less than a binomial count of it (Hoeffding 1956), so the
-        test is then too careful.
+      promised: false-positive rate of each, None where its threshold was given, and the independent
+        units that it rests on. Of several the rate is the mean over the good images, and the units
+        are the fewest: the sum of their counts varies less than that, so that the test is then too
+        careful.
     """
     judged = [(name, j) for name, rows in categories.items() for j in rows]
     good = [(name, j) for name, j in judged if not j.anomalous]
     defective = [j for _, j in judged if j.anomalous]
     stopped = sum(j.label for _, j in good)
-    rates = [promised[name] for name, _ in good] or list(promised.values())
+    rates = [promised[name][0] for name, _ in good] or [each for each, _ in promised.values()]
+    units = min((each for _, each in promised.values()), default=None)
     known = [rate for rate in rates if rate is not None]
     rate = math.fsum(known) / len(known) if known and len(known) == len(rates) else None
-    p_value = surprising(stopped, len(good), promised=rate) if good and rate is not None else None
+    p_value = None
+    if good and rate is not None and units is not None:
+        p_value = surprising(stopped, len(good), promised=rate, units=units)
     found = sum(j.label for j in defective)
-    return Decisions(found, len(defective), stopped, len(good), rate, p_value)
+    return Decisions(found, len(defective), stopped, len(good), rate, units, p_value)
 
 
-def promised_rates(calibration: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
-    """Returns the rate that a detector's calibration promises for each category."""
-    each = calibration.get("fpr_supported_by_category", {})
-    return {name: each.get(name, calibration["fpr_supported"]) for name in names}
+def promised_rates(
+    calibration: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, tuple[float | None, float]]:
+    """Returns what a detector's calibration promises for each category, and the independent units
+    that it rests on.
+
+    A detector of before says nothing of units: its images counted as independent.
+    """
+    units = calibration["images"] / calibration["regions_per_image"]
+    overall = calibration["fpr_supported"], calibration.get("independent_units", units)
+    each = calibration.get("by_category", {})
+    return {name: tuple(each.get(name, overall)) for name in names}
 
 
 def percent(rate: float) -> str:
-    """Returns a rate in per cent, two digits at least."""
+    """Returns a rate in per cent, in two digits."""
     return f"{100 * rate:.2g}\u00a0%" if rate < 0.995 else "100\u00a0%"

@@ -167,8 +167,8 @@ def _summary(report: Report, scores: list[Score]) -> str:
     metrics = report.metrics
     parts = []
     if "decisions" in metrics:
-        told = str(metrics["decisions"]["sentence"])
-        parts.append(paragraph(text(told[:1].upper() + told[1:] + ".")))
+        sentence = str(metrics["decisions"]["sentence"])
+        parts.append(paragraph(text(sentence[:1].upper() + sentence[1:] + ".")))
     if any(value is not None for value in metrics.get("intervals", {}).values()):
         words = (
             "Intervals cover the figure on all images of the kind in 95 % of cases: exact for "
@@ -257,7 +257,7 @@ def _per_category(metrics: Mapping[str, Any]) -> str:
         return ""
     words = (
         "One model for all categories. Each is ranked by itself, as papers do; the key figures are "
-        "of all images together, at one threshold."
+        "of all images together, each decided by the threshold of its category."
     )
     means = ", ".join(
         f"{figure_label(key)} {wording.shown(metrics, key, value)}"

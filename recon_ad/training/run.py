@@ -91,7 +91,7 @@ def train(
     with lock:
         same_run(workdir, config, data.identity)
         logger.info("held out for calibration: %s", data.holdout.how)
-        state, told = fit_state(
+        state, outcome = fit_state(
             config,
             workdir,
             data.images,
@@ -109,7 +109,7 @@ def train(
             config.copy_and_resolve_references(),
             channels=data.images.channels,
             variables=variables,
-            record={"training": told, "notes": list(data.source.notes), "pretrained": origin},
+            record={"training": outcome, "notes": list(data.source.notes), "pretrained": origin},
         )
         path = workdir / "detector"
         made: list[Detector] = []
@@ -124,15 +124,16 @@ def train(
 def _calibrated(detector: Detector, data: TrainingData, path: Path) -> Detector:
     """Sets the thresholds and saves the detector, which then aligns its images."""
     raw, kept, holdout = data.raw, data.source.train, data.holdout
+    unseen = () if holdout.crossed else holdout.heldout
+    digests = training_digests(raw.source.train, kept=kept, but=unseen)
     calibrated = calibrate(
         detector,
         holdout,
         fpr=detector.config.calibration.fpr,
         of_regions=any(record.load_roi for record in raw.source.train),
+        trained_on=() if holdout.crossed else digests,
     )
     logger.info("%s", summary(calibrated.record))
-    unseen = () if holdout.crossed else holdout.heldout
-    digests = training_digests(raw.source.train, kept=kept, but=unseen)
     finished = calibrated.with_part(raw.part).with_record({"learnt_from": digests})
     finished.save(path)
     return finished

@@ -1,12 +1,16 @@
 """`python -m recon_ad.calibrate`: other thresholds for a detector that stays as it is."""
 
+import functools
 import shutil
 
 import pytest
 from helpers.commands import refusal, run_command
 
-from recon_ad.data import synthetic_source
+from recon_ad.data import Record, synthetic_source
+from recon_ad.data.decode import decode_image
+from recon_ad.data.holdout import hold_out_all
 from recon_ad.detector.jax_detector import load
+from recon_ad.detector.thresholds import calibrate
 from recon_ad.runtime.waiting import RUN_LOCK, exclusive_lock
 
 
@@ -49,3 +53,56 @@ def test_a_detector_that_another_command_is_changing_is_left_alone(detector, che
         said = refusal("calibrate", "--detector", detector, "--normals", chess_folder / "test/good")
     assert "another process works there" in said
     assert (detector / "detector.json").read_bytes() == before
+
+
+def part(images, folder, names):
+    """A folder of some images of another."""
+    folder.mkdir()
+    for name in names:
+        shutil.copy(images / name, folder / name)
+    return folder
+
+
+def test_images_are_added_to_those_of_before_or_replace_them(detector, chess_folder, tmp_path):
+    images = chess_folder / "test/good"
+    names = sorted(file.name for file in images.iterdir())
+    first, second = (part(images, tmp_path / w, n) for w, n in (("a", names[:2]), ("b", names[2:])))
+
+    def calibrated(folder, *more):
+        done = run_command("calibrate", "--detector", detector, "--normals", folder, *more)
+        assert done.returncode == 0, done.stderr
+        return load(detector).record["calibration"], done.stderr
+
+    entry, said = calibrated(first, "--fpr", 0.3)
+    assert entry["images"] == 2 and "regions of training images" in said
+    entry, said = calibrated(second)
+    assert entry["images"] == 4 and entry["fpr_wanted"] == 0.3  # as before
+    assert "image threshold: " in said and f"set by {entry['decided_by'][0]}" in said
+    together = load(detector).thresholds
+    done = run_command("calibrate", "--detector", detector, "--normals", second)
+    assert done.returncode == 2 and "calibrated with, all of these images" in done.stderr
+    entry, _ = calibrated(images, "--replace")
+    assert entry["images"] == 4 and load(detector).thresholds.image == together.image
+
+
+def test_a_category_is_calibrated_by_its_name(detector, chess_folder, tmp_path):
+    images = chess_folder / "test/good"
+    names = sorted(file.name for file in images.iterdir())
+    records = [
+        Record(name, functools.partial(decode_image, images / name), category=category)
+        for name, category in zip(names[:2], "ab", strict=True)
+    ]
+    before = calibrate(load(detector), hold_out_all(records, how="two"), fpr=0.3)
+    before.save(detector)
+    flags = ("--detector", detector, "--normals", part(images, tmp_path / "more", names[2:]))
+    assert "choose one of a, b" in refusal("calibrate", *flags)
+    done = run_command("calibrate", *flags, "--category=a")
+    assert done.returncode == 0, done.stderr
+    now = load(detector)
+    assert (
+        now.categories["b"] == before.categories["b"] and now.record["calibration"]["images"] == 4
+    )
+    assert now.record["calibration"]["shown"].count("a") == 3
+    done = run_command("calibrate", *flags, "--category=a", "--replace")
+    assert done.returncode == 0, done.stderr
+    assert load(detector).record["calibration"]["shown"].count("a") == 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.sources import assert_picklable
 
-from recon_ad.data.holdout import cross_holdout, hold_out_all, split_holdout
+from recon_ad.data.holdout import cross_holdout, group_numbers, hold_out_all, split_holdout
 from recon_ad.data.source import Record, Source
 from recon_ad.errors import UserError
 
@@ -219,7 +219,9 @@ def test_crossed_groups_are_whole_and_categories_have_blocks_of_their_own():
     assert len(both.heldout) == 9 and both.crossed
     blocks = {c: {b for r, b in zip(both.heldout, both.blocks, strict=True) if r.category == c}
               for c in "xy"}  # fmt: skip
-    assert not blocks["x"] & blocks["y"]
+    assert not blocks["x"] & blocks["y"] and sorted(blocks["x"] | blocks["y"]) == list(range(9))
+    groups = cross_holdout(parts, group="[abc]")
+    assert len(set(groups.blocks)) == 6  # three of each category
 
 
 def test_every_way_of_dividing_numbers_its_blocks():
@@ -230,6 +232,6 @@ def test_every_way_of_dividing_numbers_its_blocks():
     assert by_group.grouped and len(set(by_group.blocks)) == 3
     for record, block in zip(by_group.heldout, by_group.blocks, strict=True):
         assert by_group.heldout[by_group.blocks.index(block)].name[5] == record.name[5]
-    held = hold_out_all(records, how="", group="[a-j]")
-    assert held.grouped and len(set(held.blocks)) == 10 and held.train == ()
-    assert not hold_out_all(records, how="", group="z").grouped
+    held = hold_out_all(records, how="")
+    assert not held.grouped and len(set(held.blocks)) == 10 and held.train == ()
+    assert group_numbers(["x/b1", "a1", "b2"], "[ab]") == (1, 0, 1)

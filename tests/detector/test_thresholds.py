@@ -8,9 +8,10 @@ from helpers.detectors import plain_detector
 
 from recon_ad.data import Record
 from recon_ad.data.holdout import hold_out_all
-from recon_ad.detector.heldout import read_kept
+from recon_ad.data.source import digest
+from recon_ad.detector.heldout import Judged, joined, read_kept
 from recon_ad.detector.jax_detector import load
-from recon_ad.detector.thresholds import calibrate
+from recon_ad.detector.thresholds import calibrate, images_that_count
 from recon_ad.errors import UserError
 
 
@@ -65,7 +66,7 @@ def test_copies_of_an_image_count_once(caplog):
     once = calibrate(plain_detector(), held(normals(3)), fpr=0.3)
     copied = calibrate(plain_detector(), held(normals(3) * 4), fpr=0.3)
     assert copied.thresholds == once.thresholds
-    assert copied.record["calibration"]["fpr_supported"] == 0.3
+    assert copied.record["calibration"]["images"] == 3
     assert "9 of the 12 images are copies" in caplog.text
 
 
@@ -167,14 +168,62 @@ def test_what_is_kept_and_damaged_is_refused(change):
 
 
 def test_a_defective_image_among_the_good_ones_is_named(caplog):
-    records = normals(9)
-    odd = records[4].load().astype(np.float32) / 255 * 0.2
-    odd[10:14, 10:14] = 1.0
-    records[4] = Record("odd.png", functools.partial(np.copy, odd))
-    smooth = [
-        Record(r.name, functools.partial(lambda r: (r.load() // 8).astype(np.uint8), r))
-        for r in records[:4] + records[5:]
-    ] + [records[4]]
-    entry = calibrate(plain_detector(), held(smooth), fpr=0.1).record["calibration"]
-    assert entry["odd"] == ["odd.png"] and "1 of the 9 good images" in caplog.text
-    assert "odd.png" in caplog.text
+    # Near the mean that an untrained network gives, but for one white spot.
+    images = [(120 + record.load() // 16).astype(np.uint8) for record in normals(9)]
+    images[4][10:14, 10:14] = 255
+    records = [Record(f"{i}.png", functools.partial(np.copy, x)) for i, x in enumerate(images)]
+    entry = calibrate(plain_detector(), held(records), fpr=0.1).record["calibration"]
+    assert entry["odd"] == ["4.png"]
+    assert "1 of the 9 good images score far above the others: 4.png" in caplog.text
+
+
+def test_copies_of_training_images_do_not_count():
+    records = normals(4)
+    known = [digest(record.load()) for record in records[:2]]
+    entry = calibrate(plain_detector(), held(records), fpr=0.3, trained_on=known).record
+    assert entry["calibration"]["names"] == ["2", "3"]
+    with pytest.raises(UserError, match="copy of one that the detector was trained on"):
+        calibrate(plain_detector(), held(records[:2]), fpr=0.3, trained_on=known)
+
+
+def test_groups_are_the_same_in_earlier_and_later_images():
+    names = ["s1_a.png", "s1_b.png", "s2_a.png"]
+    one = Judged(names, ["1", "2", "3"], [""] * 3, [1.0, 2.0, 3.0], [0, 0, 1], {}, True)
+    other = one._replace(names=["s2_b.png", "s3_a.png"], digests=["4", "5"], blocks=[0, 0])
+    other = other._replace(categories=[""] * 2, scores=[4.0, 5.0])
+    both = joined(one, other, group=r"s(\d)")
+    assert both.grouped and both.blocks == [0, 0, 1, 1, 2]
+    with pytest.raises(UserError, match="x: the name does not match"):
+        joined(one, other._replace(names=["x", "s3_a.png"]), group=r"s(\d)")
+    apart = joined(one, other._replace(grouped=False), group=r"s(\d)")
+    assert not apart.grouped and apart.blocks == [0, 0, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"fpr_supported": "x"}, "fpr_supported"), ({"fpr_supported": 7.0}, "fpr_supported"),
+     ({"by_category": [1]}, "by_category"), ({"by_category": {"a": [0.1]}}, "damaged"),
+     ({"heldout": None}, "heldout"), ({"message": 3}, "message"), ({"images": 0}, "images"),
+     ({"independent_units": -1.0}, "independent_units")],
+)  # fmt: skip
+def test_a_damaged_record_of_the_calibration_is_refused(change, says, tmp_path):
+    detector = calibrate(plain_detector(), held(normals(3)), fpr=0.3)
+    entry = detector.record["calibration"]
+    detector.with_record({"calibration": entry | change}).save(tmp_path / "d")
+    with pytest.raises(UserError, match=says):
+        load(tmp_path / "d")
+    for record in ({"calibration": [1]}, {"learnt_from": 3}):
+        detector.with_record(record).save(tmp_path / "d")
+        with pytest.raises(UserError, match=next(iter(record))):
+            load(tmp_path / "d")
+
+
+def test_what_counts_already_is_left_out_and_named(caplog):
+    records = normals(5)
+    seen = plain_detector().with_record({"learnt_from": [digest(records[0].load())]})
+    known = [digest(records[1].load())]
+    assert [r.name for r in images_that_count(seen, records, known=known)] == ["2", "3", "4"]
+    assert "1 of the 5 images are some that the detector was trained on (0)" in caplog.text
+    assert "calibrated with (1)" in caplog.text
+    with pytest.raises(UserError, match="give others"):
+        images_that_count(seen, records[:2], known=known)
