@@ -6,6 +6,7 @@ Run it after a file has changed; what it writes depends on nothing but these fil
 """
 
 import json
+import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -168,6 +169,10 @@ def _robustness(content: Content) -> Rows:
             ends = "as undisturbed" if found["same_in_the_end"] else "not as undisturbed"
             lost = f"{ends}, {found['tracebacks']} tracebacks"
             yield [f"{command}, killed", str(found["kills"]), "", "", lost]
+    for command, found in content.get("disk", {}).items():
+        if "sentences" in found:
+            lost = f"{found['same_in_the_end']} as undisturbed, {found['tracebacks']} tracebacks"
+            yield [f"{command}, disk full", str(found["tried"]), "", "", lost]
 
 
 def _metrics_peers(content: Content) -> Rows:
@@ -178,6 +183,33 @@ def _metrics_peers(content: Content) -> Rows:
         differences = (row[f"largest_difference_where_{kind}"] for kind in ("exact", "approximate"))
         shown = (_number(difference, ".0e") for difference in differences)
         yield [figure_label(row["figure"]), row["anomalib"], *shown]
+
+
+def _promises(content: Content) -> Rows:
+    yield ["what", "promised", "realised", "beside it"]
+    for row in content["coverage"]:
+        of = f"{row['good']} + {row['defective']} images, AUROC {row['auroc']}"
+        before = f"{row['covered_by_bootstrap']:.3f} by bootstrap"
+        yield [f"95 % interval, {of}", "0.95", f"{row['covered']:.3f}", before]
+    kinds: dict[tuple, list[Mapping]] = {}
+    for row in content.get("simulation", ()):
+        kinds.setdefault((row["series"], row["correlation"], row["way"]), []).append(row)
+    for (series, correlation, way), rows in kinds.items():
+        of = f"{series} series, correlation {correlation}" if series else "independent images"
+        promised = statistics.mean(row["promised"] for row in rows)
+        same, new = (
+            statistics.mean(row[f"realised_{which}_series"] for row in rows)
+            for which in ("same", "new")
+        )
+        yield [f"simulated, {of}: {way}", f"{promised:.3f}", f"{same:.3f}", f"{new:.3f} new series"]
+    for name, methods in content.get("splits", {}).items():
+        if not isinstance(methods, Mapping):
+            continue
+        for method, ways in methods.items():
+            for way, found in ways.items():
+                above = f"{found['significantly_above']:.1%} of splits significantly above"
+                label = f"{name}, {method}, {way}, {found['splits']} splits"
+                yield [label, f"{found['promised']:.3f}", f"{found['realised']:.3f}", above]
 
 
 # By the name of the file, in the page's order.
@@ -212,6 +244,11 @@ SECTIONS: Mapping[str, Section] = {
     ),
     "line": Section("A line that is disturbed, and one that is not", _line),
     "start": Section("The start of a command", _speed("start")),
+    "promises": Section(
+        "What thresholds promise and intervals cover",
+        _promises,
+        "python -m benchmarks.studies.promises --data=DATASETS --weights=FILE",
+    ),
     "robustness": Section(
         "Damaged and hostile input", _robustness, "python -m benchmarks.robustness"
     ),

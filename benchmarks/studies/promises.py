@@ -36,7 +36,12 @@ from recon_ad.data.locate import check_data, find_category
 from recon_ad.methods import build_method, knn
 from recon_ad.metrics.auroc_interval import auroc_interval
 from recon_ad.metrics.bootstrap import multiplicities
-from recon_ad.metrics.conformal import conformal_threshold, design_effect, surprising
+from recon_ad.metrics.conformal import (
+    Promise,
+    conformal_threshold,
+    design_effect,
+    surprising,
+)
 from recon_ad.metrics.ranking import auroc, levels
 
 SEED = 0
@@ -70,13 +75,12 @@ def _scores(train: np.ndarray, images: np.ndarray) -> np.ndarray:
     return cKDTree(train).query(images)[0]
 
 
-def _promise(scores: np.ndarray, holdout: HoldOut, *, fpr: float) -> tuple[float, float]:
+def _promise(scores: np.ndarray, holdout: HoldOut, *, fpr: float) -> Promise:
     """Threshold and promised rate, as `detector.thresholds` finds them."""
     blocks = np.array(holdout.blocks)
     groups = blocks if holdout.grouped else None
     effect = 1.0 if holdout.grouped else design_effect(scores, blocks)[1]
-    found = conformal_threshold(scores, fpr=fpr, effect=effect, groups=groups)
-    return found.threshold, found.fpr
+    return conformal_threshold(scores, fpr=fpr, effect=effect, groups=groups)
 
 
 def _simulated(
@@ -113,14 +117,14 @@ def simulation() -> list[dict[str, Any]]:
                 for name, score, holdout, at in _ways(images, records, group):
                     both = _scores(at, further), _scores(at, new)
                     for fpr in RATES:
-                        if holdout is None:
-                            promise = conformal_threshold(score, fpr=fpr)
-                            threshold, promised = promise.threshold, promise.fpr
-                        else:
-                            threshold, promised = _promise(score, holdout, fpr=fpr)
-                        realised = (float(np.mean(scores > threshold)) for scores in both)
+                        promise = (
+                            conformal_threshold(score, fpr=fpr)
+                            if holdout is None
+                            else _promise(score, holdout, fpr=fpr)
+                        )
+                        realised = (float(np.mean(scores > promise.threshold)) for scores in both)
                         pairs = found.setdefault(name, {}).setdefault(fpr, [])
-                        pairs.append((promised, *realised))
+                        pairs.append((promise.fpr, *realised))
             for name, each in found.items():
                 for fpr, pairs in each.items():
                     promised, same, other = np.mean(pairs, axis=0)
@@ -253,12 +257,14 @@ def real_splits(records: list[Record], features: np.ndarray) -> Iterator[dict[st
 
 
 def _outcome(scores: np.ndarray, holdout: HoldOut, new: np.ndarray) -> dict[str, Any]:
-    threshold, promised = _promise(scores, holdout, fpr=WANTED)
-    stopped = int(np.sum(new > threshold))
+    promise = _promise(scores, holdout, fpr=WANTED)
+    stopped = int(np.sum(new > promise.threshold))
+    p_value = surprising(stopped, len(new), promised=promise.fpr, units=promise.units)
     return {
-        "promised": promised,
+        "promised": promise.fpr,
         "realised": stopped / len(new),
-        "significant": surprising(stopped, len(new), promised=promised) < 0.05,
+        "significant": p_value < 0.05,
+        "significant_by_binomial": bool(stats.binom.sf(stopped - 1, len(new), promise.fpr) < 0.05),
     }
 
 
@@ -297,6 +303,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             "splits": len(mine), "promised": promised, "realised": realised,
             "ratio": realised / promised,
             "significantly_above": float(np.mean([r["significant"] for r in mine])),
+            "by_binomial_test": float(np.mean([r["significant_by_binomial"] for r in mine])),
         }  # fmt: skip
     return found
 
