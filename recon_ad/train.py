@@ -47,7 +47,8 @@ def main() -> None:
         return
     if _is_complete(workdir):
         logger.info("the run in %s is complete; see %s", workdir, workdir / "report.html")
-        warn_of_other_test_images(workdir, source)
+        if meshes.is_first_host():
+            warn_of_other_test_images(workdir, source)
     else:
         evaluate_workdir(workdir, detector=detector, source=source)
 
