@@ -16,8 +16,9 @@ A file that exists but cannot be read just now (EIO, EACCES, ESTALE and the like
 give) is tried again for a minute, and others meanwhile, before its error is its row.
 
 Before an image is opened the attempt is noted: one that ended the process twice is a broken file at
-the third start. One that takes longer than --seconds is a broken file, too, and the command starts
-itself anew; a decoder at work cannot be ended otherwise.
+the third start. One that takes longer than --seconds, or makes the process grow by more than
+--memory GiB, is a broken file, too, and the command starts itself anew; a decoder at work cannot be
+ended otherwise.
 
 When the disk is full, or another program holds the table, it waits and tries the same image again.
 SIGTERM and SIGINT let the image that is being judged finish; the exit status is then 0.
@@ -31,7 +32,7 @@ from absl import flags
 from recon_ad import cli
 from recon_ad.detector.open import detector_flags
 from recon_ad.errors import UserError
-from recon_ad.line.run import SECONDS, run_line
+from recon_ad.line.run import MEMORY, SECONDS, run_line
 from recon_ad.runtime.stopping import on_signals
 from recon_ad.runtime.waiting import exclusive_lock
 
@@ -59,7 +60,9 @@ def main() -> int:
     detector = _DETECTOR.open()
     logger.info("watching %s", folder)
     with exclusive_lock(output / "inspect.lock"):
-        count = run_line(detector, folder, output, stop=stop, seconds=_SECONDS.value)
+        count = run_line(
+            detector, folder, output, stop=stop, seconds=_SECONDS.value, gib=_MEMORY.value
+        )
     logger.info("stopped after %d images; see %s", count, output)
     return 0
 
@@ -70,5 +73,8 @@ if __name__ == "__main__":
     _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)
     _SECONDS = flags.DEFINE_float(
         "seconds", SECONDS, "The most that judging an image may take.", lower_bound=1.0
+    )
+    _MEMORY = flags.DEFINE_float(
+        "memory", MEMORY, "GiB by which it may make the process grow (Linux).", lower_bound=0.1
     )
     cli.run(main)

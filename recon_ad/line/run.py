@@ -25,10 +25,15 @@ from recon_ad.detector.image_files import BROKEN, judge_file, overlay_error, ove
 from recon_ad.detector.inference import Inference
 from recon_ad.line.arrivals import Arrival, Arrivals
 from recon_ad.line.store import TRIED, Store
+from recon_ad.runtime import memory
 from recon_ad.runtime.stopping import Stop
 from recon_ad.runtime.waiting import Retry, opened
 
 SECONDS = 600.0  # that judging an image may take; a large one takes tens
+
+MEMORY = 4.0  # GiB by which it may make the process grow; 20 million pixels take one
+
+LOOK = 0.1  # s between two looks at what judging an image takes
 
 POLL = 0.2  # s between two looks at a folder in which nothing waits
 
@@ -90,11 +95,12 @@ def overlay_of(output: Path, name: str, *, anomalous: bool) -> Path:
     return overlay_path(output / ("reject" if anomalous else "good"), name)
 
 
-def give_up_and_restart(path: Path, arrival: Arrival, *, seconds: float) -> None:
-    """Commits the row of an image that takes too long, and starts this process anew: nothing else
+def give_up_and_restart(path: Path, arrival: Arrival, reason: str) -> None:
+    """Commits the row of an image that takes too much, and starts this process anew: nothing else
     ends a decoder that is at work."""
-    error = f"judging it took longer than {seconds:g} s: it was given up."
-    row = {"outcome": BROKEN, "error": error, "latency": seconds, "waiting": 0}
+    error = f"judging it took {reason}: it was given up."
+    latency = time.monotonic() - arrival.seen
+    row = {"outcome": BROKEN, "error": error, "latency": latency, "waiting": 0}
     try:
         Store(path).commit(arrival.key, row)
         logger.error("%s: %s Starting anew.", arrival.key.name, error)
@@ -103,15 +109,29 @@ def give_up_and_restart(path: Path, arrival: Arrival, *, seconds: float) -> None
 
 
 @contextmanager
-def limited(seconds: float, late: Callable[[], None]) -> Iterator[None]:
-    """Calls `late` in another thread where the block takes longer than that."""
-    timer = threading.Timer(seconds, late)
-    timer.daemon = True
-    timer.start()
+def limited(seconds: float, gib: float, give_up: Callable[[str], None]) -> Iterator[None]:
+    """Calls `give_up` in another thread, with the reason, where the block takes more.
+
+    Args:
+      seconds: that it may take.
+      gib: GiB by which the process may grow meanwhile.
+      give_up: is called once at most.
+    """
+    done, start, before = threading.Event(), time.monotonic(), memory.resident()
+
+    def watch() -> None:
+        while not done.wait(LOOK):
+            if time.monotonic() - start > seconds:
+                return give_up(f"longer than {seconds:g} s")
+            if memory.resident() - before > gib * 2**30:
+                return give_up(f"more than {gib:g} GiB of memory")
+        return None
+
+    threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
+        done.set()
 
 
 def content_of(file: Path) -> str:
@@ -180,7 +200,13 @@ def inspect_one(
 
 
 def run_line(
-    detector: Inference, folder: Path, output: Path, *, stop: Stop, seconds: float = SECONDS
+    detector: Inference,
+    folder: Path,
+    output: Path,
+    *,
+    stop: Stop,
+    seconds: float = SECONDS,
+    gib: float = MEMORY,
 ) -> int:
     """Judges until it is to stop; returns how many images it was.
 
@@ -190,6 +216,7 @@ def run_line(
       output: folder of the table and the overlays.
       stop: asked for between two images.
       seconds: the most that judging an image may take.
+      gib: the most GiB by which the process may grow for it.
 
     Raises:
       UserError: the table is none, or was taken away.
@@ -211,10 +238,10 @@ def run_line(
         elif not ready:
             longest = LONG
         for place, arrival in enumerate(ready):
-            late = functools.partial(give_up_and_restart, table, arrival, seconds=seconds)
+            give_up = functools.partial(give_up_and_restart, table, arrival)
             while not stop.asked:
                 try:
-                    with limited(seconds, late):
+                    with limited(seconds, gib, give_up):
                         outcome = inspect_one(
                             detector, arrival, arrivals=arrivals, store=store, output=output,
                             regions=regions, waiting=len(ready) - place - 1,

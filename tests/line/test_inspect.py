@@ -188,28 +188,34 @@ def test_an_image_that_ended_the_process_twice_is_broken_at_the_third_start(line
         assert table.execute("SELECT count(*) FROM attempts").fetchone() == (0,)
 
 
-def test_an_image_that_takes_too_long_is_given_up_and_the_line_starts_anew(line):
+def test_an_image_that_takes_too_much_is_given_up_and_the_line_starts_anew(line):
     folder, output = line
-    write(folder / "slow.png", 101)
-    os.utime(folder / "slow.png", (1, 1))
+    for i, (name, value) in enumerate((("slow.png", 101), ("large.png", 102))):
+        write(folder / name, value)
+        os.utime(folder / name, (i + 1, i + 1))
     write(folder / "z.png")
     slow = (
         "import sys, time; sys.path[:0] = ['.', 'tests', 'tests/line']\n"
         "from pathlib import Path\n"
+        "import numpy as np\n"
         "from test_inspect import Bright, Rows, line_run\n"
         "line_run.SETTLE = 0.05\n"
-        "wait = Bright(lambda image: time.sleep(60 * (image[0, 0, 0] == 101)))\n"
+        "def work(image):\n"
+        "    held = np.ones(60_000_000 * (image[0, 0, 0] == 102))\n"  # 480 MB
+        "    time.sleep({101: 60, 102: 1.5}.get(int(image[0, 0, 0]), 0) + 0 * len(held))\n"
         "folders = [Path(p) for p in sys.argv[1:]]\n"
-        "line_run.run_line(wait, *folders, stop=Rows(folders[1], 2), seconds=0.5)"
+        "stop = Rows(folders[1], 3)\n"
+        "line_run.run_line(Bright(work), *folders, stop=stop, seconds=2.0, gib=0.3)"
     )
     begin = time.monotonic()
     done = subprocess.run([sys.executable, "-c", slow, *line], check=False, capture_output=True)
     assert done.returncode == 0 and time.monotonic() - begin < 50, done.stderr
-    rows = rows_of(output)
-    assert [(row["name"], row["outcome"]) for row in rows] == [
-        ("slow.png", "broken"), ("z.png", "good"),
-    ]  # fmt: skip
-    assert "longer than 0.5 s" in rows[0]["error"]
+    rows = {row["name"]: row for row in rows_of(output)}
+    outcomes = {name: row["outcome"] for name, row in rows.items()}
+    assert outcomes == {"slow.png": "broken", "large.png": "broken", "z.png": "good"}
+    assert "longer than 2 s" in rows["slow.png"]["error"]
+    if sys.platform == "linux":
+        assert "more than 0.3 GiB of memory" in rows["large.png"]["error"]
 
 
 def test_a_table_that_is_taken_away_ends_the_line_with_a_sentence(line):
