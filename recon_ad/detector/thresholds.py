@@ -175,8 +175,10 @@ def too_few(found: _Set, judged: Judged, category: str, *, fpr: float, regions: 
     there = round(promise.units) if judged.grouped else found.images
     what = "groups" if judged.grouped else "regions" if regions > 1 else "images"
     of = f" of {category}" if category else ""
-    rests = f"{there} held-out normal {what}{of}"
+    rests = f"{there} held-out normal {what if there > 1 else what[:-1]}{of}"
     wanted = f"{units} {what}: give {units - there} more"
+    if regions > 1:
+        wanted = f"{units} {what}: give more images"
     if judged.grouped:
         rests = f"{there} groups of {found.images} held-out normal images{of}"
     elif promise.units < found.images:
@@ -188,7 +190,7 @@ def too_few(found: _Set, judged: Judged, category: str, *, fpr: float, regions: 
     digits = 1 - math.floor(math.log10(promise.fpr))
     possible = math.ceil(promise.fpr * 10**digits - 1e-9) / 10**digits
     return (
-        f"The image threshold rests on {rests}. They support a false-positive rate of "
+        f"The image threshold rests on {rests}. That supports a false-positive rate of "
         f"{promise.fpr:.2g} and not the {fpr:g} asked for, which needs {wanted}, or ask for "
         f"{possible:g}."
     )
@@ -263,7 +265,8 @@ def summary(record: dict[str, Any]) -> str:
     if promised is None:
         return f"image threshold {entry['image_threshold']:.6g}, {entry['image_rule']}"
     rates = ", ".join(f"{rate:.2g} of {name}" for name, (rate, _) in entry["by_category"].items())
-    what = "good images" if entry["regions_per_image"] == 1 else "regions of good images"
+    images = "good image" if entry["images"] == 1 else "good images"
+    what = images if entry["regions_per_image"] == 1 else "regions of good images"
     return (
         f"image threshold {entry['image_threshold']:.6g}, set by "
         f"{', '.join(entry['decided_by'])}; it rests on {entry['images']} {what} and promises to "

@@ -71,12 +71,12 @@ def test_copies_of_an_image_count_once(caplog):
 
 
 def test_what_is_too_few_says_how_many_more(caplog):
-    message = calibrate(plain_detector(), held(normals(8)), fpr=0.01).record["calibration"][
-        "message"
-    ]
+    calibrated = calibrate(plain_detector(), held(normals(8)), fpr=0.01)
+    message = calibrated.record["calibration"]["message"]
     assert message == (
-        "The image threshold rests on 8 held-out normal images. They support a false-positive rate "
-        "of 0.11 and not the 0.01 asked for, which needs 99 images: give 91 more, or ask for 0.12."
+        "The image threshold rests on 8 held-out normal images. That supports a false-positive "
+        "rate of 0.11 and not the 0.01 asked for, which needs 99 images: give 91 more, or ask for "
+        "0.12."
     )
     assert message in caplog.text
     of_groups = held(normals(8))._replace(blocks=(0, 0, 0, 0, 1, 1, 1, 1), grouped=True)
