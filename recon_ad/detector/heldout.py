@@ -15,7 +15,7 @@ from recon_ad.data.source import digest, roi_of
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.errors import UserError
 from recon_ad.metrics import empty_histogram, image_histogram, merge
-from recon_ad.metrics.segmentation import MIN_BITS, PixelHistogram, coarsen, compact
+from recon_ad.metrics.segmentation import MIN_BITS, PixelHistogram, at_common_bits, compact
 from recon_ad.ops.scores import ADDITIVE
 from recon_ad.runtime.progress import progress
 
@@ -133,16 +133,10 @@ def joined(earlier: Judged, later: Judged, *, group: str) -> Judged:
     pixels = dict(earlier.pixels)
     for category, histogram in later.pixels.items():
         before = [pixels[category]] if category in pixels else []
-        pixels[category] = merged([*before, histogram])
+        pixels[category] = merge(*at_common_bits([*before, histogram]))
     return Judged(
         *(a + b for a, b in zip(earlier[:4], later[:4], strict=True)), blocks, pixels, grouped
     )
-
-
-def merged(histograms: list[PixelHistogram]) -> PixelHistogram:
-    """Returns the histogram of all pixels, at the bits of the coarsest."""
-    bits = min(histogram.bits for histogram in histograms)
-    return merge(*(coarsen(histogram, bits=bits) for histogram in histograms))
 
 
 def kept(judged: Judged, *, percentile: float) -> dict[str, Any]:
@@ -158,7 +152,7 @@ def _end(histogram: PixelHistogram, share: float) -> dict[str, Any]:
     """The bins of the highest pixels; the others are counted in the lowest of these."""
     above = np.cumsum(histogram.normal[::-1])[::-1]
     first = max(int(np.searchsorted(-above, -KEPT * share * above[0], side="right")) - 1, 0)
-    end = PixelHistogram(histogram.bits, *(values[first:] for values in histogram[1:]))
+    end = PixelHistogram(histogram.bits, *(values[first:].copy() for values in histogram[1:]))
     end.normal[0] = above[0] - int(end.normal[1:].sum())
     end = compact(end)
     return {"bits": end.bits, "keys": end.key.tolist(), "counts": end.normal.tolist()}

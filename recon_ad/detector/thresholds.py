@@ -10,11 +10,11 @@ import numpy as np
 from recon_ad.data import Record
 from recon_ad.data.holdout import HoldOut
 from recon_ad.data.source import KNOWN, digest
-from recon_ad.detector.heldout import Judged, joined, judge_heldout, kept, merged
+from recon_ad.detector.heldout import Judged, joined, judge_heldout, kept
 from recon_ad.detector.inference import Thresholds
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.errors import UserError
-from recon_ad.metrics import upper_quantile
+from recon_ad.metrics import merge, upper_quantile
 from recon_ad.metrics.conformal import (
     Promise,
     conformal_threshold,
@@ -22,6 +22,7 @@ from recon_ad.metrics.conformal import (
     needed,
     odd_ones,
 )
+from recon_ad.metrics.segmentation import at_common_bits
 from recon_ad.runtime.progress import progress
 
 NAMED = 3  # images that a sentence names, at most
@@ -67,10 +68,9 @@ def calibrate(
         raise UserError(
             "every held-out image is a copy of one that the detector was trained on: give others."
         )
-    new = judged
     if earlier:
-        judged = joined(earlier, new, group=detector.config.holdout.group)
-    odd = _odd(judged, earlier=len(judged.scores) - len(new.scores))
+        judged = joined(earlier, judged, group=detector.config.holdout.group)
+    odd = _odd(judged, earlier=len(earlier.scores) if earlier else 0)
     settings, before = detector.config.calibration, detector.record.get("calibration", {})
     share = settings.pixel_percentile / 100
     given = settings.thresholds
@@ -165,7 +165,7 @@ def _set_for(judged: Judged, category: str, *, fpr: float, share: float, regions
     )
     deciding = tuple(chosen[i] for i in promise.deciding)
     pixels = [h for name, h in judged.pixels.items() if category in ("", name)]
-    pixel = upper_quantile(merged(pixels), share)
+    pixel = upper_quantile(merge(*at_common_bits(pixels)), share)
     return _Set(promise._replace(deciding=deciding), correlation, pixel, len(chosen))
 
 

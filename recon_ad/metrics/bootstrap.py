@@ -26,7 +26,7 @@ from recon_ad.metrics.ranking import (
     f1_max,
     levels,
 )
-from recon_ad.metrics.segmentation import PixelHistogram, coarsen, iou_max, merge
+from recon_ad.metrics.segmentation import PixelHistogram, at_common_bits, iou_max, merge
 from recon_ad.runtime.progress import progress
 
 FEWEST = 10  # images of a class that are redrawn
@@ -136,10 +136,9 @@ def pixel_intervals(
     """
     if not histograms:
         raise UndefinedMetric("no images")
-    bits = min(histogram.bits for histogram in histograms)
-    histograms = [coarsen(histogram, bits=bits) for histogram in histograms]
+    histograms = at_common_bits(histograms)
     merged = merge(*histograms)
-    key, pattern = merged.key, merged.pattern
+    bits, key, pattern = merged.bits, merged.key, merged.pattern
     start = np.cumsum([0, *(len(histogram.key) for histogram in histograms)])
     column = np.searchsorted(key, np.concatenate([histogram.key for histogram in histograms]))
 

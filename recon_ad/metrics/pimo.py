@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from recon_ad.metrics.ranking import UndefinedMetric
-from recon_ad.metrics.segmentation import PixelHistogram, coarsen, merge
+from recon_ad.metrics.segmentation import PixelHistogram, at_common_bits, merge
 
 FPR_RANGE = (1e-5, 1e-4)  # section 3 of the paper
 
@@ -89,10 +89,10 @@ def _points(
             f"the good images have {pixels:,} pixels, so that a false-positive rate of {low:g} is "
             f"less than one of them: it takes {round(1 / low):,} or more"
         )
-    bits = min(histogram.bits for histogram in (*good, *defective))
+    alike = at_common_bits([*good, *defective])
     # What `overlap` is to regions, it is to whole images here.
-    falsely = merge(*(_weighted(coarsen(h, bits=bits), "normal") for h in good))
-    found = merge(*(_weighted(coarsen(h, bits=bits), "anomalous") for h in defective))
+    falsely = merge(*(_weighted(h, "normal") for h in alike[: len(good)]))
+    found = merge(*(_weighted(h, "anomalous") for h in alike[len(good) :]))
     both = merge(falsely, found)
     curves = []
     for part, images in ((falsely, good), (found, defective)):

@@ -13,6 +13,7 @@ Pixel AUROC, average precision and F1 are `ranking`'s functions of `histogram.le
 bounds too. All bounds hold against the same figure from each pixel's own float32 score.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -285,6 +286,17 @@ def coarsen(histogram: PixelHistogram, *, bits: int) -> PixelHistogram:
     _check_bits(bits, most=histogram.bits)
     key = histogram.key >> np.uint32(histogram.bits - bits)
     return _collect(bits, key, *histogram[2:])
+
+
+def at_common_bits(histograms: Iterable[PixelHistogram]) -> list[PixelHistogram]:
+    """Brings histograms to the bits of the coarsest, so that they can be merged.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    histograms = list(histograms)
+    bits = min(histogram.bits for histogram in histograms)
+    return [coarsen(histogram, bits=bits) for histogram in histograms]
 
 
 def compact(histogram: PixelHistogram, *, max_bins: int = 2048) -> PixelHistogram:

@@ -31,7 +31,7 @@ from recon_ad.metrics.ranking import (
 )
 from recon_ad.metrics.segmentation import (
     PixelHistogram,
-    coarsen,
+    at_common_bits,
     empty_histogram,
     iou_max,
     iou_max_bound,
@@ -240,8 +240,7 @@ def _intervals(
         lambda: bootstrap.pixel_intervals(histograms, seed=seed, resamples=resamples),
     )
     if pixels:
-        bits = min(h.bits for h in histograms)
-        coarse = merge(*(coarsen(h, bits=bits) for h in histograms))
+        coarse = merge(*at_common_bits(histograms))
         for name, (low, high) in pixels.items():
             # The resamples are of coarse histograms, whose own figure is a little off.
             figure = bootstrap.PIXEL_FIGURES[name]
