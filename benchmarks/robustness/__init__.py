@@ -1,1 +1,1 @@
-"""What damaged and hostile input does to the package, and what killed commands lose."""
+"""Trials of damaged and hostile input, of killed commands and of full disks."""

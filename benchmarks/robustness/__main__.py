@@ -1,4 +1,4 @@
-"""What damaged and hostile input does, and what is left of killed commands.
+"""Tries damaged and hostile input, kills commands, and fills the disk under them.
 
     python -m benchmarks.robustness [--parts images,detectors,…] [--scale 1.0]
 

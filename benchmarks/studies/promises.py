@@ -1,4 +1,4 @@
-"""Whether thresholds keep what they promise: by simulation, and on good images of real sets.
+"""Measures whether thresholds keep what they promise, by simulation and on good images.
 
     python -m benchmarks.studies.promises [--data DATASETS --weights FILE]
 

@@ -44,7 +44,7 @@ PLACES: Mapping[str, str] = {"hardware": "hardware, so compare no times", "versi
 
 
 class Judged(NamedTuple):
-    """What a run says of its test images, in their order.
+    """Scores and decisions of a run on its test images, in their order.
 
     Attributes:
       score: raw, of each image.

@@ -72,7 +72,8 @@ def group_numbers(names: Sequence[str], group: str) -> tuple[int, ...]:
     Raises:
       UserError: no regular expression, or a name does not match it.
     """
-    keys = [_key(name, _compiled(group), group) for name in names]
+    pattern = _compiled(group)
+    keys = [_key(name, pattern) for name in names]
     numbers = {key: i for i, key in enumerate(sorted(set(keys)))}
     return tuple(numbers[key] for key in keys)
 
@@ -203,13 +204,13 @@ def _compiled(group: str) -> re.Pattern[str]:
         ) from error
 
 
-def _key(name: str, pattern: re.Pattern[str], group: str) -> str:
+def _key(name: str, pattern: re.Pattern[str]) -> str:
     match = pattern.search(PurePosixPath(name).name)
     key = match[1 if pattern.groups else 0] if match else None
     if key is None:
         raise UserError(
-            f'{name}: the name does not match the hold-out group "{group}": rename the file or '
-            "change the expression"
+            f'{name}: the name does not match the hold-out group "{pattern.pattern}": rename the '
+            "file or change the expression"
         )
     return key
 
@@ -219,7 +220,7 @@ def _members(records: Sequence[Record], group: str) -> dict[str, list[Record]]:
     pattern = _compiled(group)
     members: dict[str, list[Record]] = {}
     for record in records:
-        members.setdefault(_key(record.name, pattern, group), []).append(record)
+        members.setdefault(_key(record.name, pattern), []).append(record)
     keys = sorted(members)
     if len(keys) < 2:
         raise UserError(

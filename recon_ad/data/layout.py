@@ -55,7 +55,7 @@ class Layout(NamedTuple):
         return images_below(self.good) + of_validation
 
     def is_validation(self, file: Path) -> bool:
-        """Whether a good image is one to calibrate with."""
+        """Tells whether a good image is one to calibrate with."""
         return self.validation is not None and file.is_relative_to(self.validation)
 
 

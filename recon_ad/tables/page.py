@@ -140,7 +140,7 @@ def _broken_promises(done: Sequence[Run]) -> list[str]:
     return [
         f"{run['name']}, {run['dataset']}, seed {run['seed']}: "
         f"{run['image_fpr_calibrated']:.3f} of the good test images are stopped, where "
-        f"{run['image_fpr_promised']:.3f} is promised (exact binomial test, 5 %)."
+        f"{run['image_fpr_promised']:.3f} is promised (exact test, 5 %)."
         for run in each_set(done)
         if run.get("promise_broken")
     ]

@@ -86,17 +86,22 @@ def category_folder(folder: Path, category: str, needed: str) -> Path | None:
     return next((root for root in roots if (root / needed).is_dir()), None)
 
 
-class MvtecAd(DefectBuilder):
-    """The 15 categories, each a config; any other set in this layout by a config of its name."""
-
-    name = "mvtec_ad"
-    LAYOUT = Layout(
+def _layout(archive: str) -> Layout:
+    """How MVTec packs a set: in one archive of that name, or in one for each category."""
+    return Layout(
         what=_WHAT,
-        archives=("mvtec_anomaly_detection", "{category}"),
+        archives=(archive, "{category}"),
         root_of=_root,
         splits=mvtec_splits,
         wanted=own_folder,
     )
+
+
+class MvtecAd(DefectBuilder):
+    """The 15 categories, each a config; any other set in this layout by a config of its name."""
+
+    name = "mvtec_ad"
+    LAYOUT = _layout("mvtec_anomaly_detection")
     BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=category) for category in _MVTEC_AD]
     ABOUT = (
         "MVTec AD: objects and textures of industrial inspection, 5354 images of 15 categories, "
@@ -116,13 +121,7 @@ class MvtecLoco(DefectBuilder):
     """The 5 categories, each a config; good images also as the split `validation`."""
 
     name = "mvtec_loco"
-    LAYOUT = Layout(
-        what=_WHAT,
-        archives=("mvtec_loco_anomaly_detection", "{category}"),
-        root_of=_root,
-        splits=mvtec_splits,
-        wanted=own_folder,
-    )
+    LAYOUT = _layout("mvtec_loco_anomaly_detection")
     BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=category) for category in _LOCO]
     ABOUT = (
         "MVTec LOCO AD: five scenes with structural defects and with logical ones, where a part is "
@@ -145,13 +144,7 @@ class MvtecAd2(DefectBuilder):
     """The 8 categories, each a config; good images also as the split `validation`."""
 
     name = "mvtec_ad_2"
-    LAYOUT = Layout(
-        what=_WHAT,
-        archives=("mvtec_ad_2", "{category}"),
-        root_of=_root,
-        splits=mvtec_splits,
-        wanted=own_folder,
-    )
+    LAYOUT = _layout("mvtec_ad_2")
     BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=category) for category in _AD_2]
     ABOUT = (
         "MVTec AD 2: eight scenes of industrial inspection, among them transparent parts and bulk "
