@@ -169,7 +169,7 @@ class OnnxDetector(Inference):
                 needed = set(OUTPUTS[graph.facts["kind"]]) - {"reconstruction"}
                 if absent := needed - set(graph.outputs):
                     raise ValueError(f"no output {', '.join(sorted(absent))}")
-            self._on_regions = core.facts["regions_of_interest"] == "True"
+            self._on_regions = {"False": False, "True": True}[core.facts["regions_of_interest"]]
         except (KeyError, ValueError) as error:
             raise UserError(
                 f"{name}: its metadata are damaged ({type(error).__name__}: {error}): copy it, or "

@@ -71,6 +71,7 @@ def test_outputs_that_are_none_of_a_detectors_are_named(told, says):
     [
         {"tile": "0,0"}, {"stride": "9,9"}, {"batch_size": "-1"},
         {"batch_size": "1.5"}, {"image_threshold": "nan"}, {"pixel_threshold": "1e999"},
+        {"regions_of_interest": "Fa"},
         {"tile_weights": "x"}, {"dtype": "object"}, {"layout": "XXXX"}, {"input_range": "9,1"},
         {"channels": "9" * 5000}, {"resize": "0,5"}, {"border_weight": "inf"},
     ],
