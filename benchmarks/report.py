@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import summary
 from benchmarks.harness import record
+from benchmarks.robustness.trials import STRICTER
 from recon_ad.errors import UserError
 from recon_ad.metrics.figures import figure_label
 from recon_ad.runtime import files, provenance
@@ -157,13 +158,21 @@ def _line(content: Content) -> Rows:
     yield ["from file to row, s: median / 99th percentile", shown]
 
 
+PARTS = {  # what the page calls them
+    "program": "images, by the C++ program's decoders under sanitizers",
+    "metadata": "metadata of models, by the C++ program under sanitizers",
+}
+
+
 def _robustness(content: Content) -> Rows:
     yield ["damaged", "tried", "refused", "accepted", "crashes, hangs, tracebacks, wrong results"]
     for part, found in content.items():
         if isinstance(found, Mapping) and "tried" in found:
             faults = [str(found[kind]) for kind in ("crash", "hang", "traceback", "wrong")]
             counts = [str(found.get(kind, 0)) for kind in ("tried", "refused", "accepted")]
-            yield [part, *counts, ", ".join(faults)]
+            if alone := found.get(STRICTER):  # by the program in C++
+                counts[1] += f", and {alone} that Python accepts"
+            yield [PARTS.get(part, part), *counts, ", ".join(faults)]
     for command, found in content.get("kills", {}).items():
         if "kills" in found:
             ends = "as undisturbed" if found["same_in_the_end"] else "not as undisturbed"

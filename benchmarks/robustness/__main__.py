@@ -3,10 +3,10 @@
     python -m benchmarks.robustness [--parts images,detectors,…] [--scale 1.0]
 
 Tries 20,000 damaged images, 2,000 detector directories and as many exported models, 1,500
-archives, 200 checkpoints and 200 tables, each in a process that may crash, kills nine commands 20
-times each at random moments (`reproduce` is made of them and takes hours), and fills the disk under
-each five times. Counts crashes, hangs of more than ten seconds, tracebacks and silent wrong
-results. Writes results/robustness.json.
+archives, 200 checkpoints and 200 tables, each in a process that may crash, and 20,000 images and
+2,000 sets of metadata by the C++ program's code under sanitizers. Kills ten commands 20 times each
+at random moments, and fills the disk under them five times each. Counts crashes, hangs of more than
+ten seconds, tracebacks and silent wrong results. Writes results/robustness.json.
 """
 
 import json
@@ -37,6 +37,8 @@ CORPORA = {
     "archives": ("benchmarks.robustness.tables:archives", 1_500),
     "checkpoints": ("benchmarks.robustness.detectors:checkpoints", 200),
     "tables": ("benchmarks.robustness.tables:tables", 200),
+    "program": ("benchmarks.robustness.program:images", 20_000),
+    "metadata": ("benchmarks.robustness.program:facts", 2_000),
 }
 PACKAGES = ("onnxruntime", "tifffile", "imagecodecs")  # that read what is damaged
 OTHERS = ("kills", "disk")

@@ -34,11 +34,12 @@ class Command(NamedTuple):
     """A command that is killed.
 
     Attributes:
-      name: of its module.
+      name: of the command.
       arguments: (folder) -> its flags; whatever it writes is in the folder.
       inputs: names of files and folders of a finished run that it begins with.
       left: (folder) -> what it leaves, comparable.
       ends: whether it ends by itself; else it is asked to once `left` gives what is wanted.
+      module: which is run; "": that of `recon_ad` with the command's name.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Command(NamedTuple):
     inputs: Sequence[str]
     left: Callable[[Path], Any]
     ends: bool = True
+    module: str = ""
 
 
 def without_times(content: Any) -> Any:
@@ -99,7 +101,7 @@ def write_line(folder: Path) -> None:
 
 
 def commands(images: Path) -> list[Command]:
-    """The nine commands, on a folder of images in the MVTec layout that holds `LABELS`."""
+    """The ten commands, on a folder of images in the MVTec layout that holds `LABELS`."""
     config = ["--config", f"configs/folder.py:path={images},smoke", *SMALL]
     return [
         Command(
@@ -162,6 +164,13 @@ def commands(images: Path) -> list[Command]:
             ends=False,
         ),
         Command(
+            "reproduce",
+            lambda f: [f"--workdir={f}/table"],
+            [],
+            lambda f: _json(f / "table/small.json"),
+            module="benchmarks.robustness.small_table",
+        ),
+        Command(
             "sweep",
             lambda f: [*config, f"--workdir={f}/sweep", "--sweep=config.method.n_z=4,8"],
             [],
@@ -220,7 +229,8 @@ def killed(
 
 def started(command: Command, folder: Path) -> subprocess.Popen[str]:
     """Starts the command on a folder; what it says on stderr can be read."""
-    line = [sys.executable, "-m", f"recon_ad.{command.name}", *command.arguments(folder)]
+    module = command.module or f"recon_ad.{command.name}"
+    line = [sys.executable, "-m", module, *command.arguments(folder)]
     return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 PATIENCE = 10.0  # s without a word, after which a trial hangs
 START = 120.0  # s in which a corpus is prepared
 SHOWN = 10  # examples of each fault
+STRICTER = "refused by the program alone"  # that in C++; Python accepts it
 FAULTS = ("crash", "hang", "traceback", "wrong")
 
 Verdict = tuple[str, str]  # "refused", "accepted", "traceback" or "wrong"; what it was

@@ -1,0 +1,181 @@
+"""Damaged images and metadata, read by the C++ program's code under sanitizers and by Python.
+
+The code is compiled with AddressSanitizer and UndefinedBehaviorSanitizer, which end the process at
+the first fault. The whole program cannot be: OpenVINO loads its libraries in a way that
+AddressSanitizer refuses. So program.cpp calls what opens files, without inference.
+"""
+
+import random
+import subprocess
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.robustness.damage import damaged, with_checksums
+from benchmarks.robustness.detectors import IMAGE, small_detector
+from benchmarks.robustness.images import whole_files
+from benchmarks.robustness.trials import STRICTER, Verdict
+from recon_ad.data.decode import decode_image, decode_mask
+from recon_ad.detector.onnx_detector import Graph, OnnxDetector, OnnxRuntimeGraph, tail_path
+from recon_ad.detector.onnx_export import export
+from recon_ad.errors import UserError
+
+SOURCE = Path("deploy/cpp/src")
+WITH_INFERENCE = ("main.cpp", "detector.cpp")  # left out
+FLAGS = (
+    "-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fno-omit-frame-pointer",
+    "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
+)  # fmt: skip
+REQUESTS = 500  # of one process
+LIBRARIES = ("-lpng", "-ljpeg", "-lz")
+READ = (".png", ".jpeg")  # by the program; other kinds are refused by name
+
+
+class Program:
+    """The compiled code as a process, started again after some requests, as leaks show at its end.
+
+    Raises:
+      UserError: it cannot be compiled.
+    """
+
+    def __init__(self, folder: Path):
+        self._binary = folder / "program"
+        sources = [Path(__file__).with_suffix(".cpp"), *sorted(SOURCE.glob("*.cpp"))]
+        kept = [file for file in sources if file.name not in WITH_INFERENCE]
+        command = ["c++", *FLAGS, f"-I{SOURCE}", *kept, "-o", self._binary, *LIBRARIES]
+        try:
+            subprocess.run(command, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise UserError(
+                f"the C++ program cannot be compiled ({error}): install what deploy/cpp/README.md "
+                "asks for."
+            ) from None
+        self._said = folder / "said"
+        self._asked = 0
+        self._process = self._started()
+
+    def _started(self) -> subprocess.Popen[str]:
+        with self._said.open("w") as said:
+            return subprocess.Popen(
+                [self._binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said,
+                text=True, errors="backslashreplace",
+            )  # fmt: skip
+
+    def ask(self, request: str) -> str:
+        """Returns the answer, or "crash" and what the sanitizer said."""
+        to, of = self._process.stdin, self._process.stdout
+        assert to is not None and of is not None, "both are pipes"
+        to.write(request + "\n")
+        to.flush()
+        answer = of.readline().rstrip("\n")
+        self._asked += 1
+        if answer and self._asked < REQUESTS:
+            return answer
+        to.close()
+        status = self._process.wait()
+        of.close()
+        said = self._said.read_text(errors="backslashreplace")
+        self._asked, self._process = 0, self._started()
+        if not status:
+            return answer
+        lines = [line.strip() for line in said.splitlines() if "error" in line.lower()]
+        return f"crash {' '.join(lines)[:300]}"
+
+
+def _described(array: np.ndarray, type_name: str) -> str:
+    channels = 1 if array.ndim == 2 else array.shape[2]
+    crc = zlib.crc32(np.ascontiguousarray(array).tobytes())
+    return f"accepted {array.shape[0]} {array.shape[1]} {channels} {type_name} {crc}"
+
+
+def _by_python(kind: str, file: Path) -> str:
+    try:
+        if kind == "mask":
+            return _described(decode_mask(file), "mask")
+        image = decode_image(file, channels=3)
+        return _described(image, image.dtype.name)
+    except UserError as error:
+        return f"refused {error}"
+
+
+def _verdict(ours: str, python: str, what: str) -> Verdict:
+    """Compares an answer of the program with Python's.
+
+    The program may refuse what Python reads: libpng wants the whole file, say. What it reads has to
+    be what Python reads.
+    """
+    word = ours.split()[0]
+    if word == "crash":
+        return word, f"{what}: {ours}"
+    if word == "refused":
+        return "refused" if python.startswith(word) else STRICTER, what
+    if "progressive" in what:
+        # Where scans are missing, versions of libjpeg smooth in different ways, by a few levels.
+        ours, python = (answer.rpartition(" ")[0] for answer in (ours, python))
+    return ("accepted" if ours == python else "wrong"), f"{what}: {ours}; Python: {python}"
+
+
+def images(folder: Path, seed: int) -> Callable[[int], Verdict]:
+    """Trials of one damaged PNG or JPEG each, as an image or as a mask."""
+    program = Program(folder)
+    files = {name: c for name, c in whole_files().items() if name.endswith(READ)}
+    names, contents = list(files), list(files.values())
+
+    def trial(i: int) -> Verdict:
+        rng = random.Random(seed * 1_000_003 + i)
+        name = rng.choice(names)
+        content = damaged(files[name], rng, others=contents)
+        if name.endswith(".png") and rng.random() < 0.85:
+            content = with_checksums(content)
+        file = folder / f"image{Path(name).suffix}"
+        file.write_bytes(content)
+        kind = rng.choice(("image", "image", "mask"))
+        what = f"trial {i}: a damaged {name} as {kind}"
+        return _verdict(program.ask(f"{kind} {file}"), _by_python(kind, file), what)
+
+    return trial
+
+
+class _Metadata(Graph):
+    """A graph that has metadata and outputs, and cannot be run."""
+
+    def __init__(self, facts: Mapping[str, str], outputs: Sequence[str]):
+        self.facts, self.outputs = dict(facts), outputs
+
+    def run(self, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Raises NotImplementedError."""
+        raise NotImplementedError
+
+
+def facts(folder: Path, seed: int) -> Callable[[int], Verdict]:
+    """Trials of an exported model's metadata, one entry of which is damaged."""
+    program = Program(folder)
+    model = folder / "m.onnx"
+    export(small_detector(), model, [IMAGE])
+    core, tail = OnnxRuntimeGraph(model), OnnxRuntimeGraph(tail_path(model))
+    lines = [f"{name}={value}".encode() for name, value in sorted(core.facts.items())]
+
+    def trial(i: int) -> Verdict:
+        rng = random.Random(seed * 1_000_003 + i)
+        made = list(lines)
+        at = rng.randrange(len(made))
+        made[at] = damaged(made[at], rng, others=lines).replace(b"\n", b"")
+        # Python has text only, as the runtimes give it.
+        made = [line.decode(errors="replace") for line in made]
+        file = folder / "facts"
+        file.write_text("\n".join(made))
+        given = dict(line.split("=", 1) for line in made if "=" in line)
+        what = f"trial {i}: damaged metadata, {made[at]!r}"
+        ours = program.ask(f"facts {file}")
+        try:
+            # Whether both files are of one export is none of the code that is tried here.
+            pair = {"pair": given.get("pair", "")}
+            of_tail = _Metadata({**tail.facts, **pair}, tail.outputs)
+            OnnxDetector(_Metadata(given, core.outputs), of_tail, name="model")
+        except UserError as error:
+            return _verdict(ours, f"refused {error}", what)
+        return _verdict(ours, "accepted", what)
+
+    return trial
