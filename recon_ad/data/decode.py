@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import cv2
+import imagecodecs
 import numpy as np
 from jaxtyping import Bool, Shaped
 from PIL import Image, UnidentifiedImageError
@@ -41,8 +41,6 @@ PNG_SAMPLES = {2: 3, 4: 2, 6: 4}  # by colour type
 # Pillow's remarks on files that it decodes all the same (odd EXIF fields, say). One filter for the
 # process: warnings.catch_warnings is not safe in threads, and threads are where images are decoded.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-# OpenCV prints to the terminal why it returns no image.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 # What Pillow's readers raise on damaged files, beside OSError.
 _BROKEN = (
@@ -238,21 +236,17 @@ def _magic(name: str) -> bytes:
         ) from error
 
 
-def _by_opencv(name: str) -> Shaped[np.ndarray, "h w 3"]:
+def _deep_colour(name: str) -> Shaped[np.ndarray, "h w k"]:
     """Decodes a PNG with 16 bits in several channels, transparency laid over black."""
     with open(name, "rb") as file:
-        data = np.frombuffer(file.read(), np.uint8)
+        content = file.read()
     try:
-        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise UserError(f"{name}: cannot be decoded ({error.err}): replace or remove it") from error
-    if pixels is None:
-        raise UserError(
-            f"{name}: is not an image that can be decoded: replace it by {_WANTED}, or remove it"
-        )
-    # OpenCV has blue first.
-    colour = np.ascontiguousarray(pixels[..., 2::-1])
-    return over_black(colour, pixels[..., 3]) if pixels.shape[2] == 4 else colour
+        pixels = imagecodecs.png_decode(content)
+    except (imagecodecs.PngError, ValueError) as error:
+        raise UserError(f"{name}: cannot be decoded ({error}): replace or remove it") from error
+    if pixels.shape[2] % 2 == 0:
+        return over_black(pixels[..., :-1], pixels[..., -1])
+    return np.ascontiguousarray(pixels)
 
 
 @contextmanager
@@ -341,15 +335,13 @@ def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "h w c"]:
     """Decodes an opened image, upright, transparency laid over black, a gray palette as gray."""
     orientation = _orientation(image)  # before loading, so that image_size agrees in every case
     if _has_16_bit_colour(image):
-        gray = str(image.tile[0][3]) == "LA;16B"  # gone once Pillow has loaded, as getexif does
         if image.getexif().get(0x0112, 1) > 1:
             raise UserError(
                 f"{name}: is turned by its EXIF orientation, which is not supported for colour of "
                 "16 bits: save it upright"
             )
-        image.load()  # which tells of a truncated file, as OpenCV need not
-        colour = _by_opencv(name)
-        return colour[..., :1] if gray else colour  # gray with transparency is made colour of
+        image.load()  # which tells of a truncated file in words of its own
+        return _deep_colour(name)
     image.load()
     picture: Image.Image = image
     if orientation in _TRANSPOSE:

@@ -1,5 +1,6 @@
 """Decoding: exact arrays for every format, and one clear sentence for whatever cannot be read."""
 
+import contextlib
 import os
 import re
 import struct
@@ -262,6 +263,17 @@ def bmp_with_alpha(alpha: np.ndarray) -> bytes:
     header = struct.pack("<IiiHHIIiiII", 124, width, height, 1, 32, 3, len(pixels), 0, 0, 0, 0)
     header += masks + bytes(124 - len(header) - len(masks))
     return b"BM" + struct.pack("<IHHI", 138 + len(pixels), 0, 0, 138) + header + pixels
+
+
+def test_damaged_colour_of_16_bits_prints_nothing(tmp_path, capfd):
+    content = encoded(".png", DEEP_RGB)
+    for at in range(20, len(content), 7):
+        path = save(tmp_path / "a.png", content[:at] + b"\xff" + content[at + 1 :])
+        with contextlib.suppress(UserError):
+            decode_image(path)
+        with contextlib.suppress(UserError):
+            decode_image(save(tmp_path / "b.png", content[:at]))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_bmp_without_any_alpha_is_opaque(tmp_path):

@@ -82,7 +82,7 @@ bool is_too_short(const Reader& reader, Size size) {
 bool set_transforms(Reader& reader) {
   if (setjmp(png_jmpbuf(reader.png))) return false;
   if (!reader.deep() && !reader.palette()) png_set_expand_gray_1_2_4_to_8(reader.png);
-  // One colour that stands for transparency: OpenCV heeds it (16 bits), Pillow does not (8).
+  // One colour that stands for transparency: Python heeds it at 16 bits and not at 8.
   if (reader.deep() && reader.colour()) png_set_tRNS_to_alpha(reader.png);
   png_set_packing(reader.png);
   const std::uint16_t one = 1;
@@ -182,7 +182,7 @@ Png decode_png(const Bytes& file, const std::string& name) {
                     " pages (an animated PNG): save each as a file of its own");
   }
   if (is_too_short(reader, size)) throw broken(name, "image file is truncated");
-  // As in Python, where OpenCV reads colour of 16 bits: to the file's end, and never turned.
+  // As in Python, colour of 16 bits is read to the end of the file, and never turned.
   const bool deep_colour = reader.deep() && (reader.colour() || reader.alpha());
   if (!set_transforms(reader)) throw broken(name, reader.reason);
 
