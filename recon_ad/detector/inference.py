@@ -82,7 +82,7 @@ class Plan(NamedTuple):
     Attributes:
       channels: that images must have.
       geometry: how they are tiled.
-      batch_size: tiles at a time.
+      batch_size: tiles at a time, at most.
       opening: radius in px of the disk that the mask is opened with; 0: none.
       min_area: in px; smaller regions of the mask are dropped.
       border: px along the image's border whose residual is multiplied by `border_weight`.
@@ -228,24 +228,29 @@ class Inference(ABC):
         reconstruct: bool,
     ) -> Iterator[Float[np.ndarray, "H W k"]]:
         """Each tile's residual map and, behind it, the channels of its reconstruction."""
-        batch, tile = self.plan.batch_size, self.plan.geometry.tile
-        for first in range(0, len(corners), batch):
-            part = tiles.cut(image, corners[first : first + batch], tile=tile)
-            residual, reconstruction = self.run_filled(part, reconstruct=reconstruct)
+        for part, size in tiles.split(len(corners), self.batch_for):
+            cut = tiles.cut(image, corners[part], tile=self.plan.geometry.tile)
+            residual, reconstruction = self.run_filled(cut, size=size, reconstruct=reconstruct)
             results = residual[..., None]
             if reconstruction is not None:
                 results = np.concatenate([results, reconstruction], axis=-1)
             yield from results
 
+    def batch_for(self, count: int) -> int:
+        """Returns the size of the batch that takes the next of so many tiles."""
+        return tiles.batch_for(count, limit=self.plan.batch_size)
+
     def run_filled(
-        self, images: Shaped[np.ndarray, "b h w c"], *, reconstruct: bool
+        self, images: Shaped[np.ndarray, "b h w c"], *, size: int, reconstruct: bool
     ) -> tuple[Float[np.ndarray, "b h w"], Float[np.ndarray, "b h w c"] | None]:
-        """`run_core` on up to a batch of tiles, filled up with zeros: one compiled program."""
-        filled = np.zeros((self.plan.batch_size, *images.shape[1:]), images.dtype)
-        filled[: len(images)] = images
-        residual, reconstruction = self.run_core(filled, reconstruct=reconstruct)
-        cut = None if reconstruction is None else reconstruction[: len(images)]
-        return residual[: len(images)], cut
+        """Runs the core on a batch of that size: the tiles and, behind them, zeros."""
+        count = len(images)
+        if count < size:
+            filled = np.zeros((size, *images.shape[1:]), images.dtype)
+            filled[:count] = images
+            images = filled
+        residual, reconstruction = self.run_core(images, reconstruct=reconstruct)
+        return residual[:count], None if reconstruction is None else reconstruction[:count]
 
     def raw(
         self, residual_map: Float[np.ndarray, "h w"], *, roi: Bool[np.ndarray, "p q"] | None = None

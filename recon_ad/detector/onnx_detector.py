@@ -48,10 +48,12 @@ class Graph(ABC):
     Attributes:
       facts: its metadata, without `PREFIX`.
       outputs: their names.
+      any_batch: whether its first input takes any number of tiles.
     """
 
     facts: Mapping[str, str]
     outputs: Sequence[str]
+    any_batch: bool = True
 
     @abstractmethod
     def run(self, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -82,6 +84,8 @@ class OnnxRuntimeGraph(Graph):
         )
         self.facts = _ours(self._session.get_modelmeta().custom_metadata_map)
         self.outputs = [output.name for output in self._session.get_outputs()]
+        shape = self._session.get_inputs()[0].shape
+        self.any_batch = not (shape and isinstance(shape[0], int))  # else a name, or None
 
     def run(self, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Runs the session, as `Graph.run` describes."""
@@ -119,6 +123,8 @@ class OpenVinoGraph(Graph):
         self._compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         # An output may have several names, of which any may come first.
         self.outputs = [name for output in self._compiled.outputs for name in output.get_names()]
+        shape = self._compiled.inputs[0].get_partial_shape()
+        self.any_batch = not (shape.rank.is_static and len(shape) and shape[0].is_static)
 
     def run(self, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Runs the compiled model, as `Graph.run` describes."""
@@ -187,6 +193,10 @@ class OnnxDetector(Inference):
     def calibrated_on_regions(self) -> bool:
         """Tells whether the thresholds are of regions of interest only, by the metadata."""
         return self._on_regions
+
+    def batch_for(self, count: int) -> int:
+        """Returns the size of the next batch: a graph takes any, or the one it was exported for."""
+        return min(count, self.plan.batch_size) if self._core.any_batch else self.plan.batch_size
 
     def run_core(
         self, images: Shaped[np.ndarray, "b h w c"], *, reconstruct: bool

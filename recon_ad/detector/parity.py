@@ -188,11 +188,10 @@ def compare(
 def _own_batches(
     detector: Detector, chosen: Shaped[np.ndarray, "n _ _ c"]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The detector's core in batches of its own size, as it judges images: one compiled program."""
-    size = detector.plan.batch_size
+    """Runs the detector's core on tiles in batches of its own sizes, as it judges images."""
     found = [
-        detector.run_filled(chosen[first : first + size], reconstruct=True)
-        for first in range(0, len(chosen), size)
+        detector.run_filled(chosen[part], size=size, reconstruct=True)
+        for part, size in tiles.split(len(chosen), detector.batch_for)
     ]
     residual, reconstruction = zip(*found, strict=True)
     has_reconstruction = reconstruction[0] is not None

@@ -3,7 +3,7 @@
 Images are [h, w, c] and maps [h, w], float32 or uint8 as they come.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -81,6 +81,35 @@ def cut(
 ) -> Shaped[np.ndarray, "n H W c"]:
     """The tiles at those corners, stacked."""
     return np.stack([image[r : r + tile[0], c : c + tile[1]] for r, c in corners])
+
+
+def batch_for(count: int, *, limit: int) -> int:
+    """Returns the size of the compiled batch that takes the next of so many tiles.
+
+    Sizes are powers of two below the limit, and the limit, so that few programs are compiled. At
+    least three quarters of a batch are filled: where the next larger size would be emptier, the
+    next smaller one is taken, and a further batch takes the rest.
+
+    Args:
+      count: of tiles that are left, at least one.
+      limit: of a batch.
+    """
+    larger = min(1 << (count - 1).bit_length(), limit)
+    return larger if 4 * count >= 3 * larger else 1 << (count.bit_length() - 1)
+
+
+def split(count: int, batch_for: Callable[[int], int]) -> Iterator[tuple[slice, int]]:
+    """Gives the tiles that each batch takes and the size of the batch, which may be larger.
+
+    Args:
+      count: of all tiles.
+      batch_for: (tiles that are left) -> the size of the next batch.
+    """
+    first = 0
+    while first < count:
+        size = batch_for(count - first)
+        yield slice(first, min(first + size, count)), size
+        first += size
 
 
 def stitch(

@@ -24,8 +24,11 @@ class Made(Graph):
         self.facts = {**FACTS, "kind": kind, **facts}
         self.outputs, self.told = [name for name in outputs if told.get(name) is not ...], told
 
+        self.any_batch, self.batches = True, []
+
     def run(self, wanted, feeds):
         (first, *_) = feeds.values()
+        self.batches.append(len(first))
         right = {
             "residual_map": np.zeros(first.shape[:3], np.float32),
             "score": np.float32(0), "label": np.False_,
@@ -41,6 +44,14 @@ def made(told=None, **facts):
     core = Made("core", ["residual_map"], told, **facts)
     tail = Made("tail", onnx_detector.OUTPUTS["tail"], told, **facts)
     return OnnxDetector(core, tail, name="m.onnx")
+
+
+@pytest.mark.parametrize(("any_batch", "batches"), [(True, [2, 2, 2, 2, 1]), (False, [2] * 5)])
+def test_a_graph_computes_no_tile_for_nothing_unless_its_batch_is_fixed(any_batch, batches):
+    core, tail = Made("core", ["residual_map"], {}), Made("tail", onnx_detector.OUTPUTS["tail"], {})
+    core.any_batch = any_batch
+    OnnxDetector(core, tail, name="m.onnx")(np.zeros((24, 24, 1), np.uint8))
+    assert core.batches == batches
 
 
 def test_a_right_pair_decides():

@@ -1,5 +1,7 @@
 """Cutting and stitching: cover, weights, identity."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,24 @@ def test_tiles_cover_every_pixel_and_stitching_them_gives_the_image_back(size, s
         # weights are 6e-6, but numerator and denominator share them.
         stitched = tiles.stitch(iter(cut), corners, size=size, weights=weights)
         np.testing.assert_allclose(stitched, image, rtol=1e-5, err_msg=kind)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 12, 32])
+def test_compiled_batches_are_of_few_sizes_and_at_least_three_quarters_full(limit):
+    powers = {2**i for i in range(limit.bit_length()) if 2**i <= limit}
+    for count in range(1, 100):
+        parts = list(tiles.split(count, functools.partial(tiles.batch_for, limit=limit)))
+        taken = [i for part, _ in parts for i in range(part.start, part.stop)]
+        assert taken == list(range(count))
+        for part, size in parts:
+            assert size in powers | {limit}
+            assert 4 * (part.stop - part.start) >= 3 * size
+        assert len({size for _, size in parts}) <= 4
+
+
+def test_nine_tiles_are_eight_and_one():
+    parts = list(tiles.split(9, functools.partial(tiles.batch_for, limit=32)))
+    assert parts == [(slice(0, 8), 8), (slice(8, 9), 1)]
 
 
 def test_stitch_averages_with_the_weights():

@@ -34,6 +34,7 @@ constexpr const char* kEndless[] = {"\x22\x04Loop", "\x22\x04Scan"};
 struct Opened {
   Facts facts;
   std::set<std::string> outputs;
+  bool any_batch;  // whether its first input takes any number of tiles
   ov::InferRequest request;
 };
 
@@ -97,7 +98,9 @@ Opened opened(ov::Core& core, const fs::path& path) {
     for (const auto& output : compiled.outputs()) {
       outputs.insert(output.get_names().begin(), output.get_names().end());
     }
-    return {facts_of(*model), outputs, compiled.create_infer_request()};
+    const ov::PartialShape shape = compiled.inputs().at(0).get_partial_shape();
+    const bool fixed = shape.rank().is_static() && shape.size() > 0 && shape[0].is_static();
+    return {facts_of(*model), outputs, !fixed, compiled.create_infer_request()};
   } catch (const std::exception& error) {
     throw UserError(path.string() + " is no model that OpenVINO can open (" +
                     shortened(error.what()) + "): copy it, or export it, anew.");
@@ -156,8 +159,8 @@ ov::element::Type element(Type type) {
   }
 }
 
-ov::Tensor empty_batch(const Plan& plan) {
-  const auto n = std::size_t(plan.batch_size);
+// A batch of so many tiles, not yet filled.
+ov::Tensor batch_of(const Plan& plan, std::size_t n) {
   const auto h = std::size_t(plan.tile.height);
   const auto w = std::size_t(plan.tile.width);
   const auto c = std::size_t(plan.channels);
@@ -208,8 +211,8 @@ Detector::Detector(const fs::path& model, const std::string& category) : name_(m
   tail_ = second.request;
   classifies_ = second.outputs.count(kProbability) > 0;
   attempt(name_, [&] {
-    batch_ = empty_batch(plan_);
-    core_.set_tensor("images", batch_);
+    any_batch_ = first.any_batch;
+    core_.set_tensor("images", batch_of(plan_, any_batch_ ? 1 : std::size_t(plan_.batch_size)));
     tail_.set_tensor("image_threshold", scalar(plan_.image_threshold));
     tail_.set_tensor("pixel_threshold", scalar(plan_.pixel_threshold));
   });
@@ -246,18 +249,23 @@ Map Detector::stitched(const Image& image) {
   }
   const auto corners = tile_corners(source.size, plan_.tile, plan_.stride);
   Stitch stitch(source.size, weights_);
-  const auto batch = std::size_t(plan_.batch_size);
-  const ov::Shape maps_shape{batch, std::size_t(plan_.tile.height), std::size_t(plan_.tile.width)};
-  auto* tiles = static_cast<std::uint8_t*>(batch_.data());
-  const std::size_t bytes = batch_.get_byte_size() / batch;
-  for (std::size_t first = 0; first < corners.size(); first += batch) {
-    const std::size_t count = std::min(batch, corners.size() - first);
+  const auto limit = std::size_t(plan_.batch_size);
+  for (std::size_t first = 0; first < corners.size(); first += limit) {
+    const std::size_t count = std::min(limit, corners.size() - first);
+    const std::size_t size = any_batch_ ? count : limit;  // filled up with zeros
+    ov::Tensor batch = batch_of(plan_, size);
+    auto* tiles = static_cast<std::uint8_t*>(batch.data());
+    const std::size_t bytes = batch.get_byte_size() / size;
     for (std::size_t i = 0; i < count; ++i) {
       cut(source, corners[first + i], plan_, tiles + i * bytes);
     }
-    std::memset(tiles + count * bytes, 0, (batch - count) * bytes);
-    attempt(name_, [&] { core_.infer(); });
-    const ov::Tensor residual = output(core_, "residual_map", ov::element::f32, maps_shape, name_);
+    std::memset(tiles + count * bytes, 0, (size - count) * bytes);
+    attempt(name_, [&] {
+      core_.set_tensor("images", batch);
+      core_.infer();
+    });
+    const ov::Shape shape{size, std::size_t(plan_.tile.height), std::size_t(plan_.tile.width)};
+    const ov::Tensor residual = output(core_, "residual_map", ov::element::f32, shape, name_);
     const float* maps = residual.data<const float>();
     for (std::size_t i = 0; i < count; ++i) {
       stitch.add(maps + i * plan_.tile.pixels(), corners[first + i]);

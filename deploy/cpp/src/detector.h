@@ -44,8 +44,8 @@ class Detector {
   Map weights_;
   ov::InferRequest core_;
   ov::InferRequest tail_;
-  bool classifies_;   // whether the tail gives the probability of a defect
-  ov::Tensor batch_;  // tiles at a time, the last of an image filled up with zeros
+  bool classifies_;  // whether the tail gives the probability of a defect
+  bool any_batch_;   // whether the core takes any number of tiles at a time
 };
 
 }  // namespace recon_ad
