@@ -34,7 +34,8 @@ Vectors = Float[Array, "n d"]
 
 def squared_distances(queries: Vectors, keys: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """|q − k|² of each to each, not below 0."""
-    products = jnp.einsum("nd,md->nm", queries, keys, precision="highest")
+    # Not einsum: ONNX Runtime would move the keys at each call.
+    products = jnp.matmul(queries, keys.T, precision="highest")
     squares = [jnp.sum(x * x, axis=1) for x in (queries, keys)]
     return jnp.maximum(squares[0][:, None] + squares[1][None] - 2 * products, 0.0)
 

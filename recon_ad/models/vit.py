@@ -68,9 +68,11 @@ class Attention(nn.Module):
         qkv = nn.Dense(3 * d, dtype=self.dtype, name="qkv")(x)
         q, k, v = jnp.moveaxis(qkv.reshape(b, n, 3, self.heads, d // self.heads), (2, 3), (0, 2))
         scaled = q * (d // self.heads) ** -0.5
-        weights = jnp.einsum("bhqc,bhkc->bhqk", scaled, k, preferred_element_type=jnp.float32)
+        # Products of matrices, not einsum, which ONNX Runtime is slow at.
+        keys = k.swapaxes(2, 3)
+        weights = jnp.matmul(scaled, keys, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(weights, axis=-1).astype(self.dtype)
-        attended = jnp.einsum("bhqk,bhkc->bhqc", weights, v)
+        attended = jnp.matmul(weights, v)
         joined = jnp.moveaxis(attended, 1, 2).reshape(b, n, d)
         return nn.Dense(d, dtype=self.dtype, name="proj")(joined)
 
