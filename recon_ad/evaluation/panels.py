@@ -9,6 +9,7 @@ import numpy as np
 from recon_ad.alignment.part import NotRegistered
 from recon_ad.data import Record, Source
 from recon_ad.data.source import roi_of, spread
+from recon_ad.detector.heldout import read_kept
 from recon_ad.detector.inference import Prediction, back
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.evaluation.judge import truth_of
@@ -17,8 +18,8 @@ from recon_ad.metrics.summary import ImageResult, Pooled
 from recon_ad.report import Panel, Scale, SmallPanel, pixel_scale, shrink_panel
 from recon_ad.runtime.progress import progress
 
-# Training images that are scored for the report, spread evenly over all of them.
-LOOKED_AT = 100
+# Training images that are judged for the report where calibration has judged none of them.
+LOOKED_AT = 30
 
 
 def whole_panel(
@@ -95,15 +96,7 @@ def choose_panels(
     for defect in dict.fromkeys(r.defect for r in source.test):
         of_type = [r for r, _ in ranked if r.defect == defect]
         typical.append(of_type[len(of_type) // 2])
-    looked_at = spread(source.train, LOOKED_AT)
-    scored = []
-    for i, record in enumerate(progress(looked_at, "report, training images")):
-        roi = roi_of(record)
-        with contextlib.suppress(NotRegistered):  # training left it out, too
-            score = detector.predict(record.load(), roi=roi, reconstruct=False).score
-            scored.append((float(score), i))
-    odd = [looked_at[i] for _, i in sorted(scored, reverse=True)[: max(1, limit // 2)]]
-    of = "" if len(looked_at) == len(source.train) else f" of {len(looked_at)} spread over all"
+    odd, of = odd_training(detector, source, count=max(1, limit // 2))
 
     def drawn(records: Sequence[Record], otherwise: str) -> Sequence[SmallPanel] | str:
         shown = progress(records, "report, pictures")
@@ -117,3 +110,25 @@ def choose_panels(
         ),
         f"Most anomalous training images{of}": drawn(odd, ""),
     }
+
+
+def odd_training(detector: Detector, source: Source, *, count: int) -> tuple[list[Record], str]:
+    """Returns the training images with the highest scores, and what they were chosen from.
+
+    Crossed calibration has the score of each, held out. Else some images are judged, spread evenly
+    over all.
+    """
+    kept = read_kept(detector.record)
+    if kept and detector.record["calibration"].get("rule") == "cross":
+        known = dict(zip(kept.names, kept.scores, strict=True))
+        judged = [record for record in source.train if record.name in known]
+        return sorted(judged, key=lambda record: -known[record.name])[:count], ", held out"
+    looked_at = spread(source.train, LOOKED_AT)
+    scored = []
+    for i, record in enumerate(progress(looked_at, "report, training images")):
+        roi = roi_of(record)
+        with contextlib.suppress(NotRegistered):  # training left it out, too
+            score = detector.predict(record.load(), roi=roi, reconstruct=False).score
+            scored.append((float(score), i))
+    of = "" if len(looked_at) == len(source.train) else f" of {len(looked_at)} spread over all"
+    return [looked_at[i] for _, i in sorted(scored, reverse=True)[:count]], of

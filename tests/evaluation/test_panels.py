@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from helpers.detectors import make_detector, pictures
 
-from recon_ad.data import Record
+from recon_ad.data import Record, Source
+from recon_ad.detector.heldout import Judged, kept
 from recon_ad.detector.inference import Thresholds
-from recon_ad.evaluation.panels import panel
+from recon_ad.evaluation.panels import odd_training, panel
+from recon_ad.metrics import empty_histogram, image_histogram, merge
 from recon_ad.report import pixel_scale
 
 
@@ -23,3 +25,23 @@ def test_an_accepted_image_is_shown_without_marks_at_any_pixel_threshold(rejecte
     assert detector.predict(image).mask.any()  # of which pixel figures are
     assert shown.mask.any() == bool(shown.marked) == bool(shown.regions) == rejected
     assert (shown.marks is not None) == rejected
+
+
+@pytest.mark.parametrize("rule", ["cross", "split"])
+def test_odd_training_images_are_those_that_calibration_scored_highest(rule, monkeypatch):
+    images = pictures()
+    detector = make_detector()
+    names = [f"{i}.png" for i in range(len(images))]
+    scores = [float(detector.predict(image).score) for image in images]
+    told = scores if rule == "split" else [2.0, 4.0, 1.0, 3.0]
+    values = images[0][..., 0] / 255.0
+    pixels = merge(empty_histogram(), image_histogram(values, values < 0))
+    judged = Judged(names, names, [""] * 4, told, [0, 1, 2, 3], {"": pixels})
+    record = {"calibration": {"rule": rule, "grouped": False, **kept(judged, percentile=99.0)}}
+    detector = detector.with_thresholds(detector.thresholds, record)
+    if rule == "cross":  # nothing is judged again
+        monkeypatch.setattr(type(detector), "predict", None)
+    train = tuple(Record(n, lambda x=x: x) for n, x in zip(names, images, strict=True))
+    found, of = odd_training(detector, Source(train, ()), count=2)
+    assert [r.name for r in found] == [names[i] for i in np.argsort(told)[:-3:-1]]
+    assert of == (", held out" if rule == "cross" else "")
