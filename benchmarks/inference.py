@@ -5,8 +5,8 @@ anomalib's nearest models.
 
 of the methods on pixels, all if none is named.
 
-Images are 256x256x1 of 8 bits, one or eight at a time, each four tiles of 128 px that do not
-overlap. All weights are random.
+Images are 256x256x1 of 8 bits, one or eight at a time, judged as configs/folder.py has it for each
+method: tiles of 128 px every 64 px, nine of an image, say. All weights are random.
 
 - Ours, by JAX, ONNX Runtime and OpenVINO: from the image through tiles, network, residual and
   smoothing to score, label and mask. Eight images are judged one after the other.

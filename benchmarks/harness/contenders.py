@@ -24,7 +24,6 @@ from jaxtyping import UInt8
 
 from recon_ad.detector.inference import Inference
 
-TILE = (128, 128)
 FIELDS = ("score", "label", "anomaly_map", "mask")  # of what a detector says
 Images = UInt8[np.ndarray, "n h w 1"]
 Judge = Callable[[int], Any]  # so many of the images
@@ -74,12 +73,12 @@ def of_peer(folder: Path, images: Images, *, name: str) -> Judge:
 
 def of_graph(folder: Path, images: Images, *, file: str, outputs: Sequence[str]) -> Judge:
     """A graph alone in ONNX Runtime, which takes tiles."""
-    from recon_ad.detector.onnx_detector import OnnxRuntimeGraph
+    from recon_ad.detector.onnx_detector import OnnxRuntimeGraph, load
     from recon_ad.ops import tiles
 
-    graph = OnnxRuntimeGraph(folder / file)
-    corners = tiles.tile_corners(images.shape[1:3], tile=TILE, stride=TILE)
-    stacked = np.concatenate([tiles.cut(image, corners, tile=TILE) for image in images])
+    graph, geometry = OnnxRuntimeGraph(folder / file), load(folder / "model.onnx").plan.geometry
+    corners = tiles.tile_corners(images.shape[1:3], tile=geometry.tile, stride=geometry.stride)
+    stacked = np.concatenate([tiles.cut(image, corners, tile=geometry.tile) for image in images])
     return lambda count: graph.run(outputs, {"images": stacked[: count * len(corners)]})
 
 

@@ -10,7 +10,7 @@ import onnx.utils
 import torch
 from jaxtyping import Float
 
-from benchmarks.harness.contenders import TILE, Images
+from benchmarks.harness.contenders import Images
 from benchmarks.peers import torch_detector
 from benchmarks.peers.torch_bergmann import BergmannAE
 from benchmarks.peers.torch_cae import CAE
@@ -36,20 +36,25 @@ def some_images(count: int) -> Images:
     return np.round(255 * (0.5 + contrast * noise)).astype(np.uint8)
 
 
-def some_tiles(images: Images) -> Float[np.ndarray, "n H W 1"]:
+def corners_of(geometry: tiles.Geometry) -> list[tuple[int, int]]:
+    """Top left pixels of an image's tiles."""
+    return tiles.tile_corners((SIDE, SIDE), tile=geometry.tile, stride=geometry.stride)
+
+
+def some_tiles(images: Images, geometry: tiles.Geometry) -> Float[np.ndarray, "n H W 1"]:
     """The images' tiles."""
-    corners = tiles.tile_corners((SIDE, SIDE), tile=TILE, stride=TILE)
-    return np.concatenate([tiles.cut(x, corners, tile=TILE) for x in images]) / np.float32(255)
+    corners = corners_of(geometry)
+    stacked = np.concatenate([tiles.cut(x, corners, tile=geometry.tile) for x in images])
+    return stacked / np.float32(255)
 
 
 def build_detector(name: str, images: Images) -> Detector:
-    """The method at full size; half of the images and a hundredth of the pixels are anomalous."""
+    """The method as configs/folder.py has it; half of the images and a hundredth of the pixels are
+    anomalous."""
     config = load_config(f"configs/folder.py:method={name}")
     config.data.channels = 1
-    config.inference.stride = TILE[0]
-    config.inference.batch_size = (SIDE // TILE[0]) ** 2  # no tile is computed for nothing
     method = build_method(config, channels=1)
-    batch = some_tiles(images)
+    batch = some_tiles(images, method.geometry)
     state = jax.jit(method.init)(jax.random.key(0), batch[:1])
     # Zeros, which fresh biases and residual blocks are, could be left out by a runtime.
     rng = np.random.default_rng(0)
@@ -67,7 +72,7 @@ def build_detector(name: str, images: Images) -> Detector:
 
 def write_torch(file: Path, detector: Detector, images: Images) -> float:
     """The same in PyTorch; how far reconstructions are apart, AssertionError where too far."""
-    config = detector.config
+    config, geometry = detector.config, detector.plan.geometry
     name = config.method.name
     variables = jax.device_get(detector.variables)
     params, turned = variables["params"], name in ("cae", "vae", "aae")
@@ -75,13 +80,13 @@ def write_torch(file: Path, detector: Detector, images: Images) -> float:
         encoder = params["encoder"]
         params = {**params, "encoder": {**encoder, "lin2": encoder["lin21"]}}
     if turned:
-        network = CAE(config.method.variant, TILE, params)
+        network = CAE(config.method.variant, geometry.tile, params)
     elif name == "dae":
         network = ResidualAE(params)
     else:
-        network = BergmannAE(TILE, params)
+        network = BergmannAE(geometry.tile, params)
 
-    ours = some_tiles(images[:1])
+    ours = some_tiles(images[:1], geometry)
     step = -1 if turned else 1
     theirs = torch.from_numpy(ours[:, ::step, ::step].transpose(0, 3, 1, 2).copy())
     with torch.inference_mode():
@@ -93,7 +98,9 @@ def write_torch(file: Path, detector: Detector, images: Images) -> float:
     sigma = config.inference.sigma
     window = gaussian_window(sigma) if sigma else np.ones(1, np.float32)
     settings = torch_detector.Settings(
-        tile=TILE[0],
+        tile=geometry.tile[0],
+        corners=corners_of(geometry),
+        tile_weights=torch.from_numpy(tiles.tile_weights(geometry.tile, kind=geometry.weights)),
         turned=turned,
         weights=config.residual.to_dict(),
         map_thresholds=(float(found["ssim"]), float(found["l1"])) if found else None,

@@ -1,7 +1,7 @@
 """From decoded images to masks in eager PyTorch, for benchmarks/inference.py; no JAX here.
 
-What a detector of ours does, as a user of PyTorch would write it. Tiles do not overlap, so there is
-nothing to average. All images are one batch.
+What a detector of ours does, as a user of PyTorch would write it. All tiles of all images are one
+batch.
 """
 
 from pathlib import Path
@@ -16,7 +16,9 @@ class Settings(NamedTuple):
     """What is done before and after the network.
 
     Attributes:
-      tile: side in px, of which the images' sides are multiples.
+      tile: side in px.
+      corners: top left pixels of an image's tiles.
+      tile_weights: of a tile's pixels, where tiles overlap.
       turned: whether the network takes images turned by 180 degrees (see torch_cae).
       weights: of the residual maps, as in `config.residual`.
       map_thresholds: of `ssim_l1`, for 1 − S and |x − x̃|; None for other methods.
@@ -28,6 +30,8 @@ class Settings(NamedTuple):
     """
 
     tile: int
+    corners: list[tuple[int, int]]
+    tile_weights: Float[torch.Tensor, "t t"]
     turned: bool
     weights: dict[str, float]
     map_thresholds: tuple[float, float] | None
@@ -55,23 +59,25 @@ class TorchDetector:
         self.settings = settings
         # Of a whole image it is always the same.
         self.share = self._filtered(torch.ones(1, 1, *size))
+        places = len(settings.corners)
+        self.weight = self._sum(settings.tile_weights.expand(1, places, -1, -1), size)
 
     @torch.inference_mode()
     def __call__(self, images: Shaped[torch.Tensor, "n h w 1"]) -> Judged:
         """Judges integers of 8 bits."""
         s, (n, h, w, _) = self.settings, images.shape
+        tiles = [images[:, y : y + s.tile, x : x + s.tile] for y, x in s.corners]
+        tiles = torch.stack(tiles, 1).view(-1, 1, s.tile, s.tile).float() / 255
         if s.turned:
-            images = images.flip(1, 2)
-        rows, columns = h // s.tile, w // s.tile
-        tiles = images.view(n, rows, s.tile, columns, s.tile).transpose(2, 3)
-        tiles = tiles.reshape(-1, 1, s.tile, s.tile).float() / 255
+            tiles = tiles.flip(2, 3)
         # One channel is both orders; PyTorch has to be told which.
         tiles = tiles.contiguous(memory_format=torch.channels_last)
         residual = self.residual(tiles, self.network(tiles))
-        residual = residual.view(n, rows, columns, s.tile, s.tile).transpose(2, 3)
-        maps = (self._filtered(residual.reshape(n, 1, h, w)) / self.share)[:, 0]
         if s.turned:
-            maps = maps.flip(1, 2)
+            residual = residual.flip(2, 3)
+        weighted = residual.view(n, -1, s.tile, s.tile) * s.tile_weights
+        whole = self._sum(weighted, (h, w)) / self.weight
+        maps = (self._filtered(whole[:, None]) / self.share)[:, 0]
         scores = maps.amax((1, 2)) if s.score == "max" else maps.sum((1, 2))
         return Judged(scores, scores > s.image_threshold, maps, maps > s.pixel_threshold)
 
@@ -90,6 +96,15 @@ class TorchDetector:
             "ssim": lambda: structural_residual(x, y, window=s.ssim_window),
         }
         return sum(weight * maps[name]() for name, weight in s.weights.items() if weight)
+
+    def _sum(
+        self, values: Float[torch.Tensor, "n p t t"], size: tuple[int, int]
+    ) -> Float[torch.Tensor, "n h w"]:
+        """The sum of tiles that overlap."""
+        total, side = values.new_zeros(len(values), *size), self.settings.tile
+        for i, (y, x) in enumerate(self.settings.corners):
+            total[:, y : y + side, x : x + side] += values[:, i]
+        return total
 
     def _filtered(self, maps: Float[torch.Tensor, "n 1 h w"]) -> Float[torch.Tensor, "n 1 h w"]:
         window = self.settings.smoothing
