@@ -21,7 +21,7 @@ from recon_ad.data.source import roi_of, spread
 from recon_ad.detector.image_files import decoded, inputs
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.errors import UserError
-from recon_ad.runtime import files, provenance
+from recon_ad.runtime import files, memory, provenance
 
 PACKAGES = ("jax2onnx", "onnx", "onnxruntime")  # of the extra
 
@@ -81,9 +81,11 @@ def export(
         raise UserError(
             f"--dtype {chosen}: this detector resizes its images, which makes them float32."
         )
+    memory.give_back()  # tracing, and then comparing, need room
     core, tail = onnx_graphs.models(
         detector, onnx_graphs.Options(chosen, batch, opset, nchw=layout == "nchw")
     )
+    memory.give_back()
     graph = onnx_detector.OnnxRuntimeGraph
     exported = onnx_detector.OnnxDetector(
         graph(core), graph(tail), name=str(output), part=detector.part

@@ -14,9 +14,12 @@ What whoever runs a graph has to know stands in its metadata, as plain words und
 with "recon_ad_" (`PREFIX`): `onnx_detector` reads them, and so does the application in C++.
 """
 
+import functools
 import hashlib
+import importlib
 import json
 import logging
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -27,6 +30,7 @@ import numpy as np
 import onnx
 import onnx_ir
 from jax2onnx import to_onnx
+from jax2onnx.plugins import plugin_system
 from jaxtyping import Array, Float, Shaped
 from onnx_ir.passes import common as passes
 
@@ -42,6 +46,9 @@ from recon_ad.runtime.files import sha256
 # It warns of types that it then leaves out, on which nothing here depends.
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)
 
+# The plugins that the project's networks need. All of them, with those for Equinox and NNX and with
+# examples, would take seconds and 160 MiB more.
+PLUGINS = ("jax2onnx.plugins.jax", "jax2onnx.plugins.flax.linen")
 OPSETS = range(18, 24)  # before, reductions had their axes elsewhere
 LICENCE = "the user's own: learnt from the user's images"  # of all but pretrained weights
 
@@ -198,6 +205,7 @@ def _traced(
         with jax.disable_jit():
             return function(*arguments)
 
+    _register_plugins()
     with portable():
         model = to_onnx(
             flat,
@@ -221,6 +229,16 @@ def _traced(
     proto = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
     onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+@functools.cache
+def _register_plugins() -> None:
+    """Imports `PLUGINS`, which register themselves, and tells jax2onnx that it is done."""
+    for name in PLUGINS:
+        package = importlib.import_module(name)
+        for module in pkgutil.walk_packages(package.__path__, prefix=f"{name}."):
+            importlib.import_module(module.name)
+    plugin_system._already_imported_plugins = True  # its own switch; it has no public one
 
 
 def described(detector: Detector, options: Options, *, kind: str) -> dict[str, str]:

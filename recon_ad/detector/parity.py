@@ -24,7 +24,7 @@ SHARE = 1e-4
 # With an encoder before it: a dozen blocks of products of hundreds of numbers round more.
 SHARE_OF_FEATURES = 1e-3
 SHARE_OF_PROBABILITY = 1e-3  # the logarithm of a small moment has all of its rounding
-BATCHES = (1, 2, 7)  # of tiles
+BATCHES = (1, 2, 3)  # tiles at a time
 TINY = float(np.finfo(np.float32).tiny)  # a threshold of 0 is no scale
 
 
