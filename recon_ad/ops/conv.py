@@ -46,7 +46,12 @@ Bias = Float[Array, " o"]
 
 def lowered() -> bool:
     """The one switch: whether operations are rewritten for XLA on a CPU."""
-    return jax.default_backend() == "cpu" and not _PORTABLE.get()
+    return jax.default_backend() == "cpu" and not is_portable()
+
+
+def is_portable() -> bool:
+    """Tells whether what is traced is for another runtime than XLA."""
+    return _PORTABLE.get()
 
 
 @contextlib.contextmanager

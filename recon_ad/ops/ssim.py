@@ -12,13 +12,17 @@ So S is exactly 1 where the images are equal, and rounding grows with their diff
 E[x²] − E[x]² cancels: with 8 bits of mantissa nothing is left of it, with 24 an error of 1e-4 on
 bright surfaces. Here variances are sums of squared differences from the window's middle pixel,
 first along columns and then along rows (law of total variance), so that no offset of the images
-matters. All arithmetic is in float32 at least, and there is no matrix product whose precision a
-backend could choose.
+matters. All arithmetic is in float32 at least, and in XLA there is no matrix product whose
+precision a backend could choose.
 
 The window is applied as weighted sums of shifted images, which compilers make fast loops of. On a
 CPU some rows are worked on at a time, so that what is in between stays in the cache and a large
 image needs little more memory than itself and its map. The gradient is written out, with the maps
 computed again rather than kept. benchmarks/frameworks measures it.
+
+For other runtimes (`portable`), which make no loops of shifts, statistics are those of
+`ops.windows`: products there, five to twenty times as slow in XLA on a CPU.
+benchmarks/residuals.py measures them.
 """
 
 import functools
@@ -31,7 +35,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
-from recon_ad.ops.conv import lowered
+from recon_ad.ops.conv import is_portable, lowered
+from recon_ad.ops.windows import window_moments
 
 ROWS = 64  # of the map, computed at a time on a CPU
 SIGMA = 1.5  # of the Gaussian window, in pixels (Wang et al. 2004)
@@ -88,13 +93,15 @@ def ssim_map(
     _check(x.shape, y.shape, data_range=data_range, window=window, kind=kind, border=border)
     dtype = jnp.promote_types(jnp.promote_types(x.dtype, y.dtype), jnp.float32)
     x, y = x.astype(dtype), y.astype(dtype)
+    weights = tuple(window_weights(window, kind=kind).tolist())
+    options = _Options(weights, (K1 * data_range) ** 2, (K2 * data_range) ** 2, x.shape[3])
+    if is_portable():
+        return _by_products(options, x, y, border=border)
     if border == "reflect":
         around = ((0, 0), (window // 2, window // 2), (window // 2, window // 2), (0, 0))
         x, y = (jnp.pad(images, around, mode="symmetric") for images in (x, y))
-    weights = tuple(window_weights(window, kind=kind).tolist())
-    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     b, h, w, c = x.shape
-    flat = _ssim(_Options(weights, c1, c2, c), x.reshape(b, h, -1), y.reshape(b, h, -1))
+    flat = _ssim(options, x.reshape(b, h, -1), y.reshape(b, h, -1))
     return flat.reshape(b, h - window + 1, w - window + 1, c)
 
 
@@ -129,6 +136,20 @@ def _check(
         raise ValueError(f'The SSIM window is "{kind}", but must be "gaussian" or "uniform".')
     if border not in ("reflect", "valid"):
         raise ValueError(f'The border of SSIM is "{border}", but must be "reflect" or "valid".')
+
+
+def _by_products(
+    options: _Options, x: Float[Array, "b h w c"], y: Float[Array, "b h w c"], *, border: str
+) -> Float[Array, "b h2 w2 c"]:
+    x, y = (z.transpose(0, 3, 1, 2) for z in (x, y))
+    x0, y0 = (jnp.mean(z, (2, 3), keepdims=True) for z in (x, y))
+    z, offset = _sum_and_difference(x - x0, y - y0), _sum_and_difference(x0, y0)
+    mean, variance = window_moments(z, weights=options.weights, border=border)
+    return _similarity(options, *(mean + offset), *variance).transpose(0, 2, 3, 1)
+
+
+def _sum_and_difference(x: Float[Array, "*s"], y: Float[Array, "*s"]) -> Float[Array, "2 *s"]:
+    return jnp.stack([x + y, x - y])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -237,11 +258,10 @@ def _pair(
     x0, y0 = (jnp.tile(mean, (1, wc // c)).reshape(b, 1, wc) for mean in means)
 
     def pair(x, y, x0, y0):
-        x, y = x - x0, y - y0
-        return jnp.stack([x + y, x - y])
+        return _sum_and_difference(x - x0, y - y0)
 
     z = _stored(pair, x, y, x0, y0, always=always)
-    return z, jnp.stack([x0 + y0, x0 - y0])[..., : wc - (len(options.weights) - 1) * c]
+    return z, _sum_and_difference(x0, y0)[..., : wc - (len(options.weights) - 1) * c]
 
 
 def _block_gradients(
@@ -295,8 +315,12 @@ def _along_rows(
 
 
 def _similarity(
-    options: _Options, u: FlatMap, v: FlatMap, u_variance: FlatMap, v_variance: FlatMap
-) -> FlatMap:
+    options: _Options,
+    u: Float[Array, "*s"],
+    v: Float[Array, "*s"],
+    u_variance: Float[Array, "*s"],
+    v_variance: Float[Array, "*s"],
+) -> Float[Array, "*s"]:
     """S from means and variances of the sum and of the difference."""
     luminance = v**2 / ((u**2 + v**2) / 2 + options.c1)
     structure = v_variance / ((u_variance + v_variance) / 2 + options.c2)

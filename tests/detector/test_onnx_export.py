@@ -7,12 +7,14 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import onnx
 import pytest
 from helpers.commands import run_command
 from helpers.detectors import SIDE, make_detector, pictures, plain_detector
 from helpers.layouts import saved
+from helpers.ssim_reference import definition
 
 import recon_ad
 from recon_ad.detector import onnx_detector, onnx_export, onnx_graphs, parity
@@ -20,6 +22,7 @@ from recon_ad.detector.inference import UNCALIBRATED
 from recon_ad.errors import UserError
 from recon_ad.methods import METHODS, ON_FEATURES
 from recon_ad.ops.scores import SCORES
+from recon_ad.ops.ssim import ssim_map
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +97,32 @@ def test_outputs_stand_in_a_fixed_order_and_metadata_name_what_is_needed(of_meth
     convolutions = sum(node.op_type in ("Conv", "ConvTranspose") for node in core.graph.node)
     assert convolutions == 16
     assert "Loop" not in {node.op_type for m in (core, tail) for node in m.graph.node}
+
+
+def test_structural_similarity_beside_edges_is_that_of_the_definition():
+    size = (30, 42)  # not of whole groups of windows
+    random = np.random.default_rng(0)
+    images = np.float32(0.03) * random.random((2, 3, *size, 1), np.float32)
+    images[..., 20:, :] += 0.9
+    exact = definition(*images, border="reflect")
+
+    def compared(x, y):
+        options = {"data_range": 1.0, "window": 11, "kind": "gaussian", "border": "reflect"}
+        return (ssim_map(x, y, **options),)
+
+    shape = jax.ShapeDtypeStruct(onnx_graphs._shape("b", *size, 1), np.float32)
+    model = onnx_graphs._traced(
+        compared,
+        [shape, shape],
+        inputs=["x", "y"],
+        outputs=["map"],
+        options=onnx_graphs.Options(np.dtype(np.float32), None, onnx_export.OPSET, False),
+    )
+    for runtime in onnx_detector.RUNTIMES.values():
+        feeds = dict(zip("xy", images, strict=True))
+        (found,) = runtime(model.SerializeToString()).run(["map"], feeds)
+        # As in tests/ops; second moments about the mean of an image would be 3e-5 away.
+        np.testing.assert_allclose(found, exact, atol=2e-6)
 
 
 # Score, sigma, channels, how it is exported, the shape of its input.

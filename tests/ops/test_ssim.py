@@ -14,6 +14,7 @@ from helpers.ssim_reference import definition, pairs
 from jax.test_util import check_grads
 
 from recon_ad.ops import ssim
+from recon_ad.ops.conv import portable
 from recon_ad.ops.ssim import ssim_map
 
 OPTIONS = {"data_range": 1.0, "window": 11, "kind": "gaussian", "border": "valid"}
@@ -27,8 +28,15 @@ def compiled(function, **options):
     return jax.jit(functools.partial(function, **options))
 
 
-def map_of(x, y, **changes):
-    return compiled(ssim_map, **OPTIONS | changes)(x, y)
+def for_other_runtimes(x, y, **options):
+    with portable():
+        return ssim_map(x, y, **options)
+
+
+def maps_of(x, y, **changes):
+    """By sums of shifted images, and by the products that are exported."""
+    for form in (ssim_map, for_other_runtimes):
+        yield compiled(form, **OPTIONS | changes)(x, y)
 
 
 def total(x, y, **options):
@@ -52,7 +60,9 @@ gradients_of_the_sum = jax.jit(jax.grad(functools.partial(total, **OPTIONS), (0,
 def test_maps_are_those_of_the_definition(shape, changes):
     options = OPTIONS | changes
     x, y = (np.float32(options["data_range"]) * z for z in pairs(shape))
-    np.testing.assert_allclose(map_of(x, y, **changes), definition(x, y, **changes), atol=2e-6)
+    exact = definition(x, y, **changes)
+    for found in maps_of(x, y, **changes):
+        np.testing.assert_allclose(found, exact, atol=2e-6)
 
 
 def textures(offset, amplitude, digits=jnp.float32):
@@ -78,6 +88,8 @@ def hard_pairs():
     yield "negative", (x, -x)
     yield "noise", (x, noise)
     yield "nearly equal", (x, x + np.float32(1e-4) * noise)
+    points = rng.random((2, 2, *WEAK)) < 0.01
+    yield "points", (points + 0.02 * rng.random(points.shape)).astype(np.float32)
 
 
 HARD = dict(hard_pairs())
@@ -86,15 +98,23 @@ HARD = dict(hard_pairs())
 @pytest.mark.parametrize("name", HARD)
 def test_hard_pairs_have_the_definitions_values_between_minus_one_and_one(name):
     x, y = HARD[name]
-    found, exact = map_of(x, y), definition(x, y)
-    assert found.dtype == jnp.float32
-    # Differences of float32 neighbours are exact; what is left are sums of 121 terms.
-    np.testing.assert_allclose(found, exact, atol=2e-6)
-    assert found.min() >= -1 - 1e-6 and found.max() <= 1
+    exact = definition(x, y)
+    for found in maps_of(x, y):
+        assert found.dtype == jnp.float32
+        # Differences of float32 neighbours are exact; what is left are sums of 121 terms.
+        np.testing.assert_allclose(found, exact, atol=2e-6)
+        assert found.min() >= -1 - 1e-6 and found.max() <= 1
     assert exact.min() < {"inverse": -0.9, "noise": 0}.get(name, 2)
     # The middle amplitude stands at the contrast where C2 hides rounding least.
     if "textures 100" in name or name == "textures 0.9 0.05":  # as hard as they claim
         assert np.abs(definition(x, y, naive=True) - exact).max() > 1e-5
+
+
+@pytest.mark.parametrize("name", ["points", "steps"])
+def test_the_smallest_window_has_the_definitions_values_beside_points_and_edges(name):
+    exact = definition(*HARD[name], window=3)
+    for found in maps_of(*HARD[name], window=3):
+        np.testing.assert_allclose(found, exact, atol=2e-6)
 
 
 def test_precision_does_not_depend_on_that_of_matrix_products():
@@ -174,10 +194,12 @@ def test_gradients_are_finite_where_images_are_equal_or_flat(value):
 def test_equal_images_have_one_everywhere_and_images_may_be_exchanged():
     x, y = pairs(SHAPES[1])
     for border in ("reflect", "valid"):
-        np.testing.assert_array_equal(map_of(x, x, border=border), 1)
-        # The compiler fuses products and sums in one order only.
-        exchanged = map_of(y, x, border=border)
-        np.testing.assert_allclose(map_of(x, y, border=border), exchanged, atol=1e-6)
+        for same in maps_of(x, x, border=border):
+            np.testing.assert_array_equal(same, 1)
+        both = zip(maps_of(x, y, border=border), maps_of(y, x, border=border), strict=True)
+        for found, exchanged in both:
+            # The compiler fuses products and sums in one order only.
+            np.testing.assert_allclose(found, exchanged, atol=1e-6)
 
 
 @pytest.mark.parametrize(
