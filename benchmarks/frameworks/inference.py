@@ -24,7 +24,7 @@ from benchmarks.frameworks.training import of_function
 from benchmarks.harness import devices as settings
 from benchmarks.harness.book import OURS, Book
 from benchmarks.harness.devices import DEVICE, MODES
-from benchmarks.harness.subjects import METHODS, Scale, config_of, some_images
+from benchmarks.harness.subjects import METHODS, Scale, config_of, jittered, some_images
 from benchmarks.harness.turns import Runner, in_turns
 from benchmarks.peers.torch_bergmann import BergmannAE
 from benchmarks.peers.torch_cae import CAE
@@ -37,7 +37,6 @@ from recon_ad.pretrained import preset
 CLOSE = 1e-4  # of the largest value of a map
 ONNX = ("jax2onnx", "onnxruntime")  # packages
 PROVIDER = "CUDAExecutionProvider" if DEVICE == "cuda" else "CPUExecutionProvider"
-JITTER = 0.01  # standard deviation of what is added to fresh parameters
 
 
 class Judge(NamedTuple):
@@ -106,14 +105,6 @@ class FeatureMap(torch.nn.Module):
         apart = cosine_distance(targets, self.decoder(targets)).mean(2)
         maps = apart.view(len(x), 1, self.rows, self.rows)
         return F.interpolate(maps, x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
-
-
-def jittered(params: Any) -> Any:
-    """With something added: zeros, which fresh biases are, could be left out by a runtime."""
-    rng = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda p: np.asarray(p) + JITTER * rng.standard_normal(p.shape, np.float32), params
-    )
 
 
 def autoencoder(name: str, scale: Scale) -> Judge:

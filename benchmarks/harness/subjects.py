@@ -15,6 +15,7 @@ from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, TrainState
 
 METHODS = ("cae", "ssim_ae", "vit_recon")
+JITTER = 0.01  # standard deviation of what is added to fresh parameters
 
 
 class Scale(NamedTuple):
@@ -106,6 +107,14 @@ def subject(name: str, scale: Scale) -> Subject:
     batch = jax.jit(method.prepare)(frozen, images)
     state = jax.jit(method.init)(jax.random.key(1), batch[:1])
     return Subject(config, method, state._replace(step=jnp.ones_like(state.step)), batch, images)
+
+
+def jittered(params: PyTree) -> PyTree:
+    """With something added: zeros, which fresh biases are, could be left out by a runtime."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda p: np.asarray(p) + JITTER * rng.standard_normal(p.shape, np.float32), params
+    )
 
 
 class JaxTraining:

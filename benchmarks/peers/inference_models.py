@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 
 from benchmarks.harness.contenders import Images
+from benchmarks.harness.subjects import jittered
 from benchmarks.peers import torch_detector
 from benchmarks.peers.torch_bergmann import BergmannAE
 from benchmarks.peers.torch_cae import CAE
@@ -25,7 +26,6 @@ from recon_ad.ops.smoothing import gaussian_window
 
 NETWORKS = ("cae", "vae", "aae", "l2_ae", "ssim_ae", "ssim_l1", "dae")  # in PyTorch too
 SIDE = 256
-JITTER = 0.01  # standard deviation of what is added to fresh parameters
 CLOSE = 1e-4  # reconstructions and maps that are the same
 
 
@@ -56,12 +56,7 @@ def build_detector(name: str, images: Images) -> Detector:
     method = build_method(config, channels=1)
     batch = some_tiles(images, method.geometry)
     state = jax.jit(method.init)(jax.random.key(0), batch[:1])
-    # Zeros, which fresh biases and residual blocks are, could be left out by a runtime.
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda p: p + JITTER * rng.standard_normal(p.shape, np.float32), state.params
-    )
-    variables = method.finish({}, state._replace(params=params), [batch])
+    variables = method.finish({}, state._replace(params=jittered(state.params)), [batch])
     detector = Detector(config, channels=1, variables=variables)
     said = [detector.predict(x, reconstruct=False) for x in images]
     scores, maps = (np.stack([getattr(p, f) for p in said]) for f in ("score", "anomaly_map"))
