@@ -28,4 +28,6 @@ def structural(images: Images, reconstructions: Images, *, window: int, kind: st
     similarity = ssim_map(
         images, reconstructions, data_range=1.0, window=window, kind=kind, border="reflect"
     )
-    return jnp.mean((1.0 - similarity) / 2.0, axis=-1)
+    # Channels first: ONNX Runtime takes 20 times as long for a number and an array whose last axis
+    # is 1.
+    return (1.0 - jnp.mean(similarity, axis=-1)) / 2.0
