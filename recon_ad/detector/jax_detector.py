@@ -52,7 +52,10 @@ def core(
 ) -> tuple[Float[Array, "b h w"], Float[Array, "b h w c"] | None]:
     """Tiles to residual maps and reconstructions; integers are scaled to [0, 1] inside."""
     if jnp.issubdtype(images.dtype, jnp.integer):
-        images = images.astype(jnp.float32) / jnp.iinfo(images.dtype).max
+        b, h, w, c = images.shape
+        # Without a last axis of 1, as in `residuals.structural`.
+        flat = images.reshape(b, h, w * c).astype(jnp.float32) / jnp.iinfo(images.dtype).max
+        images = flat.reshape(b, h, w, c)
     reconstruction = method.reconstruct(variables, images) if method.reconstruct else None
     return method.anomaly_map(variables, images), reconstruction
 
