@@ -50,6 +50,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "encoder": Benchmark(5, [["benchmarks.encoder"]]),
     "start": Benchmark(4, [["benchmarks.start"]]),
     "inference": Benchmark(20, [["benchmarks.inference"]]),
+    "residuals": Benchmark(4, [["benchmarks.residuals"]]),
     "frameworks": Benchmark(9, [["benchmarks.frameworks"]]),
     "step_profile": Benchmark(3, [["benchmarks.step_profile"]]),
     "registration": Benchmark(5, [["benchmarks.studies.registration", "--data={ball_screw}"]]),

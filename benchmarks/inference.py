@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import record
-from benchmarks.harness.contenders import DETECTORS, GRAPHS, PEERS
+from benchmarks.harness.contenders import DETECTORS, PEERS
 from benchmarks.peers.inference_models import (
     CLOSE,
     NETWORKS,
@@ -136,20 +136,6 @@ def agreement(folder: Path) -> dict[str, Any]:
     return rows
 
 
-def residual_share(contenders: dict[str, Contender]) -> dict[str, float]:
-    """What the residual adds to the network in ONNX Runtime, without anything around them.
-
-    From the shortest times: of a small difference, medians on a busy machine say nothing.
-    """
-    core, network = (contenders[name].described(1)["best"] for name in ("core", "network"))
-    return {
-        "core_ms": core,
-        "network_ms": network,
-        "residual_of_network": (core - network) / network,
-        "residual_of_core": (core - network) / core,
-    }
-
-
 def described(method: str, contender: Contender, *, name: str) -> list[dict[str, Any]]:
     """A row for each number of images."""
     return [
@@ -161,7 +147,7 @@ def described(method: str, contender: Contender, *, name: str) -> list[dict[str,
 def measure() -> dict[str, Any]:
     """Method by method, with all of anomalib's models beside each."""
     images = some_images(max(TURNS))
-    rows, apart, share = [], {}, {}
+    rows, apart = [], {}
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         np.save(scratch / "images.npy", images)
@@ -171,19 +157,16 @@ def measure() -> dict[str, Any]:
             folder.mkdir()
             np.save(folder / "images.npy", images)
             reconstruction = write_models(folder, build_detector(method, images), images)
-            names = [*DETECTORS, *(GRAPHS if method == "ssim_ae" else ())]
             with ExitStack() as ours:
-                own = {name: ours.enter_context(Contender(folder, name)) for name in names}
+                own = {name: ours.enter_context(Contender(folder, name)) for name in DETECTORS}
                 apart[method] = in_turns(own | peers, folder)
             apart[method]["pytorch"]["reconstruction"] = reconstruction
-            if "core" in own:
-                share = residual_share(own)
             for name in DETECTORS:
                 rows += described(method, own[name], name=name)
             print(method, *(f"{row['ms_per_image']:.1f}" for row in rows[-8:]), flush=True)
         for method, contender in peers.items():
             rows += described(method, contender, name="anomalib")
-    return {"rows": rows, "against_jax": apart, "ssim_in_onnxruntime": share}
+    return {"rows": rows, "against_jax": apart}
 
 
 def table(rows: list[dict[str, Any]], show: Callable[[dict[str, Any]], str], *, images: int) -> str:
@@ -204,7 +187,6 @@ def show(measured: dict[str, Any]) -> None:
         print(table(rows, lambda r: f"{r['ms_per_image']:.1f} ({r['best']:.1f})", images=images))
     print(f"\nMiB at most, {max(TURNS)} images at a time\n")
     print(table(rows, lambda r: f"{r['peak_mib']:.0f}", images=max(TURNS)))
-    print("\nSSIM residual of ssim_ae in ONNX Runtime:", measured["ssim_in_onnxruntime"])
 
 
 def main() -> None:

@@ -235,6 +235,11 @@ SECTIONS: Mapping[str, Section] = {
     "frameworks_gpu": Section("JAX, PyTorch and ONNX Runtime, GPU", _speed("frameworks_gpu")),
     "profile": Section("The largest costs of a training step", _speed("profile")),
     "inference": Section("From decoded image to mask", _speed("inference")),
+    "residuals": Section(
+        "The SSIM residual of exported models",
+        _speed("residuals"),
+        note="Times are the shortest: other work ran beside. The file has the medians.",
+    ),
     "encoder": Section("Encoders", _speed("encoder")),
     "aupro": Section("AUPRO", _speed("aupro")),
     "metrics_peers": Section(

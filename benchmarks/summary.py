@@ -72,6 +72,20 @@ def _inference(content: Content) -> Iterator[Row]:
         )
 
 
+def _residuals(content: Content) -> Iterator[Row]:
+    for row in content["rows"]:
+        ms, share = row["ms_per_tile"], row["residual_of_network"]["products"]["best"]
+        residual, before, network = (
+            ms[name]["best"] for name in ("residual, products", "residual, shifts", "network")
+        )
+        yield Row(
+            f"SSIM residual of `{row['method']}` in {row['runtime']}, {row['tiles']} of 128×128",
+            f"{residual:.2f} ms per tile, {share:.0%} of the network's {network:.2f}",
+            f"sums of shifted images {before:.2f}",
+            before / residual,
+        )
+
+
 def _encoder(content: Content) -> Iterator[Row]:
     for row in content["rows"]:
         yield Row(
@@ -121,6 +135,7 @@ TABLES: Mapping[str, Callable[[Content], Iterator[Row]]] = {
     "frameworks_cpu": _frameworks,
     "frameworks_gpu": _frameworks,
     "inference": _inference,
+    "residuals": _residuals,
     "encoder": _encoder,
     "aupro": _aupro,
     "registration": _registration,

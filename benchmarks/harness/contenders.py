@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,30 +71,12 @@ def of_peer(folder: Path, images: Images, *, name: str) -> Judge:
     return torch.inference_mode()(lambda count: model(tensors[:count]))
 
 
-def of_graph(folder: Path, images: Images, *, file: str, outputs: Sequence[str]) -> Judge:
-    """A graph alone in ONNX Runtime, which takes tiles."""
-    from recon_ad.detector.onnx_detector import OnnxRuntimeGraph, load
-    from recon_ad.ops import tiles
-
-    graph, geometry = OnnxRuntimeGraph(folder / file), load(folder / "model.onnx").plan.geometry
-    corners = tiles.tile_corners(images.shape[1:3], tile=geometry.tile, stride=geometry.stride)
-    stacked = np.concatenate([tiles.cut(image, corners, tile=geometry.tile) for image in images])
-    return lambda count: graph.run(outputs, {"images": stacked[: count * len(corners)]})
-
-
 # From decoded images to masks.
 DETECTORS: Mapping[str, Opener] = {
     "jax": of_jax,
     "onnxruntime": functools.partial(of_runtime, runtime="onnxruntime"),
     "openvino": functools.partial(of_runtime, runtime="openvino"),
     "pytorch": of_torch,
-}
-# From tiles: the network with its residual, and the network alone.
-GRAPHS: Mapping[str, Opener] = {
-    "core": functools.partial(
-        of_graph, file="model.onnx", outputs=("residual_map", "reconstruction")
-    ),
-    "network": functools.partial(of_graph, file="network.onnx", outputs=("reconstruction",)),
 }
 # From tensors to maps, or to scores where there are no maps.
 PEERS: Mapping[str, Opener] = {
@@ -127,7 +109,7 @@ def main(folder: Path, name: str) -> None:
     answers = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):  # nobody else may write there
         images = np.load(folder / "images.npy")
-        judge = (DETECTORS | GRAPHS | PEERS)[name](folder, images)
+        judge = (DETECTORS | PEERS)[name](folder, images)
         for line in sys.stdin:
             said = judge(int(line))
             begin = time.perf_counter()

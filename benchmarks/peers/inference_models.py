@@ -6,7 +6,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import onnx.utils
 import torch
 from jaxtyping import Float
 
@@ -114,7 +113,4 @@ def write_models(folder: Path, detector: Detector, images: Images) -> float:
     detector.save(folder / "detector")
     result = export(detector, folder / "model.onnx", list(images))
     assert result["passed"], result
-    onnx.utils.extract_model(
-        folder / "model.onnx", folder / "network.onnx", ["images"], ["reconstruction"]
-    )
     return write_torch(folder / "network.pt", detector, images)

@@ -9,15 +9,17 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from helpers.paths import ROOT
 
 from benchmarks import all as benchmarks
-from benchmarks import step_profile, summary
+from benchmarks import residuals, step_profile, summary
 from benchmarks.harness import record, turns
 from benchmarks.harness.book import OURS, Book
 from benchmarks.harness.subjects import SCALES
 from benchmarks.harness.turns import Timing
+from recon_ad.detector.onnx_detector import OnnxRuntimeGraph
 from recon_ad.errors import UserError
 
 BENCH = ROOT / ".venv-bench" / "bin" / "python"
@@ -250,6 +252,26 @@ def test_a_training_steps_costs_add_up_and_name_its_layers():
     told = " ".join(found["shares"])
     for part in ("encoder/lin1, gradient", "decoder/deconv1, forward", "optimiser"):
         assert part in told
+
+
+def test_network_and_residual_are_timed_apart_with_ssim_in_both_forms(monkeypatch):
+    monkeypatch.setattr(residuals, "TURNS", {2: 1})
+    models = residuals.graphs(residuals.build_detector(SCALES["small"]))
+    nodes = {name: len(model.graph.node) for name, (model, _) in models.items()}
+    assert nodes["residual, shifts"] > 3 * nodes["residual, products"]
+    parts = nodes["network"] + nodes["residual, products"]
+    assert nodes["network"] < nodes["core, products"] <= parts
+    ready = {n: (OnnxRuntimeGraph(m.SerializeToString()), out) for n, (m, out) in models.items()}
+    given = {"images": np.zeros((2, 32, 32, 1), np.uint8)}
+    (given["reconstruction"],) = ready["network"][0].run(["reconstruction"], given)
+    row = residuals.row(ready, given)
+    assert set(row["ms_per_tile"]) == set(models) and row["tiles"] == 2
+    for form, share in row["residual_of_network"].items():
+        ms, network = (row["ms_per_tile"][n]["best"] for n in (f"residual, {form}", "network"))
+        assert share["best"] == pytest.approx(ms / network)
+    given["reconstruction"] = given["reconstruction"] + np.float32(0.1)
+    with pytest.raises(AssertionError):  # the whole core has the network's own
+        residuals.row(ready, given)
 
 
 def test_networks_and_losses_import_without_what_a_gpu_machine_may_lack(tmp_path):
