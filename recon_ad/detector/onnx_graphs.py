@@ -39,7 +39,7 @@ from recon_ad.detector.inference import Thresholds
 from recon_ad.detector.jax_detector import Detector, core, tail
 from recon_ad.detector.onnx_detector import FORMAT, OUTPUTS, PREFIX, PROBABILITY
 from recon_ad.errors import UserError
-from recon_ad.ops.conv import portable
+from recon_ad.ops.platforms import for_other_runtimes
 from recon_ad.runtime import provenance
 from recon_ad.runtime.files import sha256
 
@@ -206,7 +206,7 @@ def _traced(
             return function(*arguments)
 
     _register_plugins()
-    with portable():
+    with for_other_runtimes():
         model = to_onnx(
             flat,
             inputs=specs,

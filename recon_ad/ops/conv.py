@@ -5,7 +5,7 @@ a leaky ReLU (`slope`; None: without) and ends with a bias.
 
 On a CPU, XLA multiplies matrices well. It is slow at convolutions with dilated input, at gradients
 with respect to kernels, and at whatever fills fresh memory, which the system hands out page by
-page. So here, on a CPU only:
+page. So here, in programs for a CPU only:
 
 - a kernel's gradient is one product of two-dimensional matrices, pixels times 3x3 windows;
 - a transposed convolution of stride 2, also where it is the gradient of a convolution of stride 2,
@@ -21,10 +21,8 @@ What is computed is the same; on accelerators their libraries' kernels are used.
 frameworks measures the whole step.
 """
 
-import contextlib
-import contextvars
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +30,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from recon_ad.ops.platforms import by_platform
+
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # Bytes that are worked on at a time: few enough for the cache, and enough for several cores.
 CHUNK = 10 * 2**20
 FEW = 3  # channels
-_PORTABLE = contextvars.ContextVar("portable", default=False)
 
 Images = Float[Array, "b h w c"]
 Outputs = Float[Array, "b h2 w2 o"]
@@ -44,59 +43,51 @@ Kernel = Float[Array, "s s c o"]  # s is 3, or 4 with stride 2
 Bias = Float[Array, " o"]
 
 
-def lowered() -> bool:
-    """The one switch: whether operations are rewritten for XLA on a CPU."""
-    return jax.default_backend() == "cpu" and not is_portable()
-
-
-def is_portable() -> bool:
-    """Tells whether what is traced is for another runtime than XLA."""
-    return _PORTABLE.get()
-
-
-@contextlib.contextmanager
-def portable() -> Iterator[None]:
-    """What is traced in it is for another runtime than XLA, and not rewritten."""
-    token = _PORTABLE.set(True)
-    try:
-        yield
-    finally:
-        _PORTABLE.reset(token)
-
-
 def conv(
     x: Images, kernel: Kernel, bias: Bias, *, stride: int = 1, slope: float | None = None
 ) -> Outputs:
     """A leaky ReLU, then a convolution of any stride."""
     halves = stride == 2 and x.shape[1] % 2 == x.shape[2] % 2 == 0
-    if not lowered() or not (halves or (stride == 1 and kernel.shape[0] == 3)):
-        return _plus(_plain(_leaky(x, slope), kernel, stride=stride), bias)
+    plain = _activated(functools.partial(_plain, stride=stride), slope)
     if halves:
-        return (_halving if kernel.shape[0] == 3 else _halving_blocks)(slope, x, kernel, bias)
-    if x.shape[3] <= FEW:
-        return _from_few(slope, x, kernel, bias)
-    if kernel.shape[3] <= FEW:
-        return _to_few(slope, x, kernel, bias)
-    return _same(slope, x, kernel, bias)
+        rewritten = _halving if kernel.shape[0] == 3 else _halving_blocks
+    elif stride != 1 or kernel.shape[0] != 3:
+        return plain(x, kernel, bias)
+    elif x.shape[3] <= FEW:
+        rewritten = _from_few
+    else:
+        rewritten = _to_few if kernel.shape[3] <= FEW else _same
+    return by_platform(x, kernel, bias, cpu=functools.partial(rewritten, slope), accelerator=plain)
 
 
 def conv_transpose_twice(
     x: Images, kernel: Kernel, bias: Bias, *, slope: float | None = None
 ) -> Outputs:
     """A leaky ReLU, then `lax.conv_transpose` of stride 2, which doubles height and width."""
-    if lowered():
-        return (_doubling if kernel.shape[0] == 3 else _doubling_blocks)(slope, x, kernel, bias)
-    y = lax.conv_transpose(_leaky(x, slope), kernel, (2, 2), "SAME", dimension_numbers=DIMENSIONS)
-    return _plus(y, bias)
+    rewritten = _doubling if kernel.shape[0] == 3 else _doubling_blocks
+    return by_platform(
+        x, kernel, bias,
+        cpu=functools.partial(rewritten, slope), accelerator=_activated(_transposed, slope),
+    )  # fmt: skip
 
 
 def conv_enlarged(
     x: Images, kernel: Kernel, bias: Bias, *, times: int, slope: float | None = None
 ) -> Outputs:
     """A leaky ReLU, then every pixel repeated `times` x `times`, then a convolution."""
-    if not lowered() or times < 3:
-        x = jnp.repeat(jnp.repeat(_leaky(x, slope), times, axis=1), times, axis=2)
-        return _plus(_plain(x, kernel), bias)
+
+    def repeated(x: Images, kernel: Kernel) -> Outputs:
+        return _plain(jnp.repeat(jnp.repeat(x, times, axis=1), times, axis=2), kernel)
+
+    if times < 3:
+        return _activated(repeated, slope)(x, kernel, bias)
+    return by_platform(
+        x, kernel, bias,
+        cpu=functools.partial(_enlarged, slope, times), accelerator=_activated(repeated, slope),
+    )  # fmt: skip
+
+
+def _enlarged(slope: float | None, times: int, x: Images, kernel: Kernel, bias: Bias) -> Outputs:
     # Of the rows that an input row becomes, the first sees this row and the one above, the last
     # this row and the one below, and those between, all equal, this row alone. So there are three
     # rows to compute, and three columns: nine convolutions of the input, with sums of taps.
@@ -123,10 +114,21 @@ def _plus(y: Outputs, bias: Bias) -> Outputs:
     return y + bias.reshape(1, 1, 1, -1)
 
 
+def _activated(
+    forward: Callable[[Images, Kernel], Outputs], slope: float | None
+) -> Callable[[Images, Kernel, Bias], Outputs]:
+    """Leaky ReLU, `forward`, bias, with the gradient that XLA's own operations have."""
+    return lambda x, kernel, bias: _plus(forward(_leaky(x, slope), kernel), bias)
+
+
 def _plain(x: Images, kernel: Float[Array, "k l c o"], *, stride: int = 1) -> Outputs:
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), "SAME", dimension_numbers=DIMENSIONS
     )
+
+
+def _transposed(x: Images, kernel: Kernel) -> Outputs:
+    return lax.conv_transpose(x, kernel, (2, 2), "SAME", dimension_numbers=DIMENSIONS)
 
 
 def _twice(x: Images, kernel: Kernel) -> Outputs:
@@ -257,7 +259,7 @@ def _rewritten(
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
     def op(slope, x, kernel, bias):
-        return _plus(forward(_leaky(x, slope), kernel), bias)
+        return _activated(forward, slope)(x, kernel, bias)
 
     def size(x, y):
         sizes = x.size // len(x), y.size // len(y)

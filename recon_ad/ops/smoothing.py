@@ -6,6 +6,7 @@ convolution, Knutsson and Westin 1993). So the result inside does not depend on 
 image, and a map may be padded to any size without changing it.
 """
 
+import functools
 import math
 
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from recon_ad.ops.conv import DIMENSIONS, lowered
+from recon_ad.ops.conv import DIMENSIONS
+from recon_ad.ops.platforms import by_platform
 
 ROWS = 64  # smoothed at a time, on a CPU
 
@@ -39,7 +41,12 @@ def smooth(
     if not sigma:
         return jnp.where(valid, values, 0.0)
     window = gaussian_window(sigma)
-    return (_by_shifts if lowered() else _by_convolution)(values, valid, window)
+    return by_platform(
+        values,
+        valid,
+        cpu=functools.partial(_by_shifts, window=window),
+        accelerator=functools.partial(_by_convolution, window=window),
+    )
 
 
 def _by_convolution(

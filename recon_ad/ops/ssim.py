@@ -20,8 +20,8 @@ CPU some rows are worked on at a time, so that what is in between stays in the c
 image needs little more memory than itself and its map. The gradient is written out, with the maps
 computed again rather than kept. benchmarks/frameworks measures it.
 
-For other runtimes (`portable`), which make no loops of shifts, statistics are those of
-`ops.windows`: products there, five to twenty times as slow in XLA on a CPU.
+For other runtimes (`platforms.for_other_runtimes`), which make no loops of shifts, statistics are
+those of `ops.windows`: products there, five to twenty times as slow in XLA on a CPU.
 benchmarks/residuals.py measures them.
 """
 
@@ -35,7 +35,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
-from recon_ad.ops.conv import is_portable, lowered
+from recon_ad.ops.platforms import by_platform
 from recon_ad.ops.windows import window_moments
 
 ROWS = 64  # of the map, computed at a time on a CPU
@@ -52,12 +52,13 @@ PairMap = Float[Array, "2 b h2 wc2"]
 
 
 class _Options(NamedTuple):
-    """What is known before tracing."""
+    """What is known before tracing; `blocks` says whether some rows are worked on at a time."""
 
     weights: tuple[float, ...]
     c1: float
     c2: float
     channels: int
+    blocks: bool
 
 
 def ssim_map(
@@ -94,15 +95,15 @@ def ssim_map(
     dtype = jnp.promote_types(jnp.promote_types(x.dtype, y.dtype), jnp.float32)
     x, y = x.astype(dtype), y.astype(dtype)
     weights = tuple(window_weights(window, kind=kind).tolist())
-    options = _Options(weights, (K1 * data_range) ** 2, (K2 * data_range) ** 2, x.shape[3])
-    if is_portable():
-        return _by_products(options, x, y, border=border)
-    if border == "reflect":
-        around = ((0, 0), (window // 2, window // 2), (window // 2, window // 2), (0, 0))
-        x, y = (jnp.pad(images, around, mode="symmetric") for images in (x, y))
-    b, h, w, c = x.shape
-    flat = _ssim(options, x.reshape(b, h, -1), y.reshape(b, h, -1))
-    return flat.reshape(b, h - window + 1, w - window + 1, c)
+    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+    whole, in_blocks = (_Options(weights, c1, c2, x.shape[3], blocks) for blocks in (False, True))
+    return by_platform(
+        x,
+        y,
+        cpu=functools.partial(_by_shifts, in_blocks, border=border),
+        accelerator=functools.partial(_by_shifts, whole, border=border),
+        portable=functools.partial(_by_products, whole, border=border),
+    )
 
 
 def window_weights(window: int, *, kind: str) -> Float[np.ndarray, " n"]:
@@ -138,6 +139,18 @@ def _check(
         raise ValueError(f'The border of SSIM is "{border}", but must be "reflect" or "valid".')
 
 
+def _by_shifts(
+    options: _Options, x: Float[Array, "b h w c"], y: Float[Array, "b h w c"], *, border: str
+) -> Float[Array, "b h2 w2 c"]:
+    more = len(options.weights) - 1
+    if border == "reflect":
+        around = ((0, 0), (more // 2, more // 2), (more // 2, more // 2), (0, 0))
+        x, y = (jnp.pad(images, around, mode="symmetric") for images in (x, y))
+    b, h, w, c = x.shape
+    flat = _ssim(options, x.reshape(b, h, -1), y.reshape(b, h, -1))
+    return flat.reshape(b, h - more, w - more, c)
+
+
 def _by_products(
     options: _Options, x: Float[Array, "b h w c"], y: Float[Array, "b h w c"], *, border: str
 ) -> Float[Array, "b h2 w2 c"]:
@@ -156,7 +169,7 @@ def _sum_and_difference(x: Float[Array, "*s"], y: Float[Array, "*s"]) -> Float[A
 def _ssim(options: _Options, x: Flat, y: Flat) -> FlatMap:
     more = len(options.weights) - 1
     shape = (x.shape[0], x.shape[1] - more, x.shape[2] - more * options.channels)
-    rows, starts = _blocks(shape[1])
+    rows, starts = _blocks(options, shape[1])
     if len(starts) == 1:
         return _block(options, x, y, None)
 
@@ -176,7 +189,7 @@ def _forward(options: _Options, x: Flat, y: Flat) -> tuple[FlatMap, tuple[Flat, 
 
 def _backward(options: _Options, saved: tuple[Flat, Flat], grad: FlatMap) -> tuple[Flat, Flat]:
     x, y = saved
-    rows, starts = _blocks(grad.shape[1])
+    rows, starts = _blocks(options, grad.shape[1])
     if len(starts) == 1:
         return _block_gradients(options, x, y, grad, None)
     size = rows + len(options.weights) - 1
@@ -203,9 +216,9 @@ def _backward(options: _Options, saved: tuple[Flat, Flat], grad: FlatMap) -> tup
 _ssim.defvjp(_forward, _backward)
 
 
-def _blocks(height: int) -> tuple[int, np.ndarray]:
+def _blocks(options: _Options, height: int) -> tuple[int, np.ndarray]:
     """Rows of the map in a block, and the first row of each."""
-    if not lowered() or height == 1:
+    if not options.blocks or height == 1:
         return height, np.zeros(1, np.int32)
     # Two at least: XLA would unroll a loop of one, and see through `_stored`.
     count = max(2, -(-height // ROWS))

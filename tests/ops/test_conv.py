@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from jax import export, lax
 
 from recon_ad.models.layers import Conv, UpConv
 from recon_ad.ops import conv
@@ -105,13 +105,17 @@ def traced(function, *shapes):
     return str(jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)))
 
 
-def test_accelerators_use_their_own_kernels(monkeypatch):
-    monkeypatch.setattr(conv, "lowered", lambda: False)
-    shapes = (1, 4, 4, 2), (3, 3, 2, 2), (2,)
-    assert "lhs_dilation=(2, 2)" in traced(conv.conv_transpose_twice, *shapes)
-    for case in ("stride 2", "enlarged 4"):
-        program = traced(both(case, 0.2)[0], *shapes)
-        assert "custom_vjp" not in program and program.count("conv_general_dilated") == 1
+def exported(function, *shapes, platform):
+    given = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
+    return str(export.export(jax.jit(function), platforms=[platform])(*given).mlir_module())
+
+
+def test_accelerators_use_their_own_kernels():
+    shapes = (1, 8, 8, 4), (3, 3, 4, 4), (4,)
+    for case in ("stride 1", "stride 2", "enlarged 4"):
+        program = exported(both(case, 0.2)[0], *shapes, platform="cuda")
+        assert "3x3x4x4xf32" in program and program.count("stablehlo.convolution") == 1
+        assert "stablehlo.while" not in program
 
 
 @pytest.mark.parametrize("case", CASES)

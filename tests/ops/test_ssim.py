@@ -14,7 +14,7 @@ from helpers.ssim_reference import definition, pairs
 from jax.test_util import check_grads
 
 from recon_ad.ops import ssim
-from recon_ad.ops.conv import portable
+from recon_ad.ops.platforms import for_other_runtimes
 from recon_ad.ops.ssim import ssim_map
 
 OPTIONS = {"data_range": 1.0, "window": 11, "kind": "gaussian", "border": "valid"}
@@ -28,14 +28,20 @@ def compiled(function, **options):
     return jax.jit(functools.partial(function, **options))
 
 
-def for_other_runtimes(x, y, **options):
-    with portable():
+def exported(x, y, **options):
+    with for_other_runtimes():
         return ssim_map(x, y, **options)
+
+
+def as_on_accelerators(x, y, *, accelerator, **others):
+    """Stands for `by_platform`."""
+    del others
+    return accelerator(x, y)
 
 
 def maps_of(x, y, **changes):
     """By sums of shifted images, and by the products that are exported."""
-    for form in (ssim_map, for_other_runtimes):
+    for form in (ssim_map, exported):
         yield compiled(form, **OPTIONS | changes)(x, y)
 
 
@@ -156,7 +162,7 @@ def with_gradients(x, y, *, window):
 def test_blocks_in_float32_agree_with_the_whole_in_float64(monkeypatch, window, shape):
     x, y = pairs(shape)
     blocks = with_gradients(x, y, window=window)
-    monkeypatch.setattr(ssim, "lowered", lambda: False)
+    monkeypatch.setattr(ssim, "by_platform", as_on_accelerators)
     if window == 11:
         for one, other in zip(blocks, with_gradients(x, y, window=window), strict=True):
             # The same sums in another order: float32's rounding, 2e-7 as measured.
