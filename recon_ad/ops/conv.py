@@ -17,8 +17,9 @@ page. So here, in programs for a CPU only:
 - under differentiation, a few images at a time go all the way, so that what is in between stays in
   the cache. (Otherwise, as in inference, there is no loop.)
 
-What is computed is the same; on accelerators their libraries' kernels are used. benchmarks/
-frameworks measures the whole step.
+What is computed is the same; on accelerators their libraries' kernels are used, for which a
+transposed convolution is written as the gradient that it is. benchmarks/frameworks measures the
+whole step.
 """
 
 import functools
@@ -67,7 +68,9 @@ def conv_transpose_twice(
     rewritten = _doubling if kernel.shape[0] == 3 else _doubling_blocks
     return by_platform(
         x, kernel, bias,
-        cpu=functools.partial(rewritten, slope), accelerator=_activated(_transposed, slope),
+        cpu=functools.partial(rewritten, slope),
+        accelerator=_activated(_spread, slope),
+        portable=_activated(_transposed, slope),
     )  # fmt: skip
 
 
@@ -117,7 +120,7 @@ def _plus(y: Outputs, bias: Bias) -> Outputs:
 def _activated(
     forward: Callable[[Images, Kernel], Outputs], slope: float | None
 ) -> Callable[[Images, Kernel, Bias], Outputs]:
-    """Leaky ReLU, `forward`, bias, with the gradient that XLA's own operations have."""
+    """Leaky ReLU, `forward`, bias."""
     return lambda x, kernel, bias: _plus(forward(_leaky(x, slope), kernel), bias)
 
 
@@ -129,6 +132,29 @@ def _plain(x: Images, kernel: Float[Array, "k l c o"], *, stride: int = 1) -> Ou
 
 def _transposed(x: Images, kernel: Kernel) -> Outputs:
     return lax.conv_transpose(x, kernel, (2, 2), "SAME", dimension_numbers=DIMENSIONS)
+
+
+@jax.custom_vjp
+def _spread(x: Images, kernel: Kernel) -> Outputs:
+    """The transposed convolution, written as the gradient of a convolution of stride 2.
+
+    Its own gradients are that convolution and its kernel's gradient, so that libraries have all
+    three. Of the kernel's gradient of `lax.conv_transpose` XLA for GPUs makes a convolution whose
+    window is as large as the image (xla#34273).
+    """
+    b, h, w, _ = x.shape
+    image = jax.ShapeDtypeStruct((b, 2 * h, 2 * w, kernel.shape[3]), x.dtype)
+    (y,) = jax.linear_transpose(lambda y: _plain(y, _flip(kernel), stride=2), image)(x)
+    return y
+
+
+def _spread_gradients(saved: tuple[Images, Kernel], grad: Outputs) -> tuple[Images, Kernel]:
+    x, flipped = saved[0], _flip(saved[1])
+    (to_flipped,) = jax.linear_transpose(lambda k: _plain(grad, k, stride=2), flipped)(x)
+    return _plain(grad, flipped, stride=2), _flip(to_flipped)
+
+
+_spread.defvjp(lambda x, kernel: (_spread(x, kernel), (x, kernel)), _spread_gradients)
 
 
 def _twice(x: Images, kernel: Kernel) -> Outputs:
