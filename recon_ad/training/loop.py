@@ -30,10 +30,10 @@ from recon_ad.training.steps import (
     eval_step,
     fetched_means,
     heldout_batches,
+    jit_train_step,
     named_key,
     new_totals,
     speed,
-    train_step,
 )
 
 logger = logging.getLogger("recon_ad")
@@ -78,11 +78,7 @@ def fit_state(
     logger.info("%d parameters", parameters)
 
     # ---- Steps ---------------------------------------------------------------------------------
-    step_fn = jax.jit(
-        functools.partial(train_step, method=method, augmentations=tuple(config.data.augment)),
-        donate_argnums=0,
-        out_shardings=everywhere,
-    )
+    step_fn = jit_train_step(method, augmentations=config.data.augment, mesh=mesh)
     eval_fn = jax.jit(functools.partial(eval_step, method=method), out_shardings=everywhere)
 
     # ---- Restore -------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Batches are dicts of arrays: `image` float32 [b, h, w, c] in [0, 1], with `index
 [b], the place of its image, in training and `mask` [b] in evaluation.
 """
 
+import functools
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -53,6 +54,15 @@ def train_step(
     if "stop" in batch:
         metrics |= {"stop": masked_mean(batch["stop"], jnp.ones(batch["stop"].shape, bool))}
     return state, metrics
+
+
+def jit_train_step(method: Method, *, augmentations: Sequence[str], mesh: Mesh) -> Any:
+    """`train_step` as it is compiled: the old state is given up, the new one is on every device."""
+    return jax.jit(
+        functools.partial(train_step, method=method, augmentations=tuple(augmentations)),
+        donate_argnums=0,
+        out_shardings=meshes.replicated(mesh),
+    )
 
 
 def eval_step(

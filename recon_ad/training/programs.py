@@ -1,0 +1,126 @@
+"""The programs of a run from the shapes of what they take: no image is read, and no step is taken.
+
+So they can be compiled for devices that are not there (`recon_ad.runtime.targets`), to see whether
+that works and what memory they need.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from recon_ad.detector.jax_detector import core
+from recon_ad.methods import WITH_ENCODER, build_method
+from recon_ad.methods.base import Method, TrainState
+from recon_ad.methods.features import RANDOM
+from recon_ad.runtime import mesh as meshes
+from recon_ad.training.steps import jit_train_step
+
+
+class Program(NamedTuple):
+    """A jitted function and the shapes of its arguments, each with where it lies."""
+
+    function: Any
+    arguments: tuple[PyTree[jax.ShapeDtypeStruct], ...]
+
+    def compile(self) -> jax.stages.Compiled:
+        """Compiles it for the devices of its arguments."""
+        return self.function.lower(*self.arguments).compile()
+
+
+class Parts(NamedTuple):
+    """A method, its frozen weights, and the shapes of its state and of an image."""
+
+    method: Method
+    frozen: PyTree
+    state: TrainState
+    image: tuple[int, int, int]
+
+
+def parts(config: ConfigDict, *, channels: int) -> Parts:
+    """What the programs of a run are made of.
+
+    The weights of a pretrained encoder are random ones, which have the same shapes.
+
+    Raises:
+      UserError: the config does not fit.
+    """
+    config = config.copy_and_resolve_references()
+    if config.method.name in WITH_ENCODER:
+        config.encoder.weights = RANDOM
+    method = build_method(config, channels=channels)
+    frozen, _ = method.pretrained()
+    image = (config.data.patch_size, config.data.patch_size, channels)
+    prepared = jax.eval_shape(method.prepare, frozen, _images(1, image))
+    state = jax.eval_shape(method.init, jax.eval_shape(_key), prepared)
+    return Parts(method, frozen, state, image)
+
+
+def step_program(config: ConfigDict, mesh: Mesh, *, channels: int) -> Program:
+    """The training step, its batch cut over a mesh.
+
+    An encoder's features are made anew for each batch, as in a training that does not keep them.
+
+    Raises:
+      UserError: the config does not fit, or the devices cannot share the batch evenly.
+    """
+    size = config.train.batch_size
+    meshes.check_batch_size(size, mesh)
+    method, frozen, state, image = parts(config, channels=channels)
+    batch = {"image": _images(size, image), "stop": jax.ShapeDtypeStruct((size,), np.float32)}
+    batch |= {name: jax.ShapeDtypeStruct((size,), np.int32) for name in ("index", "number")}
+    everywhere, cut = meshes.replicated(mesh), NamedSharding(mesh, PartitionSpec("data"))
+    step = jit_train_step(method, augmentations=config.data.augment, mesh=mesh)
+    key = jax.eval_shape(_key)
+    placed = *_placed((state, frozen), everywhere), _placed(batch, cut), _placed(key, everywhere)
+    return Program(step, placed)
+
+
+def core_program(config: ConfigDict, mesh: Mesh, *, channels: int) -> Program:
+    """A detector's core, with `inference.batch_size` tiles for each device of a mesh.
+
+    Raises:
+      UserError: the config does not fit.
+    """
+    method, frozen, state, image = parts(config, channels=channels)
+    if frozen:
+
+        def finished(params: PyTree) -> PyTree:
+            # No program depends on how many steps there were.
+            ended = state._replace(params=params, step=np.int32(config.train.steps))
+            return method.finish(frozen, ended, ())
+
+        variables = jax.eval_shape(finished, state.params)
+    else:  # one on pixels may look at images, which is soon done
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (state, _images(1, image)))
+        variables = method.finish(frozen, zeros[0], [zeros[1]])
+    everywhere, cut = meshes.replicated(mesh), NamedSharding(mesh, PartitionSpec("data"))
+    tiles = _images(config.inference.batch_size * mesh.size, image)
+    judge = jax.jit(functools.partial(core, method=method))
+    return Program(judge, (_placed(variables, everywhere), _placed(tiles, cut)))
+
+
+def device_bytes(compiled: jax.stages.Compiled) -> int:
+    """The memory of each device that a program needs: arguments, results and scratch.
+
+    What it overwrites counts once.
+    """
+    found = compiled.memory_analysis()
+    sizes = (found.argument_size_in_bytes, found.output_size_in_bytes, found.temp_size_in_bytes)
+    return sum(sizes) - found.alias_size_in_bytes
+
+
+def _key() -> jax.Array:
+    return jax.random.key(0)
+
+
+def _images(count: int, image: tuple[int, int, int]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((count, *image), np.float32)
+
+
+def _placed(shapes: PyTree, sharding: Sharding) -> PyTree:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
