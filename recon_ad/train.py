@@ -2,7 +2,9 @@
 
     python -m recon_ad.train --config configs/demo.py --workdir runs/demo
 
-The same command again resumes a run that was stopped, or says that it is complete.
+The same command again resumes a run that was stopped, or says that it is complete. With
+`--fit_check=80GiB` it trains nothing and says how large a batch fits into that much of a GPU's
+memory.
 """
 
 import logging
@@ -19,6 +21,7 @@ from recon_ad.evaluation.run import evaluate_workdir, warn_of_other_test_images
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime import stopping
 from recon_ad.runtime.compilation import keep_compiled
+from recon_ad.training.fit import fit_check
 from recon_ad.training.run import check_run, train
 
 logger = logging.getLogger("recon_ad")
@@ -30,17 +33,25 @@ def _is_complete(workdir: Path) -> bool:
     )
 
 
+def _check_config() -> None:
+    # ml_collections reports a missing file only when a field is first asked for.
+    check_file(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
+    check_run(_CONFIG.value)
+
+
 def main() -> None:
     """Runs the command."""
     keep_compiled()
+    if _FIT_CHECK.value is not None:
+        _check_config()
+        print(fit_check(_CONFIG.value, _FIT_CHECK.value))
+        return
     meshes.initialize_distributed()
     signal.signal(signal.SIGTERM, stopping.requeue)  # JAX's own handler would only take note
     if not meshes.is_first_host():
         logger.setLevel(logging.WARNING)  # the first host tells how it goes
     workdir, config = Path(_WORKDIR.value), _CONFIG.value
-    # ml_collections reports a missing file only when a field is first asked for.
-    check_file(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
-    check_run(config)
+    _check_config()
     source = build_source(config)
     detector = train(config, workdir, source=source, profile=_PROFILE.value)
     if _STOP_AFTER.value == "train":
@@ -58,6 +69,9 @@ if __name__ == "__main__":
     flags.mark_flag_as_required("config")
     _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
     _PROFILE = flags.DEFINE_bool("profile", False, "Profile a few steps to WORKDIR/profile.")
+    _FIT_CHECK = flags.DEFINE_string(
+        "fit_check", None, "Memory of a GPU, such as 80GiB: how large a batch fits? Trains nothing."
+    )
     _STOP_AFTER = flags.DEFINE_enum("stop_after", "", ["", "train"], "train: do not evaluate.")
     with meshes.ending_at_once():
         cli.run(main)

@@ -1,0 +1,85 @@
+"""GPUs that programs are compiled for without having them.
+
+XLA's CUDA plugin compiles for a GPU that is only described: the same passes, kernels and buffers as
+on the device, but that no algorithm of a library is tried out. What the algorithms need beside the
+program's own scratch is not known before.
+"""
+
+from importlib import util
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh
+
+from recon_ad.errors import UserError
+
+H100 = "H100 80GB"
+PER_HOST = 8  # GPUs
+# As XLA writes it on the device (its tools/hlo_opt/gpu_specs has such files).
+_DESCRIPTION = """
+platform_name: "CUDA"
+device_description_str: "NVIDIA H100 80GB HBM3"
+dnn_version_info { major: 9 minor: 8 }
+runtime_version { major: 12 minor: 9 patch: 0 }
+gpu_device_info {
+  cuda_compute_capability { major: 9 minor: 0 }
+  core_count: 132
+  fpus_per_core: 128
+  clock_rate_ghz: 1.98
+  device_memory_size: 84929347584
+  memory_bandwidth: 3352320000000
+  l2_cache_size: 52428800
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  registers_per_block_limit: 65536
+  registers_per_core_limit: 65536
+  threads_per_block_limit: 1024
+  threads_per_core_limit: 2048
+  threads_per_warp: 32
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+}
+"""
+
+
+# Each exists where there is a GPU of NVIDIA's, on Linux and on WSL; JAX looks for them, too.
+_DEVICES = ("/dev/nvidia0", "/dev/dxg")
+_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
+
+
+def expect_no_gpu() -> None:
+    """Lets the plugin compile on a machine without a GPU; before any device use.
+
+    By itself it would miss the GPU's libraries and refuse all service.
+    """
+    there = any(Path(device).exists() for device in _DEVICES)
+    if not there and any(util.find_spec(plugin) for plugin in _PLUGINS):
+        jax.config.update("jax_platforms", "cpu")
+
+
+def described_mesh(count: int) -> Mesh:
+    """A mesh as `mesh.data_mesh`, of H100 that are not there, up to eight to a host.
+
+    From then on JAX keeps no compiled programs on disk: it could not read these again.
+
+    Raises:
+      UserError: the plugin that compiles for them is not installed.
+    """
+    hosts = -(-count // PER_HOST)
+    try:
+        topology = topologies.get_topology_desc(
+            platform="cuda",
+            target_config=_DESCRIPTION,
+            topology=f"1x{hosts}x{count // hosts}",
+        )
+    except (RuntimeError, NotImplementedError) as error:
+        raise UserError(
+            "compiling for a GPU that is not there takes XLA's CUDA plugin, which is missing or "
+            f"does not answer ({str(error).partition(chr(10))[0]}): run pip install -e '.[aot]'."
+        ) from None
+    jax.config.update("jax_enable_compilation_cache", False)
+    return Mesh(np.array(topology.devices), ("data",), axis_types=(AxisType.Auto,))
