@@ -221,6 +221,52 @@ def _promises(content: Content) -> Rows:
                 yield [label, f"{found['promised']:.3f}", f"{found['realised']:.3f}", above]
 
 
+def _gpu_compile(content: Content) -> Rows:
+    """A row for each program, with what differs by the number of devices side by side."""
+    counts = sorted({row["devices"] for row in content["rows"]})
+    of = " / ".join(map(str, counts))
+    yield [
+        "method", "program", f"batch on {of}", "compiled, s", "scratch, MB", "in all, MB",
+        "largest window", "collectives",
+    ]  # fmt: skip
+    programs: dict[tuple[str, str], list[Mapping]] = {}
+    for row in content["rows"]:
+        programs.setdefault((row["method"], row["program"]), []).append(row)
+    for (method, program), rows in programs.items():
+        failed = [row["error"] for row in rows if not row["compiles"]]
+        if failed:
+            yield [method, program, *["–"] * 5, failed[0]]
+            continue
+        columns = [
+            [str(row["batch"]) for row in rows],
+            [f"{row['seconds']:.0f}" for row in rows],
+            [f"{row['scratch_bytes'] / 1e6:.0f}" for row in rows],
+            [f"{row['device_bytes'] / 1e6:.0f}" for row in rows],
+            [_window(row) for row in rows],
+            [_listed(row["collectives"]) for row in rows],
+        ]
+        yield [method, program, *(_joined(column) for column in columns)]
+    seen = content["seen"]
+    yield [
+        seen["what"], "–", str(seen["image"][0]), f"{seen['seconds']:.0f}",
+        f"{seen['scratch_bytes'] / 1e6:.0f}", f"{seen['device_bytes'] / 1e6:.0f}",
+        _window(seen), "–",
+    ]  # fmt: skip
+
+
+def _window(row: Mapping) -> str:
+    return "–" if row["largest_window"] is None else "×".join(map(str, row["largest_window"]))
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "–"
+
+
+def _joined(values: Sequence[str]) -> str:
+    """The values side by side, or one where they are all the same."""
+    return values[0] if len(set(values)) == 1 else " / ".join(values)
+
+
 # By the name of the file, in the page's order.
 TABLE = "python -m recon_ad.reproduce --table {name} --scale {scale}"
 SECTIONS: Mapping[str, Section] = {
@@ -234,6 +280,13 @@ SECTIONS: Mapping[str, Section] = {
     "frameworks_cpu": Section("JAX, PyTorch and ONNX Runtime, CPU", _speed("frameworks_cpu")),
     "frameworks_gpu": Section("JAX, PyTorch and ONNX Runtime, GPU", _speed("frameworks_gpu")),
     "profile": Section("The largest costs of a training step", _speed("profile")),
+    "gpu_compile": Section(
+        "Programs compiled for GPUs that are not there",
+        _gpu_compile,
+        note="Batches are cut over the GPUs, each of which the core gives a batch of its own. "
+        "Bytes are those of one GPU. The last row is what XLA makes of a transposed convolution "
+        "by itself, which no method asks for.",
+    ),
     "inference": Section("From decoded image to mask", _speed("inference")),
     "residuals": Section(
         "The SSIM residual of exported models",

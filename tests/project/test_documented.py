@@ -70,6 +70,7 @@ ELSEWHERE = {
     "make lint": "no test, but run before each change; see CONTRIBUTING",
     "make PYTHON=python3.12 test": "an installation",
     "make bench": "of an hour, beside PyTorch and anomalib; project/test_benchmarks.py",
+    "python -m benchmarks.gpu_compile": "of minutes, with a plugin; project/test_gpu_compile.py",
     "python -m benchmarks.frameworks": "of minutes, beside PyTorch; project/test_benchmarks.py",
     "pip install": "an installation",
     "source .venv/bin/activate": "a shell's own",
