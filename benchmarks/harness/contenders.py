@@ -48,15 +48,16 @@ def _one_by_one(detector: Inference, images: Images) -> Judge:
     return lambda count: [detector.predict(x, reconstruct=False) for x in images[:count]]
 
 
-def of_torch(folder: Path, images: Images) -> Judge:
-    """The same network in eager PyTorch."""
+def of_torch(folder: Path, images: Images, *, compiled: bool) -> Judge:
+    """The same network in PyTorch, eager, or all of it compiled."""
     import torch
 
     from benchmarks.peers.torch_detector import load
 
     torch.set_num_threads(os.cpu_count() or 1)
     detector = load(folder / "network.pt", size=images.shape[1:3])
-    return lambda count: detector(torch.from_numpy(images[:count]))
+    judge = torch.compile(detector.__call__) if compiled else detector
+    return lambda count: judge(torch.from_numpy(images[:count]))
 
 
 def of_peer(folder: Path, images: Images, *, name: str) -> Judge:
@@ -76,7 +77,8 @@ DETECTORS: Mapping[str, Opener] = {
     "jax": of_jax,
     "onnxruntime": functools.partial(of_runtime, runtime="onnxruntime"),
     "openvino": functools.partial(of_runtime, runtime="openvino"),
-    "pytorch": of_torch,
+    "pytorch": functools.partial(of_torch, compiled=False),
+    "pytorch_compiled": functools.partial(of_torch, compiled=True),
 }
 # From tensors to maps, or to scores where there are no maps.
 PEERS: Mapping[str, Opener] = {

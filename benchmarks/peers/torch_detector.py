@@ -62,7 +62,7 @@ class TorchDetector:
         places = len(settings.corners)
         self.weight = self._sum(settings.tile_weights.expand(1, places, -1, -1), size)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # inference tensors cannot be compiled
     def __call__(self, images: Shaped[torch.Tensor, "n h w 1"]) -> Judged:
         """Judges integers of 8 bits."""
         s, (n, h, w, _) = self.settings, images.shape
