@@ -3,20 +3,21 @@
     python -m benchmarks.frameworks [--minutes=9] [--parts=training] [--output=FILE.json]
 
 Under ten minutes, on a machine without internet: after --minutes nothing new is begun, and what is
-left is named; --parts (training, similarity, inference) measures some alone. It needs jax, flax,
-optax, absl-py, jaxtyping, safetensors, torch and ml_collections; what else is missing (timm,
-onnxruntime, jax2onnx, other people's SSIM) is named as left out. A wheel of pure Python need not be
-installed, a path to it is enough:
+left is named; --parts (training, transposed, similarity, inference) measures some alone. It needs
+jax, flax, optax, absl-py, jaxtyping, safetensors, torch and ml_collections; what else is missing
+(timm, onnxruntime, jax2onnx, other people's SSIM) is named as left out. A wheel of pure Python need
+not be installed, a path to it is enough:
 
     pip download --no-deps ml_collections     # where there is internet
     PYTHONPATH=ml_collections-1.1.0-py3-none-any.whl python -m benchmarks.frameworks
 
-Measured are patches per second of training (CAE, SSIM autoencoder, decoder of vit_recon), SSIM and
-its gradient beside the time in which as many bytes are copied, what SSIM costs of a training step,
-and inference. Each pair is first shown to compute the same, in float32. Contenders take turns;
-figures are medians with quartiles. On a GPU figures are given in float32 and in TF32, the same on
-both sides (`rounding` in the JSON shows it); bfloat16 is used by nobody. What fails is named, and
-the exit status is then 1. Writes results/frameworks_gpu.json or results/frameworks_cpu.json.
+Measured are patches per second of training (CAE, SSIM autoencoder, decoder of vit_recon), the
+transposed convolution beside JAX's own, SSIM and its gradient beside the time in which as many
+bytes are copied, what SSIM costs of a training step, and inference of one image and of many. Each
+pair is first shown to compute the same, in float32. Contenders take turns; figures are medians with
+quartiles. On a GPU figures are given in float32 and in TF32, the same on both sides (`rounding` in
+the JSON shows it); bfloat16 is used by nobody. What fails is named, and the exit status is then 1.
+Writes results/frameworks_gpu.json or results/frameworks_cpu.json.
 """
 
 import importlib.util

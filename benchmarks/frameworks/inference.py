@@ -261,13 +261,15 @@ def measure(book: Book, scale: Scale) -> None:
             continue
         with book.attempt(f"inference of {name}"):
             judge = on_features(book, scale) if name == "vit_recon" else autoencoder(name, scale)
-            runners, apart = contenders(book, name, judge)
-            timings = in_turns(runners, seconds=scale.seconds, burst=scale.burst)
-            book.add(
-                f"inference of `{name}`",
-                timings,
-                precision="float32",
-                per_step=len(judge.images),
-                apart=apart,
-                batch="x".join(map(str, judge.images.shape)),
-            )
+            for count in (len(judge.images), 1):
+                some = judge._replace(images=judge.images[:count])
+                runners, apart = contenders(book, name, some)
+                timings = in_turns(runners, seconds=scale.seconds, burst=scale.burst)
+                book.add(
+                    f"inference of `{name}`" + ", one at a time" * (count == 1),
+                    timings,
+                    precision="float32",
+                    per_step=count,
+                    apart=apart,
+                    batch="x".join(map(str, some.images.shape)),
+                )

@@ -5,14 +5,19 @@ from pathlib import Path
 
 from absl import flags
 
-from benchmarks.frameworks import inference, similarity, training
+from benchmarks.frameworks import inference, similarity, training, transposed
 from benchmarks.harness import devices as settings
 from benchmarks.harness.book import Book
 from benchmarks.harness.subjects import SCALES, default_scale
 from recon_ad import cli
 
 # The most wanted first: time may run out.
-PARTS = {"training": training, "similarity": similarity, "inference": inference}
+PARTS = {
+    "training": training,
+    "transposed": transposed,
+    "similarity": similarity,
+    "inference": inference,
+}
 
 
 def measured(path: Path, scale: str, parts: list[str], *, minutes: float, command: str) -> Book:
