@@ -14,12 +14,15 @@ What whoever runs a graph has to know stands in its metadata, as plain words und
 with "recon_ad_" (`PREFIX`): `onnx_detector` reads them, and so does the application in C++.
 """
 
+import errno
 import functools
 import hashlib
 import importlib
 import json
 import logging
+import os
 import pkgutil
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -238,20 +241,31 @@ def _traced(
 def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Applies ONNX Runtime's basic optimizations, whose result is standard ONNX again.
 
-    Transpositions around each convolution go, on which OpenVINO would spend half of its time.
+    Transpositions around each convolution go, on which OpenVINO spent half of its time for nine
+    tiles of the CAE.
+
+    Raises:
+      OSError: the disk of temporary files is full.
+      ValueError: the result is not standard ONNX.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
-        options.optimized_model_filepath = str(file)
-        content = proto.SerializeToString()
-        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        found = onnx.load(file)
+        before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
+        onnx.save(proto, before)
+        options.optimized_model_filepath = str(after)
+        try:
+            onnxruntime.InferenceSession(before, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # of no kind of its own where the disk is full
+            if shutil.disk_usage(folder).free >= before.stat().st_size:
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(after)) from error
+        found = onnx.load(after)
+    if foreign := {node.domain for node in found.graph.node} - {""}:
+        raise ValueError(f"ONNX Runtime wrote operations of {', '.join(sorted(foreign))}.")
     # It lists all domains that it knows.
-    used = {node.domain for node in found.graph.node}
-    kept = [opset for opset in found.opset_import if opset.domain in used]
+    kept = [opset for opset in found.opset_import if opset.domain == ""]
     del found.opset_import[:]
     found.opset_import.extend(kept)
     return found

@@ -23,6 +23,7 @@ from recon_ad.errors import UserError
 from recon_ad.methods import METHODS, ON_FEATURES
 from recon_ad.ops.scores import SCORES
 from recon_ad.ops.ssim import ssim_map
+from recon_ad.runtime.waiting import disk_is_full
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,23 @@ def test_structural_similarity_beside_edges_is_that_of_the_definition():
         (found,) = runtime(model.SerializeToString()).run(["map"], feeds)
         # As in tests/ops; second moments about the mean of an image would be 3e-5 away.
         np.testing.assert_allclose(found, exact, atol=2e-6)
+
+
+def test_a_full_disk_of_temporary_files_is_told_as_one(of_method, monkeypatch):
+    detector, _, _ = of_method("cae")
+
+    def full(*args, **kwargs):
+        raise RuntimeError("Protobuf serialization failed.")
+
+    options = onnx_graphs.Options(np.dtype(np.uint8), None, 18, False)
+    monkeypatch.setattr(onnx_graphs.onnxruntime, "InferenceSession", full)
+    with pytest.raises(RuntimeError, match="Protobuf"):
+        onnx_graphs.core_model(detector, options)
+    usage = shutil.disk_usage("/")._replace(free=0)
+    monkeypatch.setattr(onnx_graphs.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError) as caught:
+        onnx_graphs.core_model(detector, options)
+    assert disk_is_full(caught.value)
 
 
 # Score, sigma, channels, how it is exported, the shape of its input.
