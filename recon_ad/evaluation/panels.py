@@ -8,7 +8,7 @@ import numpy as np
 
 from recon_ad.alignment.part import NotRegistered
 from recon_ad.data import Record, Source
-from recon_ad.data.source import roi_of, spread
+from recon_ad.data.source import digest, roi_of, spread
 from recon_ad.detector.heldout import read_kept
 from recon_ad.detector.inference import Prediction, back
 from recon_ad.detector.jax_detector import Detector
@@ -121,8 +121,12 @@ def odd_training(detector: Detector, source: Source, *, count: int) -> tuple[lis
     kept = read_kept(detector.record)
     if kept and detector.record["calibration"].get("rule") == "cross":
         known = dict(zip(kept.names, kept.scores, strict=True))
+        contents = dict(zip(kept.names, kept.digests, strict=True))
         judged = [record for record in source.train if record.name in known]
-        return sorted(judged, key=lambda record: -known[record.name])[:count], ", held out"
+        odd = sorted(judged, key=lambda record: -known[record.name])[:count]
+        # Other folders have images of the same names.
+        if odd and all(digest(record.load()) == contents[record.name] for record in odd):
+            return odd, ", held out"
     looked_at = spread(source.train, LOOKED_AT)
     scored = []
     for i, record in enumerate(progress(looked_at, "report, training images")):
