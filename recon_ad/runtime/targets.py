@@ -45,7 +45,6 @@ gpu_device_info {
 }
 """
 
-
 # Each exists where there is a GPU of NVIDIA's, on Linux and on WSL; JAX looks for them, too.
 _DEVICES = ("/dev/nvidia0", "/dev/dxg")
 _PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
@@ -69,6 +68,8 @@ def described_mesh(count: int) -> Mesh:
     Raises:
       UserError: the plugin that compiles for them is not installed.
     """
+    if count > PER_HOST and count % PER_HOST:
+        raise ValueError(f"{count} GPUs: give up to {PER_HOST}, or a multiple of it.")
     hosts = -(-count // PER_HOST)
     try:
         topology = topologies.get_topology_desc(

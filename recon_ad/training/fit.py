@@ -1,6 +1,7 @@
 """The largest batch whose training step fits into a GPU's memory, found by compiling alone."""
 
 import functools
+import os
 import re
 from collections.abc import Callable
 
@@ -15,8 +16,10 @@ from recon_ad.runtime import targets
 from recon_ad.training.programs import device_bytes, step_program
 
 UNITS = {"MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30, "TB": 10**12, "TiB": 2**40}
+MOST_UNITS = 10**6  # of the unit; more is a slip
 SHARE = 64  # the answer is found to one part in so many: each compilation takes seconds
 MOST = 2**16  # patches for each device, beyond which none is looked for
+TAKEN = 0.75  # of a GPU's memory, by XLA
 FULL = "RESOURCE_EXHAUSTED"  # what XLA says where not even its trials have room
 
 
@@ -28,7 +31,7 @@ def parse_memory(text: str) -> int:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", text)
     units = {unit.lower(): count for unit, count in UNITS.items()}
-    if found is None or found[2].lower() not in units or not float(found[1]):
+    if found is None or found[2].lower() not in units or not 0 < float(found[1]) < MOST_UNITS:
         raise UserError(
             f"--fit_check is {text!r}: give the memory of a device as a number with its unit "
             f"({', '.join(UNITS)}), such as 80GiB."
@@ -67,8 +70,8 @@ def fit_check(config: ConfigDict, memory: str) -> str:
     """A sentence on the largest batch whose training step fits into the memory of each device.
 
     It is compiled for the GPUs that JAX finds, or for an H100 where there is none. Beside the step
-    there are the held-out patches, the next batch, and what cuDNN's algorithms want. XLA takes
-    three quarters of a GPU's memory, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
+    there are the held-out patches, the next batch, and what cuDNN's algorithms want. Of the memory
+    XLA takes the share that XLA_PYTHON_CLIENT_MEM_FRACTION says, three quarters without it.
 
     Args:
       config: of the run, checked.
@@ -78,7 +81,8 @@ def fit_check(config: ConfigDict, memory: str) -> str:
       UserError: the memory is no such text, the config does not fit, or there is neither a GPU nor
         the plugin that compiles for one.
     """
-    limit = parse_memory(memory)
+    share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", TAKEN))
+    limit = int(share * parse_memory(memory))
     check_names(config.data.augment)
     targets.expect_no_gpu()
     if jax.default_backend() == "cpu":
@@ -101,10 +105,11 @@ def fit_check(config: ConfigDict, memory: str) -> str:
 
     fits, fails = largest(needed, limit=limit, start=config.train.batch_size, unit=mesh.size)
     told = f"{config.method.name} at {config.data.patch_size} px, compiled for {device}"
+    room = f"{limit / 2**30:.2f} GiB, which XLA takes of {memory} on each device"
     if not fits:
-        return f"Not even a batch of {fails} fits into {memory} on each device ({told})."
+        return f"Not even a batch of {fails} fits into {room} ({told})."
     beyond = "more was not tried" if fails is None else f"one of {fails} does not fit"
     return (
-        f"A batch of {fits} fits into {memory} on each device, as its training step needs "
+        f"A batch of {fits} fits into {room}: its training step needs "
         f"{needed(fits) / 2**30:.2f} GiB; {beyond} ({told})."
     )
