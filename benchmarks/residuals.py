@@ -112,8 +112,11 @@ def row(models: Mapping[str, tuple[Graph, str]], given: Mapping[str, np.ndarray]
         for form in FORMS
     }
     return {
-        **{"tiles": count, "turns": TURNS[count], "ms_per_tile": per_tile},
-        **{"residual_of_network": share, "largest_difference_of_maps": apart},
+        "tiles": count,
+        "turns": TURNS[count],
+        "ms_per_tile": per_tile,
+        "residual_of_network": share,
+        "largest_difference_of_maps": apart,
     }
 
 

@@ -234,6 +234,17 @@ def test_operations_are_named_by_layer_and_direction(op_name, expected):
     assert step_profile.part_of(op_name, known) == expected
 
 
+def test_compiled_pytorch_counts_among_others():
+    times = {"jax": 11.0, "openvino": 12.0, "pytorch": 9.0, "pytorch_compiled": 8.0}
+    rows = [
+        {"method": "cae", "images": 1, "contender": name, "ms_per_image": ms}
+        for name, ms in times.items()
+    ]
+    (row,) = summary.TABLES["inference"]({"rows": rows})
+    assert row.ours == "jax 11.0, openvino 12.0 ms" and row.ratio == 8 / 11
+    assert row.others == "PyTorch eager 9.0, PyTorch compiled 8.0"
+
+
 def test_instructions_are_those_of_the_compiled_program():
     def looped(x):
         return jax.lax.fori_loop(0, 3, lambda _, y: jnp.sin(y @ x), x)
@@ -259,6 +270,9 @@ def test_network_and_residual_are_timed_apart_with_ssim_in_both_forms(monkeypatc
     models = residuals.graphs(residuals.build_detector(SCALES["small"]))
     nodes = {name: len(model.graph.node) for name, (model, _) in models.items()}
     assert nodes["residual, shifts"] > 3 * nodes["residual, products"]
+    # The residual begins with the reconstruction, and has no part of the network.
+    kinds = {n: {node.op_type for node in model.graph.node} for n, (model, _) in models.items()}
+    assert "Conv" in kinds["network"] and not {"Conv"} & kinds["residual, products"]
     parts = nodes["network"] + nodes["residual, products"]
     assert nodes["network"] < nodes["core, products"] <= parts
     ready = {n: (OnnxRuntimeGraph(m.SerializeToString()), out) for n, (m, out) in models.items()}
