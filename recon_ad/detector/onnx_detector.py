@@ -77,7 +77,7 @@ class OnnxRuntimeGraph(Graph):
         # Its errors become sentences of ours, and what it warns of, it mends.
         onnxruntime.set_default_logger_severity(FATAL)
         options.log_severity_level = FATAL
-        # Threads of the core that wait for more work would keep the cores from those of the tail.
+        # Threads of one graph would go on waiting for work, and take processors from the other's.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model),

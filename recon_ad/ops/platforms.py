@@ -2,7 +2,8 @@
 
 Both forms are traced, and lowering keeps one of them. So a program that is compiled or exported
 for GPUs on a machine without one has the GPU's form, whatever JAX's default backend is, and a
-program for one platform has no condition left once XLA has simplified it.
+program for one platform has no condition left once XLA has simplified it. Tracing takes up to
+twice as long, compiling does not.
 """
 
 import contextlib

@@ -29,11 +29,11 @@ def structural(images: Images, reconstructions: Images, *, window: int, kind: st
     similarity = ssim_map(
         images, reconstructions, data_range=1.0, window=window, kind=kind, border="reflect"
     )
-    # Channels first: ONNX Runtime takes 20 times as long for a number and an array whose last axis
-    # is 1.
+    # Channels are averaged before scaling: ONNX Runtime is slow at a number and an array whose last
+    # axis is 1.
     return (1.0 - _mean(similarity)) / 2.0
 
 
 def _mean(values: Float[Array, "b h2 w2 c"]) -> Float[Array, "b h2 w2"]:
-    """The mean over channels; of one there is nothing to reduce, at which runtimes are slow."""
+    """The mean over channels. One channel is taken as it is: runtimes are slow at a mean of one."""
     return values[..., 0] if values.shape[-1] == 1 else jnp.mean(values, axis=-1)

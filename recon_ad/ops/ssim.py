@@ -21,8 +21,8 @@ image needs little more memory than itself and its map. The gradient is written 
 computed again rather than kept. benchmarks/frameworks measures it.
 
 For other runtimes (`platforms.for_other_runtimes`), which make no loops of shifts, statistics are
-those of `ops.windows`: products there, five to twenty times as slow in XLA on a CPU.
-benchmarks/residuals.py measures them.
+those of `ops.windows`: products there, which are slower than shifts in XLA on a CPU.
+benchmarks/residuals.py measures both in those runtimes.
 """
 
 import functools

@@ -84,7 +84,7 @@ def cut(
 
 
 def batch_for(count: int, *, limit: int) -> int:
-    """Returns the size of the compiled batch that takes the next of so many tiles.
+    """Returns the size of the next compiled batch when so many tiles are left.
 
     Sizes are powers of two below the limit, and the limit, so that few programs are compiled. At
     least three quarters of a batch are filled: where the next larger size would be emptier, the

@@ -1,7 +1,7 @@
 """Mean and variance of the pixels in each window, by matrix products.
 
-For runtimes that take one operation after the other and store what each computes: there the few of
-this module are several times as fast as sums of shifted images, of which XLA makes one loop.
+For runtimes that run one operation after the other and store each result. There these few products
+are faster than sums of shifted images, which XLA makes one loop of.
 
 One pass is along columns and one along rows (law of total variance). In each, a group of four
 neighbouring windows is seen from one reference, a pixel in their middle. What the group sees less
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-GROUP = 4  # windows with one reference; it is two pixels from the middle of some
+GROUP = 4  # windows that share a reference, at most two pixels from the middle of each
 
 Planes = Float[Array, "... h w"]
 Maps = Float[Array, "... h2 w2"]

@@ -210,8 +210,8 @@ Detector::Detector(const fs::path& model, const std::string& category) : name_(m
   core_ = first.request;
   tail_ = second.request;
   classifies_ = second.outputs.count(kProbability) > 0;
+  any_batch_ = first.any_batch;
   attempt(name_, [&] {
-    any_batch_ = first.any_batch;
     core_.set_tensor("images", batch_of(plan_, any_batch_ ? 1 : std::size_t(plan_.batch_size)));
     tail_.set_tensor("image_threshold", scalar(plan_.image_threshold));
     tail_.set_tensor("pixel_threshold", scalar(plan_.pixel_threshold));
