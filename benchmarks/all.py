@@ -49,6 +49,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "aupro": Benchmark(2, [["benchmarks.aupro"]]),
     "encoder": Benchmark(5, [["benchmarks.encoder"]]),
     "start": Benchmark(4, [["benchmarks.start"]]),
+    "phases": Benchmark(5, [["benchmarks.phases"]]),
     "inference": Benchmark(20, [["benchmarks.inference"]]),
     "residuals": Benchmark(4, [["benchmarks.residuals"]]),
     "frameworks": Benchmark(9, [["benchmarks.frameworks"]]),

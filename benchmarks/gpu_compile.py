@@ -5,7 +5,7 @@
 The training step and the core of each method, at the papers' widths and sizes, for one H100, for
 eight and for sixteen in two hosts. Of each: seconds of compilation, bytes on each device, the
 collectives by which devices share the work, and the largest window of a convolution. A window above
-LARGEST is what XLA makes of some gradients, 30 times as slow as a library's call (xla#34273): then
+LARGEST is what XLA makes of some gradients, in xla#34273 30 times as slow as a library's call: then
 the exit status is 1. The gradients of `lax.conv_transpose` are compiled beside them, to show that
 the look would see it. Writes results/gpu_compile.json. Needs the extra `aot`; as XLA tries out no
 algorithms so, nothing is known of times on the device.
@@ -37,7 +37,9 @@ DEVICES = (1, 8, 16)
 # px: side of the largest window that a method asks for, SSIM's. Convolutions have 4, patches of an
 # encoder are one product, but XLA may write either of the others as a convolution.
 LARGEST = 11
-COLLECTIVES = (*("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"),)
+COLLECTIVES = (
+    "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute",
+)  # fmt: skip
 _COLLECTIVE = re.compile(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(")
 _CONVOLUTION = re.compile(r"(?: convolution\(|custom_call_target=\"__cudnn\$conv)")
 _WINDOW = re.compile(r"window=\{size=(\d+)x(\d+)")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import summary
 from benchmarks.harness import record
+from benchmarks.phases import PHASES
 from benchmarks.robustness.trials import STRICTER
 from recon_ad.errors import UserError
 from recon_ad.metrics.figures import figure_label
@@ -184,6 +185,14 @@ def _robustness(content: Content) -> Rows:
             yield [f"{command}, disk full", str(found["tried"]), "", "", lost]
 
 
+def _phases(content: Content) -> Rows:
+    yield ["run", *PHASES, "all", "evaluated again"]
+    for name, found in content["runs"].items():
+        seconds = [found["train"].get(phase) for phase in (*PHASES, "all")]
+        again = found["evaluate_again"]["all"]
+        yield [name, *(f"{s:.0f} s" if s else "–" for s in seconds), f"{again:.0f} s"]
+
+
 def _metrics_peers(content: Content) -> Rows:
     yield [
         "figure", "anomalib's way", "largest difference where it is exact", "where it is not",
@@ -283,9 +292,9 @@ SECTIONS: Mapping[str, Section] = {
     "gpu_compile": Section(
         "Programs compiled for GPUs that are not there",
         _gpu_compile,
-        note="Batches are cut over the GPUs, each of which the core gives a batch of its own. "
-        "Bytes are those of one GPU. The last row is what XLA makes of a transposed convolution "
-        "by itself, which no method asks for.",
+        note="The training step cuts its batch over the GPUs; the core gives each GPU a batch of "
+        "its own. Bytes are those of one GPU. The last row is what XLA makes of a transposed "
+        "convolution by itself, which no method asks for.",
     ),
     "inference": Section("From decoded image to mask", _speed("inference")),
     "residuals": Section(
@@ -311,6 +320,7 @@ SECTIONS: Mapping[str, Section] = {
     ),
     "line": Section("A line that is disturbed, and one that is not", _line),
     "start": Section("The start of a command", _speed("start")),
+    "phases": Section("From the command to the report", _phases),
     "promises": Section(
         "What thresholds promise and intervals cover",
         _promises,
