@@ -61,10 +61,12 @@ class Arrivals:
         self._moving: dict[str, float] = {}  # since when, by name
         self._put_off: dict[Key, tuple[float, float]] = {}  # since when, until when
         self._thorough = float("-inf")  # when known names are to be looked at again
+        self._gone = False  # whether the folder was away at the last look
 
     def ready(self) -> list[Arrival]:
         """Whole images that are not done, those that came first at the front."""
         now = self._clock()
+        self._tell_if_gone()
         thorough = now >= self._thorough
         before, self._seen = self._seen, {}
         moving, self._moving = self._moving, {}
@@ -104,6 +106,15 @@ class Arrivals:
         self._put_off[key] = (since, now + pause)
         return now - since < most
 
+    def _tell_if_gone(self) -> None:
+        """Warns where the watched folder cannot be seen any more, and where it can again."""
+        gone = not self._folder.is_dir()
+        if gone and not self._gone:
+            logger.warning("%s cannot be seen: no image arrives until it is back", self._folder)
+        elif self._gone and not gone:
+            logger.warning("%s is back", self._folder)
+        self._gone = gone
+
     def _told_if_restless(self, name: str, since: float, now: float) -> float:
         """Since when the file has been changing; infinity once that was told."""
         if now - since < RESTLESS:
@@ -118,8 +129,13 @@ class Arrivals:
 def _key(name: str, file: Path | os.DirEntry) -> Key | None:
     try:
         stat = file.stat()
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError:  # a link to itself, say, which is a broken image
+        try:
+            stat = os.lstat(file)
+        except OSError:
+            return None
     # Some file systems know times beyond 2262, and inodes of 64 bits without a sign.
     changed, status = (max(-INT64, min(ns, INT64)) for ns in (stat.st_mtime_ns, stat.st_ctime_ns))
     return Key(name, stat.st_size, changed, stat.st_ino & INT64, status)
@@ -143,7 +159,15 @@ def _below(folder: str) -> Iterator[tuple[os.DirEntry, str]]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     folders.append((entry.path, f"{above}{entry.name}/"))
-                elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and not (
-                    entry.is_symlink() and entry.is_dir()
+                elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and not _links_to_folder(
+                    entry
                 ):
                     yield entry, above + entry.name
+
+
+def _links_to_folder(entry: os.DirEntry) -> bool:
+    """Tells whether it is a link to a folder; one that leads nowhere is a broken image."""
+    try:
+        return entry.is_symlink() and entry.is_dir()
+    except OSError:  # a link to itself, say
+        return False

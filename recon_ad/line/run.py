@@ -135,8 +135,13 @@ def limited(seconds: float, gib: float, give_up: Callable[[str], None]) -> Itera
 
 
 def content_of(file: Path) -> str:
-    """Returns the SHA-256 of a file's content; "" where it cannot be read."""
+    """Returns the SHA-256 of a file's content; "" where it cannot be read or is no regular file.
+
+    A pipe would be waited for, and a device has no end.
+    """
     try:
+        if not file.is_file():
+            return ""
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError:
@@ -169,10 +174,10 @@ def inspect_one(
     begin = time.monotonic()
     if arrivals.key_of(arrival.file) != arrival.key:
         return Outcome.LATER
-    sha256 = content_of(arrival.file)
-    if store.has(arrival.key, sha256):
-        return Outcome.KNOWN
     with store.attempt(arrival.key) as ended:
+        sha256 = content_of(arrival.file) if ended < TRIED else ""
+        if store.has(arrival.key, sha256):
+            return Outcome.KNOWN
         if ended < TRIED:
             row, overlay, error = row_of(detector, arrival, regions=regions)
         else:

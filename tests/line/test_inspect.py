@@ -293,6 +293,32 @@ def test_the_oldest_comes_first_and_a_folder_that_vanishes_ends_nothing(tmp_path
     assert Looked(tmp_path).names() == ["b.png", "c.png", "a.png"]
 
 
+def test_a_link_to_itself_hides_no_other_image(line):
+    folder, _ = line
+    for i in range(5):
+        write(folder / f"{i}.png")
+    (folder / "3x.png").symlink_to(folder / "3x.png")
+    os.mkfifo(folder / "pipe.png")
+    rows = {row["name"]: row for row in watch(line, 7)}
+    assert sum(row["outcome"] == "good" for row in rows.values()) == 5
+    assert "levels of symbolic links" in rows["3x.png"]["error"]
+    assert "not a regular file" in rows["pipe.png"]["error"]
+
+
+def test_a_folder_that_is_taken_away_is_told_once(tmp_path, caplog):
+    folder = tmp_path / "watched"
+    write(folder / "a.png")
+    arrivals = Arrivals(folder, [], settle=0.0, clock=time.monotonic)
+    assert len(arrivals.ready()) == 1
+    folder.rename(tmp_path / "away")
+    assert arrivals.ready() == arrivals.ready() == []
+    (tmp_path / "away").rename(folder)
+    assert len(arrivals.ready()) == 1
+    assert [m.rpartition("watched ")[2] for m in caplog.messages] == [
+        "cannot be seen: no image arrives until it is back", "is back",
+    ]  # fmt: skip
+
+
 def test_an_image_that_is_put_off_comes_again_until_that_is_enough(tmp_path):
     arrivals = Looked(tmp_path)
     write(tmp_path / "a.png")
