@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 from absl import flags
 
 from recon_ad.detector import onnx_detector
@@ -74,7 +75,7 @@ class DetectorFlags(NamedTuple):
 
     Attributes:
       open: () -> the detector; raises UserError where not one of both kinds is given, or a runtime
-        for what is run by JAX, and what `load` raises.
+        for what is run by JAX, or it was never calibrated, and what `load` raises.
       identity: () -> its `identity`.
     """
 
@@ -96,7 +97,13 @@ def detector_flags() -> DetectorFlags:
 
     def opened() -> Inference:
         found = whole()
-        return found.of_category(category.value) if category.value else found
+        found = found.of_category(category.value) if category.value else found
+        if not np.isfinite(found.thresholds).all():
+            raise UserError(
+                f"{detector.value or onnx.value} has no thresholds, without which it decides "
+                "nothing: run python -m recon_ad.calibrate first."
+            )
+        return found
 
     def whole() -> Inference:
         if bool(detector.value) == bool(onnx.value):

@@ -22,8 +22,10 @@ from recon_ad.errors import UserError
 from recon_ad.runtime import files
 from recon_ad.runtime.files import plain_cell
 from recon_ad.runtime.progress import progress
+from recon_ad.runtime.waiting import exclusive_lock
 
 CSV, JSONL, JOURNAL = "predictions.csv", "predictions.jsonl", ".predictions.journal"
+LOCK = ".predictions.lock"
 
 logger = logging.getLogger("recon_ad")
 
@@ -52,7 +54,7 @@ def predict_files(
       A result for each image, without its pictures, in the order of the names.
 
     Raises:
-      UserError: there is no image, or `roi` is for none of them.
+      UserError: there is no image, `roi` is for none of them, or another process writes there.
     """
     root = given if given.is_dir() else given.parent
     regions = Regions(root, roi)
@@ -64,26 +66,27 @@ def predict_files(
     keys = {names[file]: _key(file, regions) for file in images}
     run = {"detector": identity, "input": str(given.resolve())}
     run |= {"roi": roi and str(roi.resolve()), "maps": submission and str(submission.resolve())}
-    kept = _read_journal(output / JOURNAL, run, keys)
-    if kept:
-        logger.info("%d of %d images were judged before", len(kept), len(images))
-    results: dict[str, FileResult] = {}
-    with _tables(output, run, keys, kept) as add:
-        for file in progress(images, "prediction"):
-            name = names[file]
-            results[name] = kept.get(name) or judge_and_draw(
-                detector,
-                name,
-                file,
-                regions=regions,
-                overlays=output / "overlays",
-                submission=maps,
-            )
-            if name not in kept:
-                add(results[name])
-    if kept:  # those came first
-        _write_tables(output, results.values())
-    (output / JOURNAL).unlink()
+    with exclusive_lock(output / LOCK):
+        kept = _read_journal(output / JOURNAL, run, keys)
+        if kept:
+            logger.info("%d of %d images were judged before", len(kept), len(images))
+        results: dict[str, FileResult] = {}
+        with _tables(output, run, keys, kept) as add:
+            for file in progress(images, "prediction"):
+                name = names[file]
+                results[name] = kept.get(name) or judge_and_draw(
+                    detector,
+                    name,
+                    file,
+                    regions=regions,
+                    overlays=output / "overlays",
+                    submission=maps,
+                )
+                if name not in kept:
+                    add(results[name])
+        if kept:  # those came first
+            _write_tables(output, results.values())
+        (output / JOURNAL).unlink()
     return list(results.values())
 
 
@@ -103,14 +106,15 @@ def _check_regions(
 
 
 def _key(file: Path, regions: Regions) -> list[int]:
-    """Size and time of change of an image and of its region."""
+    """What tells an image and its region from others of the same name."""
     key = []
     for path in (file, regions.file_of(file)):
         try:
             status = path.stat() if path else None
         except OSError:  # its row says why
             status = None
-        key += [status.st_size, status.st_mtime_ns] if status else [-1, -1]
+        fields = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+        key += [getattr(status, field) if status else -1 for field in fields]
     return key
 
 

@@ -16,9 +16,11 @@ from helpers.small_runs import table
 from PIL import Image
 
 from recon_ad.data.truth import Regions
-from recon_ad.detector import image_files
+from recon_ad.detector import image_files, predictions
+from recon_ad.detector.inference import UNCALIBRATED
 from recon_ad.predict import summary
 from recon_ad.runtime import files
+from recon_ad.runtime.waiting import exclusive_lock
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +141,11 @@ def test_an_interrupted_prediction_goes_on_and_ends_the_same(
     assert names == ["'=1+1.png", "b.png"]  # a spreadsheet takes the first for text
     with (out / ".predictions.journal").open("a") as journal:
         journal.write('{"half')  # as a full disk leaves it
-    Image.new("L", (40, 40), 200).save(images / "b.png")  # another one by now
+    # Another one by now, and then again, of the same size and time.
+    at = (images / "b.png").stat().st_mtime_ns
+    Image.new("L", (40, 40), 200).save(images / "b.png")
     Image.new("L", (40, 40), 80).save(images / "b.png")
+    os.utime(images / "b.png", ns=(at, at))
     assert run_command(*given, out).returncode == 0
     assert judged == ["=1+1.png", "b.png", f"{'c' * 240}.png", "b.png", f"{'c' * 240}.png"]
     for name in ("predictions.csv", "predictions.jsonl"):
@@ -156,6 +161,19 @@ def test_an_interrupted_prediction_goes_on_and_ends_the_same(
     (out / ".predictions.journal").write_bytes(b"\xff\xfe\0bad\n")
     assert run_command(*given, out).returncode == 0
     assert (out / "predictions.csv").read_text() == (tmp_path / "whole/predictions.csv").read_text()
+
+
+def test_two_do_not_write_the_same_tables(detector, images, tmp_path):
+    given = ["predict", "--detector", detector, "--input", images, "--output", tmp_path / "out"]
+    with exclusive_lock(tmp_path / "out" / predictions.LOCK):
+        assert "another process works there" in refusal(*given)
+
+
+def test_a_detector_that_was_never_calibrated_decides_nothing(images, tmp_path):
+    plain_detector().with_thresholds(UNCALIBRATED, {}).save(tmp_path / "detector")
+    for command, folder in (("predict", "--input"), ("inspect", "--watch")):
+        given = ("--detector", tmp_path / "detector", folder, images, "--output", tmp_path / "out")
+        assert "has no thresholds" in refusal(command, *given)
 
 
 def test_a_full_disk_is_a_sentence_and_leaves_what_was_judged(
