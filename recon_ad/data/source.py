@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon_ad.errors import UserError
+from recon_ad.errors import UserError, together
 from recon_ad.runtime.progress import progress
 
 KNOWN = 1_000  # images of a training that a detector knows again, at most
@@ -90,7 +90,7 @@ def readable(source: Source, *, on_error: str) -> Source:
     Raises:
       UserError: a test image or its region of interest is broken.
     """
-    usable, notes = [], []
+    usable, notes, broken = [], [], []
     for record in progress(source.test, "reading test images"):
         try:
             record.load()
@@ -102,10 +102,12 @@ def readable(source: Source, *, on_error: str) -> Source:
                 continue
         except UserError as error:
             if on_error == "raise":
-                raise
+                broken.append(error)
             notes.append(f"Left out of the test: {error}")
         else:
             usable.append(record)
+    if broken:
+        raise UserError(together(broken))
     return source._replace(test=tuple(usable), notes=(*source.notes, *notes))
 
 

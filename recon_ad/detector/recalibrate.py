@@ -49,6 +49,7 @@ def recalibrate(
             normals,
             channels=detector.channels,
             input_range=given_range(detector.config.data.input_range),
+            on_error="skip",
             cache=DecodeCache(memory_mib=detector.config.data.cache_mib),
         )
         before = detector.record.get("calibration", {})

@@ -47,6 +47,17 @@ def test_images_that_were_trained_on_are_named(detector, chess_folder, tmp_path)
     assert f"as it was ({tmp_path / 'run/metrics.json'})" in done.stderr
 
 
+def test_broken_images_are_named_and_do_not_count(detector, chess_folder, tmp_path):
+    images = shutil.copytree(chess_folder / "test/good", tmp_path / "images")
+    (images / "a.png").write_bytes(b"no image")
+    content = (images / "000.png").read_bytes()
+    (images / "b.png").write_bytes(content[: len(content) // 2])  # with a whole header
+    done = run_command("calibrate", "--detector", detector, "--normals", images)
+    assert done.returncode == 0, done.stderr
+    assert "a.png: is not an image" in done.stderr and "b.png: cannot be" in done.stderr
+    assert load(detector).record["calibration"]["images"] == 4
+
+
 def test_a_detector_that_another_command_is_changing_is_left_alone(detector, chess_folder):
     before = (detector / "detector.json").read_bytes()
     with exclusive_lock(detector.parent / RUN_LOCK):

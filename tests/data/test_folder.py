@@ -256,6 +256,15 @@ def test_a_defect_outside_the_region_of_interest_leaves_the_test(dataset):
     assert sum("no defective pixel in its region" in note for note in source.notes) == 4
 
 
+def test_broken_test_images_are_named_together(dataset):
+    source = folder_source(dataset)
+    for record in source.test[:2]:
+        (dataset / record.name).write_bytes(b"no image")
+    with pytest.raises(UserError) as caught:
+        readable(source, on_error="raise")
+    assert str(caught.value).count("is not an image") == 2
+
+
 def test_training_images_with_other_channels_are_named(tmp_path):
     picture(tmp_path / "a.png")
     for name in ("b.npy", "c.npy"):
