@@ -6,6 +6,7 @@ PNG, JPEG, TIFF and BMP, gray or colour, and NumPy's .npy: 8 and 16 bits, floati
 Whatever cannot be decoded faithfully is refused by name rather than converted silently.
 """
 
+import logging
 import os
 import stat
 import struct
@@ -41,11 +42,13 @@ PNG_SAMPLES = {2: 3, 4: 2, 6: 4}  # by colour type
 # Pillow's remarks on files that it decodes all the same (odd EXIF fields, say). One filter for the
 # process: warnings.catch_warnings is not safe in threads, and threads are where images are decoded.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("imagecodecs").disabled = True  # of what libpng remarks
 
 # What Pillow's readers raise on damaged files, beside OSError.
 _BROKEN = (
     OSError,
     SyntaxError,
+    TypeError,
     ValueError,
     EOFError,
     OverflowError,
@@ -242,8 +245,10 @@ def _deep_colour(name: str) -> Shaped[np.ndarray, "h w k"]:
         content = file.read()
     try:
         pixels = imagecodecs.png_decode(content)
-    except (imagecodecs.PngError, ValueError) as error:
-        raise UserError(f"{name}: cannot be decoded ({error}): replace or remove it") from error
+    except (imagecodecs.PngError, ValueError) as error:  # whose text is not always its own
+        raise UserError(
+            f"{name}: cannot be decoded (libpng refuses it): save it anew, or remove it"
+        ) from error
     if pixels.shape[2] % 2 == 0:
         return over_black(pixels[..., :-1], pixels[..., -1])
     return np.ascontiguousarray(pixels)
@@ -328,14 +333,15 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "PNG" and "exif" not in image.info:
         # Pillow would decode the whole file here, in search of a chunk behind the pixels.
         return 1
-    return image.getexif().get(0x0112, 1)
+    found = image.getexif().get(0x0112, 1)
+    return found if isinstance(found, int) else 1  # a text, say, which turns nothing
 
 
 def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "h w c"]:
     """Decodes an opened image, upright, transparency laid over black, a gray palette as gray."""
     orientation = _orientation(image)  # before loading, so that image_size agrees in every case
     if _has_16_bit_colour(image):
-        if image.getexif().get(0x0112, 1) > 1:
+        if orientation in _TRANSPOSE:
             raise UserError(
                 f"{name}: is turned by its EXIF orientation, which is not supported for colour of "
                 "16 bits: save it upright"

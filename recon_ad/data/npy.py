@@ -20,7 +20,7 @@ def mapped_array(name: str) -> Shaped[np.ndarray, "h w c"]:
     """
     try:
         array = np.load(name, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:
+    except (ValueError, TypeError, OSError, EOFError, SyntaxError, TokenError) as error:
         raise UserError(
             f"{name}: cannot be decoded ({error}): the file is broken or truncated, replace or "
             "remove it"

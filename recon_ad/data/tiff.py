@@ -142,7 +142,7 @@ def _check(page: tifffile.TiffPage, name: str, *, max_pixels: int, size: int) ->
             f"{name}: has {page.imagewidth} × {page.imagelength} pixels, more than the "
             f"{max_pixels} that are decoded: cut it into smaller files"
         )
-    what = ""
+    what = "" if 262 in page.tags else "without the tag PhotometricInterpretation"
     samples, formats = _several(page, 258), _several(page, 339)
     bits, form = samples[0] if samples else 1, formats[0] if formats else 1
     known = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE)

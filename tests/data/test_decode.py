@@ -276,6 +276,18 @@ def test_damaged_colour_of_16_bits_prints_nothing(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_odd_headers_of_arrays_and_exif_of_another_type_are_named(tmp_path):
+    array = save(tmp_path / "a.npy", GRAY)
+    array.write_bytes(array.read_bytes().replace(b"(13, 17)", b"(True, )"))
+    refused(array, "cannot be decoded")
+    content = encoded(".png", DEEP_RGB)
+    exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x01\0\0\0" + b"6\0\0\0" + b"\0" * 4
+    chunk = b"eXIf" + exif
+    chunk = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    turned = save(tmp_path / "b.png", content[:33] + chunk + content[33:])
+    np.testing.assert_array_equal(decode_image(turned), DEEP_RGB)
+
+
 def test_a_bmp_without_any_alpha_is_opaque(tmp_path):
     empty = save(tmp_path / "a.bmp", bmp_with_alpha(np.zeros_like(ALPHA)))
     np.testing.assert_array_equal(decode_image(empty), RGB)

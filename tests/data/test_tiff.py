@@ -44,6 +44,15 @@ def test_a_layout_changes_no_value(tmp_path, kind, layout, planes):
     np.testing.assert_array_equal(got[..., 0], gray)
 
 
+def test_what_zero_means_has_to_be_said(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", GRAY, photometric="minisblack")
+    content = (tmp_path / "a.tif").read_bytes()
+    # The tag under a private number that nobody reads.
+    (tmp_path / "a.tif").write_bytes(content.replace(b"\x06\x01\x03\x00", b"\xe8\xfd\x03\x00", 1))
+    with pytest.raises(UserError, match="without the tag PhotometricInterpretation"):
+        decode_image(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_white_may_be_zero(tmp_path, kind, order):
