@@ -24,6 +24,7 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+MAX_SIDE = 1 << 16  # px, of a tile
 _COUNT = (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more")
 _WHOLE = (lambda value: _is_whole(value) and value >= 0, "a whole number, 0 or more")
 _AMOUNT = (lambda value: 0 <= value < math.inf, "0 or more")
@@ -35,7 +36,10 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "data.channels": _WHOLE,
     "data.on_error": _one_of("raise", "skip"),
     "data.side": (lambda value: value >= 96, "96 px or more"),
-    "data.patch_size": _COUNT,
+    "data.patch_size": (
+        lambda value: _is_whole(value) and 1 <= value <= MAX_SIDE,
+        f"a whole number from 1 to {MAX_SIDE} px",
+    ),
     "method.width": (lambda value: 0 < value <= 100, "above 0 and up to 100"),
     "data.resize": (
         lambda value: (
@@ -111,6 +115,9 @@ def check_config(
       UserError: a field's value is not usable; says which would be.
     """
     fields = flatten(config.to_dict())
+    for name, value in fields.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config.{name} is {value}; it has to be a finite number.")
     for name, (fits, what) in rules.items():
         if not fits(fields[name]):
             raise UserError(f"config.{name} is {fields[name]!r}; it has to be {what}.")

@@ -280,6 +280,8 @@ def _load(path: Path) -> Detector:
             "reads: train it anew, or open it by the version that wrote it."
         )
     try:
+        if described["format"] == FORMAT and not described["variables_sha256"]:
+            raise ValueError("variables_sha256 is no digest")
         described = as_today(described)
         digest = described["variables_sha256"]
         if digest is not None and digest != sha256(content):
@@ -330,8 +332,10 @@ def _assembled(
 ) -> Detector:
     thresholds, given = _thresholds(described["thresholds"])
     categories = {str(k): _thresholds(each) for k, each in described["categories"].items()}
+    config = ConfigDict(described["config"])
+    check_config(config)  # before anything is made of its size
     detector = Detector(
-        ConfigDict(described["config"]),
+        config,
         channels=described["channels"],
         variables=traverse_util.unflatten_dict(
             {tuple(name.split("/")): value for name, value in flat.items()}
@@ -342,7 +346,6 @@ def _assembled(
         classifier=classifier,
         categories={name: each for name, (each, _) in categories.items()},
     )
-    check_config(detector.config)
     check_calibration(detector.record)
     for numbers in (given, *(numbers for _, numbers in categories.values())):
         check_numbers(detector.plan, numbers)

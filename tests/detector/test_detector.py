@@ -208,6 +208,9 @@ DAMAGED = {
     "a border of half a pixel": ("config", "inference", "border", 1.5),
     "a size in half pixels": ("config", "data", "resize", [32.5, 32.5]),
     "no batch": ("config", "inference", "batch_size", 0),
+    "no digest": ("variables_sha256", None),
+    "a weight without end": ("config", "residual", "squared", float("inf")),
+    "a tile of a kilometre": ("config", "data", "patch_size", 10**9),
 }
 
 
