@@ -46,6 +46,7 @@ from recon_ad.data.layout import Layout, check_all_good, check_no_masks, dataset
 from recon_ad.data.listing import files_below, images_below
 from recon_ad.data.source import GOOD
 from recon_ad.errors import UserError
+from recon_ad.runtime.terminal import escaped
 
 _SHOWN = 20  # files that a finding names
 _FEW = 3  # sizes that are told one by one
@@ -84,7 +85,7 @@ class _Folder(NamedTuple):
     regions: truth.Regions
 
     def name(self, file: Path) -> str:
-        return file.relative_to(self.root).as_posix()
+        return escaped(file.relative_to(self.root).as_posix())
 
 
 def check_folder(path: str | os.PathLike[str], *, category: str = "") -> Report:

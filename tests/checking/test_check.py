@@ -394,3 +394,10 @@ def test_real_folders_have_the_findings_that_were_looked_up_in_them(real_data):
     assert "test/crack/exp5_num_85642.jpg = test/crack/exp5_num_86031.jpg" in copies.files
     # A tile was photographed in six exposures, one after the other, and the numbers tell when.
     assert r"'(\d*)\d{3}\D*$'" in grouped.text
+
+
+def test_a_name_with_a_line_break_forges_no_line(tmp_path):
+    for name in ("a.png", "b\nforged: 1 row.png"):
+        Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / name)
+    told = as_text(check_folder(tmp_path))
+    assert "b\\nforged: 1 row.png" in told and "\nforged" not in told
