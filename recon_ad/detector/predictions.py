@@ -66,7 +66,7 @@ def predict_files(
     keys = {names[file]: _key(file, regions) for file in images}
     run = {"detector": identity, "input": str(given.resolve())}
     run |= {"roi": roi and str(roi.resolve()), "maps": submission and str(submission.resolve())}
-    with exclusive_lock(output / LOCK):
+    with exclusive_lock(output / LOCK, leave=False):
         kept = _read_journal(output / JOURNAL, run, keys)
         if kept:
             logger.info("%d of %d images were judged before", len(kept), len(images))

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from recon_ad.errors import UserError
 from recon_ad.runtime.stopping import Stop
@@ -86,14 +86,41 @@ def opened(open_table: Callable[[], _Table], *, retry: Retry, stop: Stop) -> _Ta
 
 
 @contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
-    """Raises `UserError` where another process is in here with the same path."""
+def exclusive_lock(path: Path, *, leave: bool = True) -> Iterator[None]:
+    """Raises `UserError` where another process is in here with the same path.
+
+    Args:
+      path: of the file that is locked, made if absent.
+      leave: whether the file stays afterwards.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with _locked(path) as file:
+        try:
+            yield
+        finally:
+            # While it is held: whoever opened it meanwhile sees that it is gone.
+            if not leave and _is_still(path, file):
+                path.unlink()
+
+
+def _locked(path: Path) -> TextIO:
+    while True:
+        file = path.open("a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            file.close()
             raise UserError(
                 f"{path.parent}: another process works there: wait until it has ended."
             ) from None
-        yield
+        if _is_still(path, file):
+            return file
+        file.close()
+
+
+def _is_still(path: Path, file: TextIO) -> bool:
+    """Tells whether the path is that of the opened file, which another may have removed."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False

@@ -167,6 +167,8 @@ def test_two_do_not_write_the_same_tables(detector, images, tmp_path):
     given = ["predict", "--detector", detector, "--input", images, "--output", tmp_path / "out"]
     with exclusive_lock(tmp_path / "out" / predictions.LOCK):
         assert "another process works there" in refusal(*given)
+    assert run_command(*given).returncode == 0
+    assert not (tmp_path / "out" / predictions.LOCK).exists()
 
 
 def test_a_detector_that_was_never_calibrated_decides_nothing(images, tmp_path):
