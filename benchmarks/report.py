@@ -300,7 +300,8 @@ SECTIONS: Mapping[str, Section] = {
     "residuals": Section(
         "The SSIM residual of exported models",
         _speed("residuals"),
-        note="Times are the shortest: other work ran beside. The file has the medians.",
+        note="Times are the shortest: other work ran beside. The file has the medians. Measured "
+        "before exported graphs were simplified.",
     ),
     "encoder": Section("Encoders", _speed("encoder")),
     "aupro": Section("AUPRO", _speed("aupro")),
