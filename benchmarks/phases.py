@@ -4,9 +4,9 @@
 
 Runs `recon_ad.train` as a user does, on a machine that has compiled nothing yet, then
 `recon_ad.evaluate` again with what is compiled by then. Takes the times of the log's lines: the
-start (imports, images listed), training, calibration, judging with the report, and export. The demo
-is always run; with `--data`, grid and the ball screw by `knn`, `vit_flow` and the CAE at the scale
-of a CPU. Writes results/phases.json after each run.
+start (imports, images listed), training with calibration, judging with the report, and export. The
+demo is always run; with `--data`, grid and the ball screw by `knn`, `vit_flow` and the CAE at the
+scale of a CPU. Writes results/phases.json after each run.
 """
 
 import os
@@ -30,8 +30,7 @@ ENCODER = "deit_tiny_patch16_224"
 # The line of the log with which a phase ends, in their order.
 PHASES = {
     "start": "held out for calibration",
-    "training": "image threshold",
-    "calibration": "detector: ",
+    "training and calibration": "detector: ",
     "judging and report": "exporting model.onnx",
     "export": "written to ",
 }

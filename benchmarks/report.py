@@ -300,8 +300,7 @@ SECTIONS: Mapping[str, Section] = {
     "residuals": Section(
         "The SSIM residual of exported models",
         _speed("residuals"),
-        note="Times are the shortest: other work ran beside. The file has the medians. Measured "
-        "before exported graphs were simplified.",
+        note="Times are the shortest. The file has the medians.",
     ),
     "encoder": Section("Encoders", _speed("encoder")),
     "aupro": Section("AUPRO", _speed("aupro")),
