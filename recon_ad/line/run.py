@@ -175,7 +175,7 @@ def inspect_one(
     if arrivals.key_of(arrival.file) != arrival.key:
         return Outcome.LATER
     with store.attempt(arrival.key) as ended:
-        sha256 = content_of(arrival.file) if ended < TRIED else ""
+        sha256 = content_of(arrival.file)
         if store.has(arrival.key, sha256):
             return Outcome.KNOWN
         if ended < TRIED:
