@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from recon_ad.detector.inference import Plan
+from recon_ad.detector.inference import Plan, Thresholds
+from recon_ad.errors import UserError
 
 MAX_SIDE = 1 << 16  # px, of an image, a tile or what surrounds a pixel
 MAX_BATCH = 1 << 16  # tiles
@@ -53,6 +54,15 @@ def check_numbers(plan: Plan, thresholds: Mapping[str, float]) -> None:
         raise ValueError(f"input_range is {plan.input_range}, not black below white")
     if plan.geometry.weights not in ("uniform", "hann"):
         raise ValueError(f"tile_weights is {plan.geometry.weights!r}")
+
+
+def check_calibrated(thresholds: Thresholds, *, name: str = "the detector") -> None:
+    """Raises `UserError` where there are no thresholds; `name` is what the message calls it."""
+    if not np.isfinite(thresholds).all():
+        raise UserError(
+            f"{name} has no thresholds, without which it decides nothing: run "
+            "python -m recon_ad.calibrate first."
+        )
 
 
 def check_finite(arrays: Mapping[str, Any]) -> None:

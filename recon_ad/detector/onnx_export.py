@@ -18,6 +18,7 @@ from recon_ad.alignment.part import NotRegistered, Part
 from recon_ad.data import Record, Source
 from recon_ad.data.build import build_source
 from recon_ad.data.source import roi_of, spread
+from recon_ad.detector.bounds import check_calibrated
 from recon_ad.detector.image_files import decoded, inputs
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.errors import UserError
@@ -71,11 +72,7 @@ def export(
 
     if output.suffix != ".onnx":
         raise UserError(f"--output {output}: give a name that ends in .onnx.")
-    if not np.isfinite(detector.thresholds).all():
-        raise UserError(
-            "the detector has no thresholds, without which it decides nothing: run "
-            "python -m recon_ad.calibrate first."
-        )
+    check_calibrated(detector.thresholds)
     chosen = np.dtype(dtype or _common_dtype(detector, images))
     if detector.plan.geometry.resize and chosen != np.float32:
         raise UserError(

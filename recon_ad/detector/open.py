@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 from absl import flags
 
 from recon_ad.detector import onnx_detector
+from recon_ad.detector.bounds import check_calibrated
 from recon_ad.detector.inference import Inference
 from recon_ad.detector.onnx_detector import RUNTIMES
 from recon_ad.errors import UserError
@@ -98,11 +98,7 @@ def detector_flags() -> DetectorFlags:
     def opened() -> Inference:
         found = whole()
         found = found.of_category(category.value) if category.value else found
-        if not np.isfinite(found.thresholds).all():
-            raise UserError(
-                f"{detector.value or onnx.value} has no thresholds, without which it decides "
-                "nothing: run python -m recon_ad.calibrate first."
-            )
+        check_calibrated(found.thresholds, name=detector.value or onnx.value)
         return found
 
     def whole() -> Inference:
