@@ -2,7 +2,7 @@
 
 import io
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import cv2
@@ -61,19 +61,24 @@ def whole_files() -> dict[str, bytes]:
     return files
 
 
+def write_damaged(folder: Path, files: Mapping[str, bytes], rng: random.Random) -> tuple[str, Path]:
+    """Damages one of the files and writes it; returns its name among them, and where it lies."""
+    name = rng.choice(list(files))
+    content = damaged(files[name], rng, others=list(files.values()))
+    if name.endswith(".png") and rng.random() < 0.85:
+        content = with_checksums(content)
+    file = folder / f"image{Path(name).suffix}"
+    file.write_bytes(content)
+    return name, file
+
+
 def images(folder: Path, seed: int) -> Callable[[int], Verdict]:
     """Trials of one damaged file each, by every reader."""
     files = whole_files()
-    names, contents = list(files), list(files.values())
 
     def trial(i: int) -> Verdict:
         rng = random.Random(seed * 1_000_003 + i)
-        name = rng.choice(names)
-        content = damaged(files[name], rng, others=contents)
-        if name.endswith(".png") and rng.random() < 0.85:
-            content = with_checksums(content)
-        file = folder / f"image{Path(name).suffix}"
-        file.write_bytes(content)
+        name, file = write_damaged(folder, files, rng)
         what = f"trial {i}: a damaged {name}"
         for reader in (decode_mask, stored_type):
             try:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.robustness.damage import damaged, with_checksums
+from benchmarks.robustness.damage import damaged
 from benchmarks.robustness.detectors import IMAGE, small_detector
-from benchmarks.robustness.images import whole_files
+from benchmarks.robustness.images import whole_files, write_damaged
 from benchmarks.robustness.trials import STRICTER, Verdict
 from recon_ad.data.decode import decode_image, decode_mask
 from recon_ad.detector.onnx_detector import Graph, OnnxDetector, OnnxRuntimeGraph, tail_path
@@ -121,16 +121,10 @@ def images(folder: Path, seed: int) -> Callable[[int], Verdict]:
     """Trials of one damaged PNG or JPEG each, as an image or as a mask."""
     program = Program(folder)
     files = {name: c for name, c in whole_files().items() if name.endswith(READ)}
-    names, contents = list(files), list(files.values())
 
     def trial(i: int) -> Verdict:
         rng = random.Random(seed * 1_000_003 + i)
-        name = rng.choice(names)
-        content = damaged(files[name], rng, others=contents)
-        if name.endswith(".png") and rng.random() < 0.85:
-            content = with_checksums(content)
-        file = folder / f"image{Path(name).suffix}"
-        file.write_bytes(content)
+        name, file = write_damaged(folder, files, rng)
         kind = rng.choice(("image", "image", "mask"))
         what = f"trial {i}: a damaged {name} as {kind}"
         return _verdict(program.ask(f"{kind} {file}"), _by_python(kind, file), what)
