@@ -1,4 +1,4 @@
-"""Whether every method compiles for GPUs, and what its programs need there; no GPU takes part.
+"""Compiles every method for GPUs, and tells what its programs need there; no GPU takes part.
 
     python -m benchmarks.gpu_compile
 
@@ -62,7 +62,7 @@ def windows(program: str) -> Counter[tuple[int, int]]:
 
 
 def figures(compiled: jax.stages.Compiled) -> dict[str, Any]:
-    """What is told of a compiled program."""
+    """Returns what a compiled program needs, and what is in it."""
     program, memory = compiled.as_text(), compiled.memory_analysis()
     found = windows(program)
     return {
@@ -87,7 +87,7 @@ def config_of(name: str, count: int) -> ConfigDict:
 
 
 def row(what: str, make: Callable[[], Program]) -> dict[str, Any]:
-    """What is told of a program, or why it does not compile."""
+    """Compiles a program; returns its figures, or why it does not compile."""
     begin = time.perf_counter()
     try:
         found = figures(make().compile())

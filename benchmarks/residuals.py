@@ -1,4 +1,4 @@
-"""What the SSIM residual costs beside its network, in ONNX Runtime and in OpenVINO.
+"""Times the SSIM residual beside its network, in ONNX Runtime and in OpenVINO.
 
     python -m benchmarks.residuals
 
@@ -45,7 +45,7 @@ PACKAGES = ("onnx", "onnxruntime", "openvino", "jax2onnx")
 
 @contextlib.contextmanager
 def shifts() -> Iterator[None]:
-    """What is exported in it has SSIM as sums of shifted images."""
+    """Makes exports write SSIM as sums of shifted images."""
     with mock.patch.object(ssim, "_by_products", ssim._by_shifts):
         yield
 
