@@ -7,47 +7,16 @@ patches row by row. Parameters are float32; `dtype` is what is computed in, but 
 the softmax, which stay in float32.
 """
 
-from typing import NamedTuple
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
+from recon_ad.models.spec import MLP_RATIO, Spec
 from recon_ad.ops.resampling import resample
 
 EPSILON = 1e-6  # of LayerNorm, in all these networks
-MLP_RATIO = 4
-
-
-class Spec(NamedTuple):
-    """The shape of an encoder.
-
-    Attributes:
-      patch: side of a patch in px.
-      width: d, length of a token.
-      depth: number of blocks.
-      heads: of the attention.
-      grid: side in patches of the images that it was trained on.
-      distilled: whether a distillation token follows the class token.
-      registers: number of register tokens.
-      layer_scale: whether each branch has a factor for each channel.
-    """
-
-    patch: int
-    width: int
-    depth: int
-    heads: int
-    grid: int
-    distilled: bool = False
-    registers: int = 0
-    layer_scale: bool = False
-
-    @property
-    def prefix(self) -> int:
-        """Number of tokens before the patches."""
-        return 1 + self.distilled + self.registers
 
 
 class Attention(nn.Module):

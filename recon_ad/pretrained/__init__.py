@@ -1,11 +1,12 @@
 """Pretrained encoders: which there are, and how their published files become parameters.
 
 `presets` names them, `names` knows how libraries call their tensors, `weights` reads files, checks
-them against the preset and fetches them from the Hugging Face hub. Nothing is executed: safetensors
-only. Networks are in `recon_ad.models`.
+them against the preset and fetches them from the Hugging Face hub, whose cache `hub` knows. Nothing
+is executed: safetensors only. Networks are in `recon_ad.models`, and none of it needs JAX.
 """
 
+from recon_ad.pretrained.hub import cached
 from recon_ad.pretrained.presets import PRESETS, Preset, preset
 from recon_ad.pretrained.weights import Pretrained, read_encoder
 
-__all__ = ["PRESETS", "Preset", "Pretrained", "preset", "read_encoder"]
+__all__ = ["PRESETS", "Preset", "Pretrained", "cached", "preset", "read_encoder"]

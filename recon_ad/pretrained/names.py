@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from recon_ad.errors import UserError
-from recon_ad.models.vit import MLP_RATIO, Spec
+from recon_ad.models.spec import MLP_RATIO, Spec
 
 Tensors = Mapping[str, np.ndarray]
 # Heads, and what only pretraining needs.

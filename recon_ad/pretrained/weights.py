@@ -2,18 +2,17 @@
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.numpy
-from jaxtyping import PyTree
 
 from recon_ad.errors import UserError
-from recon_ad.models.vit import Spec
+from recon_ad.models.spec import Spec
+from recon_ad.pretrained.hub import FILE
 from recon_ad.pretrained.names import is_hugging_face, to_params
 from recon_ad.pretrained.presets import preset
 
-FILE = "model.safetensors"  # in a folder, and on the hub
 HUB = "hub"  # instead of a path
 OFFLINE = (
     f"fetch its {FILE} on another machine and name it by weights=FILE behind the config's name "
@@ -31,7 +30,7 @@ class Pretrained(NamedTuple):
       sha256: of the file.
     """
 
-    params: PyTree
+    params: dict[str, Any]
     antialias: bool
     file: str
     sha256: str

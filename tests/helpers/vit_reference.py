@@ -5,7 +5,7 @@ import re
 import numpy as np
 from scipy import special
 
-from recon_ad.models.vit import Spec
+from recon_ad.models.spec import Spec
 from recon_ad.pretrained.names import expected
 
 SMALL = Spec(patch=4, width=12, depth=3, heads=3, grid=4)

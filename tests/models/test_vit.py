@@ -8,7 +8,8 @@ from helpers import vit_reference
 from helpers.vit_reference import SMALL
 
 from recon_ad.errors import UserError
-from recon_ad.models.vit import Spec, ViT, fitted
+from recon_ad.models.spec import Spec
+from recon_ad.models.vit import ViT, fitted
 from recon_ad.pretrained import PRESETS, preset, read_encoder
 from recon_ad.pretrained.weights import read_file
 
