@@ -7,6 +7,7 @@ files' metadata is needed: no config, no detector directory.
 """
 
 import functools
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -104,8 +105,12 @@ def _core() -> Any:
     OpenVINO gives the thread another stack for signals and takes it back with the core. After a
     second core it does so in the wrong order, and the next SIGTERM, say, finds freed memory.
     """
+    handlers = logging.root.handlers[:]
     import openvino  # part of an extra
 
+    # It takes absl's handler off the root logger, and with it all that a command logs.
+    for handler in handlers:
+        logging.root.addHandler(handler)
     return openvino.Core()
 
 

@@ -1,5 +1,9 @@
 """A stranger's exported model: outputs and metadata that are none of a detector's."""
 
+import subprocess
+import sys
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
@@ -44,6 +48,22 @@ def made(told=None, **facts):
     core = Made("core", ["residual_map"], told, **facts)
     tail = Made("tail", onnx_detector.OUTPUTS["tail"], told, **facts)
     return OnnxDetector(core, tail, name="m.onnx")
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="an extra")
+def test_openvino_leaves_a_commands_log_as_it_is():
+    # In a process of its own: what OpenVINO does to the log, it does when it is first imported.
+    code = (
+        "import logging; from absl import logging as absl_logging\n"
+        "absl_logging.use_absl_handler()\n"
+        "from recon_ad.detector import onnx_detector\n"
+        "logging.getLogger('recon_ad').setLevel(logging.INFO)\n"
+        "absl_logging.get_absl_handler().setFormatter(logging.Formatter('%(message)s'))\n"
+        "onnx_detector._openvino()\n"
+        "logging.getLogger('recon_ad').info('watching a folder')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1:] == ["watching a folder"]
 
 
 @pytest.mark.parametrize(("any_batch", "batches"), [(True, [2, 2, 2, 2, 1]), (False, [2] * 5)])
