@@ -9,15 +9,11 @@ import safetensors.numpy
 
 from recon_ad.errors import UserError
 from recon_ad.models.spec import Spec
-from recon_ad.pretrained.hub import FILE
+from recon_ad.pretrained.hub import FILE, fetched
 from recon_ad.pretrained.names import is_hugging_face, to_params
 from recon_ad.pretrained.presets import preset
 
 HUB = "hub"  # instead of a path
-OFFLINE = (
-    f"fetch its {FILE} on another machine and name it by weights=FILE behind the config's name "
-    "(config.encoder.weights)."
-)
 
 
 class Pretrained(NamedTuple):
@@ -50,8 +46,10 @@ def read_encoder(name: str, weights: str, *, sha256: str = "") -> Pretrained:
         are not the preset's.
     """
     if weights == HUB:
-        path, published = _fetched(preset(name).hub)
-        sha256 = sha256 or published
+        path = fetched(name)
+        # The cache names large files by their SHA-256, which the hub gives.
+        blob = path.resolve().name
+        sha256 = sha256 or (blob if len(blob) == 64 else "")
     else:
         path = Path(weights).expanduser()
         path = path / FILE if path.is_dir() else path
@@ -90,25 +88,3 @@ def read_file(path: Path, spec: Spec, *, sha256: str = "") -> Pretrained:
     # As timm does, and Hugging Face with registers only.
     antialias = not is_hugging_face(tensors) or spec.registers > 0
     return Pretrained(params, antialias, str(path), found)
-
-
-def _fetched(repository: str) -> tuple[Path, str]:
-    """The file in the hub's cache, and the checksum that the hub gives of it."""
-    try:
-        import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ModuleNotFoundError:
-        raise UserError(
-            "weights=hub, which is the default, fetches the pretrained encoder, but "
-            f'huggingface_hub is not installed: pip install "recon_ad[hub]", or {OFFLINE}'
-        ) from None
-    try:
-        path = Path(huggingface_hub.hf_hub_download(repository, FILE))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"{repository}, for which weights=hub, the default, asks, cannot be fetched from the "
-            f"Hugging Face hub ({type(error).__name__}): go online, or {OFFLINE}"
-        ) from None
-    # The cache names large files by their SHA-256.
-    blob = path.resolve().name
-    return path, blob if len(blob) == 64 else ""

@@ -4,8 +4,6 @@ import errno
 import logging
 import re
 import sqlite3
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from recon_ad import cli
 from recon_ad.data import Record
 from recon_ad.data.pipeline import Images, check_fits
 from recon_ad.errors import UserError
-from recon_ad.pretrained import read_encoder
 from recon_ad.runtime.waiting import disk_is_full
 
 COMMANDS = {f.stem for f in (ROOT / "recon_ad").glob("*.py") if "\n    cli.run(" in f.read_text()}
@@ -70,22 +67,6 @@ def test_patches_far_larger_than_all_images_are_refused():
     check_fits([small], size=(50, 20), patch_size=200)
     with pytest.raises(UserError, match="has 50 px on its longer side: choose"):
         Images([small], size=(50, 20), patch_size=201, memory_mib=1, disk_mib=1)
-
-
-def test_weights_that_cannot_be_fetched_come_with_how_to_get_them(monkeypatch):
-    def fail(*_):
-        raise ConnectionError
-
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    told = r'weights=hub, which is the default, .*pip install "recon_ad\[hub\]", or fetch its '
-    with pytest.raises(UserError, match=told + "model.safetensors .* name it by weights=FILE"):
-        read_encoder("deit_tiny_patch16_224", "hub")
-    hub = SimpleNamespace(hf_hub_download=fail, errors=None)
-    errors = SimpleNamespace(HfHubHTTPError=KeyError, LocalEntryNotFoundError=ConnectionError)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
-    with pytest.raises(UserError, match=r"cannot be fetched .*go online, or fetch its model\."):
-        read_encoder("deit_tiny_patch16_224", "hub")
 
 
 def chained(error, cause):
