@@ -40,7 +40,7 @@ def seconds_to_first_step(workdir: Path, cache: Path) -> float:
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if re.search(r"step 1: train_loss", line):
+        if re.search(r"step 1 of \d+: train_loss", line):
             seconds = time.perf_counter() - start
             process.communicate()
             return seconds

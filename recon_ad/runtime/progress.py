@@ -1,7 +1,12 @@
-"""Progress of a command that goes through many things: a bar on a terminal, lines in a log."""
+"""Progress of a command that goes through many things: a bar on a terminal, lines in a log.
+
+A line says how many there are, how fast it goes, and how long it will take: "step 350 of 800:
+train_loss 0.0151, 12.3 steps/s, 37 s left".
+"""
 
 import io
 import logging
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any, TypeVar
@@ -13,6 +18,38 @@ EVERY = 10.0  # s between two lines; what is done sooner says nothing
 logger = logging.getLogger("recon_ad")
 
 _Item = TypeVar("_Item")
+
+
+def pace(done: int, left: int, seconds: float, *, what: str = "") -> str:
+    """Returns how fast something goes and how long the rest takes, as "12.3 steps/s, 37 s left".
+
+    Args:
+      done: things in these seconds; "" is returned where it is none.
+      left: things.
+      seconds: that it took so far.
+      what: one of them is, in the singular; "": nothing that has a name.
+    """
+    if not done or not left or seconds <= 0:
+        return ""
+    rate = done / seconds
+    if rate >= 1:
+        fast = f"{_digits(rate)} {what}s/s" if what else f"{_digits(rate)}/s"
+    else:
+        fast = f"{_digits(1 / rate)} s/{what}" if what else f"{_digits(1 / rate)} s each"
+    return f"{fast}, {duration(left / rate)} left"
+
+
+def _digits(number: float) -> str:
+    return f"{number:.3g}" if number < 100 else f"{number:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in the unit that it is told in: "37 s", "12 min", "3.4 h"."""
+    if seconds < 100:
+        return f"{math.ceil(seconds)} s"
+    if seconds < 100 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 class _Lines(tqdm):
@@ -29,7 +66,8 @@ class _Lines(tqdm):
         if msg is None and self.n > self._last:
             self._last = self.n
             done = f"all {self.n}" if self.n == self.total else f"{self.n} of {self.total}"
-            logger.info("%s: %s", self.desc, done)
+            fast = pace(self.n, self.total - self.n, self.format_dict["elapsed"])
+            logger.info("%s: %s", self.desc, ", ".join(filter(None, [done, fast])))
 
     def close(self) -> None:
         """Logs that all are done, where lines came before."""

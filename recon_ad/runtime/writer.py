@@ -7,6 +7,7 @@ a run was killed and resumed.
 import json
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from recon_ad.runtime import files
+from recon_ad.runtime.progress import pace
 
 logger = logging.getLogger("recon_ad")
+
+SILENT = 60.0  # s without a line of the log, after which a step has one
 
 
 def read_log(path: Path, *, until: int | None = None) -> list[dict[str, Any]]:
@@ -64,11 +68,21 @@ class Writer:
         self._board = SummaryWriter(str(workdir), purge_step=start + 1, flush_secs=30)
         # A bar only where somebody looks; a log file gets lines.
         self._bar = tqdm(total=total, initial=start, disable=not sys.stderr.isatty(), unit="step")
+        self._done, self._total = start, total
+        # The step that compiles says nothing of how fast the others are.
+        self._begun: tuple[int, float] | None = None  # steps done, and when
+        self._spoke = (start, time.monotonic())  # at which step the log had its last line, and when
 
     def step_done(self) -> None:
-        """Moves the progress bar."""
-        if self._active:
-            self._bar.update()
+        """Moves the progress bar; where there is none, a log that was long silent has a line."""
+        if not self._active:
+            return
+        self._bar.update()
+        self._done += 1
+        if self._begun is None:
+            self._begun = (self._done, time.monotonic())
+        if self._bar.disable and time.monotonic() - self._spoke[1] > SILENT:
+            self._say(self._done, "")
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """One line of the log, one point for each name in TensorBoard."""
@@ -80,9 +94,18 @@ class Writer:
             self._board.add_scalar(name, value, step)
         text = " ".join(f"{name} {value:.5g}" for name, value in values.items())
         if self._bar.disable:
-            logger.info("step %d: %s", step, text)
+            self._say(step, text)
         else:
             self._bar.set_postfix_str(text)
+
+    def _say(self, step: int, text: str) -> None:
+        """Logs figures of a step and, once for each step, how fast it goes."""
+        now, (last, _) = time.monotonic(), self._spoke
+        begun, since = self._begun or (step, now)
+        fast = pace(step - begun, self._total - step, now - since, what="step")
+        told = ", ".join(filter(None, [text, fast if step > last else ""]))
+        self._spoke = (step, now)
+        logger.info("step %d of %d%s", step, self._total, f": {told}" if told else "")
 
     def samples(self, step: int, sheet: UInt8[np.ndarray, "h w c"], *, png: bytes) -> None:
         """Reconstructions: a picture for TensorBoard and, encoded, a file under `samples`."""

@@ -391,7 +391,7 @@ def whole(tmp_path_factory):
     """The same run by two hosts, to which nothing happened."""
     workdir = tmp_path_factory.mktemp("whole")
     printed = finish(start(workdir))
-    assert printed.count(f"step {STEPS}: heldout_loss") == 1
+    assert printed.count(f"step {STEPS} of {STEPS}: heldout_loss") == 1
     return workdir
 
 

@@ -1,15 +1,17 @@
 """Atomic files, the log across restarts, kept programs."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from recon_ad.runtime import files
+from recon_ad.runtime import files, writer
 from recon_ad.runtime.writer import Writer, read_log
 
 
@@ -98,6 +100,29 @@ def test_a_resumed_log_holds_each_step_once(tmp_path):
     second.close()
     expected = [{"step": s, "train_loss": loss} for s, loss in ((1, 1.0), (2, 2.0), (3, 30.0))]
     assert read_log(tmp_path / "log.jsonl") == expected
+
+
+def test_a_log_file_says_how_far_training_is_and_how_long_it_takes(tmp_path, monkeypatch, caplog):
+    now = [100.0]
+    monkeypatch.setattr(writer, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    caplog.set_level(logging.INFO, "recon_ad")
+    log = Writer(tmp_path, start=0, total=800)
+    for step in range(1, 801):
+        now[0] += 30.0 if step == 1 else 61.0 if step == 400 else 0.1  # the first one compiles
+        log.step_done()
+        if step in (1, 351, 800):
+            log.scalars(step, {"train_loss": 0.0151})
+            log.scalars(step, {"heldout_loss": 0.02})
+    log.close()
+    assert caplog.messages == [
+        "step 1 of 800: train_loss 0.0151",
+        "step 1 of 800: heldout_loss 0.02",
+        "step 351 of 800: train_loss 0.0151, 10 steps/s, 45 s left",
+        "step 351 of 800: heldout_loss 0.02",
+        "step 400 of 800: 3.96 steps/s, 2 min left",
+        "step 800 of 800: train_loss 0.0151",
+        "step 800 of 800: heldout_loss 0.02",
+    ]
 
 
 # Twice, as by two commands: with the user's cache, then with a folder that is set.
