@@ -22,6 +22,9 @@ ended otherwise.
 
 When the disk is full, or another program holds the table, it waits and tries the same image again.
 SIGTERM and SIGINT let the image that is being judged finish; the exit status is then 0.
+
+The log names each reject with its score, some twenty a minute at most, and says once a minute how
+many images were judged and rejected.
 """
 
 import logging
@@ -60,10 +63,10 @@ def main() -> int:
     detector = _DETECTOR.open()
     logger.info("watching %s", folder)
     with exclusive_lock(output / "inspect.lock"):
-        count = run_line(
+        tally = run_line(
             detector, folder, output, stop=stop, seconds=_SECONDS.value, gib=_MEMORY.value
         )
-    logger.info("stopped after %d images; see %s", count, output)
+    logger.info("stopped after %s; see %s", str(tally), output)
     return 0
 
 

@@ -25,6 +25,7 @@ from recon_ad.detector.image_files import BROKEN, judge_file, overlay_error, ove
 from recon_ad.detector.inference import Inference
 from recon_ad.line.arrivals import Arrival, Arrivals
 from recon_ad.line.store import TRIED, Store
+from recon_ad.line.tally import Tally
 from recon_ad.runtime import memory
 from recon_ad.runtime.stopping import Stop
 from recon_ad.runtime.waiting import Retry, opened
@@ -165,8 +166,9 @@ def inspect_one(
     output: Path,
     regions: Regions,
     waiting: int,
+    tally: Tally,
 ) -> Outcome:
-    """Judges an image, writes its overlay, and commits its row.
+    """Judges an image, writes its overlay, commits its row, and counts it.
 
     Raises:
       OSError, sqlite3.OperationalError: something cannot be written; there is no row then.
@@ -201,6 +203,7 @@ def inspect_one(
         store.commit(arrival.key, row)
     if row["error"]:
         logger.warning("%s: %s", arrival.key.name, row["error"])
+    tally.add(arrival.key.name, row)
     return Outcome.JUDGED
 
 
@@ -212,8 +215,8 @@ def run_line(
     stop: Stop,
     seconds: float = SECONDS,
     gib: float = MEMORY,
-) -> int:
-    """Judges until it is to stop; returns how many images it was.
+) -> Tally:
+    """Judges until it is to stop; returns how many images it was, and how many were rejected.
 
     Args:
       detector: calibrated.
@@ -229,11 +232,12 @@ def run_line(
     regions = Regions(folder)
     retry = Retry(output, stop)
     table = output / "line.sqlite"
+    tally = Tally()
     store = opened(lambda: Store(table), retry=retry, stop=stop)
     if store is None:
-        return 0
+        return tally
     arrivals = Arrivals(folder, store.known(), settle=SETTLE, clock=time.monotonic)
-    count, longest = 0, LONG
+    longest = LONG
     while not stop.asked:
         begin = time.monotonic()
         ready = [a for a in arrivals.ready() if not regions.is_region(a.file)]
@@ -249,7 +253,7 @@ def run_line(
                     with limited(seconds, gib, give_up):
                         outcome = inspect_one(
                             detector, arrival, arrivals=arrivals, store=store, output=output,
-                            regions=regions, waiting=len(ready) - place - 1,
+                            regions=regions, waiting=len(ready) - place - 1, tally=tally,
                         )  # fmt: skip
                 except (OSError, sqlite3.OperationalError) as error:
                     retry.wait(error)
@@ -257,9 +261,10 @@ def run_line(
                 retry.over()
                 if outcome is not Outcome.LATER:
                     arrivals.done(arrival.key)
-                    count += outcome is Outcome.JUDGED
                 break
+            tally.tell()
         if not ready:
+            tally.tell()
             stop.wait(max(POLL, time.monotonic() - begin))  # half of the time at most
     store.close()
-    return count
+    return tally
