@@ -1,8 +1,9 @@
 """Pretrained encoders: which there are, and how their published files become parameters.
 
-`presets` names them, `names` knows how libraries call their tensors, `weights` reads files, checks
-them against the preset and fetches them from the Hugging Face hub, whose cache `hub` knows. Nothing
-is executed: safetensors only. Networks are in `recon_ad.models`, and none of it needs JAX.
+`presets` names them, `names` knows how libraries call their tensors, `hub` fetches files and knows
+what is in the hub's cache, `weights` reads files and checks them against the preset, and `encoders`
+lists all of it. Nothing is executed: safetensors only. Networks are in `recon_ad.models`, and none
+of it needs JAX.
 """
 
 from recon_ad.pretrained.hub import cached
