@@ -1,4 +1,4 @@
-"""Trains a classifier of a detector's heatmaps from a few labels, and writes it into the detector.
+"""Trains a classifier of heatmaps from a few labels, and writes it into the detector.
 
     python -m recon_ad.classify --detector D/detector --images FOLDER --labels labels.csv
         [--config configs/classifier.py:features=encoder,weights=FILE] [--roi PATH]
@@ -13,11 +13,10 @@ labelled images are left out of all metrics from then on.
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
 from recon_ad import cli
 from recon_ad.classifier.run import train_classifier
-from recon_ad.config import check_file
+from recon_ad.config import config_flag
 from recon_ad.detector.open import methods_flag
 from recon_ad.runtime.compilation import keep_compiled
 
@@ -26,8 +25,6 @@ def main() -> None:
     """Runs the command."""
     keep_compiled()
     _ADD_METHODS()
-    # ml_collections reports a missing file only when a field is first asked for.
-    check_file(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
     train_classifier(
         Path(_DETECTOR.value),
         Path(_IMAGES.value),
@@ -42,6 +39,6 @@ if __name__ == "__main__":
     _IMAGES = flags.DEFINE_string("images", None, "Folder with the labelled images.", required=True)
     _LABELS = flags.DEFINE_string("labels", None, "CSV with path and label.", required=True)
     _ROI = flags.DEFINE_string("roi", "", "Region of interest: an image, or a folder of them.")
-    _CONFIG = config_flags.DEFINE_config_file("config", "configs/classifier.py", lock_config=True)
+    _CONFIG = config_flag("classifier")
     _ADD_METHODS = methods_flag()
     cli.run(main)

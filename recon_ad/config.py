@@ -1,19 +1,26 @@
-"""Reading configs: typed arguments after the colon, loading by path, comparing two of them.
+"""Reading configs: --config, typed arguments after the colon, loading by name or path.
 
-A config file is Python with `get_config(arg="")`; `configs/default.py` holds every default.
+A config file is Python with `get_config(arg="")`; `configs/default.py` holds every default. Configs
+import each other as `configs.NAME`, wherever they and the caller are.
 """
 
+import contextlib
+import importlib.machinery
 import importlib.util
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from recon_ad.errors import UserError
+
+# What `config_flag` defines belongs to the command that calls it, whose --help shows it then.
+flags.disclaim_key_flags()
 
 
 def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
@@ -156,33 +163,122 @@ def parse_arg(arg: str, **defaults: Any) -> SimpleNamespace:
     return SimpleNamespace(**values)
 
 
-def check_file(path: str) -> None:
-    """Raises UserError where there is no such config file."""
-    if not Path(path).is_file():
-        raise UserError(f"there is no config file {path}; see the folder configs/.")
+PACKAGE = "configs"  # as which configs import each other, and the folder of those that are shipped
+
+
+def shipped() -> Path:
+    """Returns the folder of the configs that come with recon_ad: in it, or beside it in a clone."""
+    inside = Path(__file__).parent / PACKAGE
+    return inside if inside.is_dir() else inside.parent.parent / PACKAGE
+
+
+def shipped_names() -> list[str]:
+    """Lists the configs that come with recon_ad, without the defaults that all share."""
+    return sorted({file.stem for file in shipped().glob("*.py")} - {"__init__", "default"})
+
+
+def find_config(path: str) -> Path:
+    """Finds a config file: the caller's own, or one that comes with recon_ad.
+
+    Args:
+      path: of a file; or the name of a config that comes with recon_ad, as folder, for which
+        configs/folder.py stands too where the caller has no such file.
+
+    Raises:
+      UserError: there is neither.
+    """
+    own = Path(path)
+    if own.suffix == ".py" and own.is_file():
+        return own
+    here = Path(PACKAGE) if own.suffix == ".py" else Path()
+    file = shipped() / f"{own.stem}.py"
+    if own.parent == here and file.is_file():
+        return file
+    raise UserError(
+        f"there is no config file {path}; give the path of one, or a name: "
+        f"{', '.join(shipped_names())}."
+    )
+
+
+@contextlib.contextmanager
+def _importing_each_other(folder: Path) -> Iterator[None]:
+    """Lets a config import those that come with recon_ad, and first those of its folder `configs`.
+
+    What the caller has imported under that name is put back afterwards.
+    """
+
+    def of_configs() -> list[str]:
+        return [name for name in sys.modules if name.partition(".")[0] == PACKAGE]
+
+    kept = {name: sys.modules.pop(name) for name in of_configs()}
+    spec = importlib.machinery.ModuleSpec(PACKAGE, None, is_package=True)
+    own = [str(folder)] if folder.name == PACKAGE else []
+    spec.submodule_search_locations = [*own, str(shipped())]
+    sys.modules[PACKAGE] = importlib.util.module_from_spec(spec)
+    try:
+        yield
+    finally:
+        for name in of_configs():
+            del sys.modules[name]
+        sys.modules.update(kept)
 
 
 def load_config(spec: str) -> ConfigDict:
-    """The config of `path/to/file.py:arguments`, as the commands' `--config` takes it.
+    """The config of `path/to/file.py:arguments` or `name:arguments`, as `--config` takes it.
 
     Raises:
       UserError: no such file, or an argument it does not have.
     """
-    path, _, arg = spec.partition(":")
-    check_file(path)
-    module_spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    path, colon, arg = spec.partition(":")
+    file = find_config(path)
+    module_spec = importlib.util.spec_from_file_location(f"{PACKAGE}.{file.stem}", file)
     assert module_spec is not None and module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
-    # Configs import each other as `configs.…`, wherever the caller stands.
-    root = str(Path(path).absolute().parent.parent)
-    sys.path.insert(0, root)
-    try:
+    with _importing_each_other(file.absolute().parent):
         module_spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(root)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"{path} has no get_config: it is no config; see the folder configs/.")
-    return module.get_config(arg).lock()
+        if not hasattr(module, "get_config"):
+            raise UserError(f"{path} has no get_config: it is no config; see the folder configs/.")
+        return module.get_config(*[arg] * bool(colon)).lock()
+
+
+class _ConfigParser(flags.ArgumentParser):
+    """Reads a config as `load_config` does, in place of ml_collections, which knows no names."""
+
+    def parse(self, argument: str) -> ConfigDict:
+        """Returns the config that --config names."""
+        return load_config(argument)
+
+    def flag_type(self) -> str:
+        """Returns what --helpfull calls it."""
+        return "config"
+
+
+def config_flag(
+    default: str | None = None,
+    *,
+    flag_values: flags.FlagValues = flags.FLAGS,
+    argv: list[str] | None = None,
+) -> flags.FlagHolder:
+    """Defines --config, and --config.FIELD for each field of the config that it names.
+
+    Args:
+      default: config where none is given; None: one has to be.
+      flag_values: that it is added to.
+      argv: command line on which fields are looked for; None: this process's.
+    """
+    names = [default] if default else [n for n in shipped_names() if n != "classifier"]
+    holder = config_flags.DEFINE_config_file(
+        "config",
+        help_string=f"{', '.join(names)} or FILE.py, each with :arguments behind it.",
+        flag_values=flag_values,
+        sys_argv=argv,
+    )
+    flag_values["config"].parser = _ConfigParser()
+    if default is None:
+        flags.mark_flag_as_required("config", flag_values)
+    else:
+        flag_values.set_default("config", default)
+    return holder
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

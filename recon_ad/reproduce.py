@@ -1,4 +1,4 @@
-"""Reproduces a paper's table: NAME.md and NAME.json with ours beside the paper's, and pictures.
+"""Reproduces a paper's table, ours beside the paper's: NAME.md, NAME.json, pictures.
 
     python -m recon_ad.reproduce --table schneider2022 --scale cpu --workdir runs/schneider2022
     python -m recon_ad.reproduce --table mvtec_ad --workdir runs/mvtec_ad --data FOLDER
@@ -13,7 +13,6 @@ from absl import flags
 
 from recon_ad import cli
 from recon_ad.data.locate import check_weights
-from recon_ad.errors import UserError
 from recon_ad.runtime import stopping
 from recon_ad.runtime.compilation import keep_compiled
 from recon_ad.tables import TABLES
@@ -22,11 +21,6 @@ from recon_ad.tables.run import run_table
 
 def main() -> None:
     """Runs the command."""
-    if not Path("configs").is_dir():
-        raise UserError(
-            "there is no folder configs/ here: run the command from the repository's root, whose "
-            "configs the table is made of."
-        )
     keep_compiled()
     signal.signal(signal.SIGTERM, stopping.requeue)
     run_table(

@@ -1,4 +1,4 @@
-"""Trains every combination of lists of settings, one run after the other, and compares them.
+"""Trains every combination of lists of settings, run after run, and compares them.
 
     python -m recon_ad.sweep --config configs/folder.py:path=DIR --workdir runs/sweep \\
         --sweep method=cae,vae --sweep seed=0,1,2 --config.train.steps=2000
@@ -34,7 +34,7 @@ from ml_collections import ConfigDict, config_flags
 
 from recon_ad import cli
 from recon_ad.comparing import write_comparison
-from recon_ad.config import check_file
+from recon_ad.config import config_flag
 from recon_ad.errors import UserError
 from recon_ad.runtime.stopping import Stop, on_signals
 from recon_ad.training.run import check_run
@@ -129,7 +129,7 @@ def config_of(given: Sequence[str]) -> ConfigDict:
     """
     argv = ["recon_ad.train", *given]
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=argv)
+    config_flag(flag_values=values, argv=argv)
     try:
         values(argv)
     except cli.WRONG_FLAGS as error:
@@ -186,7 +186,6 @@ def main() -> int:
     """Runs the command."""
     flag = flags.FLAGS["config"]
     spec, overrides = config_flags.get_config_filename(flag), config_flags.get_override_values(flag)
-    check_file(spec.partition(":")[0])
     workdir, index = Path(_WORKDIR.value), _INDEX.value
     all_of_them = combinations(_SWEEP.value)
     runs = {workdir / folder_name(c): arguments(spec, overrides, c) for c in all_of_them}
@@ -213,8 +212,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-    flags.mark_flag_as_required("config")
+    config_flag()
     _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the runs.", required=True)
     _SWEEP = flags.DEFINE_multi_string(
         "sweep", None, "name=value,value; once for each list.", required=True

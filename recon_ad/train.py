@@ -12,10 +12,9 @@ import signal
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
 from recon_ad import cli
-from recon_ad.config import check_file
+from recon_ad.config import config_flag
 from recon_ad.data.build import build_source
 from recon_ad.evaluation.run import evaluate_workdir, warn_of_other_test_images
 from recon_ad.runtime import mesh as meshes
@@ -33,17 +32,11 @@ def _is_complete(workdir: Path) -> bool:
     )
 
 
-def _check_config() -> None:
-    # ml_collections reports a missing file only when a field is first asked for.
-    check_file(config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
-    check_run(_CONFIG.value)
-
-
 def main() -> None:
     """Runs the command."""
     keep_compiled()
     if _FIT_CHECK.value is not None:
-        _check_config()
+        check_run(_CONFIG.value)
         print(fit_check(_CONFIG.value, _FIT_CHECK.value))
         return
     meshes.initialize_distributed()
@@ -51,7 +44,7 @@ def main() -> None:
     if not meshes.is_first_host():
         logger.setLevel(logging.WARNING)  # the first host tells how it goes
     workdir, config = Path(_WORKDIR.value), _CONFIG.value
-    _check_config()
+    check_run(config)
     source = build_source(config)
     detector = train(config, workdir, source=source, profile=_PROFILE.value)
     if _STOP_AFTER.value == "train":
@@ -65,13 +58,14 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-    flags.mark_flag_as_required("config")
+    _CONFIG = config_flag()
     _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
     _PROFILE = flags.DEFINE_bool("profile", False, "Profile a few steps to WORKDIR/profile.")
     _FIT_CHECK = flags.DEFINE_string(
         "fit_check", None, "Memory of a GPU, such as 80GiB: how large a batch fits? Trains nothing."
     )
-    _STOP_AFTER = flags.DEFINE_enum("stop_after", "", ["", "train"], "train: do not evaluate.")
+    _STOP_AFTER = flags.DEFINE_enum(
+        "stop_after", "", ["", "train"], "Ends after training, without an evaluation."
+    )
     with meshes.ending_at_once():
         cli.run(main)

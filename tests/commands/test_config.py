@@ -1,11 +1,13 @@
 """Config arguments, the configs themselves, comparing runs."""
 
+import sys
 from pathlib import Path
 
 import pytest
+from helpers.commands import refusal, run_command
 
 from recon_ad import config as configs
-from recon_ad.config import load_config
+from recon_ad.config import find_config, load_config, shipped
 from recon_ad.errors import UserError
 from recon_ad.training.run import train
 from recon_ad.training.same_run import differences
@@ -30,6 +32,79 @@ def test_wrong_arguments_and_missing_files_are_refused(arg, says):
         configs.parse_arg(arg, steps=1, smoke=False)
     with pytest.raises(UserError, match=r"nothing\.py"):
         load_config("configs/nothing.py")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_a_config_is_the_same_by_its_name_in_any_folder(path, tmp_path, monkeypatch):
+    here = load_config(f"{path}:smoke").to_json()
+    monkeypatch.chdir(tmp_path)
+    for spec in (path.stem, f"configs/{path.name}", f"./configs/{path.name}"):
+        assert load_config(f"{spec}:smoke").to_json() == here
+
+
+FROM_FOLDER = "from configs import folder\ndef get_config(): return folder.get_config({arg})"
+OWN = """
+from configs import default
+def get_config():
+    config = default.default_config()
+    config.seed = 6
+    return config
+"""
+
+
+def test_the_callers_own_config_comes_first_and_may_build_on_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(FROM_FOLDER.format(arg="'seed=5,smoke'"))
+    assert load_config("mine.py").seed == 5  # on the shipped one
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "folder.py").write_text(OWN)
+    (tmp_path / "configs" / "mine.py").write_text(FROM_FOLDER.format(arg=""))
+    assert load_config("configs/folder.py").seed == 6
+    assert load_config("configs/mine.py").seed == 6  # on the one beside it
+    assert load_config("mine.py").seed == 5 and load_config("folder:seed=7").seed == 7
+
+
+def test_what_the_caller_imports_as_configs_is_left_alone(tmp_path, monkeypatch):
+    theirs = {"configs": object(), "configs.default": object()}
+    for name, module in theirs.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    before = list(sys.path)
+    load_config("vit:smoke")
+    assert {name: sys.modules[name] for name in theirs} == theirs and sys.path == before
+    assert "configs.vit" not in sys.modules
+    with pytest.raises(UserError, match="no argument"):
+        load_config("vit:smok")
+    assert {name: sys.modules[name] for name in theirs} == theirs
+
+
+@pytest.mark.parametrize(
+    "path", ["nothing", "nothing.py", "folder.py", "x/folder", "a/configs/vit.py"]
+)
+def test_a_config_that_is_not_there_is_told_with_those_that_are(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"no config file {path}; .* demo, folder, "):
+        find_config(path)
+
+
+def test_commands_find_configs_from_any_folder(tmp_path):
+    given = ["--config=folder:smoke,seed=3", "--workdir=w", "--stop_after=train"]
+    done = run_command("train", *given, "--config.train.steps=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "w" / "detector" / "detector.json").is_file()
+    assert "step 2 of 2: train_loss" in done.stderr
+    sentence = refusal("train", "--config=folders", "--workdir=w", cwd=tmp_path)
+    assert "there is no config file folders; " in sentence
+    (tmp_path / "none.py").write_text("")
+    assert "none.py has no get_config" in refusal(
+        "train", "--config=none.py", "--workdir=w", cwd=tmp_path
+    )
+
+
+def test_in_a_package_that_is_installed_configs_are_inside(tmp_path, monkeypatch):
+    monkeypatch.setattr(configs, "__file__", str(tmp_path / "recon_ad" / "config.py"))
+    assert shipped() == tmp_path / "configs"
+    (tmp_path / "recon_ad" / "configs").mkdir(parents=True)
+    assert shipped() == tmp_path / "recon_ad" / "configs"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

@@ -15,12 +15,10 @@ from helpers.small_runs import small_config
 from ml_collections import config_flags
 
 from recon_ad import sweep as sweeping
+from recon_ad.config import config_flag
 from recon_ad.errors import UserError
 from recon_ad.runtime.stopping import Stop
 from recon_ad.sweep import arguments, combinations, config_of, folder_name
-
-# ml_collections reads config files by it.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module.. method:DeprecationWarning")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +59,7 @@ def overrides_of(*given):
     """As the command reads them."""
     values = flags.FlagValues()
     argv = ["sweep", "--config=configs/demo.py:smoke", *given]
-    config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=argv)
+    config_flag(flag_values=values, argv=argv)
     values(argv)
     return config_flags.get_override_values(values["config"])
 
