@@ -1,9 +1,9 @@
-"""Thresholds from held-out normal images: never from training patches, never from test images.
+"""Sets a detector's thresholds anew, from good images that it was not trained on.
 
     python -m recon_ad.calibrate --detector D/detector --normals FOLDER --fpr 0.01
 
-does it again, without training, for an existing detector: its thresholds then rest on the good
-images of before and these together, or on these alone with `--replace`.
+does it without training. The thresholds then rest on the good images of before and these together,
+or on these alone with `--replace`.
 """
 
 from pathlib import Path

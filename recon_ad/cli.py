@@ -1,4 +1,4 @@
-"""How every command starts: absl flags, the log, user errors as one sentence."""
+"""How every command starts: absl flags, --help, the log, user errors as one sentence."""
 
 import hashlib
 import io
@@ -13,6 +13,7 @@ from pathlib import Path
 from absl import app, flags
 from absl import logging as absl_logging
 
+from recon_ad import usage
 from recon_ad.detector.older import MOVED
 from recon_ad.errors import UserError
 from recon_ad.runtime.terminal import EscapingFormatter, escaped
@@ -23,7 +24,6 @@ from recon_ad.runtime.waiting import disk_is_full
 WRONG_FLAGS = (UserError, flags.Error, OSError, AttributeError, KeyError)
 TOLD = "RECON_AD_TOLD"  # folder with a file for each error that some process has told
 INTERRUPTED = 130  # exit status, as shells have it of SIGINT
-REQUIRED = "must have a value other than None"  # what absl says of a flag that is missing
 # What it says, and what ml_collections says, of --config.field=value without --config before it.
 EARLY = re.compile(r"(?:Unknown command line flag '|Found --)(config\.[^\s'=]+)")
 
@@ -38,10 +38,14 @@ def run(main: Callable[..., int | None], *, words: bool = False) -> None:
     """
 
     def parse(argv: list[str]) -> list[str]:
+        if usage.asks_for_help(argv):
+            doc = sys.modules["__main__"].__doc__ or ""
+            print(usage.help_of(doc, command=command_name()))
+            sys.exit()
         try:
             return flags.FLAGS(argv, known_only=False)
         except WRONG_FLAGS as error:
-            absent = _missing() if REQUIRED in str(error) else []
+            absent = _missing() if usage.REQUIRED in str(error) else []
             sys.exit(_say(UserError(_give(absent)) if absent else error))
 
     # Names of files may hold what the terminal cannot show; the log's stream is so already.
@@ -92,9 +96,7 @@ def sentence(error: Exception) -> str:
     text = str(error).splitlines()[0]
     if "config" in flags.FLAGS and (early := EARLY.match(text)):
         return f"--{early[1]} changes a field of the config: give --config FILE before it."
-    if isinstance(error, AttributeError) and error.name == "get_config":
-        text = "the file of --config has no get_config: it is no config; see the folder configs/."
-    elif isinstance(error, AttributeError | KeyError):  # of ml_collections, at --config.field=value
+    if isinstance(error, AttributeError | KeyError):  # of ml_collections, at --config.field=value
         # Its own sentence is a quoted name, and perhaps a guess at what was meant, a line lower.
         cause = error.args[0]
         said = str(cause.args[0] if isinstance(cause, KeyError) else cause)
@@ -112,17 +114,20 @@ def _missing() -> list[str]:
     return [
         f"--{name}"
         for name in flags.FLAGS
-        if flags.FLAGS[name].value is None
-        and any(REQUIRED in str(check.message) for check in flags.FLAGS[name].validators)
+        if flags.FLAGS[name].value is None and usage.is_required(flags.FLAGS[name])
     ]
 
 
-def _give(absent: list[str]) -> str:
+def command_name() -> str:
+    """Returns how the command that runs was started."""
     spec = sys.modules["__main__"].__spec__
-    command = f"python -m {spec.name.removesuffix('.__main__')}" if spec else sys.argv[0]
+    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else sys.argv[0]
+
+
+def _give(absent: list[str]) -> str:
     *others, last = absent
     named = f"{', '.join(others)} and {last} are" if others else f"{last} is"
-    return f"{named} missing: see {command} --help."
+    return f"{named} missing: see {command_name()} --help."
 
 
 def _say(error: Exception) -> int:

@@ -1,4 +1,4 @@
-"""Compares finished runs: a table on the terminal and in compare.md, and a page, compare.html.
+"""Compares finished runs in a table, also in compare.md, and on a page, compare.html.
 
     python -m recon_ad.compare runs/cae runs/vae runs/sweep --output runs/compared
 

@@ -1,6 +1,8 @@
-"""Evaluates a trained run on its test images: metrics.json, report.html, scores.csv, model.onnx.
+"""Evaluates a run on its test images: metrics.json, report.html, scores.csv, model.onnx.
 
-python -m recon_ad.evaluate --workdir D [--data PATH] [--export=off]
+    python -m recon_ad.evaluate --workdir D [--data PATH] [--export=off]
+
+writes them anew, for the run's own test images or those of a folder.
 """
 
 import signal

@@ -54,11 +54,11 @@ def main() -> int:
 
 if __name__ == "__main__":
     _DETECTOR = flags.DEFINE_string("detector", None, "Detector directory.", required=True)
-    _OUTPUT = flags.DEFINE_string("output", None, "M.onnx.", required=True)
+    _OUTPUT = flags.DEFINE_string("output", None, "Model to write, M.onnx.", required=True)
     _DATA = flags.DEFINE_string("data", "", "Image or folder to compare on; else the detector's.")
-    _OPSET = flags.DEFINE_integer("opset", OPSET, "Of ONNX.")
+    _OPSET = flags.DEFINE_integer("opset", OPSET, "Of ONNX's operators.")
     _BATCH = flags.DEFINE_string("batch", "dynamic", "Tiles at a time: a number, or dynamic.")
-    _LAYOUT = flags.DEFINE_enum("layout", "nhwc", ["nhwc", "nchw"], "Of images.")
-    _DTYPE = flags.DEFINE_enum("dtype", None, DTYPES, "Of images; else as those compared on.")
+    _LAYOUT = flags.DEFINE_enum("layout", "nhwc", ["nhwc", "nchw"], "Layout of images.")
+    _DTYPE = flags.DEFINE_enum("dtype", None, DTYPES, "Type of images; else as those compared on.")
     _ADD_METHODS = methods_flag()
     cli.run(main)

@@ -88,7 +88,7 @@ def detector_flags() -> DetectorFlags:
     detector = flags.DEFINE_string("detector", "", "Detector directory.")
     onnx = flags.DEFINE_string("onnx", "", "Exported model, in place of a detector directory.")
     runtime = flags.DEFINE_enum(
-        "runtime", "onnxruntime", list(RUNTIMES), "That computes the model."
+        "runtime", "onnxruntime", list(RUNTIMES), "What computes the model of --onnx."
     )
     category = flags.DEFINE_string(
         "category", "", "What the images show, for a detector of several categories."

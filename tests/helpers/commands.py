@@ -19,6 +19,9 @@ from absl import logging as absl_logging
 
 from helpers.paths import ROOT
 
+# A flag is the command's whose function defines it, not jaxtyping's, whose wrappers tests have.
+exec("flags.disclaim_key_flags()", {"__name__": "jaxtyping._decorator", "flags": flags})
+
 
 def run_command(name: str, *arguments: Any, cwd: Any = None) -> subprocess.CompletedProcess[str]:
     """Runs `python -m recon_ad.NAME` in this process.

@@ -7,7 +7,7 @@ import sys
 import pytest
 from helpers.paths import ROOT
 
-# In a folder with nothing in it, a config that builds on another.
+# In a folder with nothing in it: the list of commands, and a config that builds on another.
 USES = """
 import recon_ad, recon_ad.config, recon_ad.report.html
 print(recon_ad.__file__)
@@ -52,3 +52,4 @@ def test_what_is_installed_works_in_any_folder(installed, tmp_path):
     assert python("-c", USES) == [
         str(installed / "recon_ad" / "__init__.py"), "random", "synthetic",
     ]  # fmt: skip
+    assert any(line.split()[:1] == ["train"] for line in python("-m", "recon_ad"))

@@ -1,0 +1,21 @@
+"""Lists the commands: python -m recon_ad."""
+
+import sys
+
+from recon_ad import usage
+
+
+def main(words: list[str]) -> int:
+    """Prints the list; returns the exit status, which is 2 where something else was wanted."""
+    if not words or usage.asks_for_help(["", *words]):
+        print(usage.listing())
+        return 0
+    name = words[0].removeprefix("recon_ad.")
+    command = f"python -m recon_ad.{name}" if name in usage.COMMANDS else "python -m recon_ad alone"
+    lists = "" if name in usage.COMMANDS else ", which lists the commands"
+    print(f"error: {words[0]} is not taken here: write {command}{lists}.", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
