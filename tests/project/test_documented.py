@@ -73,6 +73,7 @@ ELSEWHERE = {
     "python -m benchmarks.gpu_compile": "of minutes, with a plugin; project/test_gpu_compile.py",
     "python -m benchmarks.frameworks": "of minutes, beside PyTorch; project/test_benchmarks.py",
     "pip install": "an installation",
+    "pip wheel": "project/test_package.py, without pip",
     "source .venv/bin/activate": "a shell's own",
     "python3.11 -m venv .venv": "an installation, as `make` does it before any test",
     ".venv/bin/pip install": "an installation, as `make` does it before any test",
