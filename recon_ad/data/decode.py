@@ -15,12 +15,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import imagecodecs
 import numpy as np
 from jaxtyping import Bool, Shaped
 from PIL import Image, UnidentifiedImageError
 
-from recon_ad.data import tiff
+from recon_ad.data import png, tiff
 from recon_ad.data.arrays import InputRange, as_image, over_black
 from recon_ad.data.npy import MAGIC, MAX_CHANNELS, mapped_array
 from recon_ad.errors import UserError
@@ -37,8 +36,6 @@ MAX_PIXELS = 2**30
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 MAX_SCANS = 100  # of a progressive JPEG; encoders write ten
 BLOCK_BITS = 8 * 64  # pixels for each byte of a JPEG at most: a block of 8 × 8 takes a bit
-DEFLATED = 1040  # times that deflate shrinks at most, and a little
-PNG_SAMPLES = {2: 3, 4: 2, 6: 4}  # by colour type
 # Pillow's remarks on files that it decodes all the same (odd EXIF fields, say). One filter for the
 # process: warnings.catch_warnings is not safe in threads, and threads are where images are decoded.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -168,7 +165,7 @@ def stored_type(path: str | os.PathLike[str]) -> str:
         with tiff.opened(name, max_pixels=MAX_PIXELS) as header:
             return header.dtype
     with _opened(name) as image:
-        deep = image.mode.startswith("I;16") or _has_16_bit_colour(image)
+        deep = image.mode.startswith("I;16") or png.has_16_bit_colour(image)
         return "uint16" if deep else "uint8"
 
 
@@ -239,21 +236,6 @@ def _magic(name: str) -> bytes:
         ) from error
 
 
-def _deep_colour(name: str) -> Shaped[np.ndarray, "h w k"]:
-    """Decodes a PNG with 16 bits in several channels, transparency laid over black."""
-    with open(name, "rb") as file:
-        content = file.read()
-    try:
-        pixels = imagecodecs.png_decode(content)
-    except (imagecodecs.PngError, ValueError) as error:  # whose text is not always its own
-        raise UserError(
-            f"{name}: cannot be decoded (libpng refuses it): save it anew, or remove it"
-        ) from error
-    if pixels.shape[2] % 2 == 0:
-        return over_black(pixels[..., :-1], pixels[..., -1])
-    return np.ascontiguousarray(pixels)
-
-
 @contextmanager
 def _opened(name: str) -> Iterator[Image.Image]:
     """Opens a supported image; what Pillow raises inside becomes a `UserError` with the path."""
@@ -307,25 +289,13 @@ def _least_bytes(image: Image.Image, name: str) -> int:
     """Returns how long a whole file with that header is at the least."""
     if image.format in _JPEG:
         return image.width * image.height // BLOCK_BITS
-    if image.format == "PNG":
-        with open(name, "rb") as file:
-            depth, kind = struct.unpack(">BB", file.read(26)[24:])
-        row = image.width * depth * PNG_SAMPLES.get(kind, 1) // 8
-        return image.height * row // DEFLATED
-    return 0
+    return png.least_bytes(image, name) if image.format == "PNG" else 0
 
 
 def _scans(name: str) -> int:
     """Returns how many scans a JPEG has: the byte after FF is 0 within one."""
     with open(name, "rb") as file:
         return file.read().count(b"\xff\xda")
-
-
-def _has_16_bit_colour(image: Image.Image) -> bool:
-    """Whether Pillow would drop the lower half of the bits without a word."""
-    if image.mode not in _COLOUR:
-        return False
-    return image.format == "PNG" and any(str(tile[3]).endswith(";16B") for tile in image.tile)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -339,31 +309,34 @@ def _orientation(image: Image.Image) -> int:
 
 def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "h w c"]:
     """Decodes an opened image, upright, transparency laid over black, a gray palette as gray."""
-    orientation = _orientation(image)  # before loading, so that image_size agrees in every case
-    if _has_16_bit_colour(image):
+    # Before loading: image_size has to agree, and what stands behind the pixels does not count.
+    orientation, clear = _orientation(image), png.clear_colour(image)
+    has_alphas = image.mode == "P" and "transparency" in image.info
+    if png.has_16_bit_colour(image):
         if orientation in _TRANSPOSE:
             raise UserError(
                 f"{name}: is turned by its EXIF orientation, which is not supported for colour of "
                 "16 bits: save it upright"
             )
         image.load()  # which tells of a truncated file in words of its own
-        return _deep_colour(name)
+        return png.deep_colour(name)
     image.load()
     picture: Image.Image = image
     if orientation in _TRANSPOSE:
         picture = picture.transpose(_TRANSPOSE[orientation])
     if image.mode in _GRAY:
         values = np.array(picture.convert("L") if image.mode == "1" else picture)
-        return values.astype(values.dtype.newbyteorder("="), copy=False)[..., None]
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
+        return png.clear_to_black(values[..., None], clear)
     mode = _COLOUR[image.mode]
     if image.format == "BMP" and mode == "RGBA" and not np.asarray(picture)[..., 3].any():
         # Frame grabbers leave the fourth byte at 0, and viewers show the picture.
         mode = "RGB"
-    if image.mode == "P" and "transparency" in image.info:
+    if has_alphas:
         mode = "RGBA"
     pixels = np.array(picture.convert(mode) if picture.mode != mode else picture)
     if mode in ("RGBA", "LA"):
         pixels = over_black(pixels[..., :-1], pixels[..., -1])
     if image.mode in ("P", "PA") and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., :1]
-    return np.ascontiguousarray(pixels)
+    return png.clear_to_black(np.ascontiguousarray(pixels), clear)

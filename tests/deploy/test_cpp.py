@@ -23,6 +23,7 @@ from helpers.commands import run_command
 from helpers.detectors import make_detector
 from helpers.layouts import saved
 from helpers.paths import ROOT
+from helpers.png_files import chunk, with_clear_colour
 from PIL import Image
 
 from recon_ad.data.decode import decode_image
@@ -110,6 +111,10 @@ def images(tmp_path_factory):
         save(f"{name}.png", image)
     for name, channels in (("deep_colour", 3), ("deep_alpha", 4)):
         assert cv2.imwrite(str(folder / f"{name}.png"), deep[..., :channels])
+    for depth, kind in ((1, 0), (2, 0), (4, 0), (8, 0), (16, 0), (8, 2), (16, 2)):
+        file = folder / f"clear/{depth}_{kind}.png"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(with_clear_colour(depth, kind, beyond=int(depth < 16))[0])
     for height, width in ((1, 1), (5, 64), (33, 31), (100, 33), (301, 257)):
         save(f"sizes/{height}x{width}.png", noise(height, width, 3))
     save("photo.jpg", colour, quality=80)
@@ -325,12 +330,6 @@ def test_formats_that_it_does_not_read_are_rows_with_a_sentence(program, model, 
 
 
 ENOUGH = 6 << 30  # bytes of address space, most of them OpenVINO's, which it never uses
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk of a PNG."""
-    checksum = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
 
 def test_small_files_that_take_long_are_the_rows_that_python_gives(program, model, tmp_path):

@@ -82,8 +82,8 @@ bool is_too_short(const Reader& reader, Size size) {
 bool set_transforms(Reader& reader) {
   if (setjmp(png_jmpbuf(reader.png))) return false;
   if (!reader.deep() && !reader.palette()) png_set_expand_gray_1_2_4_to_8(reader.png);
-  // One colour that stands for transparency: Python heeds it at 16 bits and not at 8.
-  if (reader.deep() && reader.colour()) png_set_tRNS_to_alpha(reader.png);
+  // The one colour of gray or RGB that stands for transparency becomes alpha.
+  if (!reader.palette()) png_set_tRNS_to_alpha(reader.png);
   png_set_packing(reader.png);
   const std::uint16_t one = 1;
   std::uint8_t lowest = 0;
