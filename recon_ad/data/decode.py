@@ -271,6 +271,7 @@ def _check_supported(image: Image.Image, name: str) -> None:
             f"{name}: is {what} ({image.format}, mode {image.mode}): save it as gray or RGB of 8 "
             "or 16 bits, or as floats"
         )
+    png.check_side(image, name)
     if "progressive" in image.info and (scans := _scans(name)) > MAX_SCANS:
         raise UserError(
             f"{name}: is a JPEG of {scans} scans, more than the {MAX_SCANS} that are decoded: each "

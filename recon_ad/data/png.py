@@ -15,6 +15,7 @@ from PIL import Image
 from recon_ad.data.arrays import over_black
 from recon_ad.errors import UserError
 
+MAX_SIDE = 1_000_000  # px of 16 bits in several channels, a limit of libpng as imagecodecs has it
 _DEFLATED = 1040  # times that deflate shrinks at most, and a little
 _SAMPLES = {2: 3, 4: 2, 6: 4}  # by colour type
 # The largest value of what is scaled to 8 bits, by what Pillow calls it, which scales 1 bit itself.
@@ -34,6 +35,15 @@ def has_16_bit_colour(image: Image.Image) -> bool:
     if image.format != "PNG" or image.mode.startswith("I"):
         return False
     return any(str(tile[3]).endswith(";16B") for tile in image.tile)
+
+
+def check_side(image: Image.Image, name: str) -> None:
+    """Raises UserError for 16 bits in several channels on a side that libpng refuses."""
+    if has_16_bit_colour(image) and max(image.size) > MAX_SIDE:
+        raise UserError(
+            f"{name}: has {image.width} × {image.height} pixels of 16 bits in several channels, "
+            f"which are decoded up to {MAX_SIDE} px a side: cut it into smaller files"
+        )
 
 
 def deep_colour(name: str) -> Shaped[np.ndarray, "h w k"]:

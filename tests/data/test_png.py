@@ -1,4 +1,4 @@
-"""PNG files by hand: colours and entries of a palette that stand for transparency."""
+"""PNG files by hand: the one transparent colour, and 16 bits in several channels."""
 
 import struct
 
@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from helpers.png_files import GRAY, RGB, chunk, png, with_clear_colour
 
-from recon_ad.data.decode import decode_image, decode_mask
+from recon_ad.data import png as of_png
+from recon_ad.data.decode import decode_image, decode_mask, image_size
+from recon_ad.errors import UserError
 
 
 @pytest.mark.parametrize("beyond", [0, 1])
@@ -36,3 +38,17 @@ def test_entries_of_a_palette_have_alphas(tmp_path, depth):
     entries = chunk(b"PLTE", bytes([10, 10, 10, 200, 200, 200])) + chunk(b"tRNS", bytes([255, 51]))
     (tmp_path / "a.png").write_bytes(png(8 // depth, 1, depth, 3, b"\0\1", before=entries))
     assert decode_image(tmp_path / "a.png")[0, :, 0].tolist() == [10] * (8 // depth - 1) + [40]
+
+
+def test_16_bits_in_several_channels_wider_than_libpng_takes_are_told(tmp_path):
+    for width in (of_png.MAX_SIDE, of_png.MAX_SIDE + 1):
+        rows = b"\0" + bytes(6 * width - 1) + b"\1"
+        (tmp_path / f"{width}.png").write_bytes(png(width, 1, 16, RGB, rows))
+    image = decode_image(tmp_path / f"{of_png.MAX_SIDE}.png")
+    assert image.shape == (1, of_png.MAX_SIDE, 3) and image[0, -1].tolist() == [0, 0, 1]
+    for read in (decode_image, image_size):
+        with pytest.raises(UserError, match=r"has 1000001 × 1 pixels of 16 bits .* cut it"):
+            read(tmp_path / f"{of_png.MAX_SIDE + 1}.png")
+    gray = png(of_png.MAX_SIDE + 1, 1, 16, GRAY, bytes(2 * of_png.MAX_SIDE + 3))
+    (tmp_path / "gray.png").write_bytes(gray)
+    assert image_size(tmp_path / "gray.png") == (1, of_png.MAX_SIDE + 1)
