@@ -52,7 +52,6 @@ _SHOWN = 20  # files that a finding names
 _FEW = 3  # sizes that are told one by one
 _WIDTH = 96
 _LONGEST = 2048  # px; the images are looked at once more for the figures without a model
-_BITS = {"uint8": "8 bits", "uint16": "16 bits", "float32": "floats"}
 
 
 class Report(NamedTuple):
@@ -358,13 +357,17 @@ def _sizes(looks: Sequence[ImageLook]) -> list[str]:
 def _kinds(looks: Sequence[ImageLook]) -> list[str]:
     lines = []
     for split, part in _splits(looks):
-        kinds = Counter(f"{kind(look.channels)}, {_BITS[look.dtype]}" for look in part)
+        kinds = Counter(f"{kind(look.channels)}, {_depth(look.dtype)}" for look in part)
         told = "; ".join(f"{name} ({number})" for name, number in kinds.most_common())
         lines.append(f"{split:<8}{told}; largest value {max(x.highest for x in part):g}")
     gray = sum(look.colourless for look in looks)
     if gray and gray == sum(look.channels == 3 for look in looks):
         lines.append("The RGB images show no colour: config.data.channels=1 saves time.")
     return lines
+
+
+def _depth(dtype: str) -> str:
+    return f"{dtype.removeprefix('uint')} bits" if dtype.startswith("uint") else "floats"
 
 
 def _shares(truths: Sequence[Truth]) -> list[str]:

@@ -17,7 +17,7 @@ from jaxtyping import Float32, Shaped
 
 from recon_ad.data import truth
 from recon_ad.data.arrays import to_unit
-from recon_ad.data.decode import decode_image, decode_mask_and_rest, image_size
+from recon_ad.data.decode import decode_image, decode_mask_and_rest, image_size, stored_type
 from recon_ad.errors import UserError
 
 THUMB = 32  # cells a side: with 256 px or more a cell holds whole 8 × 8 blocks of a JPEG
@@ -39,8 +39,8 @@ class ImageLook(NamedTuple):
       defect: the folder under `test/`, "" for a training image.
       size: (height, width), px.
       channels: of the file.
-      dtype: of the decoded image: uint8, uint16 or float32.
-      highest: the largest value, in the unit of the dtype.
+      dtype: of the image: uint8, uint16, float32, or uint12 where a TIFF has 12 bits.
+      highest: the largest value of the decoded image, in the unit of its type.
       colourless: several channels, and all of them the same.
       stored: bytes of the file.
       brightness: mean of all pixels, in [0, 1].
@@ -131,7 +131,7 @@ def look_at_image(file: Path, name: str, defect: str) -> ImageLook | UserError:
         defect=defect,
         size=image.shape[:2],
         channels=image.shape[2],
-        dtype=str(image.dtype),
+        dtype=stored_type(file) if image.dtype == np.uint16 else str(image.dtype),
         highest=float(image.max()),
         colourless=image.shape[2] > 1 and _is_colourless(image[::16]) and _is_colourless(image),
         stored=file.stat().st_size,

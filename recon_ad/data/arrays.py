@@ -92,12 +92,21 @@ def to_unit(image: Shaped[np.ndarray, "*b h w c"]) -> Float[np.ndarray, "*b h w 
 
 
 def over_black(
-    colour: Shaped[np.ndarray, "h w c"], alpha: Shaped[np.ndarray, "h w"]
+    colour: Shaped[np.ndarray, "h w c"],
+    alpha: Shaped[np.ndarray, "h w"],
+    *,
+    opaque: int | None = None,
 ) -> Shaped[np.ndarray, "h w c"]:
-    """Lays a picture with transparency over black."""
+    """Lays a picture with transparency over black.
+
+    Args:
+      colour: the picture.
+      alpha: its transparency, 0 or more.
+      opaque: the alpha that leaves colours as they are; None: the largest of its type, 1 of floats.
+    """
     if not np.issubdtype(alpha.dtype, np.integer):
         return colour * alpha[..., None]
-    opaque = np.iinfo(alpha.dtype).max
+    opaque = opaque or np.iinfo(alpha.dtype).max
     if alpha.min() == opaque:
         return colour
     share = alpha[..., None].astype(np.float32) / np.float32(opaque)

@@ -14,6 +14,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Shaped
@@ -86,7 +87,8 @@ def decode_image(
       channels: that the image is to have. 1 turns RGB to gray by luma (ITU-R 601: 0.299 R +
         0.587 G + 0.114 B), 3 repeats gray; other numbers the file has to have. None keeps what the
         file has.
-      input_range: the values in the file that mean black and white, see `as_image`.
+      input_range: the values in the file that mean black and white, see `as_image`. None goes by
+        what the file says of itself: a TIFF of 12 bits has its white at 4095.
 
     Raises:
       UserError: the file is missing, broken or truncated, of a kind that is not supported, or its
@@ -94,8 +96,9 @@ def decode_image(
     """
     check_channels(channels)
     name = os.fspath(path)
-    pixels, _ = _decoded(name)
-    return as_image(_with_channels(pixels, channels, name), name=name, input_range=input_range)
+    found = _decoded(name)
+    pixels = _with_channels(found.pixels, channels, name)
+    return as_image(pixels, name=name, input_range=input_range or found.own_range)
 
 
 def decode_mask(path: str | os.PathLike[str]) -> Bool[np.ndarray, "h w"]:
@@ -119,13 +122,13 @@ def decode_mask_and_rest(
     """Decodes a mask as `decode_mask`, and where it is neither black nor marked: gray levels that
     were meant as marked, perhaps."""
     name = os.fspath(path)
-    pixels, kind = _decoded(name)
-    levels = pixels.max(axis=2)
+    found = _decoded(name)
+    levels = found.pixels.max(axis=2)
     if not np.isfinite(levels).all():
         raise UserError(f"{name}: the mask holds NaN or infinite values: draw it anew")
-    if kind in _JPEG:
+    if found.kind in _JPEG:
         marked = levels > 127
-    elif kind == "P" or levels.max() < 32:
+    elif found.kind == "P" or levels.max() < 32:
         marked = levels > 0
     else:
         marked = levels > levels.max() / 2
@@ -152,7 +155,8 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def stored_type(path: str | os.PathLike[str]) -> str:
-    """The type of an image's values in its file, from the header: "uint8", "uint16", "float32", …
+    """The type of an image's values in its file, from the header: "uint8", "uint16", "float32", …,
+    and "uint12" where a TIFF has 12 bits.
 
     Raises:
       UserError: as `image_size`.
@@ -178,19 +182,34 @@ def check_channels(channels: int | None) -> None:
         )
 
 
-def _decoded(name: str) -> tuple[Shaped[np.ndarray, "h w c"], str]:
-    """The file's own values, all channels, and its kind: "P" with a palette, else its format."""
+class _Decoded(NamedTuple):
+    """What is in a file.
+
+    Attributes:
+      pixels: its own values, all channels.
+      kind: "P" with a palette, else its format.
+      own_range: the values that mean black and white, where the file says so.
+    """
+
+    pixels: Shaped[np.ndarray, "h w c"]
+    kind: str
+    own_range: InputRange | None = None
+
+
+def _decoded(name: str) -> _Decoded:
     magic = _magic(name)
     if magic.startswith(MAGIC):
-        return np.array(mapped_array(name)), "NPY"
+        return _Decoded(np.array(mapped_array(name)), "NPY")
     if magic.startswith(tiff.MAGICS):
         with tiff.opened(name, max_pixels=MAX_PIXELS) as header:
-            return tiff.pixels_of(header), "P" if tiff.is_palette(header) else "TIFF"
+            kind = "P" if tiff.is_palette(header) else "TIFF"
+            return _Decoded(tiff.pixels_of(header), kind, tiff.own_range(header))
     with _opened(name) as image:
         if _least_bytes(image, name) > os.path.getsize(name):
             # Found before there is memory for what the header promises.
             raise SyntaxError("image file is truncated")
-        return _pixels(image, name), "P" if image.mode == "P" else str(image.format)
+        kind = "P" if image.mode == "P" else str(image.format)
+        return _Decoded(_pixels(image, name), kind)
 
 
 def _with_channels(

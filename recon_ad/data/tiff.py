@@ -2,7 +2,8 @@
 
 Read are gray, RGB and palettes of 1 to 16 bits, floating point, any number of samples or, as a gray
 page for each channel, of pages; strips or tiles, planes together or apart, BigTIFF, either byte
-order, every orientation, and the compressions of tifffile and imagecodecs. Thumbnails, pyramids and
+order, every orientation, and the compressions of tifffile and imagecodecs. Fewer than 8 bits become
+8; 9 to 15 stay as they are, and `own_range` says what is white. Thumbnails, pyramids and
 transparency masks beside an image are left out. All else is refused.
 """
 
@@ -17,7 +18,7 @@ import numpy as np
 import tifffile
 from jaxtyping import Shaped
 
-from recon_ad.data.arrays import over_black
+from recon_ad.data.arrays import InputRange, over_black
 from recon_ad.data.npy import MAX_CHANNELS
 from recon_ad.errors import UserError
 
@@ -43,7 +44,7 @@ class Header(NamedTuple):
       pages: a page for each channel, or one with all.
       height: upright.
       width: upright.
-      dtype: of the values.
+      dtype: of the values: "uint8", "uint9" to "uint16", by their bits, or "float32".
     """
 
     pages: list[tifffile.TiffPage]
@@ -65,7 +66,7 @@ def opened(name: str, *, max_pixels: int) -> Iterator[Header]:
             pages = _images(file, name)
             for page in pages:
                 _check(page, name, max_pixels=max_pixels, size=os.path.getsize(name))
-            if len({(p.shape, p.dtype, p.photometric, _tag(p, 274, 1)) for p in pages}) > 1:
+            if len({_kind(page) for page in pages}) > 1:
                 raise UserError(
                     f"{name}: its pages differ in size or kind: save each as its own file"
                 )
@@ -90,6 +91,12 @@ def opened(name: str, *, max_pixels: int) -> Iterator[Header]:
 def pixels_of(header: Header) -> Shaped[np.ndarray, "h w c"]:
     """Decodes an opened image, upright, transparency laid over black."""
     return np.concatenate([_pixels(page) for page in header.pages], axis=2)
+
+
+def own_range(header: Header) -> InputRange | None:
+    """Returns the values that mean black and white by the file's own tags, None: by their type."""
+    bits = header.pages[0].bitspersample
+    return (0, 2**bits - 1) if 8 < bits < 16 and not is_palette(header) else None
 
 
 def is_palette(header: Header) -> bool:
@@ -131,6 +138,11 @@ def _tag(page: tifffile.TiffPage, code: int, default: int) -> int:
     return int(value)
 
 
+def _kind(page: tifffile.TiffPage) -> tuple[object, ...]:
+    """What pages have to share to be channels of an image."""
+    return page.shape, _dtype(page), page.photometric, _tag(page, 274, 1)
+
+
 def _is_gray(page: tifffile.TiffPage) -> bool:
     return page.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
 
@@ -160,6 +172,8 @@ def _check(page: tifffile.TiffPage, name: str, *, max_pixels: int, size: int) ->
         what = f"an image of {bits}-bit integers (tag BitsPerSample)"
     elif int(page.compression) in JPEG and bits > 12:
         what = f"a JPEG of {bits} bits, which it cannot hold (tags Compression, BitsPerSample)"
+    elif form == 1 and bits not in (8, 16) and page.predictor != 1:
+        what = f"an image of {bits} bits as differences (tags BitsPerSample, Predictor)"
     elif page.dtype is None or page.imagedepth > 1 or not page.samplesperpixel:
         what = "an image of another kind (tags BitsPerSample, ImageDepth)"
     elif int(page.planarconfig) not in (CONTIGUOUS, SEPARATE):
@@ -212,7 +226,7 @@ def _alphas(page: tifffile.TiffPage) -> list[int]:
 def _dtype(page: tifffile.TiffPage) -> str:
     if page.dtype.kind == "f":
         return "float32"
-    return "uint16" if page.bitspersample > 8 and page.photometric != PALETTE else "uint8"
+    return "uint8" if page.photometric == PALETTE else f"uint{max(8, page.bitspersample)}"
 
 
 def _pixels(page: tifffile.TiffPage) -> Shaped[np.ndarray, "h w c"]:
@@ -221,16 +235,18 @@ def _pixels(page: tifffile.TiffPage) -> Shaped[np.ndarray, "h w c"]:
         values = values[..., None]
     elif page.axes.startswith("S"):
         values = np.moveaxis(values, 0, 2)
+    alphas = _alphas(page)
+    colours = values[..., :-1] if alphas else values
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later
-        values = _as_gray_or_colour(page, values)
-    if alphas := _alphas(page):
-        colour = values[..., :-1]
-        values = colour if alphas == [ASSOCIATED] else over_black(colour, values[..., -1])
-    return np.ascontiguousarray(_upright(values, _tag(page, 274, 1)))
+        colours = _as_gray_or_colour(page, colours)
+    if alphas == [UNASSOCIATED]:
+        alpha = values[..., -1].astype(colours.dtype)  # never white at zero
+        colours = over_black(colours, alpha, opaque=2**page.bitspersample - 1)
+    return np.ascontiguousarray(_upright(colours, _tag(page, 274, 1)))
 
 
 def _as_gray_or_colour(page: tifffile.TiffPage, values: np.ndarray) -> np.ndarray:
-    """Values of which more is lighter, in 8 or 16 bits or float32."""
+    """Values of which more is lighter: 8 bits, those of `own_range`, 16 bits or float32."""
     if page.photometric == PALETTE:
         colours = page.colormap
         colours = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
@@ -241,8 +257,8 @@ def _as_gray_or_colour(page: tifffile.TiffPage, values: np.ndarray) -> np.ndarra
     if values.dtype.kind == "f":
         values = values.astype(np.float32)
     elif bits < 8:
-        values = values.astype(np.uint8) * np.uint8(255 // white)
-        white = 255
+        levels = np.rint(np.arange(white + 1) * (255 / white)).astype(np.uint8)
+        values, white = levels[values.astype(np.uint8)], 255
     else:
         values = values.astype(np.uint8 if bits == 8 else np.uint16)
     return white - values if page.photometric == WHITE_IS_ZERO else values

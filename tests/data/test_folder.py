@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from helpers.layouts import SIZE, cut, mask, picture, rectangles, saved
 from helpers.sources import assert_picklable, by_name, channels_of
 from PIL import Image
@@ -367,6 +368,14 @@ def test_real_data_sets_are_listed_in_full(real_data, path, train, test):
     assert Counter(r.defect for r in source.test) == test
     record = next(r for r in source.test if r.load_mask is not None)
     assert record.load_mask().shape == record.load().shape[:2]
+
+
+def test_a_dark_tiff_of_twelve_bits_is_not_taken_for_one_of_sixteen(tmp_path):
+    pixels = np.full((8, 8), 600, np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, bitspersample=12, photometric="minisblack")
+    source = folder_source(tmp_path)
+    assert source.notes == () and source.train[0].load().max() == round(600 / 4095 * 65535)
+    assert not any("bits" in finding.text for finding in check_folder(tmp_path).findings)
 
 
 HIGH, LOW = np.uint16(4000), np.uint8(200)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from recon_ad.data.decode import decode_image, image_size, stored_type
+from recon_ad.data.decode import decode_image, decode_mask, image_size, stored_type
 from recon_ad.errors import UserError
 
 ROWS, COLUMNS = np.mgrid[:40, :56]
@@ -23,9 +23,11 @@ PLANES = {"together": {}, "apart": {"planarconfig": "separate"}}
 
 
 def written(path, pixels, **options):
+    bits = options.get("bitspersample", 0)
     tifffile.imwrite(path, pixels, **options)
     got = decode_image(path)
-    assert image_size(path) == got.shape[:2] and stored_type(path) == str(got.dtype)
+    assert image_size(path) == got.shape[:2]
+    assert stored_type(path) == (f"uint{bits}" if bits > 8 else str(got.dtype))
     return got
 
 
@@ -103,6 +105,69 @@ def test_samples_are_channels_and_transparency_is_laid_over_black(
     np.testing.assert_allclose(
         got.squeeze(), expected, atol=0.51 if got.dtype == np.uint8 else 1e-7
     )
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 9, 10, 12, 14, 15])
+def test_white_is_what_the_bits_say(tmp_path, bits):
+    most, full = 2**bits - 1, 255 if bits < 8 else 65535
+    random = np.random.default_rng(bits)
+    values = random.integers(0, most + 1, (40, 56, 4)).astype(np.uint8 if bits < 8 else np.uint16)
+    values[0, 0], values[0, 1] = 0, most
+    gray, colour, alpha = values[..., 0], values[..., :3], values[..., 3:] / most
+    options = {"bitspersample": bits, "photometric": "minisblack"}
+    got = written(tmp_path / "a.tif", gray, **options)
+    assert got.dtype == (np.uint8 if bits < 8 else np.uint16)
+    # Rounded; of 16 bits by a product in float32, which may be beside a half.
+    np.testing.assert_allclose(got[..., 0], gray * (full / most), atol=0.51)
+    assert got.max() == full
+    inverted = written(tmp_path / "b.tif", most - gray, **options | {"photometric": "miniswhite"})
+    np.testing.assert_array_equal(inverted, got)
+    got = written(tmp_path / "c.tif", colour, **options | {"photometric": "rgb"})
+    np.testing.assert_allclose(got, colour * (full / most), atol=0.51)
+    options |= {"extrasamples": ["unassalpha"]}
+    got = written(tmp_path / "d.tif", values, **options | {"photometric": "rgb"})
+    # The product is rounded in the file's own steps.
+    np.testing.assert_allclose(got, colour * alpha * (full / most), atol=0.51 * full / most + 0.51)
+    clear = np.dstack([most - gray, values[..., 3]])
+    got = written(tmp_path / "e.tif", clear, **options | {"photometric": "miniswhite"})
+    expected = gray[..., None] * alpha * (full / most)
+    np.testing.assert_allclose(got, expected, atol=0.51 * full / most + 0.51)
+
+
+def test_a_range_is_of_the_files_own_values(tmp_path):
+    values = (ROWS * 100).astype(np.uint16)
+    labels = (ROWS // 10).astype(np.uint16)
+    for kind, stored in (("minisblack", values), ("miniswhite", 4095 - values)):
+        file = tmp_path / f"{kind}.tif"
+        tifffile.imwrite(file, stored, bitspersample=12, photometric=kind)
+        for white in (3900, 4095):
+            got = decode_image(file, input_range=(0, white))
+            np.testing.assert_allclose(got[..., 0], values * (65535 / white), atol=0.51)
+        with pytest.raises(UserError, match="outside the range from 0 to 3000"):
+            decode_image(file, input_range=(0, 3000))
+        np.testing.assert_array_equal(decode_mask(file), values > 1950)
+    tifffile.imwrite(file, labels, bitspersample=12, photometric="minisblack")
+    np.testing.assert_array_equal(decode_mask(file), labels > 0)
+
+
+def test_pages_of_several_depths_are_no_channels_of_an_image(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for bits in (12, 16):
+            file.write(GRAY.astype(np.uint16), bitspersample=bits, photometric="minisblack")
+    with pytest.raises(UserError, match="pages differ"):
+        decode_image(tmp_path / "a.tif")
+
+
+def test_differences_of_packed_values_are_refused(tmp_path):
+    # Decoders add them up in whole bytes or words.
+    tag = [(65000, "H", 1, 2, True)]  # of no meaning, until it is the predictor's
+    options = {"photometric": "minisblack", "extratags": tag}
+    tifffile.imwrite(tmp_path / "a.tif", GRAY // 16, bitspersample=4, **options)
+    content = (tmp_path / "a.tif").read_bytes()
+    content = content.replace(b"\xe8\xfd\x03\x00", b"\x3d\x01\x03\x00", 1)
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(UserError, match="of 4 bits as differences"):
+        decode_image(tmp_path / "a.tif")
 
 
 def test_thumbnails_and_pyramids_are_not_the_image(tmp_path):
