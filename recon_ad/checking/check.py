@@ -27,8 +27,8 @@ from recon_ad.checking.findings import (
     about_series,
     about_sizes,
     count,
+    is_readable,
     kind,
-    readable_as,
 )
 from recon_ad.checking.look import (
     ImageLook,
@@ -308,7 +308,7 @@ def _figures(looks: Sequence[ImageLook], channels: int) -> tuple[list[str], list
             f"test/{folder}."
         )
         return [f"none: there are no {absent} test images"], [Finding(text)]
-    if not channels or not {look.channels for look in looks} <= readable_as(channels):
+    if not channels or not all(is_readable(look, channels) for look in looks):
         return ["none: the images differ in their number of channels"], []
     found = figures(looks, partial(_reduced, channels=channels))
     return [_line(figure) for figure in found], about_figures(found)
@@ -360,7 +360,7 @@ def _kinds(looks: Sequence[ImageLook]) -> list[str]:
         kinds = Counter(f"{kind(look.channels)}, {_depth(look.dtype)}" for look in part)
         told = "; ".join(f"{name} ({number})" for name, number in kinds.most_common())
         lines.append(f"{split:<8}{told}; largest value {max(x.highest for x in part):g}")
-    gray = sum(look.colourless for look in looks)
+    gray = sum(look.colourless and look.colours for look in looks)
     if gray and gray == sum(look.channels == 3 for look in looks):
         lines.append("The RGB images show no colour: config.data.channels=1 saves time.")
     return lines

@@ -67,9 +67,10 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def readable_as(channels: int) -> set[int]:
-    """The numbers of channels that `decode_image` turns into this one."""
-    return {1, 3} if channels in (1, 3) else {channels}
+def is_readable(look: ImageLook, channels: int) -> bool:
+    """Returns whether `decode_image` gives that number of channels of an image."""
+    change = (look.channels, channels)
+    return look.channels == channels or change == (1, 3) or (change == (3, 1) and look.colours)
 
 
 def about_channels(looks: Sequence[ImageLook]) -> tuple[list[Finding], int]:
@@ -77,14 +78,15 @@ def about_channels(looks: Sequence[ImageLook]) -> tuple[list[Finding], int]:
     trained = Counter(look.channels for look in looks if look.training)
     if not trained:
         return [], 0
-    usable = len(trained) == 1 or set(trained) == {1, 3}
+    mixed = all(is_readable(look, 1) for look in looks if look.training)
+    usable = len(trained) == 1 or mixed
     channels = max(trained) if usable else 0
     # Of a mixed training set the minority is odd, whatever the test images have.
     usual = max(trained, key=trained.__getitem__)
     odd = [
         look
         for look in looks
-        if look.channels not in (readable_as(channels) if usable else {usual})
+        if not (is_readable(look, channels) if usable else look.channels == usual)
     ]
     if odd:
         return [

@@ -17,7 +17,13 @@ from jaxtyping import Float32, Shaped
 
 from recon_ad.data import truth
 from recon_ad.data.arrays import to_unit
-from recon_ad.data.decode import decode_image, decode_mask_and_rest, image_size, stored_type
+from recon_ad.data.decode import (
+    are_colours,
+    decode_image,
+    decode_mask_and_rest,
+    image_size,
+    stored_type,
+)
 from recon_ad.errors import UserError
 
 THUMB = 32  # cells a side: with 256 px or more a cell holds whole 8 × 8 blocks of a JPEG
@@ -50,6 +56,7 @@ class ImageLook(NamedTuple):
       thumb: see the module; squeezed to a square, whatever the image's proportions.
       white: what stands for 1 in brightness and contrast and for 255 in the thumbnail, in [0, 1];
         less than 1 where 12 bits are kept in 16.
+      colours: whether three channels are red, green and blue.
     """
 
     file: Path
@@ -67,6 +74,7 @@ class ImageLook(NamedTuple):
     digest: bytes
     thumb: Float32[np.ndarray, "t t"]
     white: float = 1.0
+    colours: bool = True
 
     @property
     def training(self) -> bool:
@@ -140,6 +148,7 @@ def look_at_image(file: Path, name: str, defect: str) -> ImageLook | UserError:
         sharpness=edges / contrast if contrast > 1e-6 else 0.0,
         digest=digest.digest(),
         thumb=255 * cv2.resize(plane, (THUMB, THUMB), interpolation=cv2.INTER_AREA),
+        colours=are_colours(file),
     )
 
 

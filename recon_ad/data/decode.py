@@ -80,13 +80,14 @@ def decode_image(
     """Decodes an image file to [h, w, c]: uint8, uint16, or float32 in [0, 1].
 
     Transparency is laid over black; a palette becomes the colours that it stands for, gray where
-    all that occur are.
+    all that occur are. Three channels are red, green and blue, in .npy too, which says nothing of
+    them, unless a TIFF says that they are gray.
 
     Args:
       path: a file as in the module's docstring; the content decides, not the suffix.
       channels: that the image is to have. 1 turns RGB to gray by luma (ITU-R 601: 0.299 R +
-        0.587 G + 0.114 B), 3 repeats gray; other numbers the file has to have. None keeps what the
-        file has.
+        0.587 G + 0.114 B), 3 repeats gray; other numbers the file has to have, and so it has to
+        have one where its channels are no colours. None keeps what the file has.
       input_range: the values in the file that mean black and white, see `as_image`. None goes by
         what the file says of itself: a TIFF of 12 bits has its white at 4095.
 
@@ -97,7 +98,7 @@ def decode_image(
     check_channels(channels)
     name = os.fspath(path)
     found = _decoded(name)
-    pixels = _with_channels(found.pixels, channels, name)
+    pixels = _with_channels(found, channels, name)
     return as_image(pixels, name=name, input_range=input_range or found.own_range)
 
 
@@ -154,6 +155,19 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         return (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
 
 
+def are_colours(path: str | os.PathLike[str]) -> bool:
+    """Returns whether three channels of a file are red, green and blue, from the header.
+
+    Raises:
+      UserError: as `image_size`.
+    """
+    name = os.fspath(path)
+    if not _magic(name).startswith(tiff.MAGICS):
+        return True
+    with tiff.opened(name, max_pixels=MAX_PIXELS) as header:
+        return tiff.are_colours(header)
+
+
 def stored_type(path: str | os.PathLike[str]) -> str:
     """The type of an image's values in its file, from the header: "uint8", "uint16", "float32", …,
     and "uint12" where a TIFF has 12 bits.
@@ -189,11 +203,13 @@ class _Decoded(NamedTuple):
       pixels: its own values, all channels.
       kind: "P" with a palette, else its format.
       own_range: the values that mean black and white, where the file says so.
+      colours: whether three channels are red, green and blue.
     """
 
     pixels: Shaped[np.ndarray, "h w c"]
     kind: str
     own_range: InputRange | None = None
+    colours: bool = True
 
 
 def _decoded(name: str) -> _Decoded:
@@ -203,7 +219,8 @@ def _decoded(name: str) -> _Decoded:
     if magic.startswith(tiff.MAGICS):
         with tiff.opened(name, max_pixels=MAX_PIXELS) as header:
             kind = "P" if tiff.is_palette(header) else "TIFF"
-            return _Decoded(tiff.pixels_of(header), kind, tiff.own_range(header))
+            pixels, colours = tiff.pixels_of(header), tiff.are_colours(header)
+            return _Decoded(pixels, kind, tiff.own_range(header), colours)
     with _opened(name) as image:
         if _least_bytes(image, name) > os.path.getsize(name):
             # Found before there is memory for what the header promises.
@@ -212,16 +229,19 @@ def _decoded(name: str) -> _Decoded:
         return _Decoded(_pixels(image, name), kind)
 
 
-def _with_channels(
-    pixels: Shaped[np.ndarray, "h w c"], channels: int | None, name: str
-) -> Shaped[np.ndarray, "h w k"]:
-    have = pixels.shape[2]
+def _with_channels(found: _Decoded, channels: int | None, name: str) -> Shaped[np.ndarray, "h w k"]:
+    pixels, have = found.pixels, found.pixels.shape[2]
     if channels in (None, have):
         return pixels
     if (have, channels) == (1, 3):
         return np.repeat(pixels, 3, axis=2)
     if (have, channels) != (3, 1):
         raise UserError(f"{name}: has {have} channels and not {channels}: give images of one kind")
+    if not found.colours:
+        raise UserError(
+            f"{name}: has 3 channels of gray, which are no colours that become one gray: save the "
+            "one that is meant, or set config.data.channels=3"
+        )
     if pixels.dtype == np.uint8:
         return np.array(Image.fromarray(pixels).convert("L"))[..., None]
     with np.errstate(invalid="ignore"):  # NaN is refused later

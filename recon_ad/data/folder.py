@@ -20,7 +20,13 @@ import numpy as np
 
 from recon_ad.data import truth
 from recon_ad.data.arrays import InputRange, as_image
-from recon_ad.data.decode import SUFFIXES, check_channels, decode_image, stored_type
+from recon_ad.data.decode import (
+    SUFFIXES,
+    are_colours,
+    check_channels,
+    decode_image,
+    stored_type,
+)
 from recon_ad.data.decode_cache import DecodeCache
 from recon_ad.data.layout import Layout, check_all_good, check_no_masks, dataset_root, layout_of
 from recon_ad.data.listing import files_below, images_below, images_in
@@ -184,9 +190,11 @@ def _left_out(folder: Path, root: Path) -> list[str]:
 
 
 class _Seen(NamedTuple):
-    """What a training image is like: its channels, the file's type, its largest value as read."""
+    """What a training image is like: its channels and whether three of them are colours, the file's
+    type, its largest value as read."""
 
     channels: int
+    colours: bool
     stored: str
     largest: float
     kind: str
@@ -200,7 +208,8 @@ def _verify(
         image = decode(file)
         if (load_roi := regions.of(file)) is not None:
             load_roi()
-        return _Seen(image.shape[2], stored_type(file), float(image.max()), image.dtype.kind)
+        colours, stored = are_colours(file), stored_type(file)
+        return _Seen(image.shape[2], colours, stored, float(image.max()), image.dtype.kind)
     except UserError as error:
         if on_error == "raise":
             raise
@@ -235,7 +244,8 @@ def _verified(
     if broken[_NAMED:]:
         notes.append(f"{len(broken) - _NAMED} more training images left out as broken.")
     found = Counter(seen.channels for seen in kept.values())
-    if len(found) > 1 and set(found) != {1, 3}:
+    alike = all(seen.colours for seen in kept.values() if seen.channels == 3)
+    if len(found) > 1 and not (set(found) == {1, 3} and alike):
         few = min(found, key=found.__getitem__)
         odd = next(_name(file, root) for file, seen in kept.items() if seen.channels == few)
         raise UserError(

@@ -99,6 +99,11 @@ def own_range(header: Header) -> InputRange | None:
     return (0, 2**bits - 1) if 8 < bits < 16 and not is_palette(header) else None
 
 
+def are_colours(header: Header) -> bool:
+    """Returns whether three channels are red, green and blue, and not gray samples or pages."""
+    return not _is_gray(header.pages[0])
+
+
 def is_palette(header: Header) -> bool:
     """Returns whether an image's values are indices into a palette."""
     return header.pages[0].photometric == PALETTE
@@ -180,10 +185,12 @@ def _check(page: tifffile.TiffPage, name: str, *, max_pixels: int, size: int) ->
         what = f"an image of another kind (tag PlanarConfiguration {int(page.planarconfig)})"
     elif page.samplesperpixel > MAX_CHANNELS:
         what = f"an image of {page.samplesperpixel} samples, more than {MAX_CHANNELS}"
-    elif _alphas(page) and (len(page.extrasamples) > 1 or page.photometric == PALETTE):
+    elif page.photometric == RGB and page.samplesperpixel - len(page.extrasamples) < 3:
+        what = "an RGB image with fewer than three samples (tags SamplesPerPixel, ExtraSamples)"
+    elif _alphas(page) and (
+        len(page.extrasamples) > 1 or page.samplesperpixel != (2 if _is_gray(page) else 4)
+    ):
         what = "an image with transparency and other samples (tag ExtraSamples)"
-    elif page.photometric == RGB and page.samplesperpixel < 3:
-        what = "an RGB image with fewer than three samples (tag SamplesPerPixel)"
     if what:
         raise UserError(f"{name}: is {what}: {SAVE}")
     if not page.imagewidth or not page.imagelength:

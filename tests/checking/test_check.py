@@ -215,6 +215,14 @@ def test_labels_empty_masks_palettes_and_names_unlike_the_look_are_no_mistakes(f
     assert_found(folder)
 
 
+def test_three_pages_of_gray_are_not_read_as_one(folder):
+    gray = load(folder / "test/scratch/000.png")
+    pages = [Image.fromarray(page) for page in (gray[::-1], gray[:, ::-1])]
+    saved(folder / "test/scratch/000.tif", gray, save_all=True, append_images=pages)
+    (folder / "test/scratch/000.png").unlink()
+    assert_found(folder, mend={"cannot be read together": ["test/scratch/000.tif has 3 channels"]})
+
+
 def test_a_copy_in_12_bits_is_found_and_dark_images_are_not_constant(folder):
     for file in [*folder.glob("train/*/*.png"), *folder.glob("test/*/*.png")]:
         saved(file, load(file).astype(np.uint16) * 16)

@@ -277,6 +277,15 @@ def test_training_images_with_other_channels_are_named(tmp_path):
     assert len(folder_source(tmp_path, channels=5, on_error="skip").train) == 2
 
 
+def test_three_pages_of_gray_are_no_colours_among_gray_images(tmp_path):
+    picture(tmp_path / "a.png")
+    tifffile.imwrite(tmp_path / "b.tif", np.zeros((3, 8, 9), np.uint8), photometric="minisblack")
+    with pytest.raises(UserError, match=r"\[1, 3\]; .* give images of one kind"):
+        folder_source(tmp_path)
+    with pytest.raises(UserError, match=r"b\.tif: has 3 channels of gray"):
+        folder_source(tmp_path, channels=1)
+
+
 @pytest.mark.parametrize(
     "train_rgb, channels, expected",
     [((0, 0), None, 1), ((1, 1), None, 3), ((0, 1), None, 3), ((1, 1), 1, 1), ((0, 0), 3, 3)],

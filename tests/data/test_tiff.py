@@ -170,6 +170,40 @@ def test_differences_of_packed_values_are_refused(tmp_path):
         decode_image(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize(
+    ("stored", "options"),
+    [
+        (COLOUR, {"planarconfig": "contig"}),
+        (np.moveaxis(COLOUR, 2, 0), {"planarconfig": "separate"}),
+        (np.moveaxis(COLOUR, 2, 0), {"metadata": None}),
+        (255 - COLOUR, {"planarconfig": "contig", "photometric": "miniswhite"}),
+    ],
+    ids=["samples", "planes", "pages", "white 0"],
+)
+def test_three_channels_of_gray_are_no_colours(tmp_path, stored, options):
+    got = written(tmp_path / "a.tif", stored, **({"photometric": "minisblack"} | options))
+    np.testing.assert_array_equal(got, COLOUR)
+    with pytest.raises(UserError, match=r"a\.tif: has 3 channels of gray, which are no colours"):
+        decode_image(tmp_path / "a.tif", channels=1)
+    tifffile.imwrite(tmp_path / "b.tif", COLOUR, photometric="rgb")
+    assert decode_image(tmp_path / "b.tif", channels=1).shape == (40, 56, 1)
+
+
+@pytest.mark.parametrize("photometric", ["minisblack", "rgb"])
+@pytest.mark.parametrize("others", [["unspecified"], []])
+def test_transparency_among_other_samples_is_refused(tmp_path, photometric, others):
+    colours = 1 if photometric == "minisblack" else 3
+    for samples in (["unassalpha", *others], [*others, "unassalpha"]):
+        pixels = FIVE[..., : colours + len(samples)]
+        given = {"photometric": photometric, "planarconfig": "contig", "extrasamples": samples}
+        tifffile.imwrite(tmp_path / "a.tif", pixels, **given)
+        if not others:  # samples of which the file says less than it has
+            with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+                file.pages[0].tags["PhotometricInterpretation"].overwrite(1 if colours == 3 else 2)
+        with pytest.raises(UserError, match=r"other samples .tag ExtraSamples|fewer than three"):
+            decode_image(tmp_path / "a.tif")
+
+
 def test_thumbnails_and_pyramids_are_not_the_image(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(COLOUR[::4, ::4].copy(), photometric="rgb", subfiletype=1)
