@@ -185,6 +185,10 @@ def _check(page: tifffile.TiffPage, name: str, *, max_pixels: int, size: int) ->
         what = f"an image of another kind (tag PlanarConfiguration {int(page.planarconfig)})"
     elif page.samplesperpixel > MAX_CHANNELS:
         what = f"an image of {page.samplesperpixel} samples, more than {MAX_CHANNELS}"
+    elif page.photometric == PALETTE and (page.samplesperpixel > 1 or form != 1):
+        what = "a palette image with other samples (tags SamplesPerPixel, SampleFormat)"
+    elif page.photometric == PALETTE and np.ndim(page.colormap) != 2:
+        what = "a palette image without its colours (tag ColorMap)"
     elif page.photometric == RGB and page.samplesperpixel - len(page.extrasamples) < 3:
         what = "an RGB image with fewer than three samples (tags SamplesPerPixel, ExtraSamples)"
     elif _alphas(page) and (
@@ -210,6 +214,17 @@ def _check(page: tifffile.TiffPage, name: str, *, max_pixels: int, size: int) ->
             f"{name}: cannot be decoded (the file ends before its image does): the file is broken "
             "or truncated, replace or remove it"
         )
+    if any(_is_within_tags(page, at) for at in page.dataoffsets):
+        raise UserError(
+            f"{name}: cannot be decoded (tags StripOffsets or TileOffsets say that its pixels are "
+            "its tags): the file is broken, replace or remove it"
+        )
+
+
+def _is_within_tags(page: tifffile.TiffPage, at: int) -> bool:
+    """Whether the file's header or the page's list of tags is at an offset."""
+    header, tag = (16, 20) if page.parent.is_bigtiff else (8, 12)
+    return at < header or page.offset <= at < page.offset + tag * len(page.tags)
 
 
 def _segments(page: tifffile.TiffPage) -> int:
@@ -257,6 +272,8 @@ def _as_gray_or_colour(page: tifffile.TiffPage, values: np.ndarray) -> np.ndarra
     if page.photometric == PALETTE:
         colours = page.colormap
         colours = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
+        if values.max() >= colours.shape[1]:
+            raise ValueError("it has values beyond its palette, tag ColorMap")
         values = np.moveaxis(colours[:, values[..., 0].astype(int)], 0, 2)
         return values[..., :1] if (values == values[..., :1]).all() else values
     bits = 1 if values.dtype == bool else page.bitspersample
@@ -272,7 +289,7 @@ def _as_gray_or_colour(page: tifffile.TiffPage, values: np.ndarray) -> np.ndarra
 
 
 def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
-    """Turned as a viewer shows it (TIFF 6.0, tag 274)."""
+    """Turned as a viewer shows it (TIFF 6.0, tag 274); numbers but 1 to 8 turn nothing."""
     if orientation in (5, 6, 7, 8):
         values = values.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):

@@ -1,5 +1,7 @@
 """TIFF files: the right value whatever their tags say, or a sentence that names the tag."""
 
+import struct
+
 import numpy as np
 import pytest
 import tifffile
@@ -78,6 +80,13 @@ def test_an_orientation_is_applied(tmp_path, orientation, colours):
     kind = "minisblack" if colours.ndim == 2 else "rgb"
     got = written(tmp_path / "a.tif", colours, photometric=kind, extratags=tag)
     np.testing.assert_array_equal(got.squeeze(), turned(colours))
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_is_none_turns_nothing(tmp_path, orientation):
+    tag = [(274, "H", 1, orientation, True)]
+    got = written(tmp_path / "a.tif", GRAY, photometric="minisblack", extratags=tag)
+    np.testing.assert_array_equal(got[..., 0], GRAY)
 
 
 HALF = np.full_like(GRAY, 128)
@@ -229,6 +238,52 @@ def test_what_cannot_be_had_faithfully_is_refused_by_its_tag(tmp_path, pixels, o
     for read in (decode_image, image_size, stored_type):
         with pytest.raises(UserError, match=words):
             read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_palette_has_its_colours(tmp_path, dtype):
+    colours = np.random.default_rng(0).integers(0, 65536, (3, 256 ** dtype().itemsize), np.uint16)
+    file, indices = tmp_path / "a.tif", GRAY.astype(dtype)
+    got = written(file, indices, photometric="palette", colormap=colours)
+    np.testing.assert_array_equal(got, np.moveaxis(colours[:, GRAY] >> 8, 0, 2))
+    content = file.read_bytes()
+    for tag, count, words in ((320, 3 * 40, "beyond its palette, tag ColorMap"),
+                              (320, 3 * 40 + 1, "without its colours .tag ColorMap"),
+                              (65000, 3 * 256, "without its colours .tag ColorMap")):  # fmt: skip
+        with tifffile.TiffFile(file) as opened:
+            at = opened.pages[0].tags["ColorMap"].offset
+        changed = struct.pack("<HHI", tag, 3, count)
+        other = tmp_path / "b.tif"
+        other.write_bytes(content[:at] + changed + content[at + 8 :])
+        with pytest.raises(UserError, match=words):
+            decode_image(other)
+
+
+@pytest.mark.parametrize(
+    ("photometric", "words"), [(2, "fewer than three"), (3, "palette image with other samples")]
+)
+def test_samples_that_are_not_those_of_the_colours_are_refused(tmp_path, photometric, words):
+    options = {"photometric": "minisblack", "planarconfig": "contig"}
+    tifffile.imwrite(tmp_path / "a.tif", FIVE[..., :3], **options)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+        assert file.pages[0].extrasamples == (0, 0)
+        file.pages[0].tags["PhotometricInterpretation"].overwrite(photometric)
+    with pytest.raises(UserError, match=words):
+        decode_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_pixels_that_would_be_tags_are_refused(tmp_path, big):
+    tifffile.imwrite(tmp_path / "a.tif", GRAY, photometric="minisblack", bigtiff=big)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        first, strips = file.pages[0].offset, file.pages[0].tags["StripOffsets"]
+        listed = 20 * len(file.pages[0].tags) if big else 12 * len(file.pages[0].tags)
+    for at in (1, 7, first, first + listed - 1):
+        content = bytearray((tmp_path / "a.tif").read_bytes())
+        content[strips.valueoffset : strips.valueoffset + 4] = struct.pack("<I", at)
+        (tmp_path / "b.tif").write_bytes(content + bytes(len(content)))
+        with pytest.raises(UserError, match="its pixels are its tags"):
+            decode_image(tmp_path / "b.tif")
 
 
 @pytest.mark.parametrize("planes", [2, 8193])
