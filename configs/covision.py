@@ -26,6 +26,6 @@ def get_config(arg=""):
     c.optim.schedule = "cosine"
     c.train.steps = default.scaled(args.scale, cpu=1_500, paper=20_000)
     c.train.batch_size = default.scaled(args.scale, cpu=16, paper=32)
-    if args.smoke:  # the generated boards are no parts
+    if args.smoke and not args.path:  # the generated boards are no parts
         c.part.align = False
     return default.finish(c, smoke=args.smoke)

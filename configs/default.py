@@ -210,11 +210,13 @@ def synthetic_config(args) -> ConfigDict:
 
 
 def finish(config: ConfigDict, *, smoke: bool) -> ConfigDict:
-    """The finished config; with `smoke`, shrunk to seconds and without need of any file."""
+    """The finished config; with `smoke`, shrunk to seconds: on the images of a path where one is
+    given, else on generated ones, without need of any file."""
     if smoke:
-        if config.data.source != "synthetic" or config.data.name not in ("chess", "noise"):
-            config.data.source, config.data.name = "synthetic", "chess"
-        config.data.channels = 1
+        if not config.data.path:
+            if config.data.source != "synthetic" or config.data.name not in ("chess", "noise"):
+                config.data.source, config.data.name = "synthetic", "chess"
+            config.data.channels = 1
         config.data.resize = (0, 0)
         config.data.side = 128
         config.data.patch_size = 32

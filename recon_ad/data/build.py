@@ -49,6 +49,12 @@ def build_source(config: ConfigDict) -> Source:
 def _source(config: ConfigDict, cache: DecodeCache) -> Source:
     data = config.data
     if data.source == "synthetic":
+        if data.path:
+            raise UserError(
+                f"config.data.path is {data.path}, which generated images do not come from: give "
+                "it as path=DIR behind the config's name, or set config.data.source, or leave it "
+                "out."
+            )
         if data.name not in GENERATED:
             raise UserError(
                 f'there is no generated set "{data.name}": there are {", ".join(GENERATED)}.'

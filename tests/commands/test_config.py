@@ -1,6 +1,7 @@
 """Config arguments, the configs themselves, comparing runs."""
 
 import sys
+import operator
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,14 @@ def test_every_config_loads_is_shrunk_by_smoke_and_takes_common_arguments(path):
     smoke = load_config(f"{path}:smoke,seed=7,method=cae")
     assert (smoke.seed, smoke.data.source) == (7, "synthetic")
     assert smoke.train.steps < 10 < config.train.steps
+
+
+@pytest.mark.parametrize("name", ["folder", "vit", "covision", "bergmann2019", "preste", "public"])
+def test_smoke_on_a_path_reads_its_images(name):
+    whole, smoke = (load_config(f"configs/{name}.py:path=DIR{more}") for more in ("", ",smoke"))
+    of = operator.attrgetter("data.source", "data.path", "data.channels", "part.align")
+    assert of(smoke) == of(whole) and smoke.data.path == "DIR"
+    assert smoke.train.steps < 10
 
 
 def test_differences_name_fields_and_both_values():

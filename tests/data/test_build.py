@@ -29,6 +29,11 @@ def test_the_fields_side_and_truth_say_how_large_a_board_is_and_what_is_true(nam
     assert build_source(plain).train[0].load().shape == (512, 512, 1)
 
 
+def test_a_path_that_nothing_is_read_from_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"config\.data\.path is .* generated images do not come"):
+        build_source(small_config(**{"data.path": str(tmp_path)}))
+
+
 def public(tmp_path, spec, **fields):
     """The config of a public set, shrunk but with its own source."""
     named = load_config(f"configs/public.py:{spec}").data
