@@ -22,8 +22,11 @@ from recon_ad.errors import UserError
 # What `config_flag` defines belongs to the command that calls it, whose --help shows it then.
 flags.disclaim_key_flags()
 
+# Whether a value is usable, and which would be.
+Rule = tuple[Callable[[Any], bool], str]
 
-def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
+
+def _one_of(*names: str) -> Rule:
     return lambda value: value in names, f"one of: {', '.join(names)}"
 
 
@@ -31,14 +34,76 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _list_of(kind: Rule) -> Rule:
+    fits, what = kind
+    return lambda value: isinstance(value, list) and all(map(fits, value)), f"a list of {what}"
+
+
+TEXT: Rule = (lambda value: isinstance(value, str), "text")
+FLAG: Rule = (lambda value: isinstance(value, bool), "true or false")
+WHOLE: Rule = (_is_whole, "a whole number")
+NUMBER: Rule = (_is_number, "a number")
+OPTIONAL: Rule = (lambda value: value is None or _is_number(value), "a number or None")
+TEXTS: Rule = _list_of(TEXT)
+WHOLES: Rule = _list_of((_is_whole, "whole numbers"))
+NUMBERS: Rule = _list_of((_is_number, "numbers"))
+# The type of each field of configs/default.py. Commands give no other, but files may.
+TYPES: Mapping[str, Rule] = {
+    field: kind
+    for kind, fields in (
+        (
+            TEXT,
+            "method.name method.variant vit_flow.coupling encoder.name encoder.weights "
+            "encoder.sha256 encoder.dtype ssim.kind data.source data.path data.category data.name "
+            "data.prepared data.images data.truth data.on_error part.template part.background "
+            "holdout.group train.select optim.schedule inference.tile_weights inference.score "
+            "calibration.rule",
+        ),
+        (FLAG, "part.align"),
+        (
+            WHOLE,
+            "seed method.n_z aae.critic_steps dae.bottleneck knn.memory knn.coreset vit_flow.steps "
+            "ssim.window data.side data.channels data.patch_size data.cache_mib "
+            "data.disk_cache_mib holdout.few train.steps train.batch_size train.log_every "
+            "train.eval_every train.heldout_patches optim.warmup inference.stride "
+            "inference.batch_size inference.opening inference.min_area inference.border "
+            "evaluation.bootstrap evaluation.panels",
+        ),
+        (
+            NUMBER,
+            "method.width aae.critic_clip aae.encoder_rate fm_ae.feature_weight dae.noise "
+            "vit_flow.ratio residual.squared residual.absolute residual.ssim part.angle "
+            "part.scale part.overlap part.confidence holdout.fraction optim.learning_rate "
+            "inference.sigma inference.border_weight calibration.fpr calibration.pixel_percentile",
+        ),
+        (
+            OPTIONAL,
+            "vae.kl_weight ssim_l1.ssim_threshold ssim_l1.l1_threshold "
+            "calibration.thresholds.image calibration.thresholds.pixel",
+        ),
+        (TEXTS, "data.augment"),
+        (WHOLES, "dae.widths encoder.blocks data.resize"),
+        (NUMBERS, "data.input_range"),
+    )
+    for field in fields.split()
+}
+
 MAX_SIDE = 1 << 16  # px, of a tile
 _COUNT = (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more")
 _WHOLE = (lambda value: _is_whole(value) and value >= 0, "a whole number, 0 or more")
 _AMOUNT = (lambda value: 0 <= value < math.inf, "0 or more")
 _SHARE = (lambda value: 0 < value < 1, "between 0 and 1")
 # What a method or a data source checks itself (names of methods, patch sizes) is not here.
-RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+RULES: Mapping[str, Rule] = {
     "seed": _WHOLE,
+    "ssim.window": (
+        lambda value: _is_whole(value) and value >= 1 and value % 2 == 1,
+        "an odd number of px, 1 or more",
+    ),
     "data.source": _one_of("folder", "synthetic", "tfds", "csv", "memory"),
     "data.channels": _WHOLE,
     "data.on_error": _one_of("raise", "skip"),
@@ -96,7 +161,7 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 # Of configs/classifier.py.
-CLASSIFIER_RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+CLASSIFIER_RULES: Mapping[str, Rule] = {
     "seed": _WHOLE,
     "features": _one_of("hu", "encoder"),
     "encoder.side": _COUNT,
@@ -113,10 +178,8 @@ CLASSIFIER_RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_config(
-    config: ConfigDict, rules: Mapping[str, tuple[Callable[[Any], bool], str]] = RULES
-) -> None:
-    """Finds at the start what would else stop a run after its training.
+def check_config(config: ConfigDict, rules: Mapping[str, Rule] = RULES) -> None:
+    """Finds at the start what would else stop a run after its training, or mislead it.
 
     Raises:
       UserError: a field's value is not usable; says which would be.
@@ -125,7 +188,8 @@ def check_config(
     for name, value in fields.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{name} is {value}; it has to be a finite number.")
-    for name, (fits, what) in rules.items():
+    types = [(name, TYPES[name]) for name in fields if name in TYPES]
+    for name, (fits, what) in (*types, *rules.items()):
         if not fits(fields[name]):
             raise UserError(f"config.{name} is {fields[name]!r}; it has to be {what}.")
 

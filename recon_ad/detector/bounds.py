@@ -1,5 +1,6 @@
 """Bounds on the numbers of a detector's files, which a stranger may have written."""
 
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,27 @@ MAX_BATCH = 1 << 16  # tiles
 MAX_CHANNELS = 64
 LARGEST = 1e38  # within float32
 WHOLE = ("channels", "tile", "stride", "resize", "batch_size", "opening", "min_area", "border")
+# Of detector.json, beside its format; older ones lack some.
+FIELDS: Mapping[str, type] = {
+    "channels": int, "thresholds": dict, "categories": dict, "config": dict, "tensors": dict,
+    "variables_sha256": str, "record": dict, "has_part": bool,
+}  # fmt: skip
+_CALLED = {int: "a whole number", dict: "an object", str: "text", bool: "true or false"}
+
+
+def check_fields(described: Mapping[str, Any]) -> None:
+    """Raises ValueError where a field of a detector.json is of another type, and names it."""
+    for name, kind in FIELDS.items():
+        if name in described and type(described[name]) is not kind:  # True is no number
+            given = reprlib.repr(described[name])
+            raise ValueError(f"{name} is {given}; it has to be {_CALLED[kind]}")
+    of_categories = described.get("categories", {}).items()
+    for name, thresholds in (("thresholds", described["thresholds"]), *of_categories):
+        if not isinstance(thresholds, dict):
+            raise ValueError(f"categories: {name} has {reprlib.repr(thresholds)}, no thresholds")
+        for which, value in thresholds.items():
+            if not (value is None or _is_number(value)):
+                raise ValueError(f"{name}: {which} is {reprlib.repr(value)}, which is no number")
 
 
 def _numbers(
@@ -85,6 +107,8 @@ def check_calibration(record: Mapping[str, Any]) -> None:
     for name in ("heldout", "message"):
         if not isinstance(entry.get(name), str):
             raise ValueError(f"calibration.{name} is no text")
+    if not isinstance(entry.get("regions_of_interest", False), bool):
+        raise ValueError("calibration.regions_of_interest is neither true nor false")
     numbers = {name: entry.get(name) for name in ("images", "regions_per_image")}
     numbers["independent_units"] = entry.get("independent_units", 1.0)
     rates = {"fpr_supported": entry.get("fpr_supported")}

@@ -15,6 +15,7 @@ defect: nothing in it is executed.
 import copy
 import functools
 import json
+import reprlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,12 @@ from ml_collections import ConfigDict
 from recon_ad.alignment import part as parts
 from recon_ad.config import check_config
 from recon_ad.detector import classifier as classifiers
-from recon_ad.detector.bounds import check_calibration, check_finite, check_numbers
+from recon_ad.detector.bounds import (
+    check_calibration,
+    check_fields,
+    check_finite,
+    check_numbers,
+)
 from recon_ad.detector.classifier import Classifier, Network
 from recon_ad.detector.inference import UNCALIBRATED, Inference, Plan, Thresholds
 from recon_ad.detector.older import OLDER, as_today
@@ -274,12 +280,14 @@ def _load(path: Path) -> Detector:
         flat = safetensors.numpy.load(content)
     except (*DAMAGED, safetensors.SafetensorError) as error:
         raise UserError(f"the detector in {path} is damaged ({error}); copy it anew.") from None
-    if not isinstance(described, dict) or described.get("format") not in (*OLDER, FORMAT):
+    form = described.get("format") if isinstance(described, dict) else None
+    if type(form) is not int or form not in (*OLDER, FORMAT):
         raise UserError(
-            f"{path / 'detector.json'} is not in format {OLDER[0]} to {FORMAT}, which this version "
-            "reads: train it anew, or open it by the version that wrote it."
+            f"{path / 'detector.json'} is in format {reprlib.repr(form)}, and this version reads "
+            f"{OLDER[0]} to {FORMAT}: train it anew, or open it by the version that wrote it."
         )
     try:
+        check_fields(described)
         if described["format"] == FORMAT and not described["variables_sha256"]:
             raise ValueError("variables_sha256 is no digest")
         described = as_today(described)

@@ -1,12 +1,15 @@
 """Config arguments, the configs themselves, comparing runs."""
 
-import sys
+import functools
 import operator
+import sys
 from pathlib import Path
 
 import pytest
 from helpers.commands import refusal, run_command
+from ml_collections import ConfigDict
 
+from configs.default import default_config
 from recon_ad import config as configs
 from recon_ad.config import find_config, load_config, shipped
 from recon_ad.errors import UserError
@@ -139,7 +142,7 @@ def test_differences_name_fields_and_both_values():
         ("train.select", "test"), ("optim.schedule", "step"), ("optim.learning_rate", 0.0),
         ("inference.tile_weights", "gauss"),
         ("calibration.fpr", 0.0), ("calibration.pixel_percentile", 101.0),
-        ("evaluation.bootstrap", 0),
+        ("evaluation.bootstrap", 0), ("ssim.window", 0), ("ssim.window", -1), ("ssim.window", 4),
     ],
 )  # fmt: skip
 def test_unusable_values_are_found_before_training(field, value, tmp_path):
@@ -153,6 +156,42 @@ def test_unusable_values_are_found_before_training(field, value, tmp_path):
 
 def test_the_rules_name_fields_and_scores_that_exist():
     assert configs.RULES.keys() <= configs.flatten(load_config("configs/demo.py").to_dict()).keys()
+
+
+def test_the_types_are_those_of_the_defaults():
+    kinds = {int: configs.WHOLE, float: configs.NUMBER, str: configs.TEXT, bool: configs.FLAG}
+    lists = {int: configs.WHOLES, float: configs.NUMBERS, str: configs.TEXTS}
+
+    def kind(value):
+        if value is None:
+            return configs.OPTIONAL
+        # The one list that is empty is of names.
+        return lists[type([*value, ""][0])] if isinstance(value, list) else kinds[type(value)]
+
+    fields = configs.flatten(default_config().to_dict())
+    assert {field: kind(value) for field, value in fields.items()} == configs.TYPES
+    assert all(configs.TYPES[field][0](value) for field, value in fields.items())
+
+
+@pytest.mark.parametrize(
+    ("value", "fields"),
+    [
+        ("1", "seed optim.learning_rate ssim.window calibration.thresholds.image dae.widths"),
+        (True, "seed optim.learning_rate calibration.thresholds.pixel data.path data.input_range"),
+        (1.5, "seed ssim.window knn.memory part.align method.name encoder.blocks"),
+        (1, "part.align ssim.kind data.augment data.resize"),
+        (["a"], "data.resize data.input_range encoder.blocks seed"),
+        ([True], "data.augment encoder.blocks data.input_range"),
+        (None, "seed optim.learning_rate ssim.kind part.align data.augment"),
+    ],
+)
+def test_a_value_of_another_type_is_found(value, fields):
+    for field in fields.split():
+        section, _, name = field.rpartition(".")
+        content = load_config("configs/demo.py:smoke").to_dict()
+        functools.reduce(operator.getitem, filter(None, section.split(".")), content)[name] = value
+        with pytest.raises(UserError, match=rf"config\.{field} is .*; it has to be "):
+            configs.check_config(ConfigDict(content))
 
 
 def test_the_classifiers_config_follows_its_rules():

@@ -187,6 +187,9 @@ def test_an_uncalibrated_detector_calls_nothing_anomalous(detector, tmp_path):
     assert not prediction.label and not prediction.mask.any()
 
 
+CALIBRATED = {
+    "heldout": "images", "message": "", "images": 9, "regions_per_image": 1, "fpr_supported": 0.1,
+}  # fmt: skip
 # What is wrong -> where in detector.json, and what stands there.
 DAMAGED = {
     "another format": ("format", 99),
@@ -212,6 +215,48 @@ DAMAGED = {
     "a weight without end": ("config", "residual", "squared", float("inf")),
     "a tile of a kilometre": ("config", "data", "patch_size", 10**9),
 }
+
+
+# What is wrong -> where in detector.json, what stands there, and what it is called.
+NAMED = {
+    **{f"part {value!r}": ("has_part", value, "has_part is") for value in (None, 0, [], {}, "no")},
+    **{f"record {value!r}": ("record", value, "record is") for value in (None, [], "")},
+    **{f"format {value!r}": ("format", value, "format ") for value in (8.0, "8", True, None, [])},
+    **{
+        f"window {value!r}": ("config", "ssim", "window", value, "config.ssim.window is")
+        for value in (0, -1, 2.5, "11", 8, True)
+    },
+    "a digest of 5": ("variables_sha256", 5, "variables_sha256 is 5"),
+    "channels as text": ("channels", "1", "channels is '1'"),
+    "channels as a fraction": ("channels", 1.0, "channels is 1.0"),
+    "a threshold as text": ("thresholds", "image", "1", "image is '1'"),
+    "no thresholds": ("thresholds", [], "thresholds is"),
+    "categories in a list": ("categories", [], "categories is"),
+    "a category in a list": ("categories", {"a": [1]}, "a has .1., no thresholds"),
+    "a category's threshold": ("categories", {"a": {"image": "1", "pixel": 1}}, "a: image is '1'"),
+    "a size as text": ("config", "inference", "stride", "16", "config.inference.stride is"),
+    "a number as text": ("config", "inference", "sigma", "1", "config.inference.sigma is"),
+    "true as text": ("config", "part", "align", "false", "config.part.align is"),
+    "a range as text": ("config", "data", "input_range", "01", "config.data.input_range is"),
+    "text that is true": ("config", "method", "name", True, "config.method.name is"),
+    "a number that is true": ("config", "residual", "squared", True, "residual.squared is True"),
+    "regions": ("record", "calibration", {**CALIBRATED, "regions_of_interest": "false"},
+                "regions_of_interest is neither"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_a_field_of_another_type_is_named(detector, tmp_path, kind):
+    *where, last, value, words = NAMED[kind]
+    detector.with_record({"calibration": CALIBRATED}).save(tmp_path / "d")
+    load(tmp_path / "d")
+    described = tmp_path / "d/detector.json"
+    content = json.loads(described.read_text())
+    functools.reduce(operator.getitem, where, content)[last] = value
+    described.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=words) as caught:
+        load(tmp_path / "d")
+    assert str(caught.value).startswith(str(tmp_path))
 
 
 TEXTS = {"not json": "{", "deep json": "[" * 10**5 + "]" * 10**5, "a long number": "9" * 5000}
