@@ -26,8 +26,8 @@ from recon_ad.detector.classifier import (
     extract,
 )
 from recon_ad.detector.image_files import decoded
-from recon_ad.detector.inference import padded_map
 from recon_ad.detector.jax_detector import Detector
+from recon_ad.detector.padding import padded_map
 from recon_ad.errors import UserError
 from recon_ad.metrics.ranking import auroc, levels
 

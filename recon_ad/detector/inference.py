@@ -21,14 +21,10 @@ from jaxtyping import Bool, Float, Shaped
 from recon_ad.alignment.part import Part, Placement
 from recon_ad.alignment.registration import Registration
 from recon_ad.data.arrays import as_image, given_range, resize
+from recon_ad.detector.padding import check_roi, padded_map
 from recon_ad.errors import UserError
 from recon_ad.ops import tiles
 from recon_ad.ops.masks import clean_mask
-
-# Maps are padded to multiples of this before the tail, so that images of many sizes share few
-# compiled programs; the normalised smoothing makes the padding invisible.
-MAP_MULTIPLE = 64
-
 
 Same = TypeVar("Same")  # a detector of the same class
 
@@ -98,12 +94,6 @@ class Plan(NamedTuple):
     border: int
     border_weight: float
     input_range: tuple[float, float]
-
-
-def padded_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width to which the tail pads maps of that size; one program each."""
-    h, w = (-(-n // MAP_MULTIPLE) * MAP_MULTIPLE for n in size)
-    return h, w
 
 
 class Inference(ABC):
@@ -326,7 +316,7 @@ class Inference(ABC):
         if self.part is None:
             return Placement(image, roi, None, shape, fill=False)
         if roi is not None:
-            _check_roi(roi, shape)
+            check_roi(roi, shape)
         return self.part.align(image, roi=roi)
 
     def __call__(self, images: Any) -> Prediction:
@@ -359,19 +349,6 @@ class Inference(ABC):
         )
 
 
-def padded_map(
-    residual_map: Float[np.ndarray, "h w"], roi: Bool[np.ndarray, "p q"] | None
-) -> tuple[Float[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
-    """A map as the tail takes it, and which of its pixels count; raises where the region of
-    interest does not fit."""
-    h, w = residual_map.shape
-    padded, valid = tiles.pad_map(residual_map, multiple=MAP_MULTIPLE)
-    if roi is not None:
-        _check_roi(roi, (h, w))
-        valid[:h, :w] = roi
-    return padded, valid
-
-
 def back(prediction: Prediction, placement: Placement) -> Prediction:
     """What was said of the aligned image, as of the image itself."""
     reconstruction = prediction.reconstruction
@@ -381,15 +358,6 @@ def back(prediction: Prediction, placement: Placement) -> Prediction:
         reconstruction=None if reconstruction is None else placement.image_back(reconstruction),
         registration=placement.registration,
     )
-
-
-def _check_roi(roi: Bool[np.ndarray, "p q"], shape: tuple[int, int]) -> None:
-    if roi.shape != shape or not roi.any():
-        raise UserError(
-            f"the region of interest has shape {list(roi.shape)} and {np.count_nonzero(roi)} "
-            f"pixels that count, for an image of {shape[0]} × {shape[1]}: give bool "
-            "[height, width] of the image's size."
-        )
 
 
 def _is_batch(images: Any) -> bool:

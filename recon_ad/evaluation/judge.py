@@ -11,8 +11,9 @@ import numpy as np
 from recon_ad.alignment.part import NotRegistered
 from recon_ad.data import GOOD, Record
 from recon_ad.data.source import roi_of
-from recon_ad.detector.inference import Prediction, back, padded_size
+from recon_ad.detector.inference import Prediction, back
 from recon_ad.detector.jax_detector import Detector
+from recon_ad.detector.padding import padded_size
 from recon_ad.evaluation.no_model import NoModel
 from recon_ad.metrics import PixelHistogram, compact, empty_histogram, image_histogram, merge
 from recon_ad.metrics.patches import PatchMeans, joined, patch_means

@@ -19,8 +19,8 @@ from recon_ad.config import load_config
 from recon_ad.data import Record, Source
 from recon_ad.data.source import roi_of
 from recon_ad.detector.classifier import extract
-from recon_ad.detector.inference import padded_map
 from recon_ad.detector.jax_detector import Detector
+from recon_ad.detector.padding import padded_map
 from recon_ad.metrics.ranking import auroc, levels
 from recon_ad.tables.base import Run
 
