@@ -78,6 +78,13 @@ def check_numbers(plan: Plan, thresholds: Mapping[str, float]) -> None:
         raise ValueError(f"tile_weights is {plan.geometry.weights!r}")
 
 
+def check_medians(medians: Mapping[str, float]) -> None:
+    """Raises ValueError where a median score is no number or out of its bounds."""
+    for value in medians.values():
+        if not -LARGEST <= value <= LARGEST:  # also where it is NaN
+            raise ValueError(f"a median score is {value}, not from {-LARGEST:g} to {LARGEST:g}")
+
+
 def check_calibrated(thresholds: Thresholds, *, name: str = "the detector") -> None:
     """Raises `UserError` where there are no thresholds; `name` is what the message calls it."""
     if not np.isfinite(thresholds).all():
@@ -123,6 +130,13 @@ def check_calibration(record: Mapping[str, Any]) -> None:
     for name, rate in rates.items():
         if rate is not None and not (_is_number(rate) and 0 < rate <= 1):
             raise ValueError(f"calibration: the rate {name} is {rate!r}, not between 0 and 1")
+    scores, shown = entry.get("scores", []), entry.get("shown", [])
+    lists = isinstance(scores, list) and isinstance(shown, list) and len(scores) == len(shown)
+    if not lists or not all(isinstance(name, str) for name in shown):
+        raise ValueError("calibration.shown is no list with a category for each of the scores")
+    for score in scores:
+        if not _is_number(score) or not abs(score) <= LARGEST:  # also where it is NaN
+            raise ValueError(f"calibration: a score is {score!r}, which is no such number")
 
 
 def _is_number(value: Any) -> bool:

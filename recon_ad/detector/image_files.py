@@ -37,7 +37,10 @@ NAMES = (
 )  # fmt: skip
 LONGEST_NAME = 200  # bytes of an overlay's name; file systems take 255
 WHITE = (255, 255, 255)
-FIELDS = ("path", "score", "threshold", "anomalous", "regions", "error", "defect_probability")
+FIELDS = (
+    "path", "score", "threshold", "anomalous", "regions", "error", "defect_probability",
+    "normalised_score",
+)  # fmt: skip
 
 
 def inputs(path: Path, *, output: Path) -> list[Path]:
@@ -80,7 +83,7 @@ class FileResult(NamedTuple):
     Attributes:
       row: its fields, `error` alone where it could not be judged.
       image: decoded; None where that failed.
-      overlay: a PNG of the image with its marks outlined, below a strip with verdict, score and
+      overlay: a PNG of the image with its marks outlined, below a strip with verdict, scores and
         threshold; b"" where there is none.
       outcome: `GOOD`, `REJECT`, `NOT_REGISTERED` or `BROKEN`.
       confidence: of the registration; None without one.
@@ -126,6 +129,8 @@ def judge_file(detector: Inference, name: str, file: Path, *, regions: Regions) 
     }
     if prediction.defect_probability is not None:
         row["defect_probability"] = float(prediction.defect_probability)
+    if prediction.normalised_score is not None:
+        row["normalised_score"] = float(prediction.normalised_score)
     outcome = REJECT if prediction.label else GOOD
     found = prediction.registration
     return FileResult(
@@ -142,6 +147,9 @@ def _figures(row: dict[str, Any]) -> list[str]:
     """What the overlay says beside the verdict, with the digits that tell score from threshold."""
     digits = wording.digits_apart(row["score"], row["threshold"])
     words = [f"{name} {wording.score(row[name], digits)}" for name in ("score", "threshold")]
+    if (normalised := row["normalised_score"]) is not None:
+        digits = wording.digits_apart(normalised, 0.5)  # from the threshold on its scale
+        words.append(f"normalised score {wording.score(normalised, digits)}")
     if row["defect_probability"] is not None:
         words.append(f"defect probability {wording.score(row['defect_probability'])}")
     return words

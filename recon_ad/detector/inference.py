@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Shaped
 from recon_ad.alignment.part import Part, Placement
 from recon_ad.alignment.registration import Registration
 from recon_ad.data.arrays import as_image, given_range, resize
+from recon_ad.detector.normalised import normalised
 from recon_ad.detector.padding import check_roi, padded_map
 from recon_ad.errors import UserError
 from recon_ad.ops import tiles
@@ -55,6 +56,8 @@ class Prediction(NamedTuple):
         whatever the label: all pixel figures are of it.
       reconstruction: float32 [h, w, c] in [0, 1], or None for a method without one.
       defect_probability: of the classifier, calibrated, or None for a detector without one.
+      normalised_score: the score for people to read, 0 for a usual good image and 0.5 at the
+        threshold, float64, or None where the detector has none; see `detector.normalised`.
       registration: where the part was; None without alignment. Maps are of the image all the same.
     """
 
@@ -64,6 +67,7 @@ class Prediction(NamedTuple):
     mask: np.ndarray
     reconstruction: np.ndarray | None
     defect_probability: np.ndarray | None = None
+    normalised_score: np.ndarray | None = None
     registration: Registration | list[Registration] | None = None
 
     @property
@@ -104,6 +108,7 @@ class Inference(ABC):
       thresholds: of images and pixels.
       part: that images are aligned to before; None: they are judged as they are.
       categories: thresholds of each category, for a detector of several.
+      medians: scores of usual good images, by category, and of all under "", as far as known.
     """
 
     def __init__(
@@ -113,11 +118,13 @@ class Inference(ABC):
         *,
         part: Part | None = None,
         categories: Mapping[str, Thresholds] = {},
+        medians: Mapping[str, float] = {},
     ):
         self.plan = plan
         self.part = part
         self.thresholds = thresholds
         self.categories = categories
+        self.medians, self.median = medians, medians.get("")
         self._weights = tiles.tile_weights(plan.geometry.tile, kind=plan.geometry.weights)
 
     @property
@@ -160,6 +167,7 @@ class Inference(ABC):
             )
         chosen = copy.copy(self)
         chosen.thresholds = self.categories[category]
+        chosen.median = self.medians.get(category)
         return chosen
 
     def to_device(self, *arrays: np.ndarray) -> tuple[Any, ...]:
@@ -252,7 +260,12 @@ class Inference(ABC):
         padded, valid = self.to_device(padded, valid)
         tail = self.run_tail(padded, valid, self.thresholds.rounded())
         score, label, smoothed, mask, *probability = tail
-        return Prediction(score, label, smoothed[:h, :w], mask[:h, :w], None, *probability)
+        made = Prediction(score, label, smoothed[:h, :w], mask[:h, :w], None, *probability)
+        return made._replace(normalised_score=self.normalised(score))
+
+    def normalised(self, score: Any) -> np.ndarray | None:
+        """Returns raw scores as people read them, or None; see `detector.normalised`."""
+        return normalised(score, median=self.median, threshold=float(self.thresholds.image))
 
     def decide(
         self, residual_map: Float[np.ndarray, "h w"], *, roi: Bool[np.ndarray, "p q"] | None = None

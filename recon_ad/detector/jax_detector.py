@@ -41,6 +41,7 @@ from recon_ad.detector.bounds import (
 )
 from recon_ad.detector.classifier import Classifier, Network
 from recon_ad.detector.inference import UNCALIBRATED, Inference, Plan, Thresholds
+from recon_ad.detector.normalised import medians_of
 from recon_ad.detector.older import OLDER, as_today
 from recon_ad.errors import UserError
 from recon_ad.methods import build_method
@@ -135,7 +136,8 @@ class Detector(Inference):
             border_weight=c.border_weight,
             input_range=tuple(config.data.input_range),
         )
-        super().__init__(plan, thresholds, part=part, categories=categories)
+        medians = medians_of(record or {})
+        super().__init__(plan, thresholds, part=part, categories=categories, medians=medians)
         self.config = config
         self.channels = channels
         self.method = method
@@ -155,7 +157,14 @@ class Detector(Inference):
         categories: Mapping[str, Thresholds] = {},
     ) -> "Detector":
         """The same detector with other thresholds and record."""
-        return self._with(thresholds=thresholds, record=record, categories=categories)
+        medians = medians_of(record)
+        return self._with(
+            thresholds=thresholds,
+            record=record,
+            categories=categories,
+            medians=medians,
+            median=medians.get(""),
+        )
 
     def without(self, places: Collection[int]) -> "Detector":
         """The same detector as if it had not been trained on the images at these places.
@@ -342,6 +351,8 @@ def _assembled(
     categories = {str(k): _thresholds(each) for k, each in described["categories"].items()}
     config = ConfigDict(described["config"])
     check_config(config)  # before anything is made of its size
+    record = dict(described["record"])
+    check_calibration(record)
     detector = Detector(
         config,
         channels=described["channels"],
@@ -349,12 +360,11 @@ def _assembled(
             {tuple(name.split("/")): value for name, value in flat.items()}
         ),
         thresholds=thresholds,
-        record=dict(described["record"]),
+        record=record,
         part=part,
         classifier=classifier,
         categories={name: each for name, (each, _) in categories.items()},
     )
-    check_calibration(detector.record)
     for numbers in (given, *(numbers for _, numbers in categories.values())):
         check_numbers(detector.plan, numbers)
     # Settings and tensors that do not fit each other show here, and not at the first image.

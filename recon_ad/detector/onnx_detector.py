@@ -21,8 +21,9 @@ from jaxtyping import Float, Shaped
 from recon_ad.alignment import part as parts
 from recon_ad.alignment.part import Part
 from recon_ad.data.arrays import to_unit
-from recon_ad.detector.bounds import check_numbers
+from recon_ad.detector.bounds import check_medians, check_numbers
 from recon_ad.detector.inference import Inference, Plan, Prediction, Thresholds
+from recon_ad.detector.normalised import read_medians
 from recon_ad.errors import UserError
 from recon_ad.ops.tiles import Geometry
 from recon_ad.runtime.files import sha256
@@ -173,6 +174,8 @@ class OnnxDetector(Inference):
             categories = _categories(core.facts.get("categories", ""))
             for each in (thresholds, *categories.values()):
                 check_numbers(plan, each._asdict())
+            medians = read_medians(core.facts)
+            check_medians(medians)
             pairs = [graph.facts["pair"] for graph in (core, tail)]
             self._dtype = core.facts["dtype"]
             if self._dtype not in DTYPES or core.facts["layout"] not in LAYOUTS:
@@ -194,7 +197,7 @@ class OnnxDetector(Inference):
             )
         self.facts = core.facts
         self._core, self._tail, self._name = core, tail, name
-        super().__init__(plan, thresholds, part=part, categories=categories)
+        super().__init__(plan, thresholds, part=part, categories=categories, medians=medians)
 
     @property
     def calibrated_on_regions(self) -> bool:
@@ -241,7 +244,8 @@ class OnnxDetector(Inference):
         """What a graph of the kind "whole" alone says of images of the tile's size."""
         outputs = self._outputs(self._core, _decided(self._core), {"images": self._fed(images)})
         each = [map(np.asarray, values) for values in zip(*outputs, strict=True)]
-        return [Prediction(s, label, m, k, None, *p) for s, label, m, k, *p in each]
+        made = [Prediction(s, label, m, k, None, *p) for s, label, m, k, *p in each]
+        return [one._replace(normalised_score=self.normalised(one.score)) for one in made]
 
     def _outputs(
         self, graph: Graph, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]

@@ -43,6 +43,7 @@ from onnx_ir.passes import common as passes
 from recon_ad.detector.classifier import Network, judge
 from recon_ad.detector.inference import Thresholds
 from recon_ad.detector.jax_detector import Detector, core, tail
+from recon_ad.detector.normalised import median_facts
 from recon_ad.detector.onnx_detector import FATAL, FORMAT, OUTPUTS, PREFIX, PROBABILITY
 from recon_ad.errors import UserError
 from recon_ad.ops.platforms import for_other_runtimes
@@ -303,6 +304,7 @@ def described(detector: Detector, options: Options, *, kind: str) -> dict[str, s
         "categories": categories_word(detector.categories),
         "image_threshold": float(thresholds.image),
         "pixel_threshold": float(thresholds.pixel),
+        **median_facts(detector.median, detector.medians, categories=detector.categories),
         "channels": plan.channels,
         "channel_order": {1: "gray", 3: "RGB"}.get(plan.channels, "as in the files"),
         "layout": "NCHW" if options.nchw else "NHWC",

@@ -38,11 +38,12 @@ COLUMNS = {
     "waiting": "INTEGER NOT NULL",
     "error": "TEXT",
     "defect_probability": "REAL",
+    "normalised_score": "REAL",
     "inode": "INTEGER",
     "status_ns": "INTEGER",
     "sha256": "TEXT",  # of the file's content; "" if it could not be read
 }
-ADDED = ("inode", "status_ns", "sha256")  # that tables of earlier versions lack
+ADDED = ("normalised_score", "inode", "status_ns", "sha256")  # earlier versions lack some
 TRIED = 2  # attempts that ended the process, after which an image counts as broken
 HALF_WRITTEN = 600.0  # s in which a file that could not be read may become whole
 BUSY = 10.0  # s that a reader may hold the file
@@ -109,9 +110,10 @@ class Store:
             if not connection.execute("PRAGMA user_version").fetchone()[0]:
                 connection.execute(f"PRAGMA user_version = {secrets.randbelow(2**31 - 1) + 1}")
             found = [row[1] for row in connection.execute("PRAGMA table_info(images)")]
-            if set(found) == {"id", *COLUMNS} - {*ADDED}:
+            columns = {"id", *COLUMNS}
+            if columns - {*ADDED} <= set(found) < columns:
                 _take_over(connection, found)
-                found += ADDED
+                found = [*columns]
             connection.execute("COMMIT")
         except sqlite3.DatabaseError as error:
             connection.close()

@@ -353,7 +353,7 @@ def test_from_labels_to_a_verdict(labels, tmp_path):
 
     ran("predict", "--detector", detector, "--input", data / "test", "--output", tmp_path / "out")
     rows = table(tmp_path / "out/predictions.csv")
-    assert list(rows[0])[-1] == "defect_probability"
+    assert list(rows[0])[-2] == "defect_probability"
     threshold = load(detector).classifier.threshold
     for row in rows:
         above = float(row["score"]) > np.float32(row["threshold"])

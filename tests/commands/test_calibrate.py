@@ -32,6 +32,8 @@ def test_other_thresholds_are_set_without_training(detector, chess_folder):
     scores = sorted(float(before.predict(record.load()).score) for record in good)
     assert again.thresholds.image == pytest.approx(scores[3], rel=1e-6)  # ⌈5 · 0.75⌉ = 4th
     assert again.record["calibration"]["images"] == 4
+    assert again.median == pytest.approx(sum(scores[1:3]) / 2, rel=1e-6) != before.median
+    assert again.normalised(scores[3]) == pytest.approx(0.5)
     assert "trained on" not in done.stderr
     assert "evaluate and export it again" in done.stderr
 

@@ -18,6 +18,7 @@ from PIL import Image
 from recon_ad.data.truth import Regions
 from recon_ad.detector import image_files, predictions
 from recon_ad.detector.inference import UNCALIBRATED
+from recon_ad.detector.jax_detector import load
 from recon_ad.predict import summary
 from recon_ad.runtime import files
 from recon_ad.runtime.waiting import exclusive_lock
@@ -47,6 +48,24 @@ def test_one_file_is_judged_and_the_commands_own_output_is_not(predicted, chess_
     images = shutil.copytree(chess_folder / "test/elastic", tmp_path / "images")
     for _ in range(2):
         assert predicted(images, output=images / "out").startswith("4 images: ")
+
+
+def test_a_row_has_the_raw_score_and_one_for_people(predicted, detector, chess_folder, tmp_path):
+    predicted(chess_folder / "test")
+    lines = (tmp_path / "out/predictions.jsonl").read_text().splitlines()
+    rows, opened = list(map(json.loads, lines)), load(detector)
+    assert {row["anomalous"] for row in rows} == {False, True}
+    for row, cells in zip(rows, table(tmp_path / "out/predictions.csv"), strict=True):
+        normalised = float(opened.normalised(row["score"]))
+        assert row["normalised_score"] == float(cells["normalised_score"]) == normalised
+        assert (normalised > 0.5) is row["anomalous"]
+    # A detector that kept no scores has none.
+    opened.with_thresholds(opened.thresholds, {}).save(tmp_path / "older")
+    given = ("--input", chess_folder / "test/good/001.png", "--output", tmp_path / "none")
+    assert run_command("predict", "--detector", tmp_path / "older", *given).returncode == 0
+    (row,) = table(tmp_path / "none/predictions.csv")
+    assert row["normalised_score"] == "" and row["score"]
+    assert json.loads((tmp_path / "none/predictions.jsonl").read_text())["normalised_score"] is None
 
 
 def test_names_that_are_no_utf8_or_that_no_terminal_can_show_are_escaped(

@@ -156,7 +156,13 @@ def exported(tmp_path_factory):
             category: Thresholds(share * score, share * pixel)
             for category, share in (("a part", 0.5), (CATEGORY, 1.5))
         }
-        detector = detector.with_thresholds(Thresholds(score, pixel), {}, categories=categories)
+        # Of half of the thresholds; the second category has a median above its threshold.
+        medians = {"": score / 2, "a part": score / 4, CATEGORY: 2 * score}
+        shown = ["a part", "a part", "a part", CATEGORY]
+        scores = [medians["a part"]] * 2 + [3 * score / 4, medians[CATEGORY]]
+        record = {"calibration": {"scores": scores, "shown": shown}}
+        detector = detector.with_thresholds(Thresholds(score, pixel), record, categories=categories)
+        assert detector.medians == medians
         if features:
             detector = with_classifier(detector, features)
         assert onnx_export.export(detector, model, pictures, **options)["passed"]
@@ -194,8 +200,9 @@ def same_rows(ours, theirs):
         assert bool(row["error"]) == bool(expected["error"]), row
         # The same runtime; only resizing may round in another order.
         near = {"score": {"rel": 1e-5}, "defect_probability": {"abs": 1e-6}}
+        near["normalised_score"] = {"rel": 1e-5, "abs": 1e-5}
         for field in row.keys() - {"error"}:
-            if field in near and row[field]:
+            if field in near and row[field] and expected[field]:
                 value = pytest.approx(float(expected[field]), **near[field])
                 assert float(row[field]) == value, (path, field)
             else:
@@ -214,6 +221,7 @@ def test_it_judges_and_draws_as_python_does(name, features, program, exported, i
     judged = [row for row in ours.rows.values() if not row["error"]]
     assert all(bool(row["defect_probability"]) == bool(features) for row in judged)
     assert {row["anomalous"] for row in judged} == {"true", "false"}
+    assert all(row["normalised_score"] for row in judged)
     # What is accepted has none, and a classifier accepts more.
     assert max(int(row["regions"]) for row in judged) > (name == "gray" and not features)
     for row in judged:
@@ -232,7 +240,8 @@ def test_it_judges_and_draws_as_python_does(name, features, program, exported, i
     lines = (tmp_path / "ours/predictions.jsonl").read_text().splitlines()
     for line, row in zip(map(json.loads, lines), ours.rows.values(), strict=True):
         assert line["path"] == row["path"] and line["error"] == (row["error"] or None)
-        assert line["score"] == (float(row["score"]) if row["score"] else None)
+        for field in ("score", "normalised_score"):
+            assert line[field] == (float(row[field]) if row[field] else None)
 
 
 # Sorted by code points, as which Python puts a byte that is no UTF-8 before U+E123.
@@ -300,6 +309,8 @@ def test_the_thresholds_are_those_of_the_category(program, model, tmp_path, cate
         threshold = float(general.rows[name]["threshold"])
         assert float(row["threshold"]) == pytest.approx(share * threshold)
         assert (row["anomalous"] == "true") is (float(row["score"]) > share * threshold)
+        assert general.rows[name]["normalised_score"]
+        assert bool(row["normalised_score"]) is (category == "a part")
     refused = by_cpp(program, model, tmp_path / "images", tmp_path / "no", "--category=another")
     assert refused.status == 2 and 'a category "another": choose one of' in refused.error
 
@@ -423,6 +434,10 @@ REFUSED = {
     "infinite": ({"pixel_threshold": "inf"}, "(pixel_threshold is inf)"),
     "range": ({"input_range": "5,5"}, "(input_range is 5,5)"),
     "tile": ({"tile": "32,65537"}, "(tile is 32,65537)"),
+    "median": ({"median_score": "nan"}, "(median_score is nan)"),
+    "median of a word": ({"median_score": "1x"}, "(median_score is 1x)"),
+    "large median": ({"category_medians": "a=1;b=1e39"}, "(category_medians is a=1;b=1e39)"),
+    "median of nothing": ({"category_medians": "=1"}, "(category_medians is =1)"),
     "digits": ({"opening": "٣"}, "(opening is ٣)"),
     "three sides": ({"stride": "8,8,"}, "(stride is 8,8,)"),
     "endless": ({"note": '"\x04Loop'}, "holds a loop, and no export of a detector does"),

@@ -105,6 +105,8 @@ def test_outputs_that_are_none_of_a_detectors_are_named(told, says):
         {"regions_of_interest": "Fa"},
         {"tile_weights": "x"}, {"dtype": "object"}, {"layout": "XXXX"}, {"input_range": "9,1"},
         {"channels": "9" * 5000}, {"resize": "0,5"}, {"border_weight": "inf"},
+        {"median_score": "nan"}, {"median_score": "1e39"}, {"median_score": ""},
+        {"category_medians": "a=inf"}, {"category_medians": "a"}, {"category_medians": "=1"},
     ],
     ids=str,
 )  # fmt: skip

@@ -204,7 +204,9 @@ def test_groups_are_the_same_in_earlier_and_later_images():
     [({"fpr_supported": "x"}, "fpr_supported"), ({"fpr_supported": 7.0}, "fpr_supported"),
      ({"by_category": [1]}, "by_category"), ({"by_category": {"a": [0.1]}}, "damaged"),
      ({"heldout": None}, "heldout"), ({"message": 3}, "message"), ({"images": 0}, "images"),
-     ({"independent_units": -1.0}, "independent_units")],
+     ({"independent_units": -1.0}, "independent_units"), ({"scores": [1.0]}, "shown"),
+     ({"scores": ["1", 1.0, 1.0]}, "a score is '1'"),
+     ({"scores": [1e39, 1.0, 1.0]}, "a score is 1e"), ({"shown": ["", "", 3]}, "shown")],
 )  # fmt: skip
 def test_a_damaged_record_of_the_calibration_is_refused(change, says, tmp_path):
     detector = calibrate(plain_detector(), held(normals(3)), fpr=0.3)

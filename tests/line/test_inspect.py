@@ -45,7 +45,8 @@ class Bright(Inference):
         self.first(image)
         values = image[..., 0].astype(np.float32) / 255
         score = values.mean()
-        return Prediction(score, score > 0.5, values, values > 0.5, None)
+        normalised = np.float64(2 * score - 0.5)
+        return Prediction(score, score > 0.5, values, values > 0.5, None, None, normalised)
 
 
 def write(path, level=100):
@@ -95,6 +96,7 @@ def test_what_arrives_is_judged_and_sorted(line):
     assert set(by_name) == {"a.png", "tray/b.png", "c.png"}
     assert (by_name["a.png"]["anomalous"], by_name["tray/b.png"]["anomalous"]) == (0, 1)
     assert by_name["a.png"]["brightness"] == pytest.approx(100 / 255)
+    assert by_name["a.png"]["normalised_score"] == pytest.approx(200 / 255 - 0.5)
     assert by_name["a.png"]["sharpness"] == 0 and by_name["a.png"]["latency"] >= 0
     broken = by_name["c.png"]
     assert "c.png" in broken["error"] and broken["score"] is None
@@ -140,21 +142,25 @@ def test_a_name_used_again_within_a_tick_of_the_clock_is_told_by_its_content(lin
     assert detector.calls == 1 and len(rows_of(output)) == 4
 
 
-def test_a_table_of_an_earlier_version_goes_on(line):
+@pytest.mark.parametrize("lacking", [ADDED, ADDED[:1]], ids=len)
+def test_a_table_of_an_earlier_version_goes_on(line, lacking):
     folder, output = line
     write(folder / "a.png")
     (before,) = watch(line, 1)
     with sqlite3.connect(output / "line.sqlite") as table:
-        for name in ADDED:
+        for name in lacking:
             table.execute(f"UPDATE images SET {name} = NULL")
-        kept = ", ".join(name for name in before if name not in ADDED)
+        kept = ", ".join(name for name in before if name not in lacking)
         table.execute(f"CREATE TABLE earlier AS SELECT {kept} FROM images")
         table.execute("DROP TABLE images")
         table.execute("ALTER TABLE earlier RENAME TO images")
     write(folder / "b.png")
     detector = Bright()
     rows = watch(line, 2, detector)
-    assert detector.calls == 1 and rows[0] == before and rows[1]["name"] == "b.png"
+    assert detector.calls == 1 and rows[1]["name"] == "b.png"
+    assert (
+        rows[0] == before | {"normalised_score": None} and rows[1]["normalised_score"] is not None
+    )
 
 
 def test_an_image_that_ended_the_process_twice_is_broken_at_the_third_start(line):

@@ -48,6 +48,7 @@ const std::map<char, Letter> kLetters = {
     {'i', {0x00, 0x00, 0x0C, 0x00, 0x3C, 0x0C, 0x0C, 0x0C, 0x3F, 0x00, 0x00}},
     {'j', {0x00, 0x00, 0x0C, 0x00, 0x3C, 0x0C, 0x0C, 0x0C, 0x0C, 0x0C, 0x38}},
     {'l', {0x00, 0x00, 0x3C, 0x0C, 0x0C, 0x0C, 0x0C, 0x0C, 0x3F, 0x00, 0x00}},
+    {'m', {0x00, 0x00, 0x00, 0x00, 0x3C, 0x3E, 0x2A, 0x2A, 0x2A, 0x00, 0x00}},
     {'n', {0x00, 0x00, 0x00, 0x00, 0x2C, 0x36, 0x36, 0x36, 0x36, 0x00, 0x00}},
     {'o', {0x00, 0x00, 0x00, 0x00, 0x1C, 0x36, 0x36, 0x36, 0x1C, 0x00, 0x00}},
     {'p', {0x00, 0x00, 0x00, 0x00, 0x3C, 0x36, 0x36, 0x36, 0x3C, 0x30, 0x38}},
@@ -95,19 +96,29 @@ std::vector<std::string> lines_of(const std::vector<std::string>& words, int col
   return lines;
 }
 
+// How many digits, three or more, tell two numbers apart that are not equal.
+int digits_apart(double one, double other) {
+  int digits = 3;
+  // 17 digits tell any two 64-bit floats apart.
+  while (digits < 17 && one != other && std::isfinite(other) &&
+         significant(one, digits) == significant(other, digits)) {
+    ++digits;
+  }
+  return digits;
+}
+
 }  // namespace
 
 std::vector<std::string> verdict(const Judgement& judgement) {
   const double score = judgement.score, threshold = judgement.threshold;
-  int digits = 3;
-  // 17 digits tell any two 64-bit floats apart.
-  while (digits < 17 && score != threshold && std::isfinite(threshold) &&
-         significant(score, digits) == significant(threshold, digits)) {
-    ++digits;
-  }
+  const int digits = digits_apart(score, threshold);
   std::vector<std::string> words = {judgement.anomalous ? "reject" : "good",
                                     "score " + significant(score, digits),
                                     "threshold " + significant(threshold, digits)};
+  if (const auto& normalised = judgement.normalised_score) {
+    // From the threshold on its scale.
+    words.push_back("normalised score " + significant(*normalised, digits_apart(*normalised, 0.5)));
+  }
   if (judgement.defect_probability) {
     words.push_back("defect probability " + significant(*judgement.defect_probability, 3));
   }

@@ -10,7 +10,8 @@
 namespace recon_ad {
 
 // What an overlay says of an image: its verdict, its score and the threshold, with the digits that
-// tell these apart, and, with a classifier, the probability of a defect.
+// tell these apart, the normalised score where there is one, and, with a classifier, the
+// probability of a defect.
 std::vector<std::string> verdict(const Judgement& judgement);
 
 struct Picture {

@@ -15,6 +15,7 @@ namespace recon_ad {
 namespace {
 
 constexpr char kFormat[] = "2";
+constexpr char kUnknown[] = "none";
 
 // What is wrong with one fact; what it means for the file is said further up.
 class Misfit : public std::runtime_error {
@@ -93,30 +94,30 @@ class Book {
   // name=image,pixel;… as recon_ad/detector/onnx_graphs.py writes it; models of before have none.
   std::map<std::string, std::pair<double, double>> categories() const {
     std::map<std::string, std::pair<double, double>> found;
-    const auto fact = facts_.find("categories");
-    if (fact == facts_.end()) return found;
-    const std::string& text = fact->second;
-    for (std::size_t start = 0; start < text.size();) {
-      const std::size_t stop = std::min(text.find(';', start), text.size());
-      const std::string part = text.substr(start, stop - start);
-      const std::size_t equals = part.rfind('=');
-      const std::size_t comma = part.find(',', equals == std::string::npos ? 0 : equals);
-      if (equals == std::string::npos || comma == std::string::npos) throw misfit("categories");
-      found[part.substr(0, equals)] = {
-          threshold(part.substr(equals + 1, comma - equals - 1)), threshold(part.substr(comma + 1))};
-      start = stop + 1;
+    for (const auto& [name, text] : by_category("categories")) {
+      const std::size_t comma = text.find(',');
+      if (comma == std::string::npos) throw misfit("categories");
+      found[name] = {bounded("categories", text.substr(0, comma)),
+                     bounded("categories", text.substr(comma + 1))};
     }
     return found;
   }
 
-  double threshold(const std::string& text) const {
-    double value = 0;
-    const char* const end = text.data() + text.size();
-    const auto [next, error] = std::from_chars(text.data(), end, value);
-    if (error != std::errc() || next != end || !(value >= -kLargest && value <= kLargest)) {
-      throw misfit("categories");
+  // As recon_ad/detector/normalised.py writes it; models of before have none.
+  std::optional<double> median_score() const {
+    const auto fact = facts_.find("median_score");
+    if (fact == facts_.end() || fact->second == kUnknown) return std::nullopt;
+    return bounded("median_score", fact->second);
+  }
+
+  // name=median;… likewise.
+  std::map<std::string, double> category_medians() const {
+    std::map<std::string, double> found;
+    for (const auto& [name, text] : by_category("category_medians")) {
+      if (name.empty()) throw misfit("category_medians");
+      found[name] = bounded("category_medians", text);
     }
-    return value;
+    return found;
   }
 
   double number(const std::string& name) const { return numbers(name)[0]; }
@@ -131,6 +132,34 @@ class Book {
   Misfit misfit(const std::string& name) const { return Misfit(name + " is " + word(name)); }
 
  private:
+  // What stands for each category in name=…;…, of a fact that may be missing.
+  std::vector<std::pair<std::string, std::string>> by_category(const std::string& name) const {
+    std::vector<std::pair<std::string, std::string>> found;
+    const auto fact = facts_.find(name);
+    if (fact == facts_.end()) return found;
+    const std::string& text = fact->second;
+    for (std::size_t start = 0; start < text.size();) {
+      const std::size_t stop = std::min(text.find(';', start), text.size());
+      const std::string part = text.substr(start, stop - start);
+      const std::size_t equals = part.rfind('=');
+      if (equals == std::string::npos) throw misfit(name);
+      found.emplace_back(part.substr(0, equals), part.substr(equals + 1));
+      start = stop + 1;
+    }
+    return found;
+  }
+
+  // A threshold or a median; `name` is the fact's.
+  double bounded(const std::string& name, const std::string& text) const {
+    double value = 0;
+    const char* const end = text.data() + text.size();
+    const auto [next, error] = std::from_chars(text.data(), end, value);
+    if (error != std::errc() || next != end || !(value >= -kLargest && value <= kLargest)) {
+      throw misfit(name);
+    }
+    return value;
+  }
+
   const Facts& facts_;
 };
 
@@ -164,6 +193,8 @@ Plan read(const Book& book, bool tail) {
   plan.image_threshold = book.number("image_threshold");
   plan.pixel_threshold = book.number("pixel_threshold");
   plan.categories = book.categories();
+  plan.median_score = book.median_score();
+  plan.category_medians = book.category_medians();
   plan.of_regions = book.choice("regions_of_interest", {"False", "True"}) == 1;
   return plan;
 }
@@ -191,6 +222,17 @@ void choose_category(Plan& plan, const std::string& category) {
                     (known.empty() ? "it was calibrated on one alone." : "choose one of " + known + "."));
   }
   std::tie(plan.image_threshold, plan.pixel_threshold) = found->second;
+  const auto median = plan.category_medians.find(quoted);
+  plan.median_score.reset();
+  if (median != plan.category_medians.end()) plan.median_score = median->second;
+}
+
+std::optional<double> normalised(const Plan& plan, double score) {
+  if (!plan.median_score) return std::nullopt;
+  // In floats, as graphs compare with them.
+  const double low = float(*plan.median_score), high = float(plan.image_threshold);
+  if (!(low < high)) return std::nullopt;
+  return 0.5 * (score - low) / (high - low);
 }
 
 Plan plan_of(const Facts& facts, bool tail, const std::string& name) {

@@ -35,12 +35,17 @@ struct Plan {
   double pixel_threshold;
   // Image and pixel threshold of each category, by its name as in a URL.
   std::map<std::string, std::pair<double, double>> categories;
+  std::optional<double> median_score;  // of good images; none where it is not known
+  std::map<std::string, double> category_medians;  // of each category whose median is known
   bool of_regions;  // whether the thresholds are of regions of interest only
 };
 
 // Throws UserError where a fact is missing, not understood or out of its bounds, or the file is of
 // another kind than `tail` says; `name` is the file's.
 Plan plan_of(const Facts& facts, bool tail, const std::string& name);
+
+// The score for people to read; none where there is none. After recon_ad/detector/normalised.py.
+std::optional<double> normalised(const Plan& plan, double score);
 
 // Takes the thresholds of a category, or leaves those of all together where `category` is empty.
 // Throws UserError where there are none of it.

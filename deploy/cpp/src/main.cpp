@@ -96,7 +96,8 @@ Row judge(Detector& detector, const std::string& name, const fs::path& file, con
     // An image that is accepted has no marks.
     const Mask marks = prediction.label ? prediction.mask : Mask(image.size);
     row.judgement = Judgement{prediction.score, plan.image_threshold, prediction.label,
-                              count_regions(marks), prediction.defect_probability};
+                              count_regions(marks), prediction.defect_probability,
+                              normalised(plan, prediction.score)};
     Picture drawn{image.size, rgb(image)};
     outline(drawn.values, marks);
     drawn = with_caption(drawn, verdict(*row.judgement), prediction.label);

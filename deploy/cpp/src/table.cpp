@@ -63,6 +63,10 @@ std::string json_number(double number) {
   return shortest(number);
 }
 
+std::string json_number(const std::optional<double>& number) {
+  return number ? json_number(*number) : "null";
+}
+
 std::string word(bool value) { return value ? "true" : "false"; }
 
 }  // namespace
@@ -93,7 +97,7 @@ std::string shortest(double number) {
 }
 
 std::string csv_header() {
-  return "path,score,threshold,anomalous,regions,error,defect_probability\n";
+  return "path,score,threshold,anomalous,regions,error,defect_probability,normalised_score\n";
 }
 
 std::string csv_row(const Row& row) {
@@ -105,9 +109,11 @@ std::string csv_row(const Row& row) {
     line += ",,,,";
   }
   line += csv_field(row.error) + ",";
-  if (row.judgement && row.judgement->defect_probability) {
-    line += shortest(*row.judgement->defect_probability);
-  }
+  const Judgement none{};
+  const Judgement& last = row.judgement ? *row.judgement : none;
+  if (last.defect_probability) line += shortest(*last.defect_probability);
+  line += ",";
+  if (last.normalised_score) line += shortest(*last.normalised_score);
   return line + "\n";
 }
 
@@ -118,11 +124,12 @@ std::string json_row(const Row& row) {
            ", \"threshold\": " + json_number(told->threshold) +
            ", \"anomalous\": " + word(told->anomalous) +
            ", \"regions\": " + std::to_string(told->regions) +
-           ", \"error\": null, \"defect_probability\": " +
-           (told->defect_probability ? json_number(*told->defect_probability) : "null") + "}\n";
+           ", \"error\": null, \"defect_probability\": " + json_number(told->defect_probability) +
+           ", \"normalised_score\": " + json_number(told->normalised_score) + "}\n";
   }
   return start + ", \"score\": null, \"threshold\": null, \"anomalous\": null, \"regions\": null, "
-         "\"error\": " + json_string(row.error) + ", \"defect_probability\": null}\n";
+         "\"error\": " + json_string(row.error) +
+         ", \"defect_probability\": null, \"normalised_score\": null}\n";
 }
 
 }  // namespace recon_ad

@@ -12,6 +12,7 @@ struct Judgement {
   bool anomalous;
   int regions;
   std::optional<double> defect_probability;  // none without a classifier
+  std::optional<double> normalised_score;    // none where no median is known
 };
 
 struct Row {
