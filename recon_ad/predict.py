@@ -9,6 +9,11 @@ is not found, is a row with its error, and the exit status is then 3. With `--on
 an exported model judges, without JAX. With `--roi`, one image or a folder laid out as the input is,
 only pixels that are white in it count.
 
+    python -m recon_ad.predict --detector D/detector --input … --output … --maps npy
+
+writes each image's anomaly map beside its overlay, as O/overlays/NAME.map.npy or, with
+`--maps png`, as a PNG of 16 bits whose scale is in its text (`recon_ad.detector.maps`).
+
     python -m recon_ad.predict --detector D/detector --input mvtec_ad_2/can … --submission S
 
 judges the private test images of an object of MVTec AD 2, and writes their maps and masks into S as
@@ -28,6 +33,7 @@ from recon_ad.detector.image_files import (
     REJECT,
     FileResult,
 )
+from recon_ad.detector.maps import FORMS
 from recon_ad.detector.open import detector_flags
 from recon_ad.detector.predictions import predict_files
 from recon_ad.errors import UserError
@@ -65,7 +71,13 @@ def main() -> int:
     roi = Path(_ROI.value) if _ROI.value else None
     submission = Path(_SUBMISSION.value) if _SUBMISSION.value else None
     results = predict_files(
-        detector, given, output, identity=_DETECTOR.identity(), roi=roi, submission=submission
+        detector,
+        given,
+        output,
+        identity=_DETECTOR.identity(),
+        roi=roi,
+        submission=submission,
+        form=_MAPS.value or "",
     )
     print(summary(results, output))
     return NOT_JUDGED if any(one.row["error"] for one in results) else 0
@@ -76,6 +88,7 @@ if __name__ == "__main__":
     _INPUT = flags.DEFINE_string("input", None, "Image, or folder of images.", required=True)
     _ROI = flags.DEFINE_string("roi", "", "Region of interest: an image, or a folder of them.")
     _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)
+    _MAPS = flags.DEFINE_enum("maps", None, list(FORMS), "Form of anomaly maps beside overlays.")
     _SUBMISSION = flags.DEFINE_string(
         "submission", "", "Folder for maps and masks of MVTec AD 2's private images."
     )

@@ -18,6 +18,7 @@ from recon_ad.data.arrays import given_range, to_unit
 from recon_ad.data.decode import SUFFIXES, decode_image
 from recon_ad.data.listing import files_below
 from recon_ad.data.truth import Regions
+from recon_ad.detector import maps
 from recon_ad.detector.inference import Inference, Prediction
 from recon_ad.detector.submission import Submission
 from recon_ad.errors import UserError
@@ -165,30 +166,32 @@ def _overlay(
     )
 
 
-def overlay_path(folder: Path, name: str) -> Path:
-    """Returns where an image's overlay goes; a name too long for a file system is shortened."""
-    path = folder / f"{name}.png"
+def overlay_path(folder: Path, name: str, *, end: str = ".png") -> Path:
+    """Returns where an image's overlay goes, or what else is made of it and has another `end`; a
+    name too long for a file system is shortened."""
+    path = folder / f"{name}{end}"
     encoded = os.fsencode(path.name)
     if len(encoded) <= LONGEST_NAME:
         return path
     short = encoded[: LONGEST_NAME // 2].decode(errors="ignore")
-    return path.with_name(f"{short}-{files.sha256(os.fsencode(name))[:16]}.png")
+    return path.with_name(f"{short}-{files.sha256(os.fsencode(name))[:16]}{end}")
 
 
-def overlay_error(path: Path, overlay: bytes) -> str:
-    """Writes an overlay; returns why no file can have its name, "" where it was written.
+def overlay_error(path: Path, content: bytes, *, what: str = "overlay") -> str:
+    """Writes an overlay, or `what` else is made of an image; returns why no file can have its name,
+    "" where it was written.
 
     Raises:
       OSError: the disk is full, or something else that is not of this name alone.
     """
     try:
-        files.write_bytes(path, overlay)
+        files.write_bytes(path, content)
     except OSError as error:
         if error.errno not in NAMES:
             raise
-        return f"its overlay cannot be written: {error.strerror}."
+        return f"its {what} cannot be written: {error.strerror}."
     except RecursionError:  # of pathlib
-        return "its overlay cannot be written: its folder is too deep."
+        return f"its {what} cannot be written: its folder is too deep."
     return ""
 
 
@@ -200,13 +203,36 @@ def judge_and_draw(
     regions: Regions,
     overlays: Path,
     submission: Submission | None = None,
+    form: str = "",
 ) -> FileResult:
-    """Judges a file and writes its overlay below `overlays`, and its map where there is a
-    submission; the result is without pictures."""
+    """Judges a file and writes its overlay.
+
+    Args:
+      detector: calibrated.
+      name: of the file, in the table.
+      file: the image.
+      regions: of interest.
+      overlays: folder of the overlays, and of maps beside them.
+      submission: that its map belongs to.
+      form: of its map, one of `maps.FORMS`; "": none is written.
+
+    Returns:
+      The result without its pictures.
+
+    Raises:
+      OSError: the disk is full, say.
+    """
     judged = judge_file(detector, name, file, regions=regions)
     if submission is not None and judged.prediction is not None:
         submission.write(file, judged.prediction)
-    if judged.overlay and (reason := overlay_error(overlay_path(overlays, name), judged.overlay)):
+    reason = ""
+    if judged.overlay:
+        reason = overlay_error(overlay_path(overlays, name), judged.overlay)
+    if form and judged.prediction is not None and not reason:
+        content = maps.FORMS[form](judged.prediction.anomaly_map)
+        path = overlay_path(overlays, name, end=f".map.{form}")
+        reason = overlay_error(path, content, what="map")
+    if reason:
         judged = judged._replace(row=judged.row | {"error": reason}, outcome=BROKEN)
     # An error keeps the image that it was raised about, and there may be many.
     return judged._replace(image=None, overlay=b"", cause=None, prediction=None)

@@ -38,6 +38,7 @@ def predict_files(
     identity: str,
     roi: Path | None = None,
     submission: Path | None = None,
+    form: str = "",
 ) -> list[FileResult]:
     """Judges an image or a folder of them and writes the tables and overlays.
 
@@ -49,6 +50,7 @@ def predict_files(
       roi: region of interest, one image or a folder laid out as `given` is.
       submission: folder for maps and masks of the private images of MVTec AD 2, which are then all
         that is judged of `given`.
+      form: of the anomaly maps beside the overlays, one of `maps.FORMS`; "": none.
 
     Returns:
       A result for each image, without its pictures, in the order of the names.
@@ -65,7 +67,8 @@ def predict_files(
     names = {file: file.relative_to(root).as_posix() for file in images}
     keys = {names[file]: _key(file, regions) for file in images}
     run = {"detector": identity, "input": str(given.resolve())}
-    run |= {"roi": roi and str(roi.resolve()), "maps": submission and str(submission.resolve())}
+    run |= {"roi": roi and str(roi.resolve()), "maps": form}
+    run |= {"submission": submission and str(submission.resolve())}
     with exclusive_lock(output / LOCK, leave=False):
         kept = _read_journal(output / JOURNAL, run, keys)
         if kept:
@@ -81,6 +84,7 @@ def predict_files(
                     regions=regions,
                     overlays=output / "overlays",
                     submission=maps,
+                    form=form,
                 )
                 if name not in kept:
                     add(results[name])

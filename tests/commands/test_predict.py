@@ -139,19 +139,26 @@ def images(tmp_path):
     return folder
 
 
+def interrupted_at(count):
+    """A `judge_file` that is interrupted at that call, and the names that it was given."""
+    judge, names = image_files.judge_file, []
+
+    def interrupted(opened, name, file, **options):
+        names.append(name)
+        if len(names) == count:
+            raise KeyboardInterrupt
+        return judge(opened, name, file, **options)
+
+    return interrupted, names
+
+
 def test_an_interrupted_prediction_goes_on_and_ends_the_same(
     detector, images, tmp_path, monkeypatch
 ):
     given = ["predict", "--detector", detector, "--input", images, "--output"]
     assert run_command(*given, tmp_path / "whole").returncode == 0
-    judged, judge = [], image_files.judge_file
-
-    def interrupted(opened, name, file, **options):
-        judged.append(name)
-        if len(judged) == 3:
-            raise KeyboardInterrupt
-        return judge(opened, name, file, **options)
-
+    judge = image_files.judge_file
+    interrupted, judged = interrupted_at(3)
     monkeypatch.setattr(image_files, "judge_file", interrupted)
     out = tmp_path / "out"
     done = run_command(*given, out)
@@ -180,6 +187,48 @@ def test_an_interrupted_prediction_goes_on_and_ends_the_same(
     (out / ".predictions.journal").write_bytes(b"\xff\xfe\0bad\n")
     assert run_command(*given, out).returncode == 0
     assert (out / "predictions.csv").read_text() == (tmp_path / "whole/predictions.csv").read_text()
+
+
+@pytest.mark.parametrize("form", ["npy", "png"])
+def test_maps_lie_beside_the_overlays_and_are_the_detectors(form, detector, images, monkeypatch):
+    (images / "broken.png").write_bytes(b"no image")
+    out = images / "out"  # in the folder that is judged, and never judged itself
+    given = ["predict", "--detector", detector, "--input", images, "--output", out, "--maps", form]
+    interrupted, names = interrupted_at(3)
+    monkeypatch.setattr(image_files, "judge_file", interrupted)
+    assert run_command(*given).returncode == 130
+    first = out / f"overlays/=1+1.png.map.{form}"
+    written = first.stat().st_ino
+    assert run_command(*given).returncode == 3  # for the broken one, at which it was interrupted
+    assert len(names) == 5 and first.stat().st_ino == written
+    assert len(table(out / "predictions.csv")) == 4
+    found, opened = sorted((out / "overlays").glob(f"*.map.{form}")), load(detector)
+    assert len(found) == 3 and len(list((out / "overlays").iterdir())) == 6
+    judged = sorted(file for file in images.glob("*.png") if file.name != "broken.png")
+    for image, path in zip(judged, found, strict=True):
+        expected = opened.predict(image_files.decoded(opened, image)).anomaly_map
+        if form == "npy":
+            values = np.load(path)
+            assert values.dtype == np.float32
+            np.testing.assert_array_equal(values, expected)
+            continue
+        with Image.open(path) as png:
+            assert png.mode.startswith("I;16")
+            black, white = float(png.text["black"]), float(png.text["white"])
+            values = black + np.asarray(png).astype(float) * (white - black) / 65535
+        assert (black, white) == (expected.min(), expected.max())
+        np.testing.assert_allclose(values, expected, atol=0.5001 * (white - black) / 65535)
+
+
+def test_what_was_judged_without_maps_is_judged_again_with_them(
+    detector, images, tmp_path, monkeypatch
+):
+    given = ["predict", "--detector", detector, "--input", images, "--output", tmp_path / "out"]
+    interrupted, names = interrupted_at(3)
+    monkeypatch.setattr(image_files, "judge_file", interrupted)
+    assert run_command(*given).returncode == 130
+    assert run_command(*given, "--maps=npy").returncode == 0
+    assert len(names) == 6 and len(list((tmp_path / "out/overlays").glob("*.map.npy"))) == 3
 
 
 def test_two_do_not_write_the_same_tables(detector, images, tmp_path):
