@@ -15,11 +15,11 @@ import numpy as np
 from recon_ad.report import markup, wording
 from recon_ad.report.content import Scale
 
-# Shares of the test pixels above the lowest pixel threshold; the first that lies below the
-# calibrated one is taken, so that the slider has room on both sides of it.
-LOWEST = (0.1, 0.3, 0.6, 0.9)
+# Shares of the test pixels above the lowest pixel threshold: their median, or less where the
+# calibrated one does not lie above it.
+LOWEST = (0.5, 0.9)
 HIGHEST = 1e-6  # share of single pixels in large sets
-PIXEL_STEPS = 40
+STEPS_BELOW, STEPS_ABOVE = 14, 26  # the calibrated pixel threshold
 
 
 def image_scale(scores: Sequence[Real], threshold: Real | None) -> Scale | None:
@@ -45,10 +45,12 @@ def image_scale(scores: Sequence[Real], threshold: Real | None) -> Scale | None:
 
 
 def pixel_scale(threshold: float, quantile: Callable[[float], float]) -> Scale | None:
-    """Positions spread half by rank, in the logarithm of the share above, and half by residual.
+    """Positions from the median of the test pixels to their maximum, a third of them below the
+    calibrated one.
 
-    By residual alone, most steps would lie above nearly all pixels; by rank alone, most would lie
-    within the few strongest defects.
+    On either side they are spread half by rank, in the logarithm of the share above, and half by
+    residual. By residual alone, most steps would lie above nearly all pixels; by rank alone, most
+    would lie within the few strongest defects.
 
     Args:
       threshold: the calibrated pixel threshold; a position of its own.
@@ -64,7 +66,11 @@ def pixel_scale(threshold: float, quantile: Callable[[float], float]) -> Scale |
     residuals = np.array([quantile(1 - share) for share in shares], float)
     span = residuals[-1] - residuals[0] or 1.0
     place = np.linspace(0, 1, residuals.size) + (residuals - residuals[0]) / span
-    evenly = np.linspace(0, place[-1], PIXEL_STEPS)
+    middle = np.interp(threshold, residuals, place)
+    evenly = [
+        *np.linspace(0, middle, STEPS_BELOW + 1),
+        *np.linspace(middle, place[-1], STEPS_ABOVE + 1),
+    ]
     bounds = np.unique(np.interp(evenly, place, residuals)).tolist()
     # Beyond the highest, where nothing is marked.
     bounds.append(bounds[-1] + ((bounds[-1] - bounds[0]) / len(bounds) or abs(bounds[-1]) or 1.0))
@@ -114,6 +120,6 @@ def slider(
         f'<input type="range" id="{anchor}-input" list="{anchor}-tick" autocomplete="off" '
         f'min="0" max="{len(scale.values) - 1}" step="1" value="{scale.start}">'
         f'<datalist id="{anchor}-tick"><option value="{scale.start}"></option></datalist>'
-        '<button type="button">Back to calibrated</button></div>'
-        f'<p class="now"></p>{body}</div><p class="note" hidden>{markup.text(note)}</p>'
+        '<p class="now"></p><button type="button">Back to calibrated</button></div>'
+        f'{body}</div><p class="note" hidden>{markup.text(note)}</p>'
     )

@@ -48,11 +48,11 @@ def skewed(rng):
 @pytest.mark.parametrize(
     ("make", "share", "least"),
     [
-        (skewed, 0.999, 6),
-        (lambda rng: 500 + rng.normal(0, 1, 10_000), 0.99, 0),
+        (skewed, 0.999, 10),
+        (lambda rng: 500 + rng.normal(0, 1, 10_000), 0.99, 10),  # as distances of features
         (lambda rng: -500 + rng.normal(0, 1, 10_000), 0.5, 0),
         (lambda rng: np.where(rng.random(10_000) < 0.01, 1.0, 0.0), 0.5, 0),
-        (lambda rng: rng.random(10_000), 0.3, 3),  # which many pixels exceed
+        (lambda rng: rng.random(10_000), 0.3, 10),  # which many pixels exceed
     ],
 )
 def test_the_pixel_slider_reaches_from_much_to_nothing_with_its_threshold_among_the_steps(
