@@ -16,12 +16,12 @@ from recon_ad.checking.look import ImageLook
 from recon_ad.data.source import GOOD, Record
 from recon_ad.evaluation.no_model import NoModel
 from recon_ad.metrics import auroc, levels
+from recon_ad.metrics.auroc_interval import least_auroc
 
 # A figure without a model that is reported: so high, and not by chance. The bound alone would tell
 # of weak effects in large sets, the figure alone of five images that happen to be in order.
 _TELLS_APART = 0.8
 _AT_LEAST = 0.65
-_Z = 2.326  # one-sided 99 %, as half a dozen figures are looked at both ways
 
 
 class Figure(NamedTuple):
@@ -99,22 +99,6 @@ def _no_model(
         if not look.training:
             row.add(load(look), anomalous=look.defect != GOOD, truth=None)
     return row.figures()[0]
-
-
-def least_auroc(value: float, good: int, defective: int) -> float:
-    """Lower end of a one-sided 99 % confidence interval of an AUROC in [0.5, 1].
-
-    The θ for which value − θ is z standard errors at θ, which stays meaningful for few images and
-    for an AUROC of 1 (Newcombe 2006, Statistics in Medicine 25, p. 559, method 5).
-    """
-    extra = (good + defective) / 2 - 1
-    low, high = 0.0, value
-    for _ in range(50):
-        theta = (low + high) / 2
-        tied = 1 + extra * ((1 - theta) / (2 - theta) + theta / (1 + theta))
-        error = math.sqrt(theta * (1 - theta) * tied / (good * defective))
-        low, high = (theta, high) if value - theta > _Z * error else (low, theta)
-    return low
 
 
 def about_figures(found: Sequence[Figure]) -> list[Finding]:

@@ -23,10 +23,12 @@ from recon_ad.metrics import (
     levels,
     merge,
 )
+from recon_ad.metrics.auroc_interval import least_auroc
 from recon_ad.runtime.progress import progress
 
 AVERAGED = 1000  # training images, spread evenly
 WHITE = 65535
+LEAST = "image_auroc_least"  # what it is at least, with 98 % confidence
 _BAND = 256  # rows at a time: what is computed with takes up to four times an image's memory
 
 
@@ -139,18 +141,24 @@ class NoModel:
             figure = image_auroc(self._brightness)
             return max(figure, 1 - figure)
 
+        def least(figure: float | None) -> float | None:
+            defective = sum(self._labels)
+            good = len(self._labels) - defective
+            return None if figure is None else least_auroc(figure, good, defective)
+
         def pixel_auroc() -> float:
             if self._mean is None:
                 raise UndefinedMetric(self._reason)
             return auroc(self._pixels.levels())
 
+        # Brighter or darker, whichever separates better: the question is whether it could.
+        light = given("mean_brightness.image_auroc", either_way)
+        distance = given("distance_to_mean_image.image_auroc", lambda: image_auroc(self._distance))
         row = {
-            # Brighter or darker, whichever separates better: the question is whether it could.
-            "mean_brightness": {"image_auroc": given("mean_brightness.image_auroc", either_way)},
+            "mean_brightness": {"image_auroc": light, LEAST: least(light)},
             "distance_to_mean_image": {
-                "image_auroc": given(
-                    "distance_to_mean_image.image_auroc", lambda: image_auroc(self._distance)
-                ),
+                "image_auroc": distance,
+                LEAST: least(distance),
                 "pixel_auroc": given("distance_to_mean_image.pixel_auroc", pixel_auroc),
             },
         }
@@ -166,7 +174,7 @@ def mean_figures(rows: Mapping[str, dict[str, Any]]) -> tuple[dict[str, Any], di
     missing: dict[str, str] = {}
     for name, figures in next(iter(rows.values())).items():
         mean[name] = {}
-        for key in figures:
+        for key in (key for key in figures if key != LEAST):
             values = {category: row[name][key] for category, row in rows.items()}
             lacking = [category for category, value in values.items() if value is None]
             mean[name][key] = None if lacking else float(np.mean(list(values.values())))

@@ -11,12 +11,13 @@ from PIL import Image
 from scipy import ndimage
 
 from recon_ad.checking.check import as_text, check_folder
-from recon_ad.checking.confounders import Figure, least_auroc
+from recon_ad.checking.confounders import Figure
 from recon_ad.checking.look import ImageLook
 from recon_ad.checking.similar import _nearest, series
 from recon_ad.data import folder_source, split_holdout
 from recon_ad.errors import UserError
 from recon_ad.metrics import auroc, levels
+from recon_ad.metrics.auroc_interval import least_auroc
 
 SIZE = (96, 128)
 COUNT = 20  # images of training, good ones to test, and defective ones

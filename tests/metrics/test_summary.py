@@ -10,7 +10,8 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from recon_ad import metrics
 from recon_ad.data import GOOD, Record
-from recon_ad.evaluation.no_model import NoModel
+from recon_ad.evaluation.no_model import LEAST, NoModel
+from recon_ad.metrics.auroc_interval import least_auroc
 from recon_ad.metrics.patches import PatchMeans
 from recon_ad.metrics.summary import ImageResult, Pooled, mask_overlap, summarize
 
@@ -196,6 +197,12 @@ CASES = {
 }
 
 
+def counts(test):
+    """Good and defective images among these."""
+    defective = sum(truth is not CLEAN for _, truth in test)
+    return len(test) - defective, defective
+
+
 @pytest.mark.parametrize(("sides", "test", "figures", "reason"), CASES.values(), ids=CASES)
 def test_brightness_and_distance_betray_a_confounded_set(sides, test, figures, reason):
     train = [
@@ -209,7 +216,11 @@ def test_brightness_and_distance_betray_a_confounded_set(sides, test, figures, r
         model.add(image, anomalous=truth is not CLEAN, truth=truth)
     row, missing = model.figures()
     found = {f"{name}.{key}": value for name, keys in row.items() for key, value in keys.items()}
+    least = {key: found.pop(key) for key in [*found] if key.endswith(LEAST)}
     assert tuple(found.values()) == figures
+    for key, value in least.items():
+        figure = found[key.removesuffix("_least")]
+        assert value == (None if figure is None else least_auroc(figure, *counts(test)))
     assert missing == {f"no_model.{key}": reason for key in found if found[key] is None}
 
 
