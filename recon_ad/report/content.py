@@ -26,6 +26,7 @@ class Panel(NamedTuple):
       residual: floating point [h, w], >= 0, raw and unbounded.
       truth: bool [h, w], True where defective; None where it is not known.
       mask: bool [h, w], True where the detector marks a defect.
+      pixel_threshold: the residual above which pixels are marked; None where it is not known.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Panel(NamedTuple):
     residual: np.ndarray
     truth: np.ndarray | None
     mask: np.ndarray
+    pixel_threshold: float | None = None
 
 
 class Scale(NamedTuple):
@@ -85,6 +87,8 @@ class SmallPanel(NamedTuple):
       defective: defective pixels of the image itself; None where it is not known.
       marked: marked pixels of the image itself.
       regions: 8-connected regions of these.
+      typical: the median residual of its pixels that are not defective; NaN where none is finite.
+      pixel_threshold: the residual above which pixels are marked; None where it is not known.
       marks: what is marked at other pixel thresholds; None where the page has no slider for it.
     """
 
@@ -102,6 +106,8 @@ class SmallPanel(NamedTuple):
     defective: int | None
     marked: int
     regions: int
+    typical: float
+    pixel_threshold: float | None = None
     marks: Marks | None = None
 
 

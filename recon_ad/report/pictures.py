@@ -16,7 +16,7 @@ from PIL import Image
 from scipy import ndimage
 
 from recon_ad.ops.masks import count_regions
-from recon_ad.report.content import Marks, Panel, Scale, SmallPanel
+from recon_ad.report.content import GOOD, Marks, Panel, Scale, SmallPanel
 
 HEAT = "inferno"  # perceptually uniform, and monotonous in brightness when printed in grey
 TRUTH_COLOUR = (0, 200, 255)
@@ -24,7 +24,7 @@ TRUTH_GAP = (0, 50, 90)
 MASK_COLOUR = (255, 120, 0)
 NOT_FINITE_IMAGE = (255, 0, 255)  # a diverged reconstruction must not pass for a black one
 NOT_FINITE_RESIDUAL = (128, 128, 128)
-NEAR_0 = 0.25  # of the colour scale's top
+LOOKED_AT = 512  # pixels along a side that a median is taken of, at most
 PAPER = 255
 LONG_SIDE = 512  # pixels of the longer side of a picture on the page, at most
 MAX_LEVELS = 127  # seven bits: the eighth of the embedded map is the truth
@@ -112,23 +112,21 @@ def heat(residual: Float[np.ndarray, "h w"], *, scale: HeatScale) -> UInt8[np.nd
 def heat_scale(panels: Sequence[SmallPanel]) -> HeatScale:
     """The colour scale that all of `panels` share, in units of the residual.
 
-    Its top is the upper quartile of the panels' maxima: one glaring image may not turn all others
-    black, and where most panels are quiet they must look so. It begins at 0, but where no map comes
-    near 0, as distances of features do not, or is below it, as likelihoods may be, at the least
-    value. From 0 to 1 where there is nothing to tell apart.
+    It begins at the median of good pixels and has the pixel threshold in its middle. So good parts
+    are dark, also where distances of features or likelihoods are far from 0, and what is marked
+    glows. Without a threshold it ends at the upper quartile of the panels' maxima: one glaring
+    image may not turn all others black. From 0 to 1 where there is nothing to tell apart.
     """
+    good = [p.typical for p in panels if p.defect == GOOD] or [p.typical for p in panels]
+    typical = [value for value in good if np.isfinite(value)]
+    bottom = float(np.median(typical)) if typical else 0.0
+    known = [p.pixel_threshold for p in panels if p.pixel_threshold is not None]
+    middle = float(np.median(known)) if known else np.nan
     finite = [p.residual[np.isfinite(p.residual)] for p in panels]
     peaks = [float(values.max()) for values in finite if values.size]
-    least = min((float(values.min()) for values in finite if values.size), default=0.0)
-    top = float(np.quantile(peaks, 0.75)) if peaks else 0.0
-    bottom = 0.0 if 0 <= least < NEAR_0 * top else least
-    for scale in (
-        HeatScale(bottom, top),
-        HeatScale(bottom, max(peaks, default=0.0)),
-        HeatScale(0.0, top),
-    ):
-        if scale.bottom < scale.top:
-            return scale
+    for top in (2 * middle - bottom, float(np.quantile(peaks or [0.0], 0.75)), max(peaks or [0.0])):
+        if np.isfinite(top) and bottom < top:
+            return HeatScale(bottom, top)
     return HeatScale(0.0, 1.0)
 
 
@@ -269,8 +267,19 @@ def shrink_panel(
         defective=None if truth is None else int(np.count_nonzero(truth)),
         marked=int(np.count_nonzero(panel.mask)),
         regions=count_regions(panel.mask),
+        typical=_typical(panel.residual, panel.truth),
+        pixel_threshold=panel.pixel_threshold,
         marks=marks,
     )
+
+
+def _typical(residual: Float[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"] | None) -> float:
+    """The median of the pixels that are not defective; NaN where none is finite."""
+    every = tuple(slice(None, None, -(-side // LOOKED_AT)) for side in residual.shape)
+    kept = np.isfinite(residual[every])
+    if truth is not None:
+        kept &= ~truth[every]
+    return float(np.median(residual[every][kept])) if kept.any() else float("nan")
 
 
 def _marks(

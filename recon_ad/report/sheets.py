@@ -54,7 +54,9 @@ def reconstruction_sheet(
 
 
 def panel_sheet(panels: Sequence[Panel], *, long_side: int = 512) -> bytes:
-    """Rows of input, reconstruction, residual and outlines, with one colour scale for all.
+    """Rows of input, reconstruction, heat map and outlines, with one colour scale for all.
+
+    Where no panel has a reconstruction there is no column for it.
 
     Args:
       panels: one row each.
@@ -72,15 +74,24 @@ def panel_sheet(panels: Sequence[Panel], *, long_side: int = 512) -> bytes:
     small = [shrink_panel(panel, long_side=long_side) for panel in panels]
     scale = heat_scale(small)
     drawn = [panel_pictures(panel, scale=scale) for panel in small]
+    heads = {
+        "image": "input",
+        "reconstruction": "reconstruction",
+        "residual": "heat map",
+        "outlines": "truth dashed, mask solid",
+    }
+    if not any(pictures.reconstruction is not None for pictures in drawn):
+        del heads["reconstruction"]
     heights = [2.3 * p.image.shape[0] / p.image.shape[1] + 0.6 for p in drawn]
-    size = (10.2, sum(heights) + 0.3)
+    size = (2.4 * len(heads) + 0.6, sum(heights) + 0.3)
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     # The first row's name stands above what the layout knows of.
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.3 / size[1]))
-    grid = figure.subplots(len(panels), 4, squeeze=False, gridspec_kw={"height_ratios": heights})
-    heads = ("input", "reconstruction", "residual", "truth dashed, mask solid")
+    shape = (len(panels), len(heads))
+    grid = figure.subplots(*shape, squeeze=False, gridspec_kw={"height_ratios": heights})
     for row, panel, pictures in zip(grid, panels, drawn, strict=True):
-        for axes, pixels, head in zip(row, pictures, heads, strict=True):
+        for axes, (field, head) in zip(row, heads.items(), strict=True):
+            pixels = getattr(pictures, field)
             axes.set_axis_off()
             blank = pixels is None  # still drawn, so that the row keeps its height
             small = max(pictures.image.shape) < 128  # smoothing would hide what the network made
@@ -98,7 +109,7 @@ def panel_sheet(panels: Sequence[Panel], *, long_side: int = 512) -> bytes:
         title.set_in_layout(False)
         style_text(title)
     colours = ScalarMappable(Normalize(*scale), HEAT)
-    bar = figure.colorbar(colours, ax=grid, extend="max", shrink=min(1.0, 3 / size[1]), aspect=30)
+    bar = figure.colorbar(colours, ax=grid, extend="both", shrink=min(1.0, 3 / size[1]), aspect=30)
     bar.ax.tick_params(labelsize=SIZE - 1, labelfontfamily=FONT)
     style_text(bar.ax.yaxis.label)
     buffer = io.BytesIO()
