@@ -1,4 +1,4 @@
-"""Curves, losses and scores as the report and scores.csv show them."""
+"""Curves, losses, scores and messages as the report and scores.csv show them."""
 
 import csv
 import io
@@ -12,6 +12,8 @@ from recon_ad.metrics.ranking import UndefinedMetric
 from recon_ad.metrics.summary import ImageResult, Pooled
 from recon_ad.report import Score
 from recon_ad.runtime.files import plain_cell
+
+FINE = 0.9  # image AUROC from which on a detector is called good
 
 
 def draw_curves(
@@ -44,6 +46,22 @@ def training_rows(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         )
         row |= {k: entry[k] for k in ("train_loss", "heldout_loss") if k in entry}
     return list(rows.values())
+
+
+def training_message(message: str, metrics: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether the detector is fine whatever its training has to tell, and that with this verdict.
+
+    A model that learnt little makes a good detector where its residual shows defects all the same.
+    """
+    auroc = metrics.get("image_auroc")
+    if not message or (auroc is not None and auroc < FINE):
+        return False, message
+    if auroc is None:
+        return True, f"{message} The detector may be fine all the same: defective images tell."
+    return True, (
+        f"The detector's figures are good (image AUROC {auroc:.3f}), so that what follows may need "
+        f"no remedy. {message}"
+    )
 
 
 def scores_csv(scores: Sequence[Score], thresholds: Mapping[str, float]) -> str:

@@ -42,6 +42,7 @@ def whole_panel(
         residual=prediction.anomaly_map,
         truth=truth,
         mask=prediction.marks,
+        pixel_threshold=detector.thresholds.pixel,
     )
 
 
@@ -86,30 +87,59 @@ def choose_panels(
     limit: int,
     scale: Scale | None,
 ) -> dict[str, Sequence[SmallPanel] | str]:
-    """Which images the report shows: the worst mistakes, typical cases, odd training images."""
-    ranked = sorted(
-        zip(source.test, judged, strict=True), key=lambda pair: pair[1].score, reverse=True
-    )
-    alarms = [r for r, j in ranked if not j.anomalous and j.label][:limit]
-    misses = [r for r, j in reversed(ranked) if j.anomalous and not j.label][:limit]
-    typical = []
-    for defect in dict.fromkeys(r.defect for r in source.test):
-        of_type = [r for r, _ in ranked if r.defect == defect]
-        typical.append(of_type[len(of_type) // 2])
+    """Which images the report shows: the worst mistakes, hits and good ones, odd training images.
+
+    Args:
+      detector: calibrated.
+      source: its test images are those that were judged.
+      judged: what the detector said of each.
+      limit: images in a group at most.
+      scale: of the report's slider.
+    """
+    pairs = zip(source.test, judged, strict=True)
+    ranked = sorted(pairs, key=lambda pair: pair[1].score, reverse=True)
+
+    def those(*, anomalous: bool, label: bool) -> list[Record]:
+        return [r for r, j in ranked if j.anomalous == anomalous and j.label == label]
+
+    misses = those(anomalous=True, label=False)[::-1]
+    alarms, passed = (those(anomalous=False, label=label) for label in (True, False))
+    hits = one_of_each(those(anomalous=True, label=True))
     odd, of = odd_training(detector, source, count=max(1, limit // 2))
 
     def drawn(records: Sequence[Record], otherwise: str) -> Sequence[SmallPanel] | str:
-        shown = progress(records, "report, pictures")
+        shown = progress(records[:limit], "report, pictures")
         return [panel(detector, r, scale=scale) for r in shown] or otherwise
 
-    return {
-        "Worst false alarms": drawn(alarms, "None: no good test image scores above the threshold."),
-        "Worst misses": drawn(misses, "None: every defective test image scores above it."),
-        "Typical cases (median score of each type)": drawn(
-            typical[:limit], "None: there are no test images."
-        ),
-        f"Most anomalous training images{of}": drawn(odd, ""),
-    }
+    groups: dict[str, Sequence[SmallPanel] | str] = {}
+    if any(record.anomalous for record in source.test):
+        groups["Worst misses"] = drawn(misses, "None: every defect is found.")
+    if any(not record.anomalous for record in source.test):
+        groups["Worst false alarms"] = drawn(alarms, "None: no good part is stopped.")
+    if hits:
+        groups["Clearest hits"] = drawn(hits, "")
+    if passed:
+        groups["Typical good ones"] = drawn(typical(passed, count=max(1, limit // 2)), "")
+    groups[f"Most anomalous training images{of}"] = drawn(odd, "")
+    return groups
+
+
+def one_of_each(records: Sequence[Record]) -> list[Record]:
+    """The records in their order, but the first of each defect type before the second of any."""
+    seen: dict[str, int] = {}
+    turn = []
+    for record in records:
+        turn.append(seen.get(record.defect, 0))
+        seen[record.defect] = turn[-1] + 1
+    return [records[i] for i in sorted(range(len(records)), key=turn.__getitem__)]
+
+
+def typical(records: Sequence[Record], *, count: int) -> list[Record]:
+    """So many of the records, the middle of each of as many equal parts, the middle one first."""
+    count = min(count, len(records))
+    places = [(2 * i + 1) * len(records) // (2 * count) for i in range(count)]
+    middle = len(records) // 2
+    return [records[i] for i in sorted(places, key=lambda place: abs(place - middle))]
 
 
 def odd_training(detector: Detector, source: Source, *, count: int) -> tuple[list[Record], str]:

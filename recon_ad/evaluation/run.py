@@ -18,7 +18,7 @@ from recon_ad.detector.classifier import without_labelled
 from recon_ad.detector.jax_detector import Detector, load
 from recon_ad.detector.onnx_export import export_run
 from recon_ad.errors import UserError
-from recon_ad.evaluation.content import draw_curves, scores_csv, training_rows
+from recon_ad.evaluation.content import draw_curves, scores_csv, training_message, training_rows
 from recon_ad.evaluation.judge import Clock, judge
 from recon_ad.evaluation.no_model import NoModel, mean_figures
 from recon_ad.evaluation.panels import choose_panels, slider_scale
@@ -150,7 +150,9 @@ def evaluate(
                 if given and not source.test
                 else "there are no test images"
             )
-    messages = [broken, training["message"], calibration["message"], *source.notes]
+    fine, of_training = training_message(training["message"], metrics)
+    messages = [broken, calibration["message"], *source.notes]
+    messages.insert(len(messages) if fine else 1, of_training)
     ordered = {key: metrics.pop(key) for key in FIGURES}
     metrics = (
         ordered

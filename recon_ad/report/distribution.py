@@ -12,13 +12,13 @@ from recon_ad.report.plots import score_histogram
 from recon_ad.report.sliders import image_scale, slider
 
 HEADS = ("image", "truth", "score", "called")
-# What the script counts at each position of the slider: identifier, name.
+# What the script counts at each position of the slider: identifier, name, whether of good images.
 COUNTS = (
-    ("false-alarms", "False alarms"),
-    ("misses", "Misses"),
-    ("true-alarms", "True alarms"),
-    ("fpr", "False-positive rate"),
-    ("tpr", "True-positive rate"),
+    ("false-alarms", "False alarms", True),
+    ("fpr", "Share of good ones stopped", True),
+    ("true-alarms", "Defects found", False),
+    ("misses", "Misses", False),
+    ("tpr", "Share of defects found", False),
 )
 
 
@@ -60,8 +60,11 @@ def _slider(scores: Sequence[Score], threshold: Real | None) -> str:
     scale = image_scale([row.score for row in scores], threshold)
     if scale is None:
         return ""
+    kinds = {row.defect == GOOD for row in scores}
     counts = "".join(
-        f'<div><dt>{name}</dt><dd id="count-{key}"></dd></div>' for key, name in COUNTS
+        f'<div><dt>{name}</dt><dd id="count-{key}"></dd></div>'
+        for key, name, good in COUNTS
+        if good in kinds
     )
     return slider(
         "image-threshold",

@@ -33,6 +33,9 @@ from recon_ad.report.sliders import slider
 # Bytes of all pictures together. Base64 adds a third, so the page stays below 10 MB.
 PICTURE_BYTES = 7_000_000
 SMALL = 200  # pixels; smaller pictures are enlarged in hard pixels, not smoothed
+GROUP, GAP = 40.0, 1.0  # rem, about the width of a group of cards on a desktop, and between cards
+HIGH = 15.0  # rem, the most that a picture in a card is high, as report.css has it
+WIDE = 1.8  # width over height from which pictures stand below each other
 
 
 class Encoding(NamedTuple):
@@ -114,68 +117,62 @@ def encode_panels(
 
 
 def _scale(scale: HeatScale) -> str:
-    """The colour scale under a residual, in CSS."""
+    """The colour scale of all heat maps, in CSS."""
     stops = matplotlib.colormaps[HEAT](np.linspace(0, 1, 9), bytes=True)[:, :3]
-    low = f"≤ {wording.significant(scale.bottom)}" if scale.bottom else "0"
     colours = ",".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in stops)
+    low, high = (wording.significant(end) for end in scale)
     return (
-        f'<span class="scale"><span>{low}</span><span class="bar" '
-        f'style="background:linear-gradient(90deg,{colours})"></span>'
-        f"<span>≥ {wording.significant(scale.top)}</span></span>"
+        f'<span class="scale"><span>≤ {low}</span><span class="bar" '
+        f'style="background:linear-gradient(90deg,{colours})"></span><span>≥ {high}</span></span>'
     )
 
 
-def _captions(panel: SmallPanel, *, scale: HeatScale) -> dict[str, tuple[str, str]]:
+def _captions(panel: SmallPanel) -> dict[str, tuple[str, str]]:
     """Field of `Pictures` -> (markup under the picture, plain text for its alt)."""
-    if panel.defective is None:
-        truth = "a good image has no truth mask" if panel.defect == GOOD else "no truth mask"
-    elif not panel.defective:
-        truth = "nothing defective by the truth"
-    else:
-        truth = f"truth (dashed) {panel.defective:,} pixels"
-    mask = "the detector marks nothing"
+    truth = ""
+    if panel.defective:
+        truth = f"truth {panel.defective:,} px; "
+    elif panel.defect != GOOD:
+        truth = "no truth mask; " if panel.defective is None else "nothing defective by the truth; "
+    mask = "nothing marked"
     if panel.marked:
         regions = "1 region" if panel.regions == 1 else f"{panel.regions:,} regions"
-        mask = f"mask (solid) {panel.marked:,} pixels in {regions}"
-    who = f"of {panel.name}"
+        mask = f"marked {panel.marked:,} px in {regions}"
+    who, highest = f"of {panel.name}", wording.score(float(panel.residual.max()))
     return {
-        "image": ("Input", f"Input image {who}"),
-        "reconstruction": ("Reconstruction", f"Reconstruction {who}"),
-        "residual": (
-            f"Residual {_scale(scale)}",
-            f"Residual map {who}, highest value {wording.score(float(panel.residual.max()))}",
-        ),
         # The script replaces what the mask's words stand in.
         "outlines": (
-            f"Outlines: {truth}; <span>{mask}</span>",
-            f"Input {who} with outlines: {truth}; {mask}",
+            f"{truth}<span>{mask}</span>",
+            f"Input {who} with outlines: {truth}{mask}",
         ),
+        "residual": (
+            f"highest {highest}",
+            f"Heat map {who}, highest value {highest}",
+        ),
+        "image": ("Input", f"Input image {who}"),
+        "reconstruction": ("Reconstruction", f"Reconstruction {who}"),
     }
 
 
-def _panel(
-    panel: SmallPanel, pictures: Mapping[str, Encoded], encoding: Encoding, *, scale: HeatScale
-) -> str:
+def _panel(panel: SmallPanel, pictures: Mapping[str, Encoded], encoding: Encoding) -> str:
     kind = "png" if encoding.quality is None else "jpeg"
-    captions = _captions(panel, scale=scale)
-    figures = []
-    for field, (caption, alt) in captions.items():
+    figures = {}
+    for field, (caption, alt) in _captions(panel).items():
         if field in pictures:
             data, shape = pictures[field]
             style = "small" if max(shape) < SMALL else ""
             body = markup.image(data, kind=kind, alt=alt, shape=shape, style=style)
-            figures.append(
+            figures[field] = (
                 f'<figure class="{field}">{body}<figcaption>{caption}</figcaption></figure>'
             )
-        else:
-            figures.append(
-                '<figure class="none"><figcaption>This method makes no reconstruction.'
-                "</figcaption></figure>"
-            )
+    seen = figures.pop("outlines") + figures.pop("residual")
+    with_what = "reconstruction" if "reconstruction" in figures else "input"
     return (
         f'<article class="panel"{_script_data(panel, pictures)}><h4>{markup.name(panel.name)}</h4>'
         f"<p>{markup.name(panel.defect)} · {_against(panel)}</p>"
-        f'<div class="pictures">{"".join(figures)}</div></article>'
+        f'<div class="pictures">{seen}</div>'
+        f"<details><summary>Larger, with the {with_what}</summary>"
+        f'<div class="pictures">{"".join(figures.values())}</div></details></article>'
     )
 
 
@@ -196,10 +193,10 @@ def _script_data(panel: SmallPanel, pictures: Mapping[str, Encoded]) -> str:
 def _against(panel: SmallPanel) -> str:
     if not wording.is_number(panel.score) or not wording.is_number(panel.threshold):
         return f"score {wording.score(panel.score)}"
-    where = "above" if panel.score > panel.threshold else "not above"
+    sign = "&gt;" if panel.score > panel.threshold else "≤"
     digits = wording.digits_apart(panel.score, panel.threshold)
     score, threshold = (wording.score(x, digits) for x in (panel.score, panel.threshold))
-    return f"score {score}, {where} the threshold {threshold}"
+    return f"score {score} {sign} threshold {threshold}"
 
 
 def _small(panel: Panel | SmallPanel) -> SmallPanel:
@@ -219,20 +216,59 @@ def gallery(groups: Mapping[str, Iterable[Panel | SmallPanel] | str]) -> str:
         for title, group in groups.items()
     }
     panels = [panel for group in taken.values() if not isinstance(group, str) for panel in group]
+    if not taken:
+        return ""
     scale = heat_scale(panels)
     encoded, encoding = encode_panels(panels, scale=scale)
     pictures = iter(encoded)
+    layout = _layout(panels)
     parts = []
-    if panels:
-        parts.append(markup.paragraph(_legend(panels, encoding), kind="note"))
-        parts.append(_slider(panels, encoding))
     for title, group in taken.items():
-        parts.append(f"<h3>{markup.text(title)}</h3>")
         if isinstance(group, str) or not group:
-            parts.append(markup.paragraph(markup.text(group or "None."), kind="note"))
+            words = f"<b>{markup.text(title)}</b> {markup.text(group or 'None.')}"
+            parts.append(markup.paragraph(words, kind="empty"))
             continue
-        parts += [_panel(panel, next(pictures), encoding, scale=scale) for panel in group]
-    return "".join(parts)
+        shown = _cards([_panel(p, next(pictures), encoding) for p in group], layout)
+        parts.append(f"<div><h3>{markup.text(title)}</h3>{shown}</div>")
+    groups_shown = f'<div class="groups">{"".join(parts)}</div>'
+    if not panels:
+        return groups_shown
+    legend = markup.paragraph(_legend(panels, scale), kind="legend")
+    stored = markup.paragraph(_stored(panels, encoding), kind="note")
+    return legend + groups_shown + _slider(panels, encoding) + stored
+
+
+class Layout(NamedTuple):
+    """How cards of panels stand beside each other.
+
+    Attributes:
+      card: the least width of one, in rem.
+      wide: whether its pictures stand below each other.
+    """
+
+    card: float
+    wide: bool
+
+
+def _layout(panels: Sequence[SmallPanel]) -> Layout:
+    """Narrow cards for portraits, and pictures below each other where they are wide."""
+    ratios = [panel.size[1] / panel.size[0] for panel in panels]
+    ratio = float(np.median(ratios)) if ratios else 1.0
+    if ratio > WIDE:
+        return Layout(18.0, wide=True)
+    return Layout(round(max(10.0, 2 * min(9.5, HIGH * ratio) + 0.5), 2), wide=False)
+
+
+def _cards(cards: Sequence[str], layout: Layout) -> str:
+    """The first cards, as many as a row has, and the rest folded."""
+    first = max(2, int((GROUP + GAP) // (layout.card + GAP)))
+    kind = "panels wide" if layout.wide else "panels"
+    start = f'<div class="{kind}" style="--card:{layout.card}rem">'
+    shown = f"{start}{''.join(cards[:first])}</div>"
+    if len(cards) > first:
+        more = f"{start}{''.join(cards[first:])}</div>"
+        shown += f"<details><summary>{len(cards) - first} more</summary>{more}</details>"
+    return shown
 
 
 def _slider(panels: Sequence[SmallPanel], encoding: Encoding) -> str:
@@ -265,17 +301,26 @@ def _resolution(scale: Scale, encoding: Encoding) -> str:
     )
 
 
-def _legend(panels: Sequence[SmallPanel], encoding: Encoding) -> str:
+def _legend(panels: Sequence[SmallPanel], scale: HeatScale) -> str:
+    middle = ""
+    known = [panel.pixel_threshold for panel in panels if panel.pixel_threshold is not None]
+    if known and max(known) > scale.bottom:
+        middle = "; in the middle the threshold from which pixels are marked"
+    truth = '<span class="key truth">dashed</span> true defect, '
+    return (
+        truth * any(panel.defective for panel in panels) + '<span class="key mask">solid</span> '
+        f"what the detector marks in images that it stops. Heat: {_scale(scale)}, from the median "
+        f"of good pixels{middle}."
+    )
+
+
+def _stored(panels: Sequence[SmallPanel], encoding: Encoding) -> str:
     kind = "PNG" if encoding.quality is None else f"JPEG of quality {encoding.quality}"
-    words = [
-        "All residual maps share one colour scale, which saturates at its ends.",
-        '<span class="key truth">dashed</span> is the truth, '
-        '<span class="key mask">solid</span> what the detector marks in an image that it rejects.',
-    ]
+    words = []
     if any(max(panel.size) > encoding.long_side for panel in panels):
         words.append(
             f"Images are shrunk for display to at most {encoding.long_side} pixels on the longer "
-            "side; residuals and masks keep the maximum of the pixels that fall together, so "
+            "side; heat maps and masks keep the maximum of the pixels that fall together, so "
             "a thin defect stays visible and looks wider than it is."
         )
     if {panel.channels for panel in panels} - {1, 3}:

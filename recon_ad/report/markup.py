@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Mapping, Sequence
 
 from recon_ad.report.plots import INK, RULE
@@ -20,7 +21,13 @@ def text(value: object) -> str:
 
 def name(value: object) -> str:
     """A file or defect name; `bdi` keeps right-to-left characters from reordering its line."""
-    return f"<bdi>{text(value)}</bdi>"
+    return f"<bdi>{broken(value)}</bdi>"
+
+
+def broken(value: object) -> str:
+    """A name whose lines break after slashes, hyphens and underscores, and not within a word."""
+    pieces = re.findall(r"[^/_-]*[/_-]+|[^/_-]+", str(value))
+    return "<wbr>".join(map(text, pieces))
 
 
 def paragraph(content: str, *, kind: str = "") -> str:
@@ -34,6 +41,11 @@ def section(anchor: str, title: str, body: str) -> str:
         f'<section id="{anchor}" aria-labelledby="{anchor}-title">'
         f'<h2 id="{anchor}-title">{text(title)}</h2>{body}</section>'
     )
+
+
+def folded(summary: str, body: str) -> str:
+    """Markup that is shown once its line, plain text, is clicked."""
+    return f"<details><summary>{text(summary)}</summary>{body}</details>"
 
 
 def data(values: Mapping[str, object]) -> str:

@@ -34,7 +34,7 @@ ORANGE = "#d9701e"  # defective images, held-out, the detector's settings
 MANY = (BLUE, ORANGE, "#2a9d62", "#b5478f", "#98801c", "#7767d6", "#c8423a", "#3f9aa5")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))  # once round MANY, the next one
 FONT = "DejaVu Sans"  # comes with matplotlib, so the figures look alike on every machine
-SIZE = 9
+SIZE = 10  # points; a chart is about as wide as a phone, which makes them 12 px there
 MAX_KINDS = 10  # rows of the score figure before the rarest defect types share one
 LOG_SPAN = 30.0  # beyond this ratio a linear axis shows one end only
 MAX_VECTOR_DOTS = 2000  # more than this is drawn as pixels: the SVG would weigh megabytes
@@ -136,7 +136,7 @@ def roc_curve(
     Returns:
       SVG text.
     """
-    figure = Figure(figsize=(3.7, 3.5), layout="constrained")
+    figure = Figure(figsize=(3.4, 3.3), layout="constrained")
     axes = figure.add_subplot()
     _dress(axes, x=f"good {unit} called defective", y=f"defective {unit} found", title=title)
     _unit_square(axes, right=1.02)
@@ -173,7 +173,7 @@ def pro_curve(
     Returns:
       SVG text.
     """
-    figure = Figure(figsize=(3.7, 3.5), layout="constrained")
+    figure = Figure(figsize=(3.4, 3.3), layout="constrained")
     axes = figure.add_subplot()
     _dress(axes, x="good pixels marked", y="mean share of a region marked", title=title)
     x, y = _thin(fpr, pro)
@@ -256,8 +256,8 @@ def score_histogram(
     has_line = threshold is not None and bool(np.isfinite(threshold))
     edges, log = _edges(np.append(values, threshold) if has_line else values)
 
-    figure = Figure(figsize=(4.5, 2.2 + 0.26 * len(rows)), layout="constrained")
-    heights = [1.6, 0.26 * len(rows)]
+    figure = Figure(figsize=(4.0, 2.3 + 0.28 * len(rows)), layout="constrained")
+    heights = [1.6, 0.28 * len(rows)]
     top, bottom = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": heights})
     _dress(top, y="images", title=title)
     _dress(bottom, x="image score" + (" (logarithmic)" if log else ""))
@@ -318,7 +318,7 @@ def patch_histogram(patches: Mapping[str, Float[np.ndarray, " _"]], *, title: st
     """
     classes = {name: values[np.isfinite(values)] for name, values in patches.items()}
     edges, log = _edges(np.concatenate([classes["normal"], classes["defective"]]))
-    figure = Figure(figsize=(4.5, 2.5), layout="constrained")
+    figure = Figure(figsize=(4.0, 2.5), layout="constrained")
     axes = figure.add_subplot()
     x = "mean residual of a patch" + (" (logarithmic)" if log else "")
     _dress(axes, x=x, y="share of the class", title=title)
@@ -352,7 +352,7 @@ def training_curve(rows: Sequence[Mapping[str, Real | None]], *, title: str = ""
     Returns:
       SVG text.
     """
-    figure = Figure(figsize=(4.5, 2.7), layout="constrained")
+    figure = Figure(figsize=(4.0, 2.7), layout="constrained")
     axes = figure.add_subplot()
     handles: dict[str, Line2D | Patch] = {}
     seen: list[float] = []
@@ -379,7 +379,7 @@ def heldout_curves(kinds: Mapping[str, Sequence[Sequence[Mapping[str, Real | Non
     Returns:
       SVG text.
     """
-    figure = Figure(figsize=(5.6, 3.1 + 0.2 * len(kinds)), layout="constrained")
+    figure = Figure(figsize=(4.0, 2.7 + 0.22 * len(kinds)), layout="constrained")
     axes = figure.add_subplot()
     handles: dict[str, Line2D | Patch] = {}
     seen: list[float] = []
@@ -389,7 +389,7 @@ def heldout_curves(kinds: Mapping[str, Sequence[Sequence[Mapping[str, Real | Non
             "linestyle": DASHES[i // len(MANY) % len(DASHES)],
         }
         for points in filter(None, (_losses(rows, "heldout_loss") for rows in runs)):
-            handles[short_label(label, limit=70)] = _line(axes, points, **look)
+            handles[short_label(label, limit=44)] = _line(axes, points, **look)
             seen += [loss for _, loss in points]
     _dress_losses(axes, seen, y="held-out loss")
     _legend(figure, handles, loc="outside lower left")

@@ -194,14 +194,16 @@
     const [good, bad] = [falseAlarms + passed, trueAlarms + misses];
     const of = (part, all, kind) =>
       `${count.format(part)} of ${count.format(all)} ${kind} images`;
-    const rate = (part, all, kind) =>
-      all ? `${((100 * part) / all).toFixed(1)}\u00a0%` : `not available: no ${kind} test image`;
-    const write = (id, words) => (byId(`count-${id}`).textContent = words);
+    const rate = (part, all) => `${((100 * part) / all).toFixed(1)}\u00a0%`;
+    const write = (id, words) => {
+      const place = byId(`count-${id}`); // absent where no image is of that kind
+      if (place) place.textContent = words;
+    };
     write("false-alarms", of(falseAlarms, good, "good"));
     write("misses", of(misses, bad, "defective"));
     write("true-alarms", of(trueAlarms, bad, "defective"));
-    write("fpr", rate(falseAlarms, good, "good"));
-    write("tpr", rate(trueAlarms, bad, "defective"));
+    write("fpr", rate(falseAlarms, good));
+    write("tpr", rate(trueAlarms, bad));
   }
 
   // The pictures.
@@ -304,10 +306,10 @@
 
     return async (position, step) => {
       wanted = step === null ? null : position;
-      let mask = "nothing is marked";
+      let mask = "nothing marked";
       if (counts[position]) {
         const plural = regions[position] === 1 ? "region" : "regions";
-        mask = `mask (solid) ${count.format(counts[position])} pixels in `;
+        mask = `marked ${count.format(counts[position])} px in `;
         mask += `${count.format(regions[position])} ${plural}`;
       }
       words.textContent = step === null ? calibrated : `at ${step}, ${mask}`;

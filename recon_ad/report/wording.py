@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 from recon_ad.metrics.figures import FIGURES
 
-CONFOUNDED_MARGIN = 0.05  # AUROC; a gap to no model at all that is smaller proves nothing
-EASY = 0.75  # AUROC from which on no model at all counts as telling the classes apart
+NOTHING = "–"  # in a table's cell
 
 
 def is_number(value: Any) -> bool:
@@ -92,11 +91,10 @@ FORMS: Mapping[str, Callable[[Real], str]] = {
 
 
 class Group(NamedTuple):
-    """Figures that are to be read the same way; `oracle` ones know the truth."""
+    """Figures that are to be read the same way."""
 
     title: str
     intro: str
-    oracle: bool = False
 
 
 GROUPS: Mapping[str, Group] = {
@@ -111,13 +109,12 @@ GROUPS: Mapping[str, Group] = {
         "comparing methods; by themselves they promise nothing about one threshold.",
     ),
     "oracle": Group(
-        "Oracle figures",
+        "At the best threshold in hindsight (oracle)",
         "These pick their threshold with the truth of this very test set in hand. They are an "
         "upper limit for comparison with papers and cannot be reached in production, where "
         "nobody knows the truth.",
-        oracle=True,
     ),
-    "speed": Group("Speed", "Measured on the hardware that is named under Protocol."),
+    "speed": Group("Speed", "Measured on the hardware that is named at the end of this page."),
     "further": Group("Further figures", ""),
 }
 
@@ -128,11 +125,6 @@ PATCHES = (
     "defective. Each class is drawn as shares of its own patches, since defective ones are few."
 )
 
-NO_MODEL = {
-    "mean_brightness": "mean brightness",
-    "distance_to_mean_image": "distance to the mean image",
-}
-
 
 def reason(metrics: Mapping[str, Any], key: str) -> str:
     """Why the figure `key` (dotted where nested) is not available, in a sentence."""
@@ -140,8 +132,25 @@ def reason(metrics: Mapping[str, Any], key: str) -> str:
     return given if given else "no reason was recorded"
 
 
+def apart(form: Callable[[Real], str], low: Real, high: Real) -> tuple[str, str]:
+    """Two numbers in that form, with more digits where they would read alike and differ."""
+    if form(low) != form(high):
+        return form(low), form(high)
+    digits = digits_apart(low, high)
+    return significant(low, digits), significant(high, digits)
+
+
+def calls_all_defective(metrics: Mapping[str, Any]) -> bool:
+    """Whether the best image F1 is only what calling every image defective gives."""
+    decided, best = metrics.get("decisions", {}), metrics.get("image_f1_max")
+    good, defective = decided.get("good"), decided.get("defective")
+    if not is_number(best) or not is_number(good) or not is_number(defective):
+        return False
+    return bool(defective) and best <= 2 * defective / (2 * defective + good) + 1e-9
+
+
 def shown(metrics: Mapping[str, Any], key: str, value: Any) -> str:
-    """A figure as text: its number in the form that `key` has, otherwise "not available".
+    """A figure as text: its number in the form that `key` has, otherwise `NOTHING`.
 
     Args:
       metrics: the content of `metrics.json`.
@@ -149,44 +158,10 @@ def shown(metrics: Mapping[str, Any], key: str, value: Any) -> str:
       value: what stands there.
     """
     if not is_number(value):
-        return "not available"
+        return NOTHING
     if key == "n" or (key not in FIGURES and isinstance(value, Integral)):
         return f"{value:,}"
     return FORMS[FIGURES[key].unit](value) if key in FIGURES else significant(value)
-
-
-def no_model_warnings(metrics: Mapping[str, Any]) -> list[str]:
-    """One sentence for each figure at which no model at all does about as well as the model, of
-    several categories for each."""
-    if "per_category" in metrics:
-        return [
-            f"{category}: {sentence}"
-            for category, figures in metrics["per_category"].items()
-            for sentence in no_model_warnings(figures)
-        ]
-    sentences = []
-    for name, label in NO_MODEL.items():
-        for key in ("image_auroc", "pixel_auroc"):
-            model = metrics.get(key)
-            base = metrics.get("no_model", {}).get(name, {}).get(key)
-            if not is_number(model) or not is_number(base):
-                continue
-            if base < model - CONFOUNDED_MARGIN:
-                continue
-            if base >= EASY:
-                means = (
-                    "The test set is confounded or too easy: this figure is no evidence that the "
-                    "model finds the defects."
-                )
-            elif base > model + CONFOUNDED_MARGIN:
-                means = "On this test set the model does worse than that."
-            else:
-                means = "On this test set the model adds next to nothing to it."
-            sentences.append(
-                f"With no model at all, {label} reaches {FIGURES[key].label} "
-                f"{ratio(base)}; the model reaches {ratio(model)}. {means}"
-            )
-    return sentences
 
 
 def value_of(content: Mapping[str, Any], key: str) -> Any:

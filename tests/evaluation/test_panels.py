@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 from helpers.detectors import make_detector, pictures
+from helpers.report_pages import panel as made_up
 
 from recon_ad.data import Record, Source
 from recon_ad.data.source import digest
 from recon_ad.detector.heldout import Judged, kept
 from recon_ad.detector.inference import Thresholds
-from recon_ad.evaluation.panels import odd_training, panel
+from recon_ad.evaluation import panels
+from recon_ad.evaluation.panels import choose_panels, odd_training, panel
 from recon_ad.metrics import empty_histogram, image_histogram, merge
-from recon_ad.report import pixel_scale
+from recon_ad.metrics.summary import ImageResult
+from recon_ad.report import pixel_scale, shrink_panel
 
 
 @pytest.mark.parametrize("rejected", [False, True])
@@ -49,3 +52,35 @@ def test_odd_training_images_are_those_that_calibration_scored_highest(case, mon
     found, of = odd_training(detector, Source(train, ()), count=2)
     assert [r.name for r in found] == [names[i] for i in np.argsort(told)[:-3:-1]]
     assert of == (", held out" if held_out else "")
+
+
+def chosen(rows, monkeypatch, *, limit=6):
+    """The names in each group of a report on (name, defect, score) with the threshold 5."""
+
+    def shown(detector, record, *, scale):
+        return shrink_panel(made_up(record.name))
+
+    monkeypatch.setattr(panels, "panel", shown)
+    monkeypatch.setattr(panels, "odd_training", lambda *_, count: ([], ""))
+    test = tuple(Record(n, lambda: None, defect=d) for n, d, _ in rows)
+    judged = [ImageResult(n, d, d != "good", s, s > 5, None, 0, 0) for n, d, s in rows]
+    groups = choose_panels(make_detector(), Source((), test), judged, limit=limit, scale=None)
+    groups.pop("Most anomalous training images")
+    return {k: g if isinstance(g, str) else [p.name for p in g] for k, g in groups.items()}
+
+
+def test_the_report_shows_the_worst_mistakes_the_clearest_hits_and_typical_good_ones(monkeypatch):
+    rows = [(f"g{i}", "good", float(i)) for i in range(8)]
+    rows += [("a1", "dent", 1.0), ("a2", "dent", 2.0), ("a7", "dent", 7.0), ("a9", "dent", 9.0)]
+    rows += [("a8", "dent", 8.0), ("b6", "crack", 6.0)]
+    assert chosen(rows, monkeypatch, limit=3) == {
+        "Worst misses": ["a1", "a2"],
+        "Worst false alarms": ["g7", "g6"],
+        "Clearest hits": ["a9", "b6", "a8"],  # one of each type before a second of any
+        "Typical good ones": ["g2"],
+    }
+    assert chosen(rows, monkeypatch)["Typical good ones"] == ["g2", "g4", "g0"]
+    good = chosen([("g", "good", 1.0)], monkeypatch)
+    assert list(good) == ["Worst false alarms", "Typical good ones"]
+    assert good["Worst false alarms"].startswith("None")
+    assert list(chosen([("d", "dent", 9.0)], monkeypatch)) == ["Worst misses", "Clearest hits"]

@@ -241,8 +241,8 @@ def test_the_pixel_slider_redraws_the_outlines_as_the_page_draws_them(page, repo
             np.testing.assert_array_equal(decoded(url), drawn)
             assert still_hidden and not hidden
             count, regions = one.marks.pixels[position], one.marks.regions[position]
-            words = f"mask (solid) {count:,} pixels in {regions:,} region" + "s" * (regions != 1)
-            words = words if count else "nothing is marked"
+            words = f"marked {count:,} px in {regions:,} region" + "s" * (regions != 1)
+            words = words if count else "nothing marked"
             assert caption.endswith(f"at {sliders.texts(scale)[position]}, {words}")
             assert label.endswith(words)
     assert any(one.marks.regions[scale.start + 1] == 1 for one in panels)

@@ -162,37 +162,63 @@ def test_pixels_that_are_no_numbers_stand_out():
     assert tuple(heat[1]) == tuple(heat[2]) and heat[2].sum() > heat[3].sum()
 
 
-def ramp(*ends):
-    """A panel whose residual rises from one value to another."""
-    return shrink_panel(panel(residual=np.linspace(*ends, 2400).reshape(40, 60)))
+def ramp(*ends, **fields):
+    """A panel whose residual rises from one value to another, its median in the middle."""
+    residual = np.linspace(*ends, 2400).reshape(40, 60)
+    return shrink_panel(panel(residual=residual, truth=None, **fields))
 
 
-def test_one_glaring_panel_does_not_set_the_colour_scale_which_begins_where_maps_do():
+def test_the_colour_scale_has_good_pixels_at_its_foot_and_the_threshold_in_its_middle():
     flat, nothing, glaring = (ramp(value, value) for value in (0.5, 0.0, 100.0))
+    good, defect = ({"defect": d, "pixel_threshold": 20.0} for d in ("good", "scratch"))
     for panels, expected in (
-        ([*[flat] * 5, nothing, glaring], (0.0, 0.5)),
-        ([flat], (0.0, 0.5)),
-        ([nothing], (0.0, 1.0)),
+        # Distances of features: never near 0, also of good ones.
+        ([ramp(12.0, 18.0, **good), ramp(12.0, 60.0, **defect)], (15.0, 25.0)),
+        ([ramp(12.0, 60.0, **defect)], (36.0, 60.0)),  # the threshold lies below its median
+        ([ramp(-3.0, -1.0, defect="good", pixel_threshold=1.0)], (-2.0, 4.0)),
+        ([ramp(0.0, 1.0, pixel_threshold=np.inf)], (0.5, 1.0)),
+        # Without a threshold one glaring panel does not set it.
+        ([*[flat] * 5, ramp(0.5, 0.9), nothing, glaring], (0.5, 0.6)),
+        ([flat], (0.0, 1.0)),
         ([shrink_panel(panel(residual=np.full((40, 60), np.inf)))], (0.0, 1.0)),
         ([], (0.0, 1.0)),
-        ([ramp(0.01, 1.0)], (0.0, 1.0)),  # of pixels: 0 is no residual
-        ([ramp(5.0, 9.0), ramp(6.0, 9.0)], (5.0, 9.0)),
-        ([ramp(-2.0, -0.5)], (-2.0, -0.5)),
     ):
-        assert pictures.heat_scale(panels) == expected
+        assert pictures.heat_scale(panels) == pytest.approx(expected, abs=0.01)
     low, high = pictures.heat(np.array([[-2.0, -0.5]]), scale=pictures.HeatScale(-2.0, -0.5))[0]
     assert high.sum() > low.sum()
+
+
+def test_the_median_of_good_pixels_leaves_out_what_is_defective_or_not_finite():
+    residual = np.full((1100, 700), 2.0)
+    truth = np.zeros(residual.shape, bool)
+    truth[:800], residual[:800], residual[800:900] = True, 9.0, np.nan
+    assert shrink_panel(panel(height=1100, width=700, residual=residual, truth=truth,
+                              mask=truth)).typical == 2.0  # fmt: skip
+    everywhere = np.ones((40, 60), bool)
+    assert np.isnan(shrink_panel(panel(truth=everywhere)).typical)
+
+
+@pytest.mark.parametrize(
+    ("size", "card", "wide"),
+    [((40, 40), 19.5, False), ((90, 30), 10.5, False), ((20, 80), 18, True)],
+)
+def test_portraits_stand_in_narrow_cards_and_wide_pictures_below_each_other(size, card, wide):
+    one = panel(height=size[0], width=size[1], truth=None, mask=np.zeros(size, bool))
+    page = shown(panels={"g": [one] * 7})
+    assert f"--card:{card}" in page.source and ('class="panels wide"' in page.source) == wide
+    row = 2 if card > 13 else 3
+    assert f"{7 - row} more" in page.text and len(page.images) == 28
 
 
 @pytest.mark.parametrize(("channels", "reconstructs"), [(1, True), (3, True), (5, False)])
 def test_panels_of_any_channel_count_are_shown(channels, reconstructs):
     one = panel(channels=channels, reconstructs=reconstructs, truth=None)
     page = shown(panels={"g": [one]})
-    image, *made, _, _ = (decoded(i["src"]) for i in page.images)
+    _, _, image, *made = (decoded(i["src"]) for i in page.images)
     source = one.image if channels == 3 else one.image[..., :1]
     np.testing.assert_array_equal(image, np.broadcast_to(np.rint(source * 255), image.shape))
     np.testing.assert_array_equal(made, [image[::-1]] * reconstructs)
-    assert ("makes no reconstruction" in page.text) != reconstructs
+    assert ("econstruction" in page.text) == reconstructs
     assert ("first channel" in page.text) == (channels == 5)
     assert "no truth mask" in page.text
 
@@ -297,6 +323,8 @@ def test_panel_sheet_has_a_row_for_each_panel():
     made = (sheets.panel_sheet(panels) for panels in ([panel()], two))
     shape, twice = (imread(io.BytesIO(png), format="png").shape for png in made)
     assert shape[1] == twice[1] and 1.6 * shape[0] < twice[0] < 2.1 * shape[0]
+    bare = sheets.panel_sheet([panel(reconstructs=False)])
+    assert imread(io.BytesIO(bare), format="png").shape[1] < 0.85 * shape[1]
     with pytest.raises(ValueError, match="at least one panel"):
         sheets.panel_sheet([])
 

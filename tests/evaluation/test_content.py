@@ -1,0 +1,19 @@
+"""What a report says of the training follows from how the detector does."""
+
+import pytest
+
+from recon_ad.evaluation.content import training_message
+
+
+@pytest.mark.parametrize(
+    ("auroc", "last", "words"),
+    [
+        (0.97, True, "figures are good (image AUROC 0.970)"),
+        (0.6, False, "It explains nothing."),
+        (None, True, "may be fine all the same"),
+    ],
+)
+def test_a_model_that_learnt_little_heads_no_report_of_a_detector_that_is_fine(auroc, last, words):
+    fine, message = training_message("It explains nothing.", {"image_auroc": auroc})
+    assert fine == last and words in message and "It explains nothing." in message
+    assert training_message("", {"image_auroc": auroc}) == (False, "")
