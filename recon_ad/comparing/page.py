@@ -6,23 +6,25 @@ from pathlib import Path
 from urllib.parse import quote
 
 from recon_ad.comparing.pairs import Pair, pairs
-from recon_ad.comparing.runs import KEYS, Comparison, Row, Run, Set
+from recon_ad.comparing.runs import KEYS, Comparison, Row, Run, Set, figure_of
 from recon_ad.metrics.figures import AVERAGED, FIGURES, MAIN, figure_label
 from recon_ad.report import markup, wording
 from recon_ad.report.html import page
 from recon_ad.report.markdown import NOTHING, bullets, markdown_table
 from recon_ad.report.markup import paragraph, text
 from recon_ad.report.plots import heldout_curves
-from recon_ad.report.wording import value_of
 
-# Of the table in Markdown; the page has all.
+# Of the tables that come first; the page has all figures below.
 SHORT = (*MAIN, *(f"category_mean.{key}" for key in AVERAGED))
 NOTE = (
     "Each row is the mean over its seeds, which are named; ± is half its 95 % interval by "
     "Student's t (two seeds or more), which tells of the seeds and not of the choice of test "
     "images. Bold is a figure whose interval lies above those of all other rows; a row with one "
     "seed has none, and then nothing in the column is bold. Defects found and false alarms, which "
-    f"are bought with each other, and times are never bold. {NOTHING}: there is none."
+    "are bought with each other, and times are never bold. (oracle) is a figure at the threshold "
+    "that suits these very test images best, which nobody knows on a line; a best image F1 that "
+    f"calling every image defective gives as well is left out. {NOTHING}: the runs have no such "
+    "figure."
 )
 
 TESTS = (
@@ -117,9 +119,10 @@ def _table(
     plain: Callable[[str], str] = str,
 ) -> list[list[str]]:
     """The head and a line for each row; `plain` and `strong` make cells of plain text."""
-    lines = [["row", *one.columns, "seeds", *map(_head, keys)]]
+    lines = [["row", *one.columns, "runs", *map(_head, keys)]]
     for i, row in enumerate(one.rows):
-        seeds = f"{len(row.runs)} ({', '.join(str(run.seed) for run in row.runs)})"
+        of = "seed" if len(row.runs) == 1 else "seeds"
+        seeds = f"{len(row.runs)}, {of} {', '.join(str(run.seed) for run in row.runs)}"
         line = [plain(str(i + 1)), *(plain(_setting(row, name)) for name in one.columns)]
         line.append(plain(seeds))
         for key in keys:
@@ -160,9 +163,9 @@ def _tests(tested: Sequence[Pair], *, plain: Callable[[str], str] = str) -> list
 
 def _section(one: Set, beside: Path) -> str:
     keys = _present(one)
+    short = [key for key in SHORT if key in keys]
     parts = [paragraph(text(sentence), kind="warning") for sentence in one.warnings]
-    head, *rows = _table(one, keys, strong="<strong>{}</strong>".format, plain=text)
-    parts += [markup.table("Means over seeds", head, rows), paragraph(text(NOTE), kind="note")]
+    parts += [_means(one, short), paragraph(text(NOTE), kind="note")]
     if one.along:
         head, *rows = _along(one, plain=text)
         parts.append(markup.table("What differs along with it", head, rows))
@@ -170,26 +173,35 @@ def _section(one: Set, beside: Path) -> str:
         head, *rows = _tests(tested, plain=text)
         table = markup.table("Against row 1, on the same test images", head, rows)
         parts += [table, paragraph(text(TESTS), kind="note")]
-    return "".join([*parts, _curves(one), _runs(one, keys, beside)])
+    parts += [_curves(one), _runs(one, short, beside)]
+    if len(keys) > len(short):
+        parts.append(markup.folded("All figures", _means(one, keys) + _runs(one, keys, beside)))
+    return "".join(parts)
+
+
+def _means(one: Set, keys: Sequence[str]) -> str:
+    head, *rows = _table(one, keys, strong="<strong>{}</strong>".format, plain=text)
+    return markup.table("Means over seeds", head, rows)
 
 
 def _curves(one: Set) -> str:
-    """The held-out losses of all runs in one figure; "" where there are none."""
-    kinds = {}
+    """The held-out losses, a figure for each method, as losses of several share no axis."""
+    methods: dict[str, dict[str, list]] = {}
     for i, row in enumerate(one.rows, 1):
-        words = ", ".join(f"{name} {_setting(row, name)}" for name in one.columns)
+        names = [name for name in one.columns if name != "method.name"]
+        words = ", ".join(f"{name} {_setting(row, name)}" for name in names)
         logs = [[line for line in run.log if "heldout_loss" in line] for run in row.runs]
-        if any(logs):
-            kinds[f"{i}: {words}" if words else "all seeds"] = logs
-    if not kinds:
-        return ""
-    caption = "Held-out loss of each run; runs of one row share a colour."
-    if len({row.settings["method.name"] for row in one.rows}) > 1:
-        caption += (
-            " Methods learn by different losses: compare how curves of different methods fall, "
-            "not how low they end."
+        logs = [log for log in logs if len(log) > 1]  # a single measurement is no curve
+        if logs:
+            kinds = methods.setdefault(str(row.settings["method.name"]), {})
+            kinds[f"row {i}: {words}" if words else f"row {i}"] = logs
+    figures = []
+    for method, kinds in methods.items():
+        caption = f"Held-out loss of {method}, a line for each run; runs of one row share a colour."
+        figures.append(
+            markup.curve(heldout_curves(kinds), alt=f"Curves. {caption}", caption=caption)
         )
-    return markup.curve(heldout_curves(kinds), alt=f"Curves. {caption}", caption=caption, wide=True)
+    return f'<div class="plots">{"".join(figures)}</div>' * bool(figures)
 
 
 def _runs(one: Set, keys: Sequence[str], beside: Path) -> str:
@@ -197,7 +209,7 @@ def _runs(one: Set, keys: Sequence[str], beside: Path) -> str:
     lines = []
     for i, row in enumerate(one.rows, 1):
         for run in row.runs:
-            figures = [(key, value_of(run.metrics, key)) for key in keys]
+            figures = [(key, figure_of(run, key)) for key in keys]
             lines.append(
                 [_link(run, beside), str(i), text(run.seed)]
                 + [text(_form(k, v)) if wording.is_number(v) else NOTHING for k, v in figures]

@@ -19,7 +19,7 @@ from recon_ad.data import GOOD
 from recon_ad.errors import UserError
 from recon_ad.metrics.figures import AVERAGED, FIGURES, RANKED
 from recon_ad.metrics.seeds import Mean, clearly_best, mean_over_seeds
-from recon_ad.report.wording import is_number, value_of
+from recon_ad.report.wording import calls_all_defective, is_number, value_of
 from recon_ad.runtime.files import sha256
 from recon_ad.runtime.writer import read_log
 from recon_ad.training.same_run import settings
@@ -278,10 +278,18 @@ def _kind(run: Run) -> dict[str, Any]:
 def _row(runs: Sequence[Run]) -> Row:
     figures = {}
     for key in KEYS:
-        values = [value for run in runs if is_number(value := value_of(run.metrics, key))]
+        values = [value for run in runs if is_number(value := figure_of(run, key))]
         if values:
             figures[key] = mean_over_seeds(values)
     return Row(runs, _kind(runs[0]), figures)
+
+
+def figure_of(run: Run, key: str) -> Any:
+    """A figure of a finished run; None of one that calling every image defective gives as well."""
+    assert run.metrics is not None
+    if key == "image_f1_max" and calls_all_defective(run.metrics):
+        return None
+    return value_of(run.metrics, key)
 
 
 def _set(rows: Sequence[Row]) -> Set:

@@ -119,8 +119,8 @@ def test_columns_tell_rows_apart_and_the_rest_stands_below(make):
     assert not {"method.name", "inference.sigma", "seed", "data.path"} & set(one.along)
     lines = markdown(compared(*runs)).splitlines()
     table = [re.sub(" +", " ", line) for line in lines]
-    assert "| row | method.name | inference.sigma | seeds | Image AUROC | Training time |" in table
-    assert "| 3 | ssim_ae | 4.0 | 1 (0) | 0.900 | 1 min 00 s |" in table
+    assert "| row | method.name | inference.sigma | runs | Image AUROC | Training time |" in table
+    assert "| 3 | ssim_ae | 4.0 | 1, seed 0 | 0.900 | 1 min 00 s |" in table
     assert "| residual.ssim | 0.0 | 1.0 | 1.0 |" in table
 
 
@@ -211,7 +211,7 @@ def test_a_folder_of_runs_stands_for_them_and_one_folder_counts_once(make, tmp_p
         [*runs, runs[0] / ".." / runs[0].name],
     )
     texts = {write_comparison(folders, tmp_path / "out") for folders in given}
-    assert len(texts) == 1 and "2 (0, 1)" in texts.pop()
+    assert len(texts) == 1 and "2, seeds 0, 1" in texts.pop()
 
 
 def test_no_runs_and_damaged_runs_are_refused(make, tmp_path):
@@ -248,16 +248,37 @@ def test_the_page_needs_no_network_and_links_to_the_reports(make, tmp_path):
     assert (output / "compare.md").read_text().startswith("# Runs compared")
 
 
-def test_held_out_losses_of_all_runs_are_in_one_figure(make, tmp_path):
+def test_held_out_losses_share_an_axis_within_a_method_only(make, tmp_path):
     runs = [make(method=m, seed=s) for m in ("cae", "vae") for s in (0, 1)]
-    (image,) = Page(html(compared(*runs), beside=tmp_path)).images
-    svg = base64.b64decode(image["src"].partition(",")[2]).decode()
+    runs.append(make(method="cae", fields={"optim.warmup": 7}))
+    images = Page(html(compared(*runs), beside=tmp_path)).images
+    svgs = [base64.b64decode(image["src"].partition(",")[2]).decode() for image in images]
+    lines = [
+        [len(re.findall(rf'style="fill: none; stroke: {colour}; stroke-width: 1.6', svg))
+         for colour in ("#2f7fc1", "#d9701e")]
+        for svg in svgs
+    ]  # fmt: skip
     # A line of each run and one of each row in the legend.
-    for colour in ("#2f7fc1", "#d9701e"):
-        assert len(re.findall(rf'style="fill: none; stroke: {colour}; stroke-width: 1.6', svg)) == 3
-    assert "Methods learn by different losses" in image["alt"]
+    assert lines == [[3, 2], [3, 0]]
+    assert ["cae" in images[0]["alt"], "vae" in images[1]["alt"]] == [True, True]
     silent = make(missing=["log.jsonl"])
     assert Page(html(compared(silent), beside=tmp_path)).images == []
+    single = make(method="aae")
+    (single / "log.jsonl").write_text('{"step": 50, "heldout_loss": 0.5}\n')
+    assert Page(html(compared(single), beside=tmp_path)).images == []  # no curve
+
+
+def test_the_main_table_is_short_and_the_rest_folded(make, tmp_path):
+    decided = {"decisions": {"good": 10, "defective": 10}, "image_f1_max": 2 / 3}
+    runs = [
+        make(figures={"pixel_ap": 0.123, "image_f1_max": 0.8}),
+        make(method="vae", figures=decided | {"pixel_ap": 0.321}),
+    ]
+    source = html(compared(*runs), beside=tmp_path)
+    first, folded = source.split("<summary>All figures</summary>")
+    assert "0.123" not in first and folded.count("0.123") == 2
+    # What calling every image defective gives is no figure.
+    assert "0.800" in folded and "0.667" not in folded
 
 
 def test_the_command_prints_the_table_that_it_writes(make, tmp_path):
