@@ -24,6 +24,7 @@ from recon_ad.line.charts import FEWEST, KINDS, Chart, State, make_chart, step
 LATEST = 253_402_300_800.0  # the end of the year 9999, seconds since 1970
 JUMP = 3600.0  # s between two rows, from which the next has to confirm the time
 KEPT = 500  # latest values of each statistic, for the dashboard
+PICTURED = 6  # latest rejects, for the dashboard
 Row = Mapping[str, Any]
 
 logger = logging.getLogger("recon_ad")
@@ -194,7 +195,9 @@ class Monitor:
 
     `images` is how many there were, `last` when the last was committed, seconds since 1970;
     `reference` the period that rows are compared with, None before the first is over, and
-    `collecting` the one that has begun and is not over.
+    `collecting` the one that has begun and is not over. `latest` are the latest values of each
+    statistic and `times` when these images were committed, `rejected` is how many images were
+    rejected, `rejects` are the latest of their rows, and `threshold` is the last image's.
     """
 
     def __init__(self, *, references: Sequence[Period], run_length: float | int):
@@ -209,6 +212,10 @@ class Monitor:
         self.images, self.last = 0, 0.0
         self._beyond = False  # whether the row before lay beyond a period that has not begun
         self.latest: dict[str, deque[float]] = {s.name: deque(maxlen=KEPT) for s in STATISTICS}
+        self.times: deque[float] = deque(maxlen=KEPT)
+        self.rejected = 0
+        self.rejects: deque[Row] = deque(maxlen=PICTURED)
+        self.threshold = float("nan")
 
     @property
     def collected(self) -> int:
@@ -228,6 +235,12 @@ class Monitor:
         """
         self.images += 1
         committed = self._time(row["committed"])
+        self.times.append(self.last)
+        if number(row.get("threshold")) is not None:
+            self.threshold = float(row["threshold"])
+        if number(row["anomalous"]):
+            self.rejected += 1
+            self.rejects.append({**row, "committed": self.last})
         values = {}
         for statistic in STATISTICS:
             value = statistic.value(row)

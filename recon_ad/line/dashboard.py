@@ -1,42 +1,52 @@
 """The monitor's page: one HTML file that loads itself again and needs nothing else."""
 
+import base64
+import io
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
+from jaxtyping import Float
+from PIL import Image
 
-from recon_ad.line.alarms import Alarm, Monitor
-from recon_ad.report.markup import paragraph, section, table, text
+from recon_ad.line.alarms import STATISTICS, Alarm, Monitor, Period, number, parse_period
+from recon_ad.line.run import overlay_of
+from recon_ad.report import wording
+from recon_ad.report.markup import folded, name, paragraph, section, table, text
 
 REFRESH = 5  # s
 STALE = 600.0  # s without an image, after which a line is not called well
-WIDTH, HEIGHT = 640, 90  # of a curve, px
+WIDTH, HEIGHT = 640, 120  # of a curve's own coordinates, which are stretched to the page
 LISTED = 50  # alarms, the latest
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-  color: #1d2329; background: #fff }
-h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin: 1.5rem 0 .3rem }
-.state { font-weight: 600; padding: .6rem 1rem; border-left: .4rem solid #2a7f4f;
-  background: #eef6f1 }
-.state.alarm { border-color: #b3261e; background: #fbeceb }
-svg { width: 100%; height: auto; border-bottom: 1px solid #c9ced4 }
-table { border-collapse: collapse; width: 100% }
-.charts table { table-layout: fixed }
-th, td { text-align: left; padding: .2rem .8rem .2rem 0 }
-caption { text-align: left; color: #5a646e } .scroll { overflow-x: auto }
-@media (prefers-color-scheme: dark) { body { color: #e4e7ea; background: #14181c }
-  .state { background: #17251d } .state.alarm { background: #2c1715 } caption { color: #a3adb7 }
-  svg { border-color: #3b434b } }
-"""
+SHARE = 50  # images of which the share is drawn, of what happens or not
+THUMBNAIL = 360  # px of a reject's longer side
+TITLES = {
+    "score": "Anomaly score",
+    "brightness": "Brightness (0 black, 1 white)",
+    "rejected": f"Rejected, share of the latest {SHARE} images",
+    "not registered": f"Part not found, share of the latest {SHARE} images",
+    "broken": f"Unreadable files, share of the latest {SHARE} images",
+    "registration": "How surely the part is found (1 is best)",
+}
+KINDS = (
+    "Charts compare each image with the reference period. ewma is a moving average and shows small "
+    "lasting changes, cusum adds up what exceeds the usual and shows sudden ones, distribution "
+    "looks at the shape of the values, events counts what should be rare."
+)
 
 
-def page(monitor: Monitor, *, name: str, now: float) -> str:
+def page(monitor: Monitor, *, name: str, now: float, line: Path | None = None) -> str:
     """The page.
 
     Args:
       monitor: with all rows so far.
       name: of the line.
       now: seconds since 1970.
+      line: the folder with the overlays of rejected images; None: they are not shown.
     """
     lasting = [alarm for alarm in monitor.alarms if alarm.ended is None]
     age = now - monitor.last
@@ -48,35 +58,32 @@ def page(monitor: Monitor, *, name: str, now: float) -> str:
     elif lasting:
         state = "; ".join(dict.fromkeys(alarm.words for alarm in lasting)).capitalize() + "."
     else:
-        state = "As in the reference period."
+        state = "All is as it was in the reference period."
     kind = "state alarm" if lasting or stale else "state"
     parts = [
-        f"<h1>{text(name)}</h1>",
-        paragraph(text(state), kind=kind),
+        paragraph(f"Inspection line: {text(name)}", kind="note"),
+        f'<h1 class="{kind}">{text(state)}</h1>',
         paragraph(
-            f"{monitor.images:,} images, the last at {text(stamp(monitor.last))}; page of "
-            f"{text(stamp(now))}." + _compared(monitor)
+            f"{monitor.images:,} images, {monitor.rejected:,} of them rejected; the last at "
+            f"{text(stamp(monitor.last))}, page of {text(stamp(now))}." + _compared(monitor)
         ),
+        section("alarms", "Alarms", _alarms(monitor.alarms)),
     ]
-    parts.append(section("alarms", "Alarms", _alarms(monitor.alarms)))
+    if line is not None and (pictures := _rejects(monitor, line)):
+        parts.append(section("rejects", "Latest rejects", pictures))
     for statistic, values in monitor.latest.items():
         if monitor.images and not np.isfinite(values).any():
             continue  # not measured on this line, as registration without alignment
-        body = curve(np.array(values), alt=f"{statistic} of the latest {len(values)} images")
-        charts = [key for key in monitor.charts if key[0] == statistic]
-        if charts:
-            body += table(
-                f"Charts of {statistic}",
-                ["chart", "now", "alarm beyond", "state"],
-                [_chart(monitor, key) for key in charts],
-                kind="charts",
-            )
-        parts.append(section(statistic.replace(" ", "-"), statistic.capitalize(), body))
+        title = TITLES.get(statistic, statistic.capitalize())
+        body = _drawn(monitor, statistic, title) + _charts(monitor, statistic)
+        parts.append(section(statistic.replace(" ", "-"), title, body))
+    parts.append(paragraph(KINDS, kind="note"))
+    style = resources.files("recon_ad.line").joinpath("dashboard.css").read_text(encoding="utf-8")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="refresh" content="{REFRESH}">'
-        f"<title>{text(name)}</title><style>{STYLE}</style></head>"
+        f"<title>{text(name)}: {text(state)}</title><style>{style}</style></head>"
         f"<body>{''.join(parts)}</body></html>\n"
     )
 
@@ -102,8 +109,18 @@ def _waiting(monitor: Monitor) -> str:
 
 def _compared(monitor: Monitor) -> str:
     """Which reference period counts, and what is still to come."""
-    told = "" if not monitor.charts else f" Compared with {text(monitor.reference.text)}."
-    return told + (f" Next reference period: {text(monitor.ahead.text)}." if monitor.ahead else "")
+    words = ""
+    if monitor.charts and monitor.reference:
+        words = f" Compared with {_spoken(monitor.reference)}."
+    if monitor.ahead:
+        words += f" The next reference period: {_spoken(monitor.ahead)}."
+    return text(words)
+
+
+def _spoken(period: Period) -> str:
+    if period.of == "count":
+        return f"the first {period.text} images"
+    return f"images {period.text}" if period.of == "id" else period.text
 
 
 def stamp(seconds: float) -> str:
@@ -111,12 +128,48 @@ def stamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
-def curve(values: np.ndarray, *, alt: str) -> str:
-    """The values in order as an SVG; gaps where there is none."""
+def _drawn(monitor: Monitor, statistic: str, title: str) -> str:
+    """The curve of a statistic; of what happens or not, its share of the latest images."""
+    values = np.array(monitor.latest[statistic])
+    known = values[np.isfinite(values)]
+    if np.isin(known, (0.0, 1.0)).all():
+        if not known.any():
+            return paragraph(f"None of the latest {len(values):,} images.")
+        values = shares(values)
+    limit = monitor.threshold if statistic == "score" else float("nan")
+    alt = f"{title}: the latest {len(values)} images"
+    return curve(values, alt=alt, times=tuple(monitor.times), threshold=limit)
+
+
+def shares(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """The share of ones among the latest `SHARE` known values, at each."""
+    ones, known = (np.cumsum(x) for x in (np.nan_to_num(values), np.isfinite(values)))
+    before = np.maximum(np.arange(len(values)) - SHARE, -1)
+    ones, known = (x - np.where(before < 0, 0, x[before]) for x in (ones, known))
+    return np.where(known > 0, ones / np.maximum(known, 1), np.nan)
+
+
+def curve(
+    values: Float[np.ndarray, " n"],
+    *,
+    alt: str,
+    times: Sequence[float] = (),
+    threshold: float = float("nan"),
+) -> str:
+    """The values in order, with both axes; gaps where there is none.
+
+    Args:
+      values: NaN where there is none.
+      alt: what they are.
+      times: when each was, seconds since 1970; (): there is no axis of time.
+      threshold: drawn where it is finite; values above it have a dot.
+    """
     known = values[np.isfinite(values)]
     if not known.size:
         return paragraph("No values yet.")
-    low, high = float(known.min()), float(known.max())
+    limited = bool(np.isfinite(threshold))
+    ends = np.append(known, threshold) if limited else known
+    low, high = float(ends.min()), float(ends.max())
     span = high - low or 1.0
     x = np.arange(len(values)) * (WIDTH / max(1, len(values) - 1))
     y = HEIGHT - 5 - (values - low) / span * (HEIGHT - 10)
@@ -125,36 +178,105 @@ def curve(values: np.ndarray, *, alt: str) -> str:
         if np.isfinite(py):
             points.append(f"{px:.1f},{py:.1f}")
         elif points:
-            # A value between two gaps, twice: a line of one point draws nothing.
-            drawn = points if len(points) > 1 else points * 2
-            lines.append(f'<polyline stroke-linecap="round" points="{" ".join(drawn)}"/>')
+            lines.append(_polyline(points))
             points = []
+    over = ""
+    if limited:
+        at = HEIGHT - 5 - (threshold - low) / span * (HEIGHT - 10)
+        lines.append(f'<line class="threshold" x1="0" x2="{WIDTH}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        above = np.flatnonzero(values > threshold)
+        lines += [_polyline([f"{x[i]:.1f},{y[i]:.1f}"], kind="above") for i in above]
+        over = f", dashed the threshold {wording.significant(threshold)}"
+    marks = (high, (low + high) / 2, low) if high > low else (low,)
+    labels = "".join(f"<span>{wording.significant(v)}</span>" for v in marks)
+    clock = "".join(f"<span>{text(t)}</span>" for t in _clock(times))
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(alt)}" fill="none" '
-        f'stroke="#3a6ea5" stroke-width="1.5"><title>{text(alt)}</title>{"".join(lines)}</svg>'
-        + paragraph(f"from {low:.4g} to {high:.4g}, latest {known[-1]:.4g}")
+        f'<figure class="chart"><div class="y">{labels}</div>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{text(alt)}"><title>{text(alt)}</title>{"".join(lines)}</svg>'
+        f'<div class="x">{clock}</div>'
+        f"<figcaption>latest {wording.significant(float(known[-1]))}{over}</figcaption></figure>"
     )
 
 
-def _chart(monitor: Monitor, key: tuple[str, str]) -> list[str]:
-    chart, state = monitor.charts[key], monitor.states[key]
-    now = max(state.up, state.down)
-    return [text(chart.kind), f"{now:.2f}", f"{chart.limit:.2f}", text(state.alarm or "quiet")]
+def _polyline(points: Sequence[str], *, kind: str = "") -> str:
+    # A single point twice: a line of one point draws nothing.
+    drawn = points if len(points) > 1 else [*points, *points]
+    return f'<polyline class="{kind}" points="{" ".join(drawn)}"/>'
+
+
+def _clock(times: Sequence[float]) -> list[str]:
+    """When the first, the middle and the last image were, with the day where it is another."""
+    if not times:
+        return []
+    chosen = [times[0], times[len(times) // 2], times[-1]]
+    moments = [time.localtime(seconds) for seconds in chosen]
+    days = len({(t.tm_year, t.tm_yday) for t in moments}) > 1
+    return [time.strftime("%m-%d %H:%M" if days else "%H:%M:%S", t) for t in moments]
+
+
+def _charts(monitor: Monitor, statistic: str) -> str:
+    rows = []
+    for key, chart in monitor.charts.items():
+        if key[0] == statistic:
+            state = monitor.states[key]
+            now = f"{max(state.up, state.down):.2f}"
+            words = _words(statistic).get(state.alarm, state.alarm) or "quiet"
+            rows.append([text(chart.kind), now, f"{chart.limit:.2f}", text(words)])
+    if not rows:
+        return ""
+    shown = table(f"Charts of {statistic}", ["chart", "now", "alarm beyond", "state"], rows)
+    return folded("Control charts", shown)
+
+
+def _words(statistic: str) -> Mapping[str, str]:
+    return next((s.words for s in STATISTICS if s.name == statistic), {})
 
 
 def _alarms(alarms: Sequence[Alarm]) -> str:
     if not alarms:
         return paragraph("None.")
-    rows = [
-        [
-            text(stamp(alarm.committed)),
-            f"{alarm.image:,}",
-            text(alarm.words),
-            text(f"{alarm.statistic}, {alarm.kind}"),
-            text(alarm.reference),
-            "lasts" if alarm.ended is None else f"until image {alarm.ended:,}",
-        ]
-        for alarm in reversed(alarms[-LISTED:])
-    ]
-    caption = f"{len(alarms):,} alarms" + (f", the latest {LISTED}" if len(alarms) > LISTED else "")
-    return table(caption, ["time", "image", "what", "chart", "compared with", ""], rows)
+    items = []
+    for alarm in reversed(alarms[-LISTED:]):
+        lasts = alarm.ended is None
+        ended = "" if lasts else f", until image {alarm.ended:,}"
+        items.append(
+            f'<li class="{"lasts" if lasts else ""}"><b>{text(alarm.words.capitalize())}</b>'
+            f"{' (lasts)' * lasts}<br>{text(stamp(alarm.committed))}, from image {alarm.image:,}"
+            f"{ended}<br><small>chart {text(alarm.statistic)}, {text(alarm.kind)}; compared with "
+            f"{text(_spoken(parse_period(alarm.reference)))}</small></li>"
+        )
+    count = f"{len(alarms):,} alarms" if len(alarms) != 1 else "1 alarm"
+    words = count + (f", the latest {LISTED}" if len(alarms) > LISTED else "") + ":"
+    return paragraph(words) + f'<ul class="alarms">{"".join(items)}</ul>'
+
+
+def _rejects(monitor: Monitor, line: Path) -> str:
+    """The overlays of the latest rejects, small, with links to the files."""
+    figures = []
+    for row in reversed(monitor.rejects):
+        path = overlay_of(line, str(row["name"]), anomalous=True)
+        try:
+            picture = _thumbnail(path, path.stat().st_mtime_ns)
+        except (OSError, ValueError, Image.DecompressionBombError):
+            continue  # tidied up, or being written
+        address = quote(path.relative_to(line).as_posix())
+        score = wording.score(row["score"]) if number(row["score"]) is not None else "none"
+        figures.append(
+            f'<figure><a href="{text(address)}"><img alt="Marks on {text(row["name"])}" '
+            f'src="data:image/jpeg;base64,{picture}"></a><figcaption>{name(row["name"])}<br>'
+            f"{text(stamp(row['committed']))}, score {text(score)}</figcaption>"
+            "</figure>"
+        )
+    return f'<div class="rejects">{"".join(figures)}</div>' * bool(figures)
+
+
+@lru_cache(maxsize=32)
+def _thumbnail(path: Path, changed_ns: int) -> str:
+    """A small JPEG of the picture, in base64; `changed_ns` tells a file from one that it was."""
+    del changed_ns
+    buffer = io.BytesIO()
+    with Image.open(path) as picture:
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+        picture.convert("RGB").save(buffer, "JPEG", quality=85)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -84,7 +84,7 @@ def follow(
             if time.monotonic() - drawn > REDRAWN:
                 rows = "".join(json.dumps(alarm._asdict()) + "\n" for alarm in monitor.alarms)
                 files.write_text(line / "alarms.jsonl", rows)
-                shown = page(monitor, name=line.resolve().name, now=time.time())
+                shown = page(monitor, name=line.resolve().name, now=time.time(), line=line)
                 files.write_text(line / "dashboard.html", shown)
                 drawn = time.monotonic()
             for alarm in monitor.alarms:

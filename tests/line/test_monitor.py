@@ -1,22 +1,28 @@
 """The monitor says when a line is no longer as it was, once, and shows it."""
 
+import base64
 import contextlib
 import http.server
+import io
 import itertools
 import json
+import re
 import socketserver
 import sqlite3
 import threading
 import time
+import urllib.parse
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from recon_ad.errors import UserError
 from recon_ad.line import follow, webhook
 from recon_ad.line.alarms import Alarm, Monitor, parse_period
-from recon_ad.line.dashboard import curve, page
+from recon_ad.line.dashboard import curve, page, shares
+from recon_ad.line.run import overlay_of
 from recon_ad.line.store import Key, Store
 from recon_ad.runtime import waiting
 from recon_ad.runtime.stopping import Stop
@@ -362,12 +368,17 @@ def test_a_webhook_that_is_none_is_tried_again_and_holds_nothing_up(url):
 @pytest.mark.parametrize(
     ("count", "later", "reference", "words"),
     [
-        (600, 60, "500", "As in the reference period."),
+        (600, 60, "500", "All is as it was in the reference period."),
         (600, 1200, "500", "No image for 20 minutes."),
         (40, 0, "500", "500 is complete: 40 of 500 images are there, 460 are missing."),
         (40, 0, "2001-01-01..2030-01-01", "2001-01-01..2030-01-01 is over: 40 images so far."),
         (40, 0, "50..90", "reference period 50..90, which has not begun."),
-        (450, 0, "200,501..700", "Compared with 200. Next reference period: 501..700."),
+        (
+            450,
+            0,
+            "200,501..700",
+            "Compared with the first 200 images. The next reference period: images 501..700.",
+        ),
         (600, 0, "200,501..700", "501..700 is complete: 100 of 200 images are there"),
     ],
 )
@@ -381,3 +392,46 @@ def test_a_curve_has_gaps_where_there_is_no_value():
     assert drawn.count("<polyline") == 2
     assert "No values" in curve(np.array([np.nan]), alt="x")
     assert "polyline" in curve(np.array([1.0]), alt="x")
+
+
+def test_a_curve_has_its_axes_and_the_threshold():
+    times = [1e9, 1e9 + 60, 1e9 + 7200]
+    drawn = curve(np.array([1.0, 4.0, 2.0]), alt="x", times=times, threshold=3.0)
+    assert re.findall(r"<span>([\d.]+)</span>", drawn) == ["4.00", "2.50", "1.00"]
+    clock = [time.strftime("%H:%M:%S", time.localtime(t)) for t in times]
+    assert re.findall(r"<span>([\d:]+:[\d:]+)</span>", drawn) == clock
+    assert drawn.count('class="above"') == drawn.count('class="threshold"') == 1
+    assert "dashed the threshold 3.00" in drawn
+    assert "threshold" not in curve(np.array([1.0]), alt="x")
+    late = curve(np.array([1.0, 2.0]), alt="x", times=[1e9, 1e9 + 400_000])
+    assert time.strftime("%m-%d %H:%M", time.localtime(1e9)) in late
+
+
+def test_what_happens_or_not_is_drawn_as_its_share():
+    values = np.array([1.0] * 50 + [np.nan] * 10 + [0.0] * 30)
+    drawn = shares(values)
+    assert drawn[0] == drawn[49] == 1.0 and drawn[59] == 1.0
+    assert drawn[-1] == pytest.approx(10 / 40)  # of the latest 50, ten without a value
+    assert np.isnan(shares(np.array([np.nan]))).all()
+
+
+def test_the_latest_rejects_are_shown_as_the_line_has_drawn_them(tmp_path):
+    def named(row):
+        return row | {"name": f"new/{row['id']} #.png", "threshold": 1.5}
+
+    found = watched(map(named, rows(300, rejects=0.1)), reference="200")
+    assert found.rejected > found.rejects.maxlen == len(found.rejects)
+    kept = [row["name"] for row in found.rejects][1:]  # the first was tidied up
+    for name in kept:
+        path = overlay_of(tmp_path, name, anomalous=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (900, 300), "red").save(path)
+    overlay_of(tmp_path, kept[-1], anomalous=True).write_bytes(b"half writ")
+    drawn = page(found, name="a", now=found.last, line=tmp_path)
+    links = [urllib.parse.unquote(link) for link in re.findall(r'<a href="([^"]*)"', drawn)]
+    assert links == [f"reject/{name}.png" for name in kept[-2::-1]]
+    assert all((tmp_path / link).is_file() for link in links)
+    (data, *_) = re.findall(r"data:image/jpeg;base64,([^\"]*)", drawn)
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (360, 120)
+    assert f"{found.rejected} of them rejected" in drawn and "threshold 1.50" in drawn
+    assert 'id="rejects"' not in shown(found)
