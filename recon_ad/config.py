@@ -59,15 +59,15 @@ TYPES: Mapping[str, Rule] = {
             TEXT,
             "method.name method.variant vit_flow.coupling encoder.name encoder.weights "
             "encoder.sha256 encoder.dtype ssim.kind data.source data.path data.category data.name "
-            "data.prepared data.images data.truth data.on_error part.template part.background "
-            "holdout.group train.select optim.schedule inference.tile_weights inference.score "
+            "data.prepared data.images data.truth data.on_error data.patches part.template "
+            "part.background holdout.group train.select optim.schedule inference.tile_weights inference.score "
             "calibration.rule",
         ),
         (FLAG, "part.align"),
         (
             WHOLE,
             "seed method.n_z aae.critic_steps dae.bottleneck knn.memory knn.coreset vit_flow.steps "
-            "ssim.window data.side data.channels data.patch_size data.cache_mib "
+            "encoder.tokens ssim.window data.side data.channels data.patch_size data.cache_mib "
             "data.disk_cache_mib holdout.few train.steps train.batch_size train.log_every "
             "train.eval_every train.heldout_patches optim.warmup inference.stride "
             "inference.batch_size inference.opening inference.min_area inference.border "
@@ -76,8 +76,8 @@ TYPES: Mapping[str, Rule] = {
         (
             NUMBER,
             "method.width aae.critic_clip aae.encoder_rate fm_ae.feature_weight dae.noise "
-            "vit_flow.ratio residual.squared residual.absolute residual.ssim part.angle "
-            "part.scale part.overlap part.confidence holdout.fraction optim.learning_rate "
+            "subspace.variance vit_flow.ratio residual.squared residual.absolute residual.ssim "
+            "part.angle part.scale part.overlap part.confidence holdout.fraction optim.learning_rate "
             "inference.sigma inference.border_weight calibration.fpr calibration.pixel_percentile",
         ),
         (
@@ -109,18 +109,20 @@ RULES: Mapping[str, Rule] = {
     "data.on_error": _one_of("raise", "skip"),
     "data.side": (lambda value: value >= 96, "96 px or more"),
     "data.patch_size": (
-        lambda value: _is_whole(value) and 1 <= value <= MAX_SIDE,
-        f"a whole number from 1 to {MAX_SIDE} px",
+        lambda value: _is_whole(value) and 0 <= value <= MAX_SIDE,
+        f"a whole number from 0 to {MAX_SIDE} px",
     ),
     "method.width": (lambda value: 0 < value <= 100, "above 0 and up to 100"),
+    "data.patches": _one_of("random", "tiles"),
     "data.resize": (
         lambda value: (
             isinstance(value, list)
             and len(value) == 2
             and all(map(_is_whole, value))
-            and (min(value) > 0 or not any(value))
+            and (value[0] > 0 <= value[1] or not any(value))
         ),
-        "(height, width) in px, or (0, 0) for the images' own size",
+        "(height, width) in px, (n, 0) for a shorter side of n px, or (0, 0) for the images' own "
+        "size",
     ),
     "data.input_range": (
         lambda value: len(value) == 2 and (value[0] < value[1] or not any(value)),
@@ -135,7 +137,8 @@ RULES: Mapping[str, Rule] = {
     "holdout.fraction": _SHARE,
     "holdout.few": _AMOUNT,
     "encoder.dtype": _one_of("float32", "bfloat16"),
-    "train.steps": _COUNT,
+    "encoder.tokens": _COUNT,
+    "train.steps": _WHOLE,
     "train.batch_size": _COUNT,
     "train.log_every": _COUNT,
     "train.eval_every": _COUNT,
@@ -144,7 +147,7 @@ RULES: Mapping[str, Rule] = {
     "optim.learning_rate": (lambda value: value > 0, "above 0"),
     "optim.warmup": _WHOLE,
     "optim.schedule": _one_of("constant", "cosine"),
-    "inference.stride": _COUNT,
+    "inference.stride": _WHOLE,
     "inference.tile_weights": _one_of("uniform", "hann"),
     "inference.batch_size": _COUNT,
     "inference.sigma": (lambda value: 0 <= value <= 1000, "from 0 to 1000 px"),

@@ -1,9 +1,10 @@
-"""From records to batches of random patches, through Grain.
+"""From records to batches of patches, through Grain.
 
 The order is a pure function of the seed: example i of the run is a patch of image i mod n of the
 reshuffled records, at a position drawn from i; global batch k holds examples [kB, (k+1)B), of which
 each host reads a contiguous slice. Nothing but the step is needed to go on after a stop, on any
-number of hosts. Patches are float32 [p, p, c] in [0, 1].
+number of hosts. Patches are float32 [p, p, c] in [0, 1]. Where training sees the tiles of
+inference, these take the place of the images, and each is one patch.
 """
 
 import tempfile
@@ -47,10 +48,12 @@ class Whole(NamedTuple):
 def read_whole(record: Record, *, size: tuple[int, int] | None, patch_size: int) -> Whole:
     """Decodes a record, resizes it, and mirrors what is smaller than a patch."""
     tile = (patch_size, patch_size)
-    image = tiles.pad_to_tile(resize(record.load(), size), tile=tile)
+    image = record.load()
+    resized = tiles.resized_size(image.shape[:2], size)
+    image = tiles.pad_to_tile(resize(image, resized), tile=tile)
     if record.load_roi is None:
         return Whole(image)
-    roi = resize(record.load_roi().astype(np.float32)[..., None], size)
+    roi = resize(record.load_roi().astype(np.float32)[..., None], resized)
     roi = tiles.pad_to_tile(roi, tile=tile)[..., 0] > 0.5
     if not roi.any():
         raise UserError(
@@ -65,7 +68,7 @@ def check_fits(records: Sequence[Record], *, size: tuple[int, int] | None, patch
     """Raises UserError where nearly all of every patch would be mirrored."""
     longest, where = 0, ""
     for record in records:
-        side = max(size or record.load().shape[:2])
+        side = max(tiles.resized_size(record.load().shape[:2], size))
         if patch_size <= LARGER * side:
             return  # the first, as a rule: no other is decoded for this
         longest, where = max((longest, where), (side, record.name))
@@ -76,7 +79,7 @@ def check_fits(records: Sequence[Record], *, size: tuple[int, int] | None, patch
 
 
 class Images:
-    """The records' images as a random-access sequence.
+    """The records' images, or their tiles, as a random-access sequence.
 
     Decoded images are kept in memory while all of them fit into `memory_mib`; a larger set is kept
     in a temporary file (in the folder TMPDIR), of which the system holds in memory what it has room
@@ -89,6 +92,14 @@ class Images:
       patch_size: side in px of the patches to come.
       memory_mib: limit of what is kept in memory.
       disk_mib: limit of the temporary file, which goes with the process.
+      tiled: whether each tile of an image, as inference cuts it without overlap, stands for itself.
+        Tiles that the region of interest leaves empty do not count.
+
+    Attributes:
+      channels: of each image.
+      images: their number.
+      numbers: the place among the images of each entry of the sequence.
+      tiled: as above.
     """
 
     def __init__(
@@ -99,6 +110,7 @@ class Images:
         patch_size: int,
         memory_mib: int,
         disk_mib: int,
+        tiled: bool = False,
     ):
         if not records:
             raise UserError("no image is left to train on; add good images or hold out fewer.")
@@ -106,22 +118,40 @@ class Images:
         self._records = records
         self._size = size
         self._patch_size = patch_size
+        self.images = len(records)
+        self.tiled = tiled
+        self._corners: dict[int, list[tuple[int, int]]] = {}
         self.channels = self._read(0).image.shape[2]
         self._kept = self._keep(memory_mib * MEBI, disk_mib * MEBI)
+        if tiled and self._kept is None:
+            for i in progress(range(self.images), "cutting images into tiles"):
+                self._read(i)
+        counts = [len(self._corners[i]) if tiled else 1 for i in range(self.images)]
+        self.numbers = np.repeat(np.arange(self.images), counts)
+        self._first = np.cumsum([0, *counts])
 
     def _read(self, i: int) -> Whole:
-        whole = read_whole(self._records[i], size=self._size, patch_size=self._patch_size)
+        side = self._patch_size
+        whole = read_whole(self._records[i], size=self._size, patch_size=side)
+        if self.tiled and i not in self._corners:
+            corners = tiles.tile_corners(
+                whole.image.shape[:2], tile=(side, side), stride=(side, side)
+            )
+            roi = whole.roi
+            self._corners[i] = [
+                (r, c) for r, c in corners if roi is None or roi[r : r + side, c : c + side].any()
+            ]
         return whole._replace(number=i)
 
     def _keep(self, memory: int, disk: int) -> list[Whole] | None:
         kept: list[Whole] = []
         used = 0
-        for i in progress(range(len(self)), "keeping images"):
+        for i in progress(range(self.images), "keeping images"):
             whole = self._read(i)
             used += whole.image.nbytes + (0 if whole.roi is None else whole.roi.nbytes)
             if used > memory:
                 # Guessed from those seen, so that a million images are not decoded in vain.
-                fits = used / (i + 1) * len(self) <= disk
+                fits = used / (i + 1) * self.images <= disk
                 return self._keep_on_disk(disk) if fits else None
             kept.append(whole)
         return kept
@@ -130,7 +160,7 @@ class Images:
         kept: list[Whole] = []
         # It has no name, so that a killed run leaves nothing behind.
         with tempfile.TemporaryFile() as file:
-            for i in progress(range(len(self)), "keeping images on the disk"):
+            for i in progress(range(self.images), "keeping images on the disk"):
                 whole = self._read(i)
                 roi = None if whole.roi is None else mapped(file, whole.roi)
                 kept.append(Whole(mapped(file, whole.image), roi, whole.box, i))
@@ -139,17 +169,23 @@ class Images:
         return kept
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self.numbers)
 
-    def __getitem__(self, i: SupportsIndex) -> Whole:
-        i = i.__index__()
+    def __getitem__(self, index: SupportsIndex) -> Whole:
+        entry = index.__index__()
+        i = int(self.numbers[entry])
         whole = self._kept[i] if self._kept is not None else self._read(i)
         if whole.image.shape[2] != self.channels:
             raise UserError(
                 f"{self._records[i].name} has {whole.image.shape[2]} channels but "
                 f"{self._records[0].name} has {self.channels}; set config.data.channels."
             )
-        return whole
+        if not self.tiled:
+            return whole
+        row, column = self._corners[i][entry - self._first[i]]
+        side = self._patch_size
+        # It is one patch, whose place no region decides.
+        return Whole(whole.image[row : row + side, column : column + side], number=i)
 
 
 def mapped(file, values: np.ndarray) -> np.ndarray:
@@ -247,12 +283,17 @@ def patch_batches(
 
 
 def prepared_batches(
-    prepared: Sequence[PyTree[np.ndarray]], *, seed: int, batch_size: int, start: int
+    prepared: Sequence[PyTree[np.ndarray]],
+    *,
+    numbers: Sequence[int] | np.ndarray,
+    seed: int,
+    batch_size: int,
+    start: int,
 ) -> Iterator[dict[str, Any]]:
-    """{"prepared", "index", "number"} of what was made of whole images, in the order of
-    `patch_batches`."""
+    """Gives {"prepared", "index", "number"} of what was made of each entry of `Images`, whose
+    `numbers` these are, in the order of `patch_batches`."""
     return _batches(
-        list(enumerate(prepared)),
+        list(zip(numbers, prepared, strict=True)),
         lambda i, row: {"prepared": row[1], "index": np.int32(i), "number": np.int32(row[0])},
         seed=seed,
         size=batch_size,

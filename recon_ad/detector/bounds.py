@@ -43,9 +43,11 @@ def _numbers(
     """Gives the name, value and bounds of each number."""
     g = plan.geometry
     yield "channels", plan.channels, 1, MAX_CHANNELS
-    for name, pair in (("tile", g.tile), ("stride", g.stride), ("resize", g.resize or (1, 1))):
+    for name, pair in (("tile", g.tile), ("stride", g.stride)):
         for value in pair:
             yield name, value, 1, MAX_SIDE
+    for least, value in enumerate(reversed(g.resize or (1, 1))):  # a width of 0 keeps the ratio
+        yield "resize", value, least, MAX_SIDE
     for value, tile in zip(g.stride, g.tile, strict=True):
         yield "stride", value, 1, tile
     yield "batch_size", plan.batch_size, 1, MAX_BATCH

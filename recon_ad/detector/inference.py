@@ -193,7 +193,7 @@ class Inference(ABC):
             weights=self._weights,
         )
         # What mirroring added, if anything, goes; then back to the image's own size.
-        h, w = geometry.resize or image.shape[:2]
+        h, w = tiles.resized_size(image.shape[:2], geometry.resize)
         stitched = resize(stitched[:h, :w], image.shape[:2])
         self.attenuate(stitched[..., 0])
         return stitched[..., 0], stitched[..., 1:] if stitched.shape[2] > 1 else None
@@ -210,7 +210,8 @@ class Inference(ABC):
                 f"[height, width, {self.plan.channels}]."
             )
         geometry = self.plan.geometry
-        return tiles.pad_to_tile(resize(image, geometry.resize), tile=geometry.tile)
+        size = tiles.resized_size(image.shape[:2], geometry.resize)
+        return tiles.pad_to_tile(resize(image, size), tile=geometry.tile)
 
     def attenuate(self, residual_map: Float[np.ndarray, "h w"]) -> None:
         """Multiplies, in place, what is near the image's border by the weight it has there."""

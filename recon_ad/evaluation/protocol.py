@@ -22,7 +22,7 @@ def protocol(detector: Detector, source: Source) -> dict[str, Any]:
         "method_settings": dict(detector.method.protocol),
         **residual_or_weights(detector),
         "part": part_rule(config),
-        "resolution": f"resized to {geometry.resize}" if geometry.resize else "native",
+        "resolution": _resolution(geometry.resize),
         "crop": list(geometry.tile),
         "stride": list(geometry.stride),
         "tile_weights": geometry.weights,
@@ -44,6 +44,15 @@ def protocol(detector: Detector, source: Source) -> dict[str, Any]:
         "hardware": provenance.hardware(),
         "versions": provenance.versions(),
     }
+
+
+def _resolution(resize: tuple[int, int] | None) -> str:
+    if resize is None:
+        return "native"
+    height, width = resize
+    if not width:
+        return f"shorter side {height} px, aspect ratio kept"
+    return f"{height} × {width} px, aspect ratio not kept"
 
 
 def residual_or_weights(detector: Detector) -> dict[str, Any]:

@@ -147,13 +147,14 @@ def tile_geometry(config: ConfigDict) -> Geometry:
     """Overlapping tiles of the training patch's size, as `config.inference` and `.data` say.
 
     Raises:
-      UserError: the stride is not between 1 and the patch size.
+      UserError: the stride is larger than the patch size.
     """
-    tile, stride = config.data.patch_size, config.inference.stride
-    if not 1 <= stride <= tile:
+    tile = config.data.patch_size
+    stride = config.inference.stride or tile
+    if stride > tile:
         raise UserError(
-            f"config.inference.stride is {stride}, but tiles of {tile} px need one from 1 to "
-            f"{tile}, or pixels between the tiles would have no score."
+            f"config.inference.stride is {stride}, but tiles of {tile} px need one of {tile} at "
+            "most, or pixels between the tiles would have no score."
         )
     resize = tuple(config.data.resize)
     return Geometry(

@@ -9,6 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+from recon_ad.errors import UserError
+
+LONGEST = 1 << 16  # px, of an image that is resized to a shorter side
+
 
 class Geometry(NamedTuple):
     """How an image is presented to the method.
@@ -17,13 +21,39 @@ class Geometry(NamedTuple):
       tile: height and width of a tile in pixels.
       stride: vertical and horizontal distance of neighbouring tiles; at most `tile`.
       weights: "uniform", or "hann": how overlapping tiles are averaged.
-      resize: height and width that an image is resized to before it is tiled, or None.
+      resize: height and width that an image is resized to before it is tiled; (n, 0) gives its
+        shorter side n px and keeps the aspect ratio. None: images are tiled at their own size.
     """
 
     tile: tuple[int, int]
     stride: tuple[int, int]
     weights: str
     resize: tuple[int, int] | None
+
+
+def resized_size(size: tuple[int, int], resize: tuple[int, int] | None) -> tuple[int, int]:
+    """Returns the height and width to which an image is resized.
+
+    Args:
+      size: height and width of the image.
+      resize: as in `Geometry`.
+
+    Raises:
+      UserError: the longer side would have more than `LONGEST` px.
+    """
+    if resize is None:
+        return size
+    if resize[1]:
+        return resize
+    shorter = min(size)
+    # In integers, so that every program rounds alike, halves up.
+    height, width = ((2 * n * resize[0] + shorter) // (2 * shorter) for n in size)
+    if max(height, width) > LONGEST:
+        raise UserError(
+            f"the image has {size[0]} × {size[1]} px; with a shorter side of {resize[0]} px its "
+            f"longer one would have {max(height, width)}, more than {LONGEST}: cut it into parts."
+        )
+    return height, width
 
 
 def tile_starts(length: int, *, tile: int, stride: int) -> list[int]:

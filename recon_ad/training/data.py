@@ -107,6 +107,7 @@ def prepare_data(config: ConfigDict, raw: RawData) -> TrainingData:
         patch_size=patch_size,
         memory_mib=config.data.cache_mib,
         disk_mib=config.data.disk_cache_mib,
+        tiled=config.data.patches == "tiles",
     )
     if holdout.crossed:
         patches = np.zeros((0, patch_size, patch_size, images.channels), np.float32)

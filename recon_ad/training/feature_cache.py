@@ -1,8 +1,7 @@
-"""What a frozen encoder makes of training images, computed once instead of at each step.
+"""Caches the frozen encoder's features of the training images.
 
-That is so where nothing changes from one time to the next: images are seen whole and are not
-augmented. Memory stays bounded as for images (`recon_ad.data.pipeline.Images`), which are kept
-beside it.
+That takes training that sees the same each time: the tiles of inference, not augmented. Memory
+stays bounded as for images (`recon_ad.data.pipeline.Images`), which are kept beside it.
 """
 
 import logging
@@ -28,7 +27,7 @@ logger = logging.getLogger("recon_ad")
 def prepare_all(
     images: Images, method: Method, frozen: PyTree, config: ConfigDict, mesh: Mesh
 ) -> Sequence[PyTree[np.ndarray]] | None:
-    """What `method.prepare` makes of each image, in their order.
+    """Returns what `method.prepare` makes of each tile, in their order.
 
     Kept in memory up to `config.data.cache_mib`, in a temporary file up to `disk_cache_mib`.
 
@@ -40,14 +39,12 @@ def prepare_all(
       mesh: of the devices.
 
     Returns:
-      One for each image; None where there is no encoder, where each step sees other parts of the
+      One for each tile; None where there is no encoder, where each step sees other parts of the
       images or other augmentations, where training needs the encoder itself, where it takes more
       than may be kept, or with several hosts.
     """
     side, size = config.data.patch_size, config.train.batch_size
-    # Images are resized to one size, or their own may be larger than what training sees.
-    whole = tuple(config.data.resize) == (side, side)
-    if not frozen or not whole or config.data.augment or jax.process_count() > 1:
+    if not frozen or not images.tiled or config.data.augment or jax.process_count() > 1:
         return None
     if not _by_image(method, frozen, (side, side, images.channels)):
         return None
@@ -68,7 +65,10 @@ def prepare_all(
                 if total > config.data.cache_mib * MEBI:
                     row = jax.tree.map(lambda x: mapped(file, x), row)
                 kept.append(row)
-    logger.info("features of %d images are kept: %.1f MiB", len(images), total / MEBI)
+    logger.info(
+        "features of %d tiles of %d images are kept: %.1f MiB",
+        len(images), images.images, total / MEBI,
+    )  # fmt: skip
     return kept
 
 

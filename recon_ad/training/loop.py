@@ -96,7 +96,13 @@ def fit_state(
     prepared = prepare_all(images, method, frozen, config, mesh)
     totals["train_seconds"] += time.perf_counter() - began
     if prepared is not None:
-        batches = prepared_batches(prepared, seed=config.seed, batch_size=c.batch_size, start=start)
+        batches = prepared_batches(
+            prepared,
+            numbers=images.numbers,
+            seed=config.seed,
+            batch_size=c.batch_size,
+            start=start,
+        )
     else:
         batches = patch_batches(
             images,
@@ -185,7 +191,7 @@ def fit_state(
         "selected_step": chosen,
         "select": c.select,
         "parameters": parameters,
-        "training_images": len(images),
+        "training_images": images.images,
         **speed(totals),
         **explained(read_log(workdir / "log.jsonl"), chosen, patches=chosen * c.batch_size),
     }

@@ -8,7 +8,13 @@ import pytest
 from PIL import Image
 
 from recon_ad.data.arrays import resize
-from recon_ad.data.pipeline import Images, grid_patches, patch_batches, read_whole
+from recon_ad.data.pipeline import (
+    Images,
+    grid_patches,
+    patch_batches,
+    prepared_batches,
+    read_whole,
+)
 from recon_ad.data.source import Record
 from recon_ad.errors import UserError
 
@@ -174,3 +180,36 @@ def test_a_region_too_small_or_lost_in_resizing_is_named():
     dot = with_roi(np.s_[3, 3], side=512)
     with pytest.raises(UserError, match=r"a\.png: nothing is left of its region of interest"):
         read_whole(dot, size=(64, 64), patch_size=32)
+
+
+def test_tiles_of_inference_take_the_place_of_images():
+    marked = with_roi(np.s_[:40, 70:], side=128)
+    marked = marked._replace(load=lambda: np.zeros((128, 128, 3), np.uint8))
+    of = [*records(2, height=64, width=80), marked]
+    images = Images(of, size=None, patch_size=64, memory_mib=10, disk_mib=0, tiled=True)
+    # Two of 64 × 80 px, and a square of which the region of interest leaves one tile.
+    assert images.numbers.tolist() == [0, 0, 1, 1, 2] and (len(images), images.images) == (5, 3)
+    first = images[0].image
+    np.testing.assert_array_equal(first, of[0].load()[:, :64])
+    np.testing.assert_array_equal(images[3].image, of[1].load()[:, 16:])
+    assert [images[i].number for i in range(5)] == [0, 0, 1, 1, 2]
+    found = batches(images, 2, batch_size=5, patch_size=64)
+    for batch in found:
+        assert sorted(batch["number"].tolist()) == [0, 0, 1, 1, 2]
+    rows = [np.array([i]) for i in range(5)]
+    prepared = prepared_batches(rows, numbers=images.numbers, seed=0, batch_size=5, start=0)
+    for batch in found:
+        other = next(prepared)
+        assert other["number"].tolist() == batch["number"].tolist()
+        assert images.numbers[other["prepared"][:, 0]].tolist() == batch["number"].tolist()
+
+
+def test_tiles_are_the_same_where_images_are_not_kept():
+    of = records(3, height=40, width=100)
+    each = [
+        Images(of, size=None, patch_size=40, memory_mib=memory, disk_mib=0, tiled=True)
+        for memory in (10, 0)
+    ]
+    assert len(each[0]) == len(each[1]) == 9
+    for i in range(9):
+        np.testing.assert_array_equal(each[0][i].image, each[1][i].image)

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.slow
 
 SOURCE = ROOT / "deploy" / "cpp"
 RESIZED = {"data.resize": (48, 80)}
+SHORTER = {"data.resize": (40, 0)}  # the aspect ratio is kept
 ONE_TILE = {"data.resize": (32, 32), "inference.border": 3}
 CLEANED = {"inference.opening": 1, "inference.min_area": 8, "inference.border": 9}
 UNIFORM = {"inference.tile_weights": "uniform", "inference.stride": 11}
@@ -46,6 +47,7 @@ MODELS = {
     "words": (1, RANGED, {"dtype": "uint16"}),
     "colour": (3, CLEANED, {"dtype": "float32", "layout": "nchw", "batch": 3}),
     "resized": (3, RESIZED, {"dtype": "float32"}),
+    "shorter": (1, SHORTER, {"dtype": "float32"}),
     "one_tile": (1, ONE_TILE, {"dtype": "float32"}),
 }
 CATEGORY = "größe=1;2,%/"

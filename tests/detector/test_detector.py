@@ -62,7 +62,8 @@ def test_overlapping_tiles_are_averaged_with_their_weights(detector):
 @pytest.mark.parametrize(
     ("size", "fields"),
     [((50, 70), {}), ((32, 32), {}), ((10, 9), {}), ((1, 1), {}), ((33, 200), {}), ((5, 64), {}),
-     ((100, 90), {"data.resize": (32, 64)})],
+     ((100, 90), {"data.resize": (32, 64)}), ((100, 90), {"data.resize": (40, 0)}),
+     ((9, 30), {"data.resize": (32, 0)})],
 )  # fmt: skip
 def test_any_size_gives_maps_of_that_size(size, fields):
     prediction = plain_detector(**fields)(image(*size))

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 
+from recon_ad.errors import UserError
 from recon_ad.ops import tiles
 
 SIZES = [((64, 64), 16), ((70, 33), 16), ((33, 100), 32), ((32, 32), 5), ((41, 57), 31)]
@@ -26,6 +27,27 @@ def test_tiles_cover_every_pixel_and_stitching_them_gives_the_image_back(size, s
         # weights are 6e-6, but numerator and denominator share them.
         stitched = tiles.stitch(iter(cut), corners, size=size, weights=weights)
         np.testing.assert_allclose(stitched, image, rtol=1e-5, err_msg=kind)
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "expected"),
+    [
+        ((100, 50), None, (100, 50)),
+        ((100, 50), (30, 40), (30, 40)),
+        ((100, 50), (20, 0), (40, 20)),
+        ((50, 101), (20, 0), (20, 40)),  # 40.4
+        ((40, 101), (20, 0), (20, 51)),  # 50.5, halves up
+        ((7, 7), (16, 0), (16, 16)),
+    ],
+)
+def test_a_shorter_side_keeps_the_aspect_ratio(size, resize, expected):
+    assert tiles.resized_size(size, resize) == expected
+
+
+def test_an_image_that_would_become_too_long_is_refused():
+    assert tiles.resized_size((1, 128), (512, 0)) == (512, 1 << 16)
+    with pytest.raises(UserError, match=r"1 × 129 px.*cut it"):
+        tiles.resized_size((1, 129), (512, 0))
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 12, 32])

@@ -19,7 +19,10 @@ RESIZED = {"data.resize": (SIDE, SIDE)}
 
 
 def keep(config):
-    images = Images(SOURCE.train, size=(SIDE, SIDE), patch_size=SIDE, memory_mib=9, disk_mib=9)
+    images = Images(
+        SOURCE.train, size=(SIDE, SIDE), patch_size=SIDE, memory_mib=9, disk_mib=9,
+        tiled=config.data.patches == "tiles",
+    )  # fmt: skip
     method, mesh = build_method(config, channels=1), meshes.data_mesh()
     frozen = jax.device_put(method.pretrained()[0], meshes.replicated(mesh))
     return images, method, frozen, prepared.prepare_all(images, method, frozen, config, mesh)
@@ -41,7 +44,7 @@ def test_each_image_has_what_the_method_makes_of_it_in_memory_or_in_a_file(small
     "fields",
     [
         {"data.augment": ("flip_left_right",)},
-        {"data.resize": (0, 0)},
+        {"data.patches": "random"},
         {"data.disk_cache_mib": -1},
         {"method.name": "fm_ae", "train.batch_size": 8},  # whose training needs the encoder
     ],

@@ -229,7 +229,7 @@ Map Detector::residual_map(const Image& image) {
     throw UserError("the image has " + std::to_string(image.channels) +
                     " channels, but this detector takes " + std::to_string(plan_.channels) + ".");
   }
-  const Size inner = plan_.resize.value_or(image.size);
+  const Size inner = plan_.resize ? resized_size(image.size, *plan_.resize) : image.size;
   Map residual = inner == image.size ? stitched(image) : stitched(resized(image, inner));
   // What mirroring added, if anything, goes; then back to the image's own size.
   if (residual.size != inner) residual = cropped(residual.row(0), residual.size.width, inner);

@@ -180,7 +180,7 @@ Plan read(const Book& book, bool tail) {
   }
   plan.hann = book.choice("tile_weights", {"uniform", "hann"}) == 1;
   const Size resize = book.size("resize");
-  if ((resize.height == 0) != (resize.width == 0)) throw book.misfit("resize");
+  if (resize.height == 0 && resize.width != 0) throw book.misfit("resize");
   if (resize != Size{0, 0}) plan.resize = resize;
   plan.border = book.whole("border");
   plan.border_weight = float(book.number("border_weight"));

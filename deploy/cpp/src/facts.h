@@ -25,7 +25,8 @@ struct Plan {
   Size tile;
   Size stride;
   bool hann;                   // how overlapping tiles are averaged; else uniformly
-  std::optional<Size> resize;  // before the image is tiled
+  // Before the image is tiled; of width 0: the height is that of the shorter side.
+  std::optional<Size> resize;
   int border;                  // px along the image's border whose residual is multiplied
   float border_weight;
   int opening;   // radius in px of the disk that the mask is opened with; 0: none

@@ -2,11 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
+
+#include "error.h"
 
 namespace recon_ad {
 namespace {
 
 constexpr double kPi = 3.14159265358979323846;
+constexpr std::int64_t kLongest = 1 << 16;  // px, of an image that is resized to a shorter side
 
 std::vector<int> tile_starts(int length, int tile, int stride) {
   std::vector<int> starts;
@@ -53,6 +57,21 @@ void copy_tile(const std::vector<From>& values, const Image& image, Corner corne
 }
 
 }  // namespace
+
+Size resized_size(Size image, Size resize) {
+  if (resize.width != 0) return resize;
+  const std::int64_t shorter = std::min(image.height, image.width);
+  const auto side = [&](std::int64_t n) { return (2 * n * resize.height + shorter) / (2 * shorter); };
+  const std::int64_t height = side(image.height), width = side(image.width);
+  if (std::max(height, width) > kLongest) {
+    throw UserError("the image has " + std::to_string(image.height) + " × " +
+                    std::to_string(image.width) + " px; with a shorter side of " +
+                    std::to_string(resize.height) + " px its longer one would have " +
+                    std::to_string(std::max(height, width)) + ", more than " +
+                    std::to_string(kLongest) + ": cut it into parts.");
+  }
+  return {int(height), int(width)};
+}
 
 std::vector<Corner> tile_corners(Size image, Size tile, Size stride) {
   std::vector<Corner> corners;

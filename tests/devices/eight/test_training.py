@@ -77,7 +77,7 @@ def test_a_run_on_eight_devices_goes_on_from_a_checkpoint_and_ends_in_a_detector
 def test_features_are_computed_once_by_eight_devices_too(small_encoder):
     images = Images(
         memory_source(np.random.default_rng(0).random((21, 24, 20), np.float32)).train,
-        size=(SIDE, SIDE), patch_size=SIDE, memory_mib=9, disk_mib=9,
+        size=(SIDE, SIDE), patch_size=SIDE, memory_mib=9, disk_mib=9, tiled=True,
     )  # fmt: skip
     config = config_for(small_encoder, "vit_recon", **{"data.resize": (SIDE, SIDE)})
     method, mesh = build_method(config, channels=1), meshes.data_mesh()
