@@ -51,7 +51,7 @@ from recon_ad.ops.smoothing import smooth
 from recon_ad.runtime import files
 from recon_ad.runtime.files import sha256
 
-FORMAT = 8  # of detector.json
+FORMAT = 9  # of detector.json
 
 
 def core(
@@ -297,7 +297,7 @@ def _load(path: Path) -> Detector:
         )
     try:
         check_fields(described)
-        if described["format"] == FORMAT and not described["variables_sha256"]:
+        if described["format"] > 6 and not described["variables_sha256"]:
             raise ValueError("variables_sha256 is no digest")
         described = as_today(described)
         digest = described["variables_sha256"]

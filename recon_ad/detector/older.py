@@ -3,6 +3,8 @@
 import copy
 from typing import Any
 
+from recon_ad.errors import UserError
+
 # Settings of one method, which format 6 kept with those of all others under `method`.
 MOVED = {
     "kl_weight": ("vae", "kl_weight"),
@@ -23,7 +25,7 @@ MOVED = {
 }
 
 
-OLDER = (6, 7)  # formats that this version reads beside its own
+OLDER = (6, 7, 8)  # formats that this version reads beside its own
 
 
 def as_today(described: dict[str, Any]) -> dict[str, Any]:
@@ -32,14 +34,25 @@ def as_today(described: dict[str, Any]) -> dict[str, Any]:
     Args:
       described: of any format; fields that its version lacked have the value that was in force
         then. Format 6 has no digest of the tensors, which is None here.
+
+    Raises:
+      UserError: it is of a knn of before format 9, which had one memory and not two.
     """
     described = copy.deepcopy(described)
     if described["format"] == 6:
         described["config"] = _from_format_6(described["config"])
         described["variables_sha256"] = None
     if described["format"] in OLDER:
-        described["config"]["calibration"].setdefault("rule", "split")
-        described["categories"] = {}
+        config = described["config"]
+        if config["method"]["name"] == "knn":
+            raise UserError(
+                "its method knn is that of an earlier version, which compared features in one "
+                "way and not in two: train it anew, or open it by the version that wrote it."
+            )
+        config["calibration"].setdefault("rule", "split")
+        config["data"].setdefault("patches", "random")  # of no matter any more
+        config["encoder"].setdefault("tokens", 1)
+        described.setdefault("categories", {})
     return described
 
 

@@ -32,6 +32,11 @@ def mean(values: Values, valid: Valid) -> Score:
     return total(values, valid) / jnp.sum(valid.astype(values.dtype))
 
 
+def maximum_and_mean(values: Values, valid: Valid) -> Score:
+    """The largest value plus the mean: small defects show in the one, large ones in the other."""
+    return maximum(values, valid) + mean(values, valid)
+
+
 def mean_of_top(values: Values, valid: Valid, *, one_in: int) -> Score:
     """The mean of the largest values, one in so many of all valid ones, and one at least.
 
@@ -55,6 +60,7 @@ SCORES: Mapping[str, Callable[[Values, Valid], Score]] = {
     "max": maximum,
     "mean": mean,
     "sum": total,
+    "max+mean": maximum_and_mean,
     "top_1%": lambda values, valid: mean_of_top(values, valid, one_in=100),
 }
 ADDITIVE = ("sum",)  # rules whose score of an image is the sum of its regions' scores

@@ -2,11 +2,12 @@
 
 import functools
 
+import cv2
 import jax
 import numpy as np
 import pytest
 from helpers.small_encoder import CELLS, SIDE, WIDTH, started
-from scipy import spatial
+from scipy import ndimage, spatial
 
 from recon_ad.errors import UserError
 from recon_ad.methods import knn
@@ -78,11 +79,30 @@ def filling(start):
     return method, features, states, batches
 
 
+def averaged(features):
+    """The mean of 3 × 3 neighbours, by SciPy."""
+    return ndimage.uniform_filter(features, size=(1, 3, 3, 1), mode="nearest")
+
+
+def test_pooled_features_are_means_of_neighbours():
+    features = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype(np.float32)
+    np.testing.assert_allclose(jax.jit(knn.pooled)(features), averaged(features), atol=1e-6)
+
+
+def test_coarse_features_are_drawn_at_the_places_of_fine_ones(filling):
+    _, _, states, batches = filling
+    drawn = {kind: np.asarray(states[1].params[kind])[:120] for kind in knn.KINDS}
+    each = {"fine": batches[0], "coarse": averaged(batches[0])}
+    flat = {kind: x.reshape(-1, 3 * WIDTH) for kind, x in each.items()}
+    at = [np.abs(flat["fine"] - row).sum(axis=1).argmin() for row in drawn["fine"]]
+    np.testing.assert_allclose(drawn["coarse"], flat["coarse"][at], atol=1e-5)
+
+
 def test_training_fills_the_memory_with_features_of_each_batch(filling):
     _, _, states, batches = filling
-    assert states[0].params["memory"].shape == (2400, 3 * WIDTH)
+    assert states[0].params["fine"].shape == (2400, 3 * WIDTH)
     for i, batch in enumerate(batches):
-        memory = np.asarray(states[i + 1].params["memory"])
+        memory = np.asarray(states[i + 1].params["fine"])
         rows = memory[120 * i : 120 * i + 120]
         known = {v.tobytes() for v in batch.reshape(-1, rows.shape[1])}
         drawn = [row.tobytes() for row in rows]
@@ -97,7 +117,7 @@ def test_training_fills_the_memory_with_features_of_each_batch(filling):
 
 def test_the_heldout_loss_is_the_mean_distance_to_every_nth_filled_feature(filling):
     method, features, (_, state, *_), _ = filling
-    memory = np.asarray(state.params["memory"], np.float64)
+    memory = np.asarray(state.params["fine"], np.float64)
     # Nearer to the zeros that are not filled yet than to anything that is.
     noise = np.random.default_rng(1).normal(size=features.shape)
     heldout = (0.1 * features + 0.01 * noise).astype(np.float32)
@@ -116,12 +136,12 @@ def test_what_was_seen_is_normal_and_what_was_not_stands_out(start):
     fields = {"knn.memory": 10_000, "knn.coreset": 768}
     method, frozen, features, state = start(**fields)
     step = jax.jit(method.train_step)
-    assert len(state.params["memory"]) == 768
+    assert len(state.params["fine"]) == 768
     for i in range(6):
         state, _ = step(state, features, jax.random.key(i), image=IMAGE)
         if i == 1:  # what is not filled yet is no good feature
             known = {row.tobytes() for row in features.reshape(-1, features.shape[-1])}
-            chosen = np.asarray(method.finish(frozen, state, ())["coreset"])
+            chosen = np.asarray(method.finish(frozen, state, ())["fine"]["features"])
             assert len(chosen) == 256 and all(row.tobytes() in known for row in chosen)
             # All that is looked at is remembered twice: nothing is far from it.
             total, count = jax.jit(method.eval_step)(state, features, np.ones(8, bool))["loss"]
@@ -140,6 +160,41 @@ def test_what_was_seen_is_normal_and_what_was_not_stands_out(start):
     assert min(np.unravel_index(strange[0].argmax(), strange[0].shape)) >= SIDE // 2
 
 
+def test_the_spread_is_of_distances_to_other_images():
+    random, spread = np.random.default_rng(0), jax.jit(knn.spread)
+    queries, keys = (random.normal(size=(n, 5)).astype(np.float32) for n in (40, 30))
+    of, images = random.integers(0, 3, 40), random.integers(0, 3, 30)
+    distances = spatial.distance.cdist(queries, keys)
+    distances[of[:, None] == images[None]] = np.inf
+    expected = distances.min(axis=1).std()
+    assert float(spread(queries, of, keys, images)) == pytest.approx(expected, rel=1e-4)
+    # One image alone, or no difference.
+    assert float(spread(queries, of * 0, keys, images * 0)) == 1
+    assert float(spread(queries[:1], of[:1] * 0, keys, images * 0 + 1)) == 1
+
+
+def test_the_map_adds_both_distances_in_units_of_their_spread(start):
+    method, frozen, features, state = start(**{"knn.memory": 768, "knn.coreset": 300})
+    for i in range(6):
+        state, _ = jax.jit(method.train_step)(state, features, jax.random.key(i), image=IMAGE)
+    variables = method.finish(frozen, state, ())
+    new = IMAGES[:1, ::-1].copy()
+    prepared = np.asarray(jax.jit(method.prepare)(frozen, new))
+    expected = 0.0
+    for kind, looked_at, weight in (
+        ("fine", prepared, 1),
+        ("coarse", averaged(prepared), knn.COARSE),
+    ):
+        keys = np.asarray(variables[kind]["features"])
+        nearest = spatial.distance.cdist(looked_at.reshape(-1, 3 * WIDTH), keys).min(axis=1)
+        expected = expected + weight * nearest / float(variables[kind]["spread"])
+    found = np.asarray(jax.jit(method.anomaly_map)(variables, new))[0]
+    # Each patch's value stands in the middle of its pixels, between those of its neighbours.
+    cells = expected.reshape(CELLS, CELLS)
+    enlarged = cv2.resize(cells, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(found, enlarged, rtol=1e-3)
+
+
 def test_an_image_is_left_out_as_if_its_features_had_never_been_seen(start):
     method, frozen, features, state = start(**{"knn.memory": 768, "knn.coreset": 300})
     step = jax.jit(method.train_step)
@@ -147,17 +202,18 @@ def test_an_image_is_left_out_as_if_its_features_had_never_been_seen(start):
         state, _ = step(state, features, jax.random.key(i), image=IMAGE)
     variables = method.finish(frozen, state, ())
     left = method.without(variables, [2, 5])
-    keys, image = (np.asarray(variables[k]) for k in ("coreset", "coreset_image"))
-    stay = ~np.isin(image, [2, 5])
-    assert 0 < stay.sum() < len(stay)
-    expected = jax.jit(knn.distances)(keys[stay], features)
-    found = jax.jit(knn.distances)(left["coreset"], features)
-    np.testing.assert_allclose(found, expected, atol=5e-3)  # of what is 0 but for rounding
+    for kind in knn.KINDS:
+        keys, image = (np.asarray(variables[kind][k]) for k in ("features", "image"))
+        stay = ~np.isin(image, [2, 5])
+        assert 0 < stay.sum() < len(stay)
+        expected = jax.jit(knn.distances)(keys[stay], features)
+        found = jax.jit(knn.distances)(left[kind]["features"], features)
+        assert left[kind]["features"].shape == keys.shape
+        np.testing.assert_allclose(found, expected, atol=5e-3)  # of what is 0 but for rounding
     # An image far from the others is far from a memory without it, and only then.
     maps = jax.jit(method.anomaly_map)
     odd = IMAGES.copy()
     odd[2] = 1 - odd[2]
-    assert left["coreset"].shape == keys.shape
     assert (np.asarray(maps(left, IMAGES))[2] > np.asarray(maps(variables, IMAGES))[2] + 1e-3).any()
     with pytest.raises(UserError, match="held out together"):
         method.without(variables, range(8))
