@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from recon_ad.errors import UserError
-from recon_ad.methods import aae, bergmann, cae, dae, knn, vae, vit_flow, vit_recon
+from recon_ad.methods import aae, bergmann, cae, dae, knn, subspace, vae, vit_flow, vit_recon
 from recon_ad.methods.base import Method
 
 # By name, or by import path where it is a user's own (`add_method`).
@@ -25,12 +25,13 @@ METHODS: dict[str, Callable[..., Method]] = {
     "fm_ae": bergmann.build_fm,
     "dae": dae.build,
     "knn": knn.build,
+    "subspace": subspace.build,
     "vit_flow": vit_flow.build,
     "vit_recon": vit_recon.build,
 }
 
-# Those that look at what a pretrained encoder makes of an image, seen whole (configs/vit.py).
-ON_FEATURES = ("knn", "vit_flow", "vit_recon")
+# Those that look at what a pretrained encoder makes of an image.
+ON_FEATURES = ("knn", "subspace", "vit_flow", "vit_recon")
 WITH_ENCODER = (*ON_FEATURES, "fm_ae")  # fm_ae needs it in training only
 
 

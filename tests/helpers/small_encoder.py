@@ -11,7 +11,7 @@ import safetensors.numpy
 from helpers import vit_reference
 from helpers.detectors import random_state
 from helpers.small_runs import small_config
-from recon_ad.methods import ON_FEATURES, build_method
+from recon_ad.methods import build_method
 from recon_ad.pretrained.presets import PRESETS, Preset
 
 SIDE, CELLS, WIDTH = 16, 4, vit_reference.SMALL.width  # px of an image, its patches, their numbers
@@ -41,8 +41,7 @@ def small_encoder(tmp_path_factory) -> Iterator[dict[str, Any]]:
 
 def config_for(small_encoder, method, **fields):
     """The smoke config of a method that looks through the small encoder."""
-    spec = "vit" if method in ON_FEATURES else "folder"
-    return small_config(f"configs/{spec}.py:method={method},smoke", **small_encoder | fields)
+    return small_config(f"configs/folder.py:method={method},smoke", **small_encoder | fields)
 
 
 def started(small_encoder, method, images=IMAGES, **fields):

@@ -46,6 +46,6 @@ def test_presets_are_shown_what_they_were_trained_on():
 @pytest.mark.parametrize("method", ON_FEATURES)
 def test_the_default_size_is_a_multiple_of_the_encoders_patch(encoder, scale, method):
     arguments = f"method={method},encoder={encoder},weights=random,scale={scale}"
-    config = load_config(f"configs/vit.py:{arguments}")
+    config = load_config(f"configs/folder.py:{arguments}")
     assert config.data.patch_size % preset(encoder).spec.patch == 0
     assert 220 <= config.data.patch_size <= 400

@@ -26,7 +26,7 @@ def traced(config):
 def test_a_method_reads_no_settings_of_another(name, small_encoder):
     config = small_config(f"configs/folder.py:method={name},smoke", **small_encoder)
     sections = METHODS.keys() & config.keys()
-    assert len(sections) == 7
+    assert len(sections) == 8
     with config.unlocked():
         for section in sections - {name}:
             del config[section]
