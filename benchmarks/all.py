@@ -59,7 +59,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         20,
         [
             [
-                *("recon_ad.train", "--config=configs/folder.py:path={grid}"),
+                *("recon_ad.train", "--config=configs/folder.py:method=cae,path={grid}"),
                 *("--workdir={scratch}/run", "--config.train.steps=20"),
                 *("--config.train.eval_every=20", "--stop_after=train"),
             ],

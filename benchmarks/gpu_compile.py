@@ -37,6 +37,7 @@ DEVICES = (1, 8, 16)
 # px: side of the largest window that a method asks for, SSIM's. Convolutions have 4, patches of an
 # encoder are one product, but XLA may write either of the others as a convolution.
 LARGEST = 11
+SIDE = 392  # px, of the images that methods on features see
 COLLECTIVES = (
     "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute",
 )  # fmt: skip
@@ -78,10 +79,9 @@ def figures(compiled: jax.stages.Compiled) -> dict[str, Any]:
 
 def config_of(name: str, count: int) -> ConfigDict:
     """The paper's settings; its batch, or the next larger one that the devices share evenly."""
-    if name in ON_FEATURES:
-        config = load_config(f"configs/vit.py:method={name},weights=random")
-    else:
-        config = load_config(f"configs/folder.py:method={name}")
+    # Of a size that is not left to the images.
+    features = f",weights=random,side={SIDE}" if name in ON_FEATURES else ""
+    config = load_config(f"configs/folder.py:method={name}{features}")
     config.train.batch_size = -(-config.train.batch_size // count) * count
     return config
 

@@ -25,7 +25,7 @@ from recon_ad import cli
 from recon_ad.data.locate import check_data, find_category
 
 SETS = ("grid", "ball_screw")
-METHODS = {"knn": "configs/vit.py", "vit_flow": "configs/vit.py", "cae": "configs/folder.py"}
+METHODS = ("knn", "vit_flow", "cae")
 ENCODER = "deit_tiny_patch16_224"
 # The line of the log with which a phase ends, in their order.
 PHASES = {
@@ -83,10 +83,9 @@ def runs() -> dict[str, list[str]]:
         folder = find_category(check_data(Path(_DATA.value)), [name])
         if folder is None:
             continue
-        for method, config in METHODS.items():
-            spec = f"{config}:path={folder},method={method},scale=cpu"
-            if config.endswith("vit.py"):
-                spec += f",weights={_WEIGHTS.value}/{ENCODER}"
+        for method in METHODS:
+            spec = f"configs/folder.py:path={folder},method={method},scale=cpu"
+            spec += f",weights={_WEIGHTS.value}/{ENCODER}"
             found[f"{name}, {method}"] = [f"--config={spec}"]
     return found
 

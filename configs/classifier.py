@@ -3,8 +3,8 @@
 python -m recon_ad.classify --detector D/detector --images FOLDER --labels labels.csv
 python -m recon_ad.classify … --config configs/classifier.py:features=encoder,weights=FILE
 
-`weights=` is a safetensors file or folder of `encoder=`, or "hub", the default, to fetch it (as
-configs/vit.py has it). No command but classify takes this file; it trains for seconds on two cores.
+`weights=` is a safetensors file or folder of `encoder=`, or "hub", the default, to fetch it (see
+configs/folder.py). No command but classify takes this file; it trains for seconds on two cores.
 """
 
 from ml_collections import ConfigDict

@@ -3,10 +3,18 @@
 No command takes this file by itself: it names no data.
 """
 
+import logging
+from types import SimpleNamespace
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from recon_ad.errors import UserError
+from recon_ad.methods import ON_FEATURES
+from recon_ad.pretrained import obtainable, preset
+from recon_ad.pretrained.weights import HUB
+
+logger = logging.getLogger("recon_ad")
 
 
 def default_config() -> ConfigDict:
@@ -47,6 +55,9 @@ def default_config() -> ConfigDict:
     c.knn.memory = 60_000  # features of good images that the coreset is chosen from
     c.knn.coreset = 6_000  # features that are kept; 10 %, as PatchCore has it
 
+    c.subspace = ConfigDict()
+    c.subspace.variance = 0.9  # share of the features' variance that the subspace keeps
+
     c.vit_flow = ConfigDict()
     c.vit_flow.steps = 8  # of the flow
     c.vit_flow.coupling = "convolution"  # or "attention", how it looks around
@@ -57,9 +68,11 @@ def default_config() -> ConfigDict:
     # A safetensors file, a folder with model.safetensors, "hub" to fetch it, or "random"
     c.encoder.weights = "hub"
     c.encoder.sha256 = ""  # that the file must have; "": any
-    # Whose tokens are the features, counted from 0; chosen by knn's image AUROC on MVTec's grid
+    # Whose tokens are the features, counted from 0
     c.encoder.blocks = (2, 4, 6, 8)
     c.encoder.dtype = "float32"  # or "bfloat16", of its products
+    # Patches that all training images together are cut into, at most, where data.patch_size is 0
+    c.encoder.tokens = 150_000
 
     c.ssim = ConfigDict()  # of the loss and of the residual
     c.ssim.window = 11  # px, side of the window, odd
@@ -87,8 +100,13 @@ def default_config() -> ConfigDict:
     # (0, 0) goes by their type: 0 to 255, 0 to 65535, floats 0 to 1.
     c.data.input_range = (0.0, 0.0)
     c.data.on_error = "raise"  # a broken training image: "raise" stops, "skip" leaves it out
-    c.data.resize = (0, 0)  # height and width in px that images are resized to; (0, 0) native
-    c.data.patch_size = 128  # px, side of the square training patches and of the tiles
+    # Height and width in px that images are resized to; (n, 0): n is the shorter side, and the
+    # aspect ratio is kept; (0, 0): native
+    c.data.resize = (0, 0)
+    # px, side of the square training patches and of the tiles; 0, for methods on features: as large
+    # as the images' shorter side and encoder.tokens allow
+    c.data.patch_size = 128
+    c.data.patches = "random"  # where training sees the images; or "tiles": as inference does
     c.data.augment = ()  # names from recon_ad.data.augment.AUGMENTATIONS, applied in order
     # Decoded training images are kept in memory, else in a temporary file, else decoded each time.
     c.data.cache_mib = 1024  # MiB, the most that is kept in memory
@@ -112,7 +130,7 @@ def default_config() -> ConfigDict:
     c.holdout.few = 10  # with fewer images than this, regions of images are held out
 
     c.train = ConfigDict()
-    c.train.steps = 2_000  # optimiser steps
+    c.train.steps = 2_000  # optimiser steps; 0: as many as see every image, or tile, once
     c.train.batch_size = 32  # patches per step, over all devices
     c.train.log_every = 50  # steps
     c.train.eval_every = 500  # steps between held-out loss, checkpoint and sample pictures
@@ -125,7 +143,7 @@ def default_config() -> ConfigDict:
     c.optim.schedule = "constant"  # or "cosine", to zero at the last step
 
     c.inference = ConfigDict()
-    c.inference.stride = 64  # px between tiles; patch_size means no overlap
+    c.inference.stride = 64  # px between tiles; 0: the patch size, that is, no overlap
     c.inference.tile_weights = "hann"  # or "uniform"
     c.inference.batch_size = 32  # tiles at a time
     c.inference.sigma = 2.0  # px, Gaussian smoothing of the residual map; 0 none
@@ -151,6 +169,8 @@ def default_config() -> ConfigDict:
     return c
 
 
+# By scale.
+ENCODERS = {"cpu": "deit_tiny_patch16_224", "paper": "vit_small_patch14_reg4_dinov2"}
 # Methods on the network of Bergmann et al. 2019.
 ON_BERGMANN = ("ssim_ae", "l2_ae", "ssim_l1", "fm_ae")
 
@@ -169,7 +189,7 @@ def choose_method(config: ConfigDict, name: str) -> ConfigDict:
         config.inference.sigma = 0.0
     if name == "dae":
         config.inference.score = "sum"
-    if name == "knn":
+    if name in ("knn", "subspace"):
         config.calibration.rule = "cross"
     return config
 
@@ -192,6 +212,97 @@ def bergmann_training(config: ConfigDict, scale: str, *, cpu_steps: int) -> None
     config.optim.learning_rate = scaled(scale, cpu=1e-3, paper=2e-4)
     config.optim.warmup = scaled(scale, cpu=300, paper=0)  # or small batches get stuck at gray
     config.optim.schedule = scaled(scale, cpu="cosine", paper="constant")
+
+
+def on_features(config: ConfigDict, *, encoder: str, weights: str, side: int, scale: str) -> None:
+    """Sets what a method on a pretrained encoder's features needs.
+
+    Args:
+      config: with its method.
+      encoder: in recon_ad.pretrained.PRESETS; "" goes by the scale.
+      weights: as config.encoder.weights.
+      side: px, of the images' shorter side; 0 goes by the images for knn and subspace, by the scale
+        for others.
+      scale: "cpu" or "paper".
+    """
+    name = config.method.name
+    config.encoder.name = encoder or scaled(scale, **ENCODERS)
+    config.encoder.weights = weights
+    config.encoder.tokens = scaled(scale, cpu=150_000, paper=600_000)
+    if name not in ("knn", "subspace"):  # these learn nothing, and have time for more of the image
+        patch = preset(config.encoder.name).spec.patch
+        side = side or patch * round(scaled(scale, cpu=224, paper=392) / patch)
+    config.data.patch_size = side
+    config.data.resize = (side, 0) if side else (0, 0)
+    config.data.patches = "tiles"
+    config.inference.stride = 0
+    config.inference.tile_weights = "uniform"
+    config.inference.batch_size = 1
+    config.inference.sigma = 4.0
+    large = "_large_" in config.encoder.name  # 24 blocks instead of 12
+    if config.encoder.name.startswith("deit_"):  # others were not measured
+        config.encoder.blocks = {"knn": (4,), "subspace": (6,)}.get(name, config.encoder.blocks)
+    if name == "knn":
+        config.inference.score = "max+mean"
+    if name in ("knn", "subspace"):
+        config.train.steps, config.train.batch_size, config.train.log_every = 0, 8, 10
+    if name == "vit_flow":
+        config.vit_flow.steps = scaled(scale, cpu=8, paper=20)  # 20 as FastFlow has it for DeiT
+        config.optim.learning_rate = 1e-3
+        config.train.steps = scaled(scale, cpu=300, paper=5_000)
+        config.train.batch_size = scaled(scale, cpu=8, paper=32)
+    if name == "vit_recon":  # Dinomaly's blocks, rate and length
+        config.encoder.blocks = tuple(range(4, 20, 2) if large else range(2, 10))
+        config.optim.learning_rate = scaled(scale, cpu=1e-3, paper=2e-3)
+        config.optim.schedule = "cosine"
+        config.optim.warmup = scaled(scale, cpu=30, paper=100)
+        config.train.steps = scaled(scale, cpu=300, paper=10_000)
+        config.train.batch_size = scaled(scale, cpu=8, paper=16)
+        config.inference.score = "top_1%"
+    elif large:
+        config.encoder.blocks = tuple(2 * i for i in config.encoder.blocks)
+
+
+# The arguments that choose a method for a user's own images.
+CHOICE = {"method": "", "encoder": "", "weights": "", "side": 0, "scale": "paper"}
+
+
+def chosen(args: SimpleNamespace) -> ConfigDict:
+    """The method that `args` choose with the settings that suit it, or, if none, the best that can
+    be had: on features where an encoder's weights are at hand or can be fetched, else on pixels.
+
+    Args:
+      args: with the fields of `CHOICE`, and `smoke`.
+    """
+    method = args.method
+    if not method:
+        encoder = args.encoder or scaled(args.scale, **ENCODERS)
+        method = "cae"
+        if args.weights or (not args.smoke and obtainable(encoder)):
+            method = "knn"
+        elif not args.smoke:
+            logger.warning(
+                "No weights of an encoder are at hand, so that the method is cae, on pixels, which "
+                "takes longer and finds less than knn: fetch them with python -m recon_ad.weights "
+                "--fetch %s, or name a file by weights=FILE.",
+                encoder,
+            )
+    c = choose_method(default_config(), method)
+    if method in ON_FEATURES:
+        on_features(
+            c,
+            encoder=args.encoder,
+            weights=args.weights or HUB,
+            side=args.side,
+            scale=args.scale,
+        )
+    elif method in ON_BERGMANN:
+        bergmann_training(c, args.scale, cpu_steps=4_000)
+    else:
+        c.train.steps = scaled(args.scale, cpu=800, paper=c.train.steps)
+        c.train.batch_size = scaled(args.scale, cpu=16, paper=c.train.batch_size)
+        c.optim.schedule = scaled(args.scale, cpu="cosine", paper="constant")
+    return c
 
 
 def synthetic_config(args) -> ConfigDict:

@@ -1,9 +1,14 @@
 """Your own images: a folder in the MVTec layout, or a folder of good images.
 
-python -m recon_ad.train --config configs/folder.py:path=DIR --workdir runs/mine
-python -m recon_ad.train --config configs/folder.py:path=DIR,category=grid --workdir runs/grid
+    python -m recon_ad.train --config configs/folder.py:path=DIR --workdir runs/mine
+    python -m recon_ad.train --config configs/folder.py:path=DIR,category=grid --workdir runs/grid
 
-`scale=cpu` is a short training, for two cores.
+The method is knn, on the features of a pretrained encoder, where its weights can be had: from
+`weights=`, a safetensors file or folder of `encoder=`, from the Hugging Face hub's cache, or from
+the hub. Else it is cae, on pixels. `method=` names another. `scale=cpu` is for two cores: a small
+encoder, or a short training. `side=` is the shorter side of the images in px as the encoder sees
+them, a multiple of its patch. One model for several categories: `category=grid+carpet`, or
+`category=*` for all.
 """
 
 from configs import default
@@ -11,14 +16,9 @@ from recon_ad.config import parse_arg
 
 
 def get_config(arg=""):
-    args = parse_arg(arg, method="cae", path="", category="", seed=0, scale="paper", smoke=False)
-    c = default.choose_method(default.default_config(), args.method)
+    args = parse_arg(arg, **default.CHOICE, path="", category="", seed=0, smoke=False)
+    c = default.chosen(args)
     c.seed = args.seed
     c.data.path = args.path
     c.data.category = args.category
-    if args.method in default.ON_BERGMANN:
-        default.bergmann_training(c, args.scale, cpu_steps=4_000)
-    else:
-        c.train.steps = default.scaled(args.scale, cpu=800, paper=c.train.steps)
-        c.train.batch_size = default.scaled(args.scale, cpu=16, paper=c.train.batch_size)
     return default.finish(c, smoke=args.smoke)

@@ -9,12 +9,12 @@ names the network and its thresholds, and nothing of its training: that is as in
 configs/bergmann2019.py. Its objects are seen whole, at 256 px; textures in patches of 128.
 
 `method=` is ssim_l1, the autoencoder with SSIM and L1, or vit_flow, whose code cannot be found: a
-normalising flow with attention on a frozen DeiT, `encoder=` with the weights `weights=`, as in
-configs/vit.py. The article's encoder is DeiT-base-distilled at 384 px; `scale=cpu` has a tiny one
-at 224 px.
+normalising flow with attention on a frozen DeiT, `encoder=` with the weights `weights=` (see
+configs/folder.py). The article's encoder is DeiT-base-distilled at 384 px; `scale=cpu` has a tiny
+one at 224 px.
 """
 
-from configs import default, vit
+from configs import default
 from recon_ad.config import parse_arg
 
 # Of 1 − S and of |x − x̃|, from the article.
@@ -40,7 +40,7 @@ def get_config(arg=""):
         named = default.scaled(
             args.scale, cpu="deit_tiny_patch16_224", paper="deit_base_distilled_patch16_384"
         )
-        c = vit.on_features(
+        default.on_features(
             c,
             encoder=args.encoder or named,
             weights=args.weights,
@@ -51,6 +51,7 @@ def get_config(arg=""):
         return default.finish(c, smoke=args.smoke)
     if args.dataset in THRESHOLDS:
         c.ssim_l1.ssim_threshold, c.ssim_l1.l1_threshold = THRESHOLDS[args.dataset]
+        c.ssim.kind = "uniform"  # the window of 11 px that the thresholds belong to
         c.data.resize = (256, 256)
         c.data.patch_size = 256
         c.inference.stride = 256

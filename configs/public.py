@@ -6,6 +6,7 @@
 `dataset=` is mvtec_ad, mvtec_loco, mvtec_ad_2, visa, nanotwice, woven_fabrics or kolektor_sdd with
 `path=` the folder that holds the archive or what is in it; or sewer_ml with `path=` the folder of
 its CSV files and `--config.data.images=` the folder of its images, where that is another one.
+`method=`, `encoder=`, `weights=`, `side=` and `scale=` are as in configs/folder.py.
 """
 
 from configs import default
@@ -14,9 +15,9 @@ from recon_ad.config import parse_arg
 
 def get_config(arg=""):
     args = parse_arg(
-        arg, method="cae", dataset="mvtec_ad", category="", path="", seed=0, smoke=False
+        arg, **default.CHOICE, dataset="mvtec_ad", category="", path="", seed=0, smoke=False
     )
-    c = default.choose_method(default.default_config(), args.method)
+    c = default.chosen(args)
     c.seed = args.seed
     c.data.source = "csv" if args.dataset == "sewer_ml" else "tfds"
     c.data.name = args.dataset

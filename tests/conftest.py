@@ -23,6 +23,9 @@ os.environ["JAX_NUM_CPU_DEVICES"] = os.environ.get("RECON_AD_TEST_DEVICES", "1")
 # Threads that wait for each other cost more than they save on small matrices, the more so where
 # several processes share the cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# No test asks the hub, nor finds what somebody has fetched from it.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_CACHE"] = "/nonexistent"
 
 import jax
 import pytest

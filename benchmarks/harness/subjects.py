@@ -24,7 +24,7 @@ class Scale(NamedTuple):
     Attributes:
       patches: that an autoencoder trains on in a step, and judges at a time.
       side: of a patch in px.
-      vit: arguments of configs/vit.py.
+      vit: arguments of configs/folder.py.
       images: that `vit_recon` trains on in a step, and judges at a time.
       ssim: shapes of the images that are compared.
       copied: MiB of an array that is copied, to see how fast memory is.
@@ -78,7 +78,7 @@ class Subject(NamedTuple):
 def config_of(name: str, scale: Scale) -> ConfigDict:
     """Of that method at that scale; encoders have random weights."""
     if name == "vit_recon":
-        return load_config(f"configs/vit.py:method=vit_recon,weights=random,{scale.vit}")
+        return load_config(f"configs/folder.py:method=vit_recon,weights=random,{scale.vit}")
     config = load_config(f"configs/folder.py:method={name}")
     config.data.channels, config.data.patch_size = 1, scale.side
     config.inference.stride = scale.side

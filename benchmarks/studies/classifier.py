@@ -39,7 +39,7 @@ FEATURES = ("hu", "encoder")
 KEPT = 4  # one in so many good training images is not learnt from
 CONFIGS = {
     "cae": "configs/folder.py:method=cae,scale=cpu,path={path}",
-    "knn": "configs/vit.py:method=knn,scale=cpu,weights={weights},path={path}",
+    "knn": "configs/folder.py:method=knn,scale=cpu,weights={weights},path={path}",
 }
 
 

@@ -192,7 +192,7 @@ def features_of(
     records: list[Record], weights: str, method: str
 ) -> tuple[Any, Any, np.ndarray, Callable[..., Any]]:
     """Method, frozen weights, features of the images, and the config's maker."""
-    spec = f"configs/vit.py:method={method},scale=cpu,side={SIDE},weights={weights}"
+    spec = f"configs/folder.py:method={method},scale=cpu,side={SIDE},weights={weights}"
     config = load_config(spec).unlock()
     config.knn.memory, config.knn.coreset = MEMORY, CORESET
     built = build_method(config, channels=1)

@@ -45,7 +45,8 @@ class Encoder:
             near = max(1, round(side / spec.patch)) * spec.patch
             raise UserError(
                 f"config.data.patch_size is {side}, but {c.name} sees patches of {spec.patch} px: "
-                f"choose a multiple of it, {near} for example (side={near} of configs/vit.py)."
+                f"choose a multiple of it, {near} for example (side={near} after the config's "
+                "name)."
             )
         if channels not in (1, 3):
             raise UserError(

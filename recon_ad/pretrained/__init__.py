@@ -6,8 +6,8 @@ lists all of it. Nothing is executed: safetensors only. Networks are in `recon_a
 of it needs JAX.
 """
 
-from recon_ad.pretrained.hub import cached
+from recon_ad.pretrained.hub import cached, obtainable
 from recon_ad.pretrained.presets import PRESETS, Preset, preset
 from recon_ad.pretrained.weights import Pretrained, read_encoder
 
-__all__ = ["PRESETS", "Preset", "Pretrained", "cached", "preset", "read_encoder"]
+__all__ = ["PRESETS", "Preset", "Pretrained", "cached", "obtainable", "preset", "read_encoder"]

@@ -6,6 +6,7 @@ the same since 2022: a folder for each repository, in it `refs/main` with the na
 """
 
 import contextlib
+import importlib.util
 import logging
 import os
 import ssl
@@ -76,7 +77,7 @@ def fetched(name: str) -> Path:
             "weights=hub, which is the default, fetches the pretrained encoder, but "
             f'huggingface_hub is not installed: pip install "recon_ad[hub]", or {OFFLINE}'
         ) from None
-    if reason := unreachable(f"{os.environ.get('HF_ENDPOINT') or ADDRESS}/{repository}"):
+    if reason := unreachable(_address(repository)):
         raise _cannot_be_fetched(repository, reason)
     try:
         with _errors_only():
@@ -85,6 +86,22 @@ def fetched(name: str) -> Path:
         if disk_is_full(error):
             raise
         raise _cannot_be_fetched(repository, type(error).__name__) from None
+
+
+def obtainable(name: str) -> bool:
+    """Returns whether an encoder's weights are in the cache, or the hub can be asked for them.
+
+    Args:
+      name: in `PRESETS`.
+
+    Raises:
+      UserError: there is no such preset.
+    """
+    if cached(name) is not None:
+        return True
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return False
+    return not unreachable(_address(preset(name).hub))
 
 
 def unreachable(address: str) -> str:
@@ -115,6 +132,10 @@ def unreachable(address: str) -> str:
     looking.start()
     looking.join(PATIENCE + 1)
     return found[0]
+
+
+def _address(repository: str) -> str:
+    return f"{os.environ.get('HF_ENDPOINT') or ADDRESS}/{repository}"
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recon_ad.data.locate import categories
 from recon_ad.errors import UserError
-from recon_ad.methods import METHODS, ON_FEATURES
+from recon_ad.methods import METHODS
 from recon_ad.tables.base import Cell, Column, Table, seeds_at
 
 FOLDERS = ("mvtec_ad", "mvtec", "mvtec_anomaly_detection")
@@ -32,7 +32,7 @@ def cells(scale: str, data: Path | None) -> list[Cell]:
             folder.name,
             method,
             seed,
-            "configs/vit.py" if method in ON_FEATURES else "configs/folder.py",
+            "configs/folder.py",
             arguments={"scale": scale},
             folders=(f"{folder.absolute().parent.name}/{folder.name}",),
             optional=True,

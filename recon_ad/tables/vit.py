@@ -25,7 +25,7 @@ def _on_features(dataset: str, method: str, seed: int, scale: str, *, random: bo
         dataset,
         method,
         seed,
-        "configs/vit.py",
+        "configs/folder.py",
         arguments,
         part=RANDOM_WEIGHTS if random else SINGLE,
         variant="random weights" if random else "",
@@ -55,7 +55,7 @@ def _together(method: str, seed: int, scale: str) -> Cell:
         "all",
         method,
         seed,
-        "configs/vit.py",
+        "configs/folder.py",
         {"scale": scale},
         part=TOGETHER,
         variant="one for all",
@@ -103,7 +103,7 @@ TABLE = Table(
     ),
     cells=cells,
     protocol=(
-        "Settings are those of configs/vit.py and, for autoencoders on pixels, of "
+        "Settings are those of configs/folder.py and, for autoencoders on pixels, of "
         "configs/folder.py, the same for every set. knn's blocks (2, 4, 6, 8), each normalised and "
         "without a mean over neighbours, were chosen by the image AUROC of grid's test images, so "
         "that its figures there are too good by what that choice gave; vit_flow has these blocks "

@@ -13,6 +13,7 @@ from recon_ad.data.build import build_source
 from recon_ad.errors import UserError
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime import targets
+from recon_ad.training.fitted import with_steps, with_tiles
 from recon_ad.training.programs import device_bytes, step_program
 
 UNITS = {"MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30, "TB": 10**12, "TiB": 2**40}
@@ -90,7 +91,12 @@ def fit_check(config: ConfigDict, memory: str) -> str:
     else:
         mesh = meshes.data_mesh()
         device = f"{mesh.size} × {mesh.devices.flat[0].device_kind}"
-    channels = config.data.channels or build_source(config).train[0].load().shape[2]
+    channels = config.data.channels
+    if not (channels and config.data.patch_size and config.train.steps):
+        records = build_source(config).train
+        channels = channels or records[0].load().shape[2]
+        config = with_tiles(config, records, part=None)
+        config = with_steps(config, entries=len(records))
 
     @functools.cache
     def needed(size: int) -> int:

@@ -21,6 +21,7 @@ from recon_ad.runtime import memory
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime.waiting import RUN_LOCK, exclusive_lock
 from recon_ad.training.data import TrainingData, open_data, prepare_data
+from recon_ad.training.fitted import with_steps, with_tiles
 from recon_ad.training.loop import Watch, fit_state
 from recon_ad.training.same_run import same_run
 
@@ -75,7 +76,10 @@ def train(
         same_run(workdir, config, raw.identity, unknown=[ALIGNED])
         logger.info("training in %s is complete", workdir)
         return load(workdir / "detector")
+    asked = config  # by which a run is known again
+    config = with_tiles(config, raw.source.train, part=raw.part)
     data = prepare_data(config, raw)
+    config = with_steps(config, entries=len(data.images))
     method = build_method(config, channels=data.images.channels)
     if data.holdout.crossed and method.without is None:
         raise UserError(
@@ -89,7 +93,7 @@ def train(
         exclusive_lock(workdir / RUN_LOCK) if meshes.is_first_host() else contextlib.nullcontext()
     )
     with lock:
-        same_run(workdir, config, data.identity)
+        same_run(workdir, asked, data.identity)
         logger.info("held out for calibration: %s", data.holdout.how)
         state, outcome = fit_state(
             config,

@@ -13,6 +13,7 @@ from configs.default import default_config
 from recon_ad import config as configs
 from recon_ad.config import find_config, load_config, shipped
 from recon_ad.errors import UserError
+from recon_ad.methods import METHODS, build_method
 from recon_ad.training.run import train
 from recon_ad.training.same_run import differences
 
@@ -73,11 +74,11 @@ def test_what_the_caller_imports_as_configs_is_left_alone(tmp_path, monkeypatch)
     for name, module in theirs.items():
         monkeypatch.setitem(sys.modules, name, module)
     before = list(sys.path)
-    load_config("vit:smoke")
+    load_config("preste:smoke")
     assert {name: sys.modules[name] for name in theirs} == theirs and sys.path == before
-    assert "configs.vit" not in sys.modules
+    assert "configs.preste" not in sys.modules
     with pytest.raises(UserError, match="no argument"):
-        load_config("vit:smok")
+        load_config("preste:smok")
     assert {name: sys.modules[name] for name in theirs} == theirs
 
 
@@ -119,12 +120,34 @@ def test_every_config_loads_is_shrunk_by_smoke_and_takes_common_arguments(path):
     assert smoke.train.steps < 10 < config.train.steps
 
 
-@pytest.mark.parametrize("name", ["folder", "vit", "covision", "bergmann2019", "preste", "public"])
+@pytest.mark.parametrize("name", ["folder", "covision", "bergmann2019", "preste", "public"])
 def test_smoke_on_a_path_reads_its_images(name):
     whole, smoke = (load_config(f"configs/{name}.py:path=DIR{more}") for more in ("", ",smoke"))
     of = operator.attrgetter("data.source", "data.path", "data.channels", "part.align")
     assert of(smoke) == of(whole) and smoke.data.path == "DIR"
     assert smoke.train.steps < 10
+
+
+def test_folder_takes_features_where_weights_can_be_had_else_pixels(monkeypatch, caplog):
+    assert load_config("configs/folder.py:scale=cpu").method.name == "cae"
+    assert "fetch them with python -m recon_ad.weights --fetch deit_tiny" in caplog.text
+    named = load_config("configs/folder.py:weights=some/file,encoder=deit_tiny_patch16_224")
+    assert (named.method.name, named.encoder.weights) == ("knn", "some/file")
+    assert load_config("configs/folder.py:method=cae,weights=some/file").method.name == "cae"
+    monkeypatch.setattr("recon_ad.pretrained.obtainable", lambda name: name.startswith("deit_tiny"))
+    for path in ("configs/folder.py", "configs/public.py"):
+        found = load_config(f"{path}:scale=cpu")
+        assert (found.method.name, found.encoder.weights) == ("knn", "hub")
+    assert load_config("configs/folder.py").method.name == "cae"  # of which no weights are there
+
+
+@pytest.mark.parametrize("path", ["configs/folder.py", "configs/public.py"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_works_from_both_configs_for_own_images(path, method):
+    for scale in ("cpu", "paper"):
+        config = load_config(f"{path}:method={method},scale={scale},weights=random")
+        build_method(config, channels=1)
+        assert config.method.name == method
 
 
 def test_differences_name_fields_and_both_values():
@@ -138,7 +161,7 @@ def test_differences_name_fields_and_both_values():
     [
         ("seed", -1), ("data.source", "web"), ("data.resize", (0, 5)), ("data.on_error", "ignore"),
         ("data.side", 95), ("method.width", 0.0),
-        ("holdout.fraction", 1.0), ("train.steps", 0), ("train.batch_size", -4),
+        ("holdout.fraction", 1.0), ("train.steps", -1), ("train.batch_size", -4),
         ("train.select", "test"), ("optim.schedule", "step"), ("optim.learning_rate", 0.0),
         ("inference.tile_weights", "gauss"),
         ("calibration.fpr", 0.0), ("calibration.pixel_percentile", 101.0),

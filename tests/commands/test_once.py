@@ -50,7 +50,7 @@ def test_train_and_evaluate_decode_an_image_once_and_build_one_detector(
     chess_folder, counts, tmp_path
 ):
     folder = shutil.copytree(chess_folder, tmp_path / "data")
-    spec = f"configs/folder.py:path={folder}"
+    spec = f"configs/folder.py:method=cae,path={folder}"
     small = {
         "data.patch_size": 32, "data.channels": 1, "method.n_z": 8, "method.width": 0.25,
         "train.steps": 2, "train.batch_size": 8, "inference.stride": 32, "evaluation.bootstrap": 20,

@@ -174,7 +174,7 @@ def test_another_protocol_is_told_with_its_rows(make):
 def test_the_same_weights_are_known_by_their_checksum(make):
     def knn(weights, sha256, seed):
         return make(
-            method="knn", spec="configs/vit.py", seed=seed,
+            method="knn", spec="configs/folder.py", seed=seed,
             fields={"encoder.weights": weights, "data.path": "x"},
             protocol={"pretrained": {"sha256": sha256}},
         )  # fmt: skip

@@ -69,7 +69,7 @@ def test_no_command_needs_more(folder, tmp_path):
         "evaluation.panels": 1, "evaluation.bootstrap": 20,
     }  # fmt: skip
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
-    config = f"configs/folder.py:path={folder}"
+    config = f"configs/folder.py:method=cae,path={folder}"
     used = peak("train", "--config", config, "--workdir", run, "--stop_after=train", *flags)
     assert used < LIMIT
     assert peak("evaluate", "--workdir", run) < LIMIT

@@ -41,9 +41,9 @@ RUN = (
     "python -m recon_ad.sweep --config configs/folder.py:path=my_part --workdir runs/sweep"
     " --sweep method=cae,vae --sweep seed=0,1,2",
     "python -m recon_ad.train --workdir runs/features --config"
-    " configs/vit.py:method=knn,encoder=vit_small_patch14_dinov2,weights=FILE,path=my_part",
-    "python -m recon_ad.train --config configs/folder.py:path=my_part"
-    " --workdir runs/linear --config.method.name=examples.linear_ae --config.method.n_z=8",
+    " configs/folder.py:method=knn,encoder=vit_small_patch14_dinov2,weights=FILE,path=my_part",
+    "python -m recon_ad.train --workdir runs/linear --config.method.n_z=8 --config"
+    " configs/folder.py:path=my_part,method=examples.linear_ae",
     "python -m recon_ad.evaluate --workdir runs/linear --methods=examples.linear_ae",
     "python -m recon_ad.export --detector runs/linear/detector --output linear.onnx"
     " --methods=examples.linear_ae",

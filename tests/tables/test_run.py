@@ -262,7 +262,7 @@ def test_one_model_of_several_sets_has_a_row_for_each(chess_folder, tmp_path):
 
 
 def test_weights_are_looked_for_by_the_encoders_name_and_leave_no_path(tmp_path):
-    cell = CHESS._replace(method="knn", config="configs/vit.py", iou_watched=None, paper={})
+    cell = CHESS._replace(method="knn", config="configs/folder.py", iou_watched=None, paper={})
     fields = {"encoder.weights": "hub", "encoder.name": "deit_tiny_patch16_224"}
     table = table_of(cell._replace(fields=fields))
     (kept,) = run_table(table, scale="cpu", workdir=tmp_path / "w", weights=tmp_path)

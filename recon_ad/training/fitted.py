@@ -1,0 +1,74 @@
+"""Sets what a config leaves to the images: the size of the tiles, and the number of steps.
+
+Whoever names neither gets tiles of the images' own resolution, as far as time allows, and training
+that sees each of them once. The same images give the same config.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from recon_ad.alignment.part import Part
+from recon_ad.data import Record
+from recon_ad.methods import ON_FEATURES
+from recon_ad.pretrained import preset
+
+LOOKED_AT = 32  # images whose size is looked at, spread over all
+LEAST, MOST = 14, 48  # patches of the encoder along a side: those of its own training, and thrice
+
+logger = logging.getLogger("recon_ad")
+
+
+def with_tiles(config: ConfigDict, records: Sequence[Record], *, part: Part | None) -> ConfigDict:
+    """Returns the config with tiles that fit the images, where `data.patch_size` is 0.
+
+    The shorter side of the images, or what they are resized to, becomes that of a tile, rounded to
+    patches of the encoder. It is smaller where all training images together would have more than
+    `encoder.tokens` patches, and `LEAST` to `MOST` patches long.
+
+    Args:
+      config: of a run.
+      records: its training images, at least one.
+      part: that they are aligned to, if any.
+    """
+    if config.data.patch_size or config.method.name not in ON_FEATURES or not records:
+        return config
+    patch = preset(config.encoder.name).spec.patch
+    height, width = config.data.resize
+    if height:
+        side = patch * max(1, (min(height, width) if width else height) // patch)
+    else:
+        spread = np.unique(np.linspace(0, len(records) - 1, LOOKED_AT).round().astype(int))
+        sizes = [records[i].load().shape[:2] for i in spread]
+        if part is not None:
+            sizes = [part.foreground.shape]
+        shorter = float(np.median([min(size) for size in sizes]))
+        squares = len(records) * float(np.mean([max(size) / min(size) for size in sizes]))
+        affordable = int(math.sqrt(config.encoder.tokens / squares))
+        side = patch * max(LEAST, min(round(shorter / patch), affordable, MOST))
+        logger.info(
+            "images are seen at a shorter side of %d px (%d as they are), in tiles of %d px",
+            side, round(shorter), side,
+        )  # fmt: skip
+    fitted = config.copy_and_resolve_references()
+    fitted.data.patch_size = side
+    if not height:
+        fitted.data.resize = (side, 0)
+    return fitted
+
+
+def with_steps(config: ConfigDict, *, entries: int) -> ConfigDict:
+    """Returns the config with steps that see each image or tile once, where `train.steps` is 0.
+
+    Args:
+      config: of a run.
+      entries: how many images or tiles there are.
+    """
+    if config.train.steps:
+        return config
+    fitted = config.copy_and_resolve_references()
+    fitted.train.steps = math.ceil(entries / config.train.batch_size)
+    return fitted
