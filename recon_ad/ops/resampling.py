@@ -1,8 +1,9 @@
 """Resampling along one axis as a matrix, computed once on the host; traced code multiplies by it.
 
-Pixel centres are at half integers, and the image goes on beyond its border as PyTorch and Pillow
-have it: without antialiasing its border pixels are repeated, with it the weights of what lies
-outside are dealt out to the rest.
+Pixel centres are at half integers, unless the centres of the corners are to stay where they are
+(PyTorch's `align_corners`). The image goes on beyond its border as PyTorch and Pillow have it:
+without antialiasing its border pixels are repeated, with it the weights of what lies outside are
+dealt out to the rest.
 """
 
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ KERNELS: Mapping[tuple[str, bool], Kernel] = {
 
 
 def resampling_matrix(
-    old: int, new: int, *, kind: str, antialias: bool
+    old: int, new: int, *, kind: str, antialias: bool, corners: bool = False
 ) -> Float[np.ndarray, "new old"]:
     """Rows are the weights of the old samples in each new one; they add up to 1.
 
@@ -44,6 +45,7 @@ def resampling_matrix(
       new: number of samples wanted, over the same length.
       kind: "linear" or "cubic".
       antialias: whether the kernel is widened where there are fewer samples than before.
+      corners: whether the centres of the first and of the last samples fall on the old ones.
     """
     kernel = KERNELS[kind, antialias]
     scale = old / new
@@ -52,6 +54,8 @@ def resampling_matrix(
     beyond = int(np.ceil(kernel.support * width)) + 1
     positions = np.arange(-beyond, old + beyond) + 0.5
     centres = (np.arange(new) + 0.5) * scale
+    if corners:
+        centres = np.linspace(0, old - 1, new) + 0.5
     weights = _weights((positions - centres[:, None]) / width, kernel)
     inside = weights[:, beyond:-beyond].copy()
     if not antialias:
@@ -71,11 +75,17 @@ def _weights(distance: Float[np.ndarray, "n m"], kernel: Kernel) -> Float[np.nda
 
 
 def resample(
-    maps: Float[Array, "b h w c"], size: tuple[int, int], *, kind: str, antialias: bool
+    maps: Float[Array, "b h w c"],
+    size: tuple[int, int],
+    *,
+    kind: str,
+    antialias: bool,
+    corners: bool = False,
 ) -> Float[Array, "b h2 w2 c"]:
-    """The maps at another height and width, by two matrix products."""
+    """The maps at another height and width, by two matrix products; see `resampling_matrix`."""
+    options = {"kind": kind, "antialias": antialias, "corners": corners}
     rows, columns = (
-        jnp.asarray(resampling_matrix(old, new, kind=kind, antialias=antialias), maps.dtype)
+        jnp.asarray(resampling_matrix(old, new, **options), maps.dtype)
         for old, new in zip(maps.shape[1:3], size, strict=True)
     )
     return jnp.einsum("bhwc,yh,xw->byxc", maps, rows, columns, precision="highest")
