@@ -110,21 +110,27 @@ def apply_gradients(
     return TrainState(params, batch_stats, opt_state, state.step + 1)
 
 
-def build_optimizer(config: ConfigDict, *, updates: int = 1) -> optax.GradientTransformation:
-    """Adam; its rate rises linearly for `optim.warmup` steps, then stays or falls to zero.
+def learning_rate(
+    config: ConfigDict, *, updates: int = 1, end: float = 0.0
+) -> optax.ScalarOrSchedule:
+    """The rate, which rises linearly for `optim.warmup` steps, then stays or falls by a cosine.
 
     Args:
       config: of the run; `config.optim` counts.
-      updates: how many it makes in a training step.
+      updates: how many the optimiser makes in a training step.
+      end: share of the rate that the cosine ends at.
     """
     optim = config.optim
     rate, warmup = optim.learning_rate, optim.warmup * updates
     if optim.schedule == "cosine":
         last = max(config.train.steps, optim.warmup + 1) * updates
-        rate = optax.warmup_cosine_decay_schedule(0.0, rate, warmup, last)
-    elif warmup:
-        rate = optax.warmup_constant_schedule(0.0, rate, warmup)
-    return optax.adam(rate)
+        return optax.warmup_cosine_decay_schedule(0.0, rate, warmup, last, end * rate)
+    return optax.warmup_constant_schedule(0.0, rate, warmup) if warmup else rate
+
+
+def build_optimizer(config: ConfigDict, *, updates: int = 1) -> optax.GradientTransformation:
+    """Adam at the `learning_rate` of that config; a cosine ends at zero."""
+    return optax.adam(learning_rate(config, updates=updates))
 
 
 def check_patch_size(config: ConfigDict, *, multiple: int) -> None:

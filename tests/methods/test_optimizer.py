@@ -6,7 +6,7 @@ import pytest
 from helpers.small_runs import small_config
 from jax import lax
 
-from recon_ad.methods.base import build_optimizer
+from recon_ad.methods.base import build_optimizer, learning_rate
 
 RATE, STEPS, WARMUP = 0.01, 20, 4
 HALF_DOWN = 0.5 * (1 + np.cos(np.pi / 4))  # of a cosine, after a quarter of its length
@@ -37,3 +37,12 @@ def test_the_rate_over_steps_of_training(schedule, warmup, updates):
     expected = SCHEDULES[schedule, warmup]
     # Adam's moments over their corrections are 1, but float32 has 1 − 0.999 to 3e-5 only.
     np.testing.assert_allclose(shares[list(expected)], list(expected.values()), atol=3e-5)
+
+
+def test_a_cosine_ends_at_the_share_asked_for_and_stays_there():
+    fields = {"learning_rate": RATE, "schedule": "cosine", "warmup": WARMUP}
+    config = small_config(**{f"optim.{k}": v for k, v in fields.items()}, **{"train.steps": STEPS})
+    rate = learning_rate(config, end=0.1)
+    expected = {0: 0, 2: 0.5, 4: 1, 8: 0.1 + 0.9 * HALF_DOWN, 12: 0.55, 20: 0.1, 25: 0.1}
+    found = [rate(step) / RATE for step in expected]
+    np.testing.assert_allclose(found, list(expected.values()), atol=1e-6)
