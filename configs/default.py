@@ -63,6 +63,9 @@ def default_config() -> ConfigDict:
     c.vit_flow.coupling = "convolution"  # or "attention", how it looks around
     c.vit_flow.ratio = 0.16  # hidden channels, as a multiple of a step's input
 
+    c.vit_recon = ConfigDict()
+    c.vit_recon.recipe = "ours"  # or "published", as Dinomaly's code has it; see the method's file
+
     c.encoder = ConfigDict()  # pretrained; of knn, vit_flow, vit_recon, fm_ae
     c.encoder.name = "vit_small_patch14_reg4_dinov2"  # in recon_ad.pretrained.PRESETS
     # A safetensors file, a folder with model.safetensors, "hub" to fetch it, or "random"
@@ -137,10 +140,11 @@ def default_config() -> ConfigDict:
     c.train.heldout_patches = 256  # at most, for the held-out loss
     c.train.select = "last"  # checkpoint that becomes the detector: "last" or "best" (held-out)
 
-    c.optim = ConfigDict()  # Adam
+    c.optim = ConfigDict()  # Adam; StableAdamW in vit_recon's published recipe
     c.optim.learning_rate = 5e-4
     c.optim.warmup = 0  # steps in which the rate rises from 0
-    c.optim.schedule = "constant"  # or "cosine", to zero at the last step
+    # Or "cosine", to zero at the last step; in vit_recon's published recipe to a tenth
+    c.optim.schedule = "constant"
 
     c.inference = ConfigDict()
     c.inference.stride = 64  # px between tiles; 0: the patch size, that is, no overlap
@@ -252,6 +256,7 @@ def on_features(config: ConfigDict, *, encoder: str, weights: str, side: int, sc
         config.train.steps = scaled(scale, cpu=300, paper=5_000)
         config.train.batch_size = scaled(scale, cpu=8, paper=32)
     if name == "vit_recon":  # Dinomaly's blocks, rate and length
+        config.vit_recon.recipe = scaled(scale, cpu="ours", paper="published")
         config.encoder.blocks = tuple(range(4, 20, 2) if large else range(2, 10))
         config.optim.learning_rate = scaled(scale, cpu=1e-3, paper=2e-3)
         config.optim.schedule = "cosine"

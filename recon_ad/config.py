@@ -136,6 +136,7 @@ RULES: Mapping[str, Rule] = {
     "part.confidence": (lambda value: 0 < value < 1, "between 0 and 1"),
     "holdout.fraction": _SHARE,
     "holdout.few": _AMOUNT,
+    "vit_recon.recipe": _one_of("ours", "published"),
     "encoder.dtype": _one_of("float32", "bfloat16"),
     "encoder.tokens": _COUNT,
     "train.steps": _WHOLE,

@@ -97,9 +97,7 @@ def pair(name: str, scale: Scale) -> Pair:
     if name == "vit_recon":
         heads = preset(config.encoder.name).spec.heads
         decoder = FeatureDecoder(params, len(config.encoder.blocks), heads)
-        b, rows, columns, groups, d = batch.shape
-        tensors = torch.from_numpy(batch.reshape(b, rows * columns, groups, d)).to(DEVICE)
-        return Pair(ours, Mined(decoder).to(DEVICE), tensors)
+        return Pair(ours, Mined(decoder).to(DEVICE), torch.from_numpy(batch).to(DEVICE))
     if name == "cae":
         theirs = SquaredError(CAE(config.method.variant, size, params))
         batch = batch[:, ::-1, ::-1]  # see torch_cae

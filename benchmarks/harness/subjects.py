@@ -76,9 +76,14 @@ class Subject(NamedTuple):
 
 
 def config_of(name: str, scale: Scale) -> ConfigDict:
-    """Of that method at that scale; encoders have random weights."""
+    """Of that method at that scale; encoders have random weights.
+
+    `vit_recon` has the recipe "ours", which is what the peers train by.
+    """
     if name == "vit_recon":
-        return load_config(f"configs/folder.py:method=vit_recon,weights=random,{scale.vit}")
+        config = load_config(f"configs/folder.py:method=vit_recon,weights=random,{scale.vit}")
+        config.vit_recon.recipe = "ours"
+        return config
     config = load_config(f"configs/folder.py:method={name}")
     config.data.channels, config.data.patch_size = 1, scale.side
     config.inference.stride = scale.side

@@ -1,8 +1,8 @@
 """The trained half of `vit_recon` in PyTorch: bottleneck, decoder with linear attention, and the
 loss with its hard mining.
 
-Tokens are float32 [b, n, d]; groups [b, n, g, d], as `recon_ad.methods.vit_recon` has them with the
-rows of patches one after the other.
+Tokens are float32 [b, n, d]; groups [b, n, g, d], as `recon_ad.methods.vit_recon` has them. The
+recipe is "ours".
 """
 
 import torch

@@ -52,6 +52,7 @@ def as_today(described: dict[str, Any]) -> dict[str, Any]:
         config["calibration"].setdefault("rule", "split")
         config["data"].setdefault("patches", "random")  # of no matter any more
         config["encoder"].setdefault("tokens", 1)
+        config.setdefault("vit_recon", {"recipe": "ours"})
         described.setdefault("categories", {})
     return described
 

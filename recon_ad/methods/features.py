@@ -61,7 +61,7 @@ class Encoder:
                 f"{spec.depth - 1}, the blocks of {c.name}."
             )
         self.size = (side // spec.patch, side // spec.patch)
-        self.width, self.heads = spec.width, spec.heads
+        self.width, self.heads, self.prefix = spec.width, spec.heads, spec.prefix
         self._seed = config.seed
         self._model = ViT(spec, self.blocks, self.size, jnp.dtype(c.dtype))
 
@@ -83,17 +83,27 @@ class Encoder:
         )
         return jax.device_get(params), origin
 
-    def blocks_of(self, params: PyTree, images: Images) -> dict[str, Array]:
-        """Features of each block by its name, and `norm` of the last, from images in [0, 1]."""
+    def tokens_of(self, params: PyTree, images: Images) -> dict[str, Array]:
+        """Tokens [b, n, d] of each block by its name, and `norm` of the last.
+
+        Args:
+          params: of the encoder.
+          images: in [0, 1].
+
+        Returns:
+          Of each block all tokens, of which the first `prefix` are no patches.
+        """
         mean, std = (
             jnp.asarray(v, images.dtype).reshape(1, 1, 1, 3)
             for v in (self._preset.mean, self._preset.std)
         )
-        found = self._model.apply({"params": params}, (images - mean) / std)
-        prefix = self._preset.spec.prefix
+        return self._model.apply({"params": params}, (images - mean) / std)
+
+    def blocks_of(self, params: PyTree, images: Images) -> dict[str, Array]:
+        """Features of each block by its name, and `norm` of the last, from images in [0, 1]."""
         return {
-            name: tokens[:, prefix:].reshape(-1, *self.size, self.width)
-            for name, tokens in found.items()
+            name: tokens[:, self.prefix :].reshape(-1, *self.size, self.width)
+            for name, tokens in self.tokens_of(params, images).items()
         }
 
     def side_by_side(self, params: PyTree, images: Images) -> Features:
@@ -102,10 +112,18 @@ class Encoder:
         return jnp.concatenate([normalised(found[name]) for name in self.names], axis=-1)
 
 
-def enlarged(maps: Float[Array, "b r k"], images: Images) -> Float[Array, "b h w"]:
-    """Maps of one value for each patch at the size of the images, by bilinear interpolation."""
-    size = images.shape[1:3]
-    return resample(maps[..., None], size, kind="linear", antialias=False)[..., 0]
+def enlarged(
+    maps: Float[Array, "b r k"], images: Images, *, corners: bool
+) -> Float[Array, "b h w"]:
+    """Maps of one value for each patch at the size of the images, by bilinear interpolation.
+
+    Args:
+      maps: of the patches.
+      images: that they are of.
+      corners: as of `resampling_matrix`.
+    """
+    size, options = images.shape[1:3], {"kind": "linear", "antialias": False, "corners": corners}
+    return resample(maps[..., None], size, **options)[..., 0]
 
 
 def normalised(features: Features) -> Features:
@@ -133,6 +151,7 @@ def build(
     finish: Callable[[PyTree, base.TrainState, Iterable[base.Batch]], base.Variables],
     score: Callable[[base.Variables, base.Batch], Float[Array, "b r k"]],
     without: Callable[[base.Variables, Collection[int]], base.Variables] | None = None,
+    corners: bool = False,
 ) -> base.Method:
     """The record of a method on features.
 
@@ -146,6 +165,8 @@ def build(
       finish: see there; its variables hold the encoder's as "encoder".
       score: (variables, batch) to the value of each patch that becomes the anomaly map.
       without: see there.
+      corners: whether the values of the corner patches are those of the image's corners, and not of
+        these patches' centres.
     """
 
     def eval_step(
@@ -154,7 +175,8 @@ def build(
         return {"loss": base.masked_mean(heldout_loss(state, batch), mask)}
 
     def anomaly_map(variables: base.Variables, images: Images) -> Float[Array, "b h w"]:
-        return enlarged(score(variables, prepare(variables["encoder"], images)), images)
+        found = score(variables, prepare(variables["encoder"], images))
+        return enlarged(found, images, corners=corners)
 
     return base.Method(
         pretrained=encoder.pretrained,

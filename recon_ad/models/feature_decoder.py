@@ -1,21 +1,35 @@
 """The trained half of Dinomaly (Guo et al. 2025): a noisy bottleneck and a decoder with linear
 attention, which paint the features of a frozen Vision Transformer again.
 
-Tokens are float32 [b, n, d], patches only. Dropout is what makes the bottleneck noisy; linear
-attention, which cannot focus, keeps the decoder from passing on what it sees.
+Tokens are float32 [b, n, d]. Dropout is what makes the bottleneck noisy; linear attention, which
+cannot focus, keeps the decoder from passing on what it sees.
+
+`published` is Dinomaly's own code (`models/vision_transformer.py`, `dinomaly_mvtec_sep.py` of
+github.com/guojiajeremy/Dinomaly, Apache-2.0): all linear layers have biases and begin narrow. Else
+those outside the attention have none, as in anomalib's reading of it (Apache-2.0), and all begin as
+linen's do.
 """
+
+import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# As published; that linear layers have no biases but in the attention is anomalib's reading.
+# As published.
 DROPPED = 0.2
 MLP_RATIO = 4
 EPSILON = 1e-8  # of LayerNorm
-TINY = 1e-6  # that the sum of a token's weights is more than
+NARROW = nn.initializers.truncated_normal(0.01, lower=-3.0, upper=3.0)  # up to ± 0.03
+# Ours: that the sum of a token's weights is more than.
+TINY = 1e-6
 
 Tokens = Float[Array, "b n d"]
+
+
+def _linear(width: int, *, published: bool, bias: bool, name: str) -> nn.Dense:
+    init = NARROW if published else nn.initializers.lecun_normal()
+    return nn.Dense(width, use_bias=published or bias, kernel_init=init, name=name)
 
 
 class LinearAttention(nn.Module):
@@ -23,22 +37,25 @@ class LinearAttention(nn.Module):
 
     Attributes:
       heads: that the channels are split into.
+      published: see above.
     """
 
     heads: int
+    published: bool
 
     @nn.compact
     def __call__(self, x: Tokens) -> Tokens:
         """The attended tokens."""
         b, n, d = x.shape
-        qkv = nn.Dense(3 * d, name="qkv")(x).reshape(b, n, 3, self.heads, d // self.heads)
+        linear = functools.partial(_linear, published=self.published, bias=True)
+        qkv = linear(3 * d, name="qkv")(x).reshape(b, n, 3, self.heads, d // self.heads)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
         q, k = nn.elu(q) + 1, nn.elu(k) + 1
         values = jnp.einsum("bnhc,bnhe->bhce", k, v)
         weight = jnp.einsum("bnhc,bhc->bnh", q, jnp.sum(k, axis=1))
         # elu(x) + 1 is 0 for x below −17.
         attended = jnp.einsum("bnhc,bhce->bnhe", q, values) / (weight + TINY)[..., None]
-        return nn.Dense(d, name="proj")(attended.reshape(b, n, d))
+        return linear(d, name="proj")(attended.reshape(b, n, d))
 
 
 class Block(nn.Module):
@@ -46,18 +63,22 @@ class Block(nn.Module):
 
     Attributes:
       heads: of the attention.
+      published: see above.
     """
 
     heads: int
+    published: bool
 
     @nn.compact
     def __call__(self, x: Tokens) -> Tokens:
         """The next tokens."""
         d = x.shape[-1]
-        x = x + LinearAttention(self.heads, name="attn")(nn.LayerNorm(EPSILON, name="norm1")(x))
+        linear = functools.partial(_linear, published=self.published, bias=False)
+        attention = LinearAttention(self.heads, self.published, name="attn")
+        x = x + attention(nn.LayerNorm(EPSILON, name="norm1")(x))
         y = nn.LayerNorm(EPSILON, name="norm2")(x)
-        y = nn.gelu(nn.Dense(MLP_RATIO * d, use_bias=False, name="fc1")(y), approximate=False)
-        return x + nn.Dense(d, use_bias=False, name="fc2")(y)
+        y = nn.gelu(linear(MLP_RATIO * d, name="fc1")(y), approximate=False)
+        return x + linear(d, name="fc2")(y)
 
 
 class FeatureDecoder(nn.Module):
@@ -66,10 +87,12 @@ class FeatureDecoder(nn.Module):
     Attributes:
       depth: number of the decoder's blocks.
       heads: of their attention.
+      published: see above.
     """
 
     depth: int
     heads: int
+    published: bool
 
     @nn.compact
     def __call__(self, tokens: Tokens, *, noisy: bool) -> dict[str, Array]:
@@ -81,10 +104,10 @@ class FeatureDecoder(nn.Module):
         """
         d = tokens.shape[-1]
         drop = nn.Dropout(DROPPED, deterministic=not noisy)
-        x = nn.Dense(MLP_RATIO * d, use_bias=False, name="fc1")(drop(tokens))
-        x = drop(nn.gelu(x, approximate=False))
-        x = drop(nn.Dense(d, use_bias=False, name="fc2")(x))
+        linear = functools.partial(_linear, published=self.published, bias=False)
+        x = drop(nn.gelu(linear(MLP_RATIO * d, name="fc1")(drop(tokens)), approximate=False))
+        x = drop(linear(d, name="fc2")(x))
         found = {}
         for i in range(self.depth):
-            x = found[f"block{i}"] = Block(self.heads, name=f"block{i}")(x)
+            x = found[f"block{i}"] = Block(self.heads, self.published, name=f"block{i}")(x)
         return found

@@ -163,7 +163,7 @@ def test_differences_name_fields_and_both_values():
         ("data.side", 95), ("method.width", 0.0),
         ("holdout.fraction", 1.0), ("train.steps", -1), ("train.batch_size", -4),
         ("train.select", "test"), ("optim.schedule", "step"), ("optim.learning_rate", 0.0),
-        ("inference.tile_weights", "gauss"),
+        ("inference.tile_weights", "gauss"), ("vit_recon.recipe", "paper"),
         ("calibration.fpr", 0.0), ("calibration.pixel_percentile", 101.0),
         ("evaluation.bootstrap", 0), ("ssim.window", 0), ("ssim.window", -1), ("ssim.window", 4),
     ],

@@ -26,7 +26,7 @@ def traced(config):
 def test_a_method_reads_no_settings_of_another(name, small_encoder):
     config = small_config(f"configs/folder.py:method={name},smoke", **small_encoder)
     sections = METHODS.keys() & config.keys()
-    assert len(sections) == 8
+    assert len(sections) == 9
     with config.unlocked():
         for section in sections - {name}:
             del config[section]
@@ -43,7 +43,8 @@ def test_a_method_reads_no_settings_of_another(name, small_encoder):
     [
         ("fm_ae", {"fm_ae.feature_weight": 100}, "feature_error", 0.8, 1),
         ("vit_flow", {"encoder.blocks": (0, 1)}, "loss", 0.65, 2),
-        ("vit_recon", {"train.steps": 100}, "loss", 0.2, 2),
+        ("vit_recon", {"train.steps": 100, "vit_recon.recipe": "ours"}, "loss", 0.2, 2),
+        ("vit_recon", {"train.steps": 100, "vit_recon.recipe": "published"}, "loss", 0.2, 2),
     ],
 )
 def test_what_was_learnt_is_known_and_what_was_not_stands_out(
