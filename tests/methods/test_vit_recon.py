@@ -11,8 +11,10 @@ import optax
 import pytest
 from helpers.convolutions import dense, drawn_params
 from helpers.small_encoder import CELLS, IMAGES, SIDE, WIDTH, config_for, started
+from helpers.small_runs import small_config
 from scipy import special, stats
 
+from recon_ad.config import load_config
 from recon_ad.methods import vit_recon
 from recon_ad.methods.features import Encoder
 from recon_ad.models.feature_decoder import FeatureDecoder, LinearAttention
@@ -239,3 +241,28 @@ def test_training_is_noisy_and_mines_ever_harder_in_its_first_tenth(on_three):
     # Each key drops other numbers.
     _, other = step(state, groups, jax.random.key(3))
     assert float(other["loss"][0]) != pytest.approx(float(metrics["loss"][0]), rel=1e-4)
+
+
+def test_published_weights_decay_at_a_rate_that_ends_at_a_tenth():
+    fields = {"optim.learning_rate": 0.01, "optim.schedule": "cosine", "optim.warmup": 4}
+    config = small_config(
+        "configs/folder.py:method=vit_recon,smoke", **fields, **{"train.steps": 20}
+    )
+    assert config.vit_recon.recipe == "published"
+    tx = vit_recon.build_optimizer(config)
+    two, nothing = jnp.full(3, 2.0), jnp.zeros(3)
+
+    def step(state, _):
+        update, state = tx.update(nothing, state, two)
+        return state, update[0]
+
+    _, updates = jax.jit(lambda state: jax.lax.scan(step, state, length=22))(tx.init(two))
+    rates = {0: 0, 2: 0.005, 4: 0.01, 12: 0.0055, 20: 0.001, 21: 0.001}
+    expected = [-2 * 1e-4 * rate for rate in rates.values()]
+    np.testing.assert_allclose(updates[np.array(list(rates))], expected, rtol=1e-5)
+
+
+def test_the_recipe_goes_by_the_scale():
+    for scale, recipe in {"cpu": "ours", "paper": "published"}.items():
+        config = load_config(f"configs/folder.py:method=vit_recon,scale={scale}")
+        assert config.vit_recon.recipe == recipe
