@@ -5,7 +5,7 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 
-from recon_ad.report.plots import INK, RULE
+from recon_ad.report.drawing import INK, RULE
 
 
 def text(value: object) -> str:

@@ -1,103 +1,42 @@
 """Curves and histograms, one function each, as SVG text.
 
 Drawn on matplotlib's `Figure` objects without pyplot, so they work in threads and notebooks and
-leave no figure open. Curves have no background and use the four colours below; whoever embeds
-them may replace `INK` and `RULE` to suit a dark page.
+leave no figure open. Their look is that of `drawing`.
 """
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from numbers import Real
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import font_manager
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.text import Text
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from recon_ad.metrics.figures import FPR_LIMIT
 from recon_ad.report.content import GOOD
+from recon_ad.report.drawing import (
+    BLUE,
+    DASHES,
+    INK,
+    MANY,
+    ORANGE,
+    SIZE,
+    dress,
+    legend,
+    plain_powers,
+    short_label,
+    style_text,
+    svg,
+)
 
-INK = "#1c2127"
-RULE = "#c9ced4"
-BLUE = "#2f7fc1"  # good images, training
-ORANGE = "#d9701e"  # defective images, held-out, the detector's settings
-# Of many runs in one figure; each is seen on white and on black.
-MANY = (BLUE, ORANGE, "#2a9d62", "#b5478f", "#98801c", "#7767d6", "#c8423a", "#3f9aa5")
-DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))  # once round MANY, the next one
-FONT = "DejaVu Sans"  # comes with matplotlib, so the figures look alike on every machine
-SIZE = 10  # points; a chart is about as wide as a phone, which makes them 12 px there
 MAX_KINDS = 10  # rows of the score figure before the rarest defect types share one
 LOG_SPAN = 30.0  # beyond this ratio a linear axis shows one end only
 MAX_VECTOR_DOTS = 2000  # more than this is drawn as pixels: the SVG would weigh megabytes
-
-
-@lru_cache(maxsize=1)
-def _glyphs() -> frozenset[int]:
-    return frozenset(font_manager.get_font(font_manager.findfont(FONT)).get_charmap())
-
-
-def short_label(name: str, *, limit: int = 24) -> str:
-    """A name that the font can show, cut to `limit` characters.
-
-    Matplotlib warns of each missing glyph and draws boxes; names come from file names.
-    """
-    shown = "".join(c if ord(c) in _glyphs() and c.isprintable() else "?" for c in name)
-    if len(shown) <= limit:
-        return shown
-    # Cut in the middle: numbered names differ at their ends.
-    tail = (limit - 1) // 2
-    return f"{shown[: limit - 1 - tail]}…{shown[-tail:]}"
-
-
-def style_text(text: Text, *, size: int = SIZE) -> None:
-    """Font and colour of all that is written in a figure."""
-    # parse_math: a dollar sign in a name is no formula.
-    text.set(color=INK, fontfamily=FONT, fontsize=size, parse_math=False)
-
-
-def _dress(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
-    axes.set(xlabel=x, ylabel=y, title=title, facecolor="none", axisbelow=True)
-    for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
-        style_text(text)
-    for axis in (axes.xaxis, axes.yaxis):
-        style_text(axis.get_offset_text(), size=SIZE - 1)
-    look = {"colors": INK, "labelsize": SIZE - 1, "labelfontfamily": FONT, "width": 0.6}
-    axes.tick_params(length=3, **look)
-    axes.tick_params(which="minor", length=1.5, **look)
-    axes.grid(True, color=RULE, linewidth=0.5)
-    for side, spine in axes.spines.items():
-        spine.set(visible=side in ("left", "bottom"), color=INK, linewidth=0.6)
-
-
-def _plain_powers(axis: Axis) -> None:
-    """Plain numbers on a logarithmic axis, where matplotlib would set formulas."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _legend(owner: Axes | Figure, handles: Mapping[str, Line2D | Patch], **place) -> None:
-    if not handles:
-        return
-    legend = owner.legend(handles.values(), handles.keys(), frameon=False, **place)
-    for text in legend.get_texts():
-        style_text(text, size=SIZE - 1)
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Type", "Format"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    return buffer.getvalue()
 
 
 def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +77,7 @@ def roc_curve(
     """
     figure = Figure(figsize=(3.4, 3.3), layout="constrained")
     axes = figure.add_subplot()
-    _dress(axes, x=f"good {unit} called defective", y=f"defective {unit} found", title=title)
+    dress(axes, x=f"good {unit} called defective", y=f"defective {unit} found", title=title)
     _unit_square(axes, right=1.02)
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
@@ -151,8 +90,8 @@ def roc_curve(
         mark = {"marker": "o", "markersize": 7, "color": ORANGE, "linestyle": "none"}
         axes.plot(*operating_point, **mark, zorder=3, clip_on=False)
         handles["at the calibrated threshold"] = Line2D([], [], **mark)
-    _legend(axes, handles, loc="lower right")
-    return _svg(figure)
+    legend(axes, handles, loc="lower right")
+    return svg(figure)
 
 
 def pro_curve(
@@ -175,7 +114,7 @@ def pro_curve(
     """
     figure = Figure(figsize=(3.4, 3.3), layout="constrained")
     axes = figure.add_subplot()
-    _dress(axes, x="good pixels marked", y="mean share of a region marked", title=title)
+    dress(axes, x="good pixels marked", y="mean share of a region marked", title=title)
     x, y = _thin(fpr, pro)
     reach = float(x.max(initial=0.0))
     _unit_square(axes, right=1.02 if reach > 1.2 * limit else 1.2 * limit)
@@ -189,8 +128,8 @@ def pro_curve(
         "detector": Line2D([], [], color=BLUE, linewidth=1.8),
         f"limit {limit:g}": Line2D([], [], color=ORANGE, linewidth=1.2, linestyle=(0, (5, 2))),
     }
-    _legend(axes, handles, loc="lower center")
-    return _svg(figure)
+    legend(axes, handles, loc="lower center")
+    return svg(figure)
 
 
 def _rows(defects: Sequence[str]) -> dict[str, np.ndarray]:
@@ -259,8 +198,8 @@ def score_histogram(
     figure = Figure(figsize=(4.0, 2.3 + 0.28 * len(rows)), layout="constrained")
     heights = [1.6, 0.28 * len(rows)]
     top, bottom = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": heights})
-    _dress(top, y="images", title=title)
-    _dress(bottom, x="image score" + (" (logarithmic)" if log else ""))
+    dress(top, y="images", title=title)
+    dress(bottom, x="image score" + (" (logarithmic)" if log else ""))
     good = next(iter(rows.values()))
     handles: dict[str, Line2D | Patch] = {}
     for label, chosen, colour in (("good", good, BLUE), ("defective", ~good, ORANGE)):
@@ -289,7 +228,7 @@ def score_histogram(
         handles[f"threshold {threshold:.3g}"] = Line2D([], [], **line)
     if log:
         bottom.set_xscale("log")
-        _plain_powers(bottom.xaxis)
+        plain_powers(bottom.xaxis)
     bottom.set(xlim=(edges[0], edges[-1]), ylim=(len(rows) - 0.4, -0.6))
     bottom.set_yticks(range(len(rows)), list(rows))
     for text in bottom.get_yticklabels():
@@ -298,8 +237,8 @@ def score_histogram(
     top.set_ylim(bottom=0)
     top.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     top.tick_params(labelbottom=False)
-    _legend(figure, handles, loc="outside upper left", ncols=3, columnspacing=1.4)
-    return _svg(figure)
+    legend(figure, handles, loc="outside upper left", ncols=3, columnspacing=1.4)
+    return svg(figure)
 
 
 def patch_histogram(patches: Mapping[str, Float[np.ndarray, " _"]], *, title: str = "") -> str:
@@ -321,7 +260,7 @@ def patch_histogram(patches: Mapping[str, Float[np.ndarray, " _"]], *, title: st
     figure = Figure(figsize=(4.0, 2.5), layout="constrained")
     axes = figure.add_subplot()
     x = "mean residual of a patch" + (" (logarithmic)" if log else "")
-    _dress(axes, x=x, y="share of the class", title=title)
+    dress(axes, x=x, y="share of the class", title=title)
     handles: dict[str, Line2D | Patch] = {}
     for name, colour in (("normal", BLUE), ("defective", ORANGE)):
         values = classes[name]
@@ -332,13 +271,13 @@ def patch_histogram(patches: Mapping[str, Float[np.ndarray, " _"]], *, title: st
             handles[f"{name} ({values.size:,})"] = Patch(facecolor=colour, alpha=0.7)
     if log:
         axes.set_xscale("log")
-        _plain_powers(axes.xaxis)
+        plain_powers(axes.xaxis)
     axes.set(xlim=(edges[0], edges[-1]))
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    _legend(figure, handles, loc="outside upper left", ncols=2, columnspacing=1.4)
-    return _svg(figure)
+    legend(figure, handles, loc="outside upper left", ncols=2, columnspacing=1.4)
+    return svg(figure)
 
 
 def training_curve(rows: Sequence[Mapping[str, Real | None]], *, title: str = "") -> str:
@@ -366,8 +305,8 @@ def training_curve(rows: Sequence[Mapping[str, Real | None]], *, title: str = ""
             handles[label] = _line(axes, points, color=colour, linestyle=dash)
             seen += [loss for _, loss in points]
     _dress_losses(axes, seen, y="loss", title=title)
-    _legend(axes, handles, loc="upper right")
-    return _svg(figure)
+    legend(axes, handles, loc="upper right")
+    return svg(figure)
 
 
 def heldout_curves(kinds: Mapping[str, Sequence[Sequence[Mapping[str, Real | None]]]]) -> str:
@@ -392,8 +331,8 @@ def heldout_curves(kinds: Mapping[str, Sequence[Sequence[Mapping[str, Real | Non
             handles[short_label(label, limit=44)] = _line(axes, points, **look)
             seen += [loss for _, loss in points]
     _dress_losses(axes, seen, y="held-out loss")
-    _legend(figure, handles, loc="outside lower left")
-    return _svg(figure)
+    legend(figure, handles, loc="outside lower left")
+    return svg(figure)
 
 
 def _losses(rows: Sequence[Mapping[str, Real | None]], key: str) -> list[tuple[Real, Real]]:
@@ -413,7 +352,7 @@ def _dress_losses(axes: Axes, seen: Sequence[Real], *, y: str, title: str = "") 
     log = bool(seen) and min(seen) > 0 and max(seen) > LOG_SPAN * min(seen)
     if log:
         axes.set_yscale("log")
-        _plain_powers(axes.yaxis)
-    _dress(axes, x="training step", y=y + (" (logarithmic)" if log else ""), title=title)
+        plain_powers(axes.yaxis)
+    dress(axes, x="training step", y=y + (" (logarithmic)" if log else ""), title=title)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter("{x:,.0f}")

@@ -10,8 +10,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from recon_ad.report.content import Panel
+from recon_ad.report.drawing import FONT, SIZE, short_label, style_text
 from recon_ad.report.pictures import HEAT, PAPER, heat_scale, panel_pictures, rgb, shrink_panel
-from recon_ad.report.plots import FONT, SIZE, short_label, style_text
 
 
 def reconstruction_sheet(

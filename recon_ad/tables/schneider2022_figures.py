@@ -24,8 +24,8 @@ from recon_ad.evaluation.panels import whole_panel
 from recon_ad.metrics import iou_max
 from recon_ad.metrics.patches import PatchMeans, joined, patch_means
 from recon_ad.report import Panel, panel_sheet
+from recon_ad.report.drawing import BLUE, ORANGE, style_text
 from recon_ad.report.pictures import HeatScale, heat, rgb, shrink_max, shrink_mean
-from recon_ad.report.plots import BLUE, ORANGE, style_text
 from recon_ad.tables.stretches import first_defective, look_at_stretches
 from recon_ad.tables.watch import pooled_pixels
 

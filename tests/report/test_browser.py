@@ -229,7 +229,7 @@ def test_the_pixel_slider_redraws_the_outlines_as_the_page_draws_them(page, repo
     read = (
         "[...document.querySelectorAll('.panel')].map(p => [p.querySelector('.outlines canvas')]"
         ".map(c => [c.hidden, c.toDataURL(), p.querySelector('.outlines img').hidden,"
-        "p.querySelector('.outlines figcaption').innerText, c.ariaLabel])[0])"
+        "p.querySelector('.outlines figcaption').textContent, c.ariaLabel])[0])"
     )
     captions = [shown[3] for shown in page.run(read)]
     for position in (0, scale.start - 2, scale.start + 1, len(scale.values) - 1):
@@ -300,6 +300,27 @@ def test_evil_names_stay_text_and_foreign_scripts_do_not_run(browser, tmp_path):
     for name in (browser.run(ROWS)[0][0], option):
         assert name.startswith('"><script>alert(1)</script>')
     assert not browser.run("document.querySelector('canvas').hidden")
+
+
+def test_pictures_are_on_the_first_screen_limited_in_height_and_grow_when_opened(
+    browser, report, tmp_path
+):
+    write_report(tmp_path / "r.html", report)
+    sizes = (
+        "[...document.querySelectorAll('.panel:first-child .outlines img')]"
+        ".map(i => i.getBoundingClientRect()).map(r => [r.top, r.width, r.height])"
+    )
+    browser.open(tmp_path / "r.html", width=1400, height=900)
+    before = browser.run(sizes)
+    assert before[0][0] < 500 and before[1][0] < 900
+    click(browser, ".panel details summary")
+    assert browser.run(sizes)[0][1] > 1.4 * before[0][1]
+    tall = panel(height=1200, width=100, truth=None, mask=np.zeros((1200, 100), bool))
+    write_report(tmp_path / "tall.html", Report("t", {}, panels={"g": [tall] * 6}))
+    for width in (390, 1400):
+        browser.open(tmp_path / "tall.html", width=width, height=900)
+        assert 200 < browser.run(sizes)[0][2] <= 240
+        assert browser.run("document.documentElement.scrollHeight") < 2000
 
 
 def test_the_page_never_scrolls_sideways(browser, report, tmp_path):
