@@ -38,6 +38,7 @@ DEVICES = (1, 8, 16)
 # encoder are one product, but XLA may write either of the others as a convolution.
 LARGEST = 11
 SIDE = 392  # px, of the images that methods on features see
+STEPS = 50  # where a config leaves them to the images
 COLLECTIVES = (
     "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute",
 )  # fmt: skip
@@ -82,6 +83,7 @@ def config_of(name: str, count: int) -> ConfigDict:
     # Of a size that is not left to the images.
     features = f",weights=random,side={SIDE}" if name in ON_FEATURES else ""
     config = load_config(f"configs/folder.py:method={name}{features}")
+    config.train.steps = config.train.steps or STEPS
     config.train.batch_size = -(-config.train.batch_size // count) * count
     return config
 

@@ -33,8 +33,11 @@ def mean(values: Values, valid: Valid) -> Score:
 
 
 def maximum_and_mean(values: Values, valid: Valid) -> Score:
-    """The largest value plus the mean: small defects show in the one, large ones in the other."""
-    return maximum(values, valid) + mean(values, valid)
+    """The largest value plus half the mean.
+
+    Small defects show in the one, surfaces that differ as a whole in the other.
+    """
+    return maximum(values, valid) + mean(values, valid) / 2
 
 
 def mean_of_top(values: Values, valid: Valid, *, one_in: int) -> Score:
@@ -60,7 +63,7 @@ SCORES: Mapping[str, Callable[[Values, Valid], Score]] = {
     "max": maximum,
     "mean": mean,
     "sum": total,
-    "max+mean": maximum_and_mean,
+    "max+mean/2": maximum_and_mean,
     "top_1%": lambda values, valid: mean_of_top(values, valid, one_in=100),
 }
 ADDITIVE = ("sum",)  # rules whose score of an image is the sum of its regions' scores

@@ -154,7 +154,7 @@ OPTIONS = (
     ("max", 1.5, 3, {"batch": 3}, [3, SIDE, SIDE, 3]),
     ("mean", 1.5, 3, {"layout": "nchw"}, ["b", 3, SIDE, SIDE]),
     ("sum", 1.5, 3, {"dtype": "uint16"}, ["b", SIDE, SIDE, 3]),
-    ("max+mean", 1.5, 1, {}, ["b", SIDE, SIDE, 1]),
+    ("max+mean/2", 1.5, 1, {}, ["b", SIDE, SIDE, 1]),
     ("top_1%", 1.5, 3, {"dtype": "float32", "opset": 23}, ["b", SIDE, SIDE, 3]),
 )
 assert {score for score, *_ in OPTIONS} == set(SCORES)
