@@ -60,8 +60,8 @@ TYPES: Mapping[str, Rule] = {
             "method.name method.variant vit_flow.coupling encoder.name encoder.weights "
             "encoder.sha256 encoder.dtype ssim.kind data.source data.path data.category data.name "
             "data.prepared data.images data.truth data.on_error data.patches part.template "
-            "part.background holdout.group train.select optim.schedule inference.tile_weights inference.score "
-            "calibration.rule",
+            "part.background holdout.group train.select optim.schedule inference.tile_weights "
+            "inference.score calibration.rule vit_recon.recipe",
         ),
         (FLAG, "part.align"),
         (
@@ -77,8 +77,9 @@ TYPES: Mapping[str, Rule] = {
             NUMBER,
             "method.width aae.critic_clip aae.encoder_rate fm_ae.feature_weight dae.noise "
             "subspace.variance vit_flow.ratio residual.squared residual.absolute residual.ssim "
-            "part.angle part.scale part.overlap part.confidence holdout.fraction optim.learning_rate "
-            "inference.sigma inference.border_weight calibration.fpr calibration.pixel_percentile",
+            "part.angle part.scale part.overlap part.confidence holdout.fraction "
+            "optim.learning_rate inference.sigma inference.border_weight calibration.fpr "
+            "calibration.pixel_percentile",
         ),
         (
             OPTIONAL,

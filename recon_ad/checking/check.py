@@ -317,8 +317,8 @@ def _figures(looks: Sequence[ImageLook], channels: int) -> tuple[list[str], list
 def _reduced(look: ImageLook, *, channels: int) -> Shaped[np.ndarray, "h w c"]:
     image = decode_image(look.file, channels=channels)
     factor = _LONGEST / max(look.size)
-    height, width = look.size
-    return resize(image, (round(height * factor), round(width * factor)) if factor < 1 else None)
+    smaller = [max(1, round(n * factor)) for n in look.size]
+    return resize(image, (smaller[0], smaller[1]) if factor < 1 else None)
 
 
 def _line(figure: Figure) -> str:

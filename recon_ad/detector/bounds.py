@@ -106,8 +106,11 @@ def check_finite(arrays: Mapping[str, Any]) -> None:
 def check_calibration(record: Mapping[str, Any]) -> None:
     """Raises ValueError where what a detector's record says of its calibration cannot be so, and
     names it. A detector that was never calibrated says nothing."""
-    if "learnt_from" in record and not isinstance(record["learnt_from"], list):
+    digests = record.get("learnt_from", [])
+    if not isinstance(digests, list) or not all(isinstance(digest, str) for digest in digests):
         raise ValueError("learnt_from is no list of digests")
+    if not isinstance(record.get("training", {}), Mapping):
+        raise ValueError("training is no object")
     if "calibration" not in record:
         return
     entry = record["calibration"]
@@ -120,7 +123,7 @@ def check_calibration(record: Mapping[str, Any]) -> None:
         raise ValueError("calibration.regions_of_interest is neither true nor false")
     numbers = {name: entry.get(name) for name in ("images", "regions_per_image")}
     numbers["independent_units"] = entry.get("independent_units", 1.0)
-    rates = {"fpr_supported": entry.get("fpr_supported")}
+    rates = {name: entry.get(name) for name in ("fpr_supported", "fpr_wanted")}
     by_category = entry.get("by_category", {})
     if not isinstance(by_category, Mapping):
         raise ValueError("calibration.by_category is no object")
@@ -139,6 +142,18 @@ def check_calibration(record: Mapping[str, Any]) -> None:
     for score in scores:
         if not _is_number(score) or not abs(score) <= LARGEST:  # also where it is NaN
             raise ValueError(f"calibration: a score is {score!r}, which is no such number")
+
+
+def check_json(value: Any, *, name: str) -> None:
+    """Raises ValueError where a number in JSON is NaN or infinite, and names it."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            check_json(each, name=f"{name}.{key}")
+    elif isinstance(value, list):
+        for each in value:
+            check_json(each, name=name)
+    elif isinstance(value, float) and not np.isfinite(value):
+        raise ValueError(f"{name} is {value}")
 
 
 def _is_number(value: Any) -> bool:

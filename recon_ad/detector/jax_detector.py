@@ -37,6 +37,7 @@ from recon_ad.detector.bounds import (
     check_calibration,
     check_fields,
     check_finite,
+    check_json,
     check_numbers,
 )
 from recon_ad.detector.classifier import Classifier, Network
@@ -352,6 +353,7 @@ def _assembled(
     config = ConfigDict(described["config"])
     check_config(config)  # before anything is made of its size
     record = dict(described["record"])
+    check_json(record, name="record")
     check_calibration(record)
     detector = Detector(
         config,

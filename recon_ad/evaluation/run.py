@@ -106,7 +106,16 @@ def evaluate(
       name: of the data, for headings.
       log: of the training run, for its curve.
       results: what `judge_source` gave for these images; None: they are judged here.
+
+    Raises:
+      UserError: the detector's record lacks what a report tells of it.
     """
+    absent = [k for k in ("training", "calibration", "pretrained") if k not in detector.record]
+    if absent:
+        raise UserError(
+            f"the detector's record, in detector.json, has no {' and no '.join(absent)}, which a "
+            "report needs: copy the detector anew, or train it anew."
+        )
     results = judge_source(detector, source) if results is None else results
     calibration = detector.record["calibration"]
     given, source = source.test, without_labelled(source, detector.classifier)

@@ -157,10 +157,10 @@ def tile_geometry(config: ConfigDict) -> Geometry:
     """
     tile = config.data.patch_size
     stride = config.inference.stride or tile
-    if stride > tile:
+    if not 0 <= stride <= tile:
         raise UserError(
-            f"config.inference.stride is {stride}, but tiles of {tile} px need one of {tile} at "
-            "most, or pixels between the tiles would have no score."
+            f"config.inference.stride is {stride}, but tiles of {tile} px need one from 1 to "
+            f"{tile}, or 0 for no overlap: pixels between the tiles would have no score."
         )
     resize = tuple(config.data.resize)
     return Geometry(

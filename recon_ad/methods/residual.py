@@ -25,6 +25,9 @@ def check_window(config: ConfigDict) -> None:
         raise UserError(f"config.ssim.kind is {config.ssim.kind!r}; choose gaussian or uniform.")
 
 
+LARGEST = 1e6  # weight of a residual, which keeps the map within float32
+
+
 def weighted(config: ConfigDict) -> Callable[[Images, Images], Map]:
     """The sum of these maps with the weights of `config.residual`; what has none is not computed.
 
@@ -38,10 +41,10 @@ def weighted(config: ConfigDict) -> Callable[[Images, Images], Map]:
         "ssim": functools.partial(structural, window=config.ssim.window, kind=config.ssim.kind),
     }
     weights = {name: float(config.residual[name]) for name in named}
-    if min(weights.values()) < 0 or not any(weights.values()):
+    if not all(0 <= weight <= LARGEST for weight in weights.values()) or not any(weights.values()):
         raise UserError(
-            f"config.residual has the weights {weights}; none may be negative, and one has to be "
-            "above 0."
+            f"config.residual has the weights {weights}; each has to be from 0 to {LARGEST:g}, and "
+            "one above 0."
         )
 
     if weights["ssim"]:

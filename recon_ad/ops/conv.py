@@ -17,9 +17,8 @@ page. So here, in programs for a CPU only:
 - under differentiation, a few images at a time go all the way, so that what is in between stays in
   the cache. (Otherwise, as in inference, there is no loop.)
 
-What is computed is the same; on accelerators their libraries' kernels are used, for which a
-transposed convolution is written as the gradient that it is. benchmarks/frameworks measures the
-whole step.
+The results are the same. Accelerators use their libraries' kernels, for which a transposed
+convolution is written as the gradient that it is. benchmarks/frameworks measures the whole step.
 """
 
 import functools

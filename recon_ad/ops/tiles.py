@@ -9,8 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from recon_ad.errors import UserError
-
 LONGEST = 1 << 16  # px, of an image that is resized to a shorter side
 
 
@@ -36,23 +34,18 @@ def resized_size(size: tuple[int, int], resize: tuple[int, int] | None) -> tuple
 
     Args:
       size: height and width of the image.
-      resize: as in `Geometry`.
-
-    Raises:
-      UserError: the longer side would have more than `LONGEST` px.
+      resize: as in `Geometry`. The shorter side is shorter than asked for where the longer one
+        would have more than `LONGEST` px.
     """
     if resize is None:
         return size
     if resize[1]:
         return resize
-    shorter = min(size)
     # In integers, so that every program rounds alike, halves up.
-    height, width = ((2 * n * resize[0] + shorter) // (2 * shorter) for n in size)
-    if max(height, width) > LONGEST:
-        raise UserError(
-            f"the image has {size[0]} × {size[1]} px; with a shorter side of {resize[0]} px its "
-            f"longer one would have {max(height, width)}, more than {LONGEST}: cut it into parts."
-        )
+    to, of = resize[0], min(size)
+    if to * max(size) > LONGEST * of:
+        to, of = LONGEST, max(size)
+    height, width = (max(1, (2 * n * to + of) // (2 * of)) for n in size)
     return height, width
 
 

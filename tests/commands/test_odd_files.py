@@ -75,7 +75,8 @@ def test_the_same_picture_scores_the_same_in_every_form(predicted, odd, finished
     assert gray == float(expected.score)
     assert rows["gray.png"]["anomalous"] == ("true" if expected.label else "false")
     overlay = decode_image(predicted[2] / "overlays/sub/folder/deep.jpeg.png")
-    assert overlay.shape[0] > 96 and overlay.shape[1:] == (128, 3)  # with its caption
+    # With its caption, which may be wider.
+    assert overlay.shape[0] > 96 and overlay.shape[1] >= 128 and overlay.shape[2] == 3
 
 
 def test_as_training_data_broken_files_stop_or_are_skipped_each_with_its_sentence(odd, tmp_path):

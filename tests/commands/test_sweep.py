@@ -88,7 +88,7 @@ def test_training_is_given_what_is_shared_and_what_is_swept():
         ({"method": "caee"}, "config.method.name is 'caee'"),
         ({"config.train.stepz": "1"}, "the config has no field stepz"),
         ({"config.train.steps": "x"}, "train.steps"),
-        ({"config.train.steps": "0"}, "config.train.steps is 0"),
+        ({"config.train.steps": "-1"}, "config.train.steps is -1"),
     ],
 )
 def test_what_training_would_refuse_is_refused_before_it(swept, says):
@@ -132,7 +132,7 @@ def test_one_that_fails_is_named_and_the_rest_goes_on(three, capfd, caplog):
     for told in ("failed: seed=1, with exit status 7; see above why", "1 of 3, seed=0: finished"):
         assert told in caplog.text
     table = (workdir / "compare.md").read_text()
-    assert "2 (0, 2)" in table and capfd.readouterr().out == table
+    assert "2, seeds 0, 2" in table and capfd.readouterr().out == table
     assert (workdir / "compare.html").is_file()
     # Again: only what failed, which now succeeds.
     begun.clear()
@@ -194,11 +194,11 @@ def test_a_sweep_trains_compares_and_goes_on(tmp_path):
     (tmp_path / first / "checkpoints").write_text("in the way")
     done = run_command("sweep", *given)
     assert done.returncode == 1 and f"failed: {first}, with exit status" in done.stderr
-    assert f"{first} is unfinished and left out" in done.stdout and "1 (1)" in done.stdout
+    assert f"{first} is unfinished and left out" in done.stdout and "1, seed 1" in done.stdout
     shutil.rmtree(tmp_path / first)
     done = run_command("sweep", *given)
     assert done.returncode == 0 and f"2 of 2, {last}: finished" in done.stderr, done.stderr
-    assert "2 (0, 1)" in done.stdout
+    assert "2, seeds 0, 1" in done.stdout
     for seed, name in enumerate((first, last)):
         config = json.loads((tmp_path / name / "config.json").read_text())
         found = config["seed"], config["optim"]["learning_rate"], config["train"]["steps"]

@@ -11,8 +11,8 @@ DEMO = ["--config", "configs/demo.py"]
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["--config", "configs/folder.py"], "config.data.path is empty"),
-        (["--config", "configs/folder.py:path=/no/such/folder"], "/no/such/folder"),
+        (["--config", "configs/folder.py:method=cae"], "config.data.path is empty"),
+        (["--config", "configs/folder.py:method=cae,path=/no/such/folder"], "/no/such/folder"),
         (["--config", "configs/demo.py:method=gan"], "gan"),
         (["--config", "configs/demo.py:smoke", "--workdir", "README.md"], "README.md"),
         ([*DEMO, "extra"], "'extra' is not a flag"),

@@ -244,6 +244,13 @@ NAMED = {
     "a number that is true": ("config", "residual", "squared", True, "residual.squared is True"),
     "regions": ("record", "calibration", {**CALIBRATED, "regions_of_interest": "false"},
                 "regions_of_interest is neither"),
+    "a rate as text": ("record", "calibration", {**CALIBRATED, "fpr_wanted": "x"},
+                       "rate fpr_wanted is 'x'"),
+    "a number in the record": ("record", "calibration", {**CALIBRATED, "pixels": float("nan")},
+                               "record.calibration.pixels is nan"),
+    "digests that are none": ("record", {"learnt_from": [1, [2], None]}, "no list of digests"),
+    "a training in a list": ("record", {"training": []}, "training is no object"),
+    "a weight beyond all maps": ("config", "residual", "squared", 1e30, "has the weights"),
 }  # fmt: skip
 
 

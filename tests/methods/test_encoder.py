@@ -7,10 +7,12 @@ from helpers import vit_reference
 from helpers.small_encoder import CELLS, MEAN, SIDE, STD, WIDTH, config_for
 
 from recon_ad.config import load_config
+from recon_ad.data import Record
 from recon_ad.methods import ON_FEATURES
 from recon_ad.methods.features import Encoder
 from recon_ad.pretrained import preset
 from recon_ad.pretrained.presets import PRESETS
+from recon_ad.training.fitted import with_tiles
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -47,5 +49,7 @@ def test_presets_are_shown_what_they_were_trained_on():
 def test_the_default_size_is_a_multiple_of_the_encoders_patch(encoder, scale, method):
     arguments = f"method={method},encoder={encoder},weights=random,scale={scale}"
     config = load_config(f"configs/folder.py:{arguments}")
+    image = Record("a.png", lambda: np.zeros((390, 500, 1), np.uint8))
+    config = with_tiles(config, [image] * 5, part=None)  # which goes by them for some methods
     assert config.data.patch_size % preset(encoder).spec.patch == 0
     assert 220 <= config.data.patch_size <= 400

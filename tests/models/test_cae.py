@@ -134,7 +134,7 @@ def test_unexplained_variance_of_mean_perfect_and_wrong_reconstructions(images):
         ("data.patch_size", 100, "multiple of 16"),
         ("method.variant", "paper", "synthetic"),
         ("method.name", "gan", "cae"),
-        ("inference.stride", 0, "stride"),
+        ("inference.stride", -1, "stride"),
         ("inference.stride", 33, "stride"),
     ],
 )

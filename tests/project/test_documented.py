@@ -79,6 +79,7 @@ ELSEWHERE = {
     ".venv/bin/pip install": "an installation, as `make` does it before any test",
     "python -m recon_ad.train --config configs/public.py": "a download; data/test_tfds.py",
     "python -m recon_ad.reproduce": "an hour; tables/test_run.py",
+    "python -m recon_ad.weights --fetch": "a download; pretrained/test_hub.py",
     "trtexec": "a GPU with TensorRT",
     "sbatch": "a cluster; devices/test_hosts.py checks the script up to srun",
     "NAME=part": "a cluster; devices/test_hosts.py checks the manifest",

@@ -11,7 +11,7 @@ from helpers.paths import ROOT
 USES = """
 import recon_ad, recon_ad.config, recon_ad.report.html
 print(recon_ad.__file__)
-print(recon_ad.load_config("configs/vit.py:smoke").encoder.weights)
+print(recon_ad.load_config("configs/folder.py:method=knn,smoke").encoder.weights)
 print(recon_ad.load_config("folder:smoke").data.source)
 """
 

@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <string>
-
-#include "error.h"
+#include <cstdint>
 
 namespace recon_ad {
 namespace {
@@ -60,17 +58,16 @@ void copy_tile(const std::vector<From>& values, const Image& image, Corner corne
 
 Size resized_size(Size image, Size resize) {
   if (resize.width != 0) return resize;
-  const std::int64_t shorter = std::min(image.height, image.width);
-  const auto side = [&](std::int64_t n) { return (2 * n * resize.height + shorter) / (2 * shorter); };
-  const std::int64_t height = side(image.height), width = side(image.width);
-  if (std::max(height, width) > kLongest) {
-    throw UserError("the image has " + std::to_string(image.height) + " × " +
-                    std::to_string(image.width) + " px; with a shorter side of " +
-                    std::to_string(resize.height) + " px its longer one would have " +
-                    std::to_string(std::max(height, width)) + ", more than " +
-                    std::to_string(kLongest) + ": cut it into parts.");
+  std::int64_t to = resize.height, of = std::min(image.height, image.width);
+  const std::int64_t longer = std::max(image.height, image.width);
+  if (to * longer > kLongest * of) {
+    to = kLongest;
+    of = longer;
   }
-  return {int(height), int(width)};
+  const auto side = [&](std::int64_t n) {
+    return int(std::max<std::int64_t>(1, (2 * n * to + of) / (2 * of)));
+  };
+  return {side(image.height), side(image.width)};
 }
 
 std::vector<Corner> tile_corners(Size image, Size tile, Size stride) {

@@ -14,9 +14,8 @@ struct Corner {
   int column;
 };
 
-// The size to which an image is resized; where `resize` has no width, its height is that of the
-// shorter side, and the aspect ratio is kept. Throws UserError where the longer side would be beyond
-// 65536 px.
+// The size to which an image is resized. Where `resize` has no width, its height is that of the
+// shorter side, and the aspect ratio is kept; less where the longer one would be beyond 65536 px.
 Size resized_size(Size image, Size resize);
 
 // Top left corners of the tiles that cover an image, row by row; the last tile ends with the image.
