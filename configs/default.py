@@ -246,8 +246,10 @@ def on_features(config: ConfigDict, *, encoder: str, weights: str, side: int, sc
     config.inference.batch_size = 1
     config.inference.sigma = 4.0
     large = "_large_" in config.encoder.name  # 24 blocks instead of 12
-    if config.encoder.name.startswith("deit_"):  # others were not measured
-        config.encoder.blocks = {"knn": (4,), "subspace": (6,)}.get(name, config.encoder.blocks)
+    if name == "knn" and config.encoder.name.startswith("deit_"):  # others were not measured
+        config.encoder.blocks = (4,)
+    if name == "subspace":  # of one, as its moments grow with the square of a feature's length
+        config.encoder.blocks = (6,)
     if name == "knn":
         config.inference.score = "max+mean/2"
     if name in ("knn", "subspace"):
