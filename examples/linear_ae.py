@@ -1,7 +1,7 @@
 """A method of one's own: a linear autoencoder of blocks, which learns what PCA finds.
 
-    python -m recon_ad.train --workdir runs/linear --config.method.n_z=8 \
-        --config configs/folder.py:path=my_part,method=examples.linear_ae
+    python -m recon_ad.train --config configs/folder.py:path=my_part,method=examples.linear_ae \
+        --workdir runs/linear --config.method.n_z=8
 
 (Baldi and Hornik 1989.) Commands that open the detector are given --methods=examples.linear_ae.
 """

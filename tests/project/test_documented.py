@@ -42,8 +42,8 @@ RUN = (
     " --sweep method=cae,vae --sweep seed=0,1,2",
     "python -m recon_ad.train --workdir runs/features --config"
     " configs/folder.py:method=knn,encoder=vit_small_patch14_dinov2,weights=FILE,path=my_part",
-    "python -m recon_ad.train --workdir runs/linear --config.method.n_z=8 --config"
-    " configs/folder.py:path=my_part,method=examples.linear_ae",
+    "python -m recon_ad.train --config configs/folder.py:path=my_part,method=examples.linear_ae"
+    " --workdir runs/linear --config.method.n_z=8",
     "python -m recon_ad.evaluate --workdir runs/linear --methods=examples.linear_ae",
     "python -m recon_ad.export --detector runs/linear/detector --output linear.onnx"
     " --methods=examples.linear_ae",
@@ -129,7 +129,9 @@ def small(command):
     command = re.sub(r" \[[^]]*\]", "", command).replace(" FOLDER", " new_images")
     if "path=my_part" in command:
         command += f" {SMALL}"
-    return f"{command} {TILES}" if "configs/folder.py" in command else command
+    # An encoder has its own patches.
+    tiled = "configs/folder.py" in command and "encoder=" not in command
+    return f"{command} {TILES}" if tiled else command
 
 
 def test_every_command_is_run_or_says_why_not():
