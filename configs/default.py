@@ -175,6 +175,8 @@ def default_config() -> ConfigDict:
     return c
 
 
+# Methods that only look at good images, once; nothing is learnt by steps.
+WITHOUT_LEARNING = ("knn", "subspace")
 # By scale.
 ENCODERS = {"cpu": "deit_tiny_patch16_224", "paper": "vit_small_patch14_reg4_dinov2"}
 # Methods on the network of Bergmann et al. 2019.
@@ -195,7 +197,7 @@ def choose_method(config: ConfigDict, name: str) -> ConfigDict:
         config.inference.sigma = 0.0
     if name == "dae":
         config.inference.score = "sum"
-    if name in ("knn", "subspace"):
+    if name in WITHOUT_LEARNING:
         config.calibration.rule = "cross"
     return config
 
@@ -235,7 +237,7 @@ def on_features(config: ConfigDict, *, encoder: str, weights: str, side: int, sc
     config.encoder.name = encoder or scaled(scale, **ENCODERS)
     config.encoder.weights = weights
     config.encoder.tokens = scaled(scale, cpu=150_000, paper=600_000)
-    if name not in ("knn", "subspace"):  # these learn nothing, and have time for more of the image
+    if name not in WITHOUT_LEARNING:  # which have time for more of the image
         patch = preset(config.encoder.name).spec.patch
         side = side or patch * round(scaled(scale, cpu=224, paper=392) / patch)
     config.data.patch_size = side
@@ -252,7 +254,7 @@ def on_features(config: ConfigDict, *, encoder: str, weights: str, side: int, sc
         config.encoder.blocks = (6,)
     if name == "knn":
         config.inference.score = "max+mean/2"
-    if name in ("knn", "subspace"):
+    if name in WITHOUT_LEARNING:
         config.train.steps, config.train.batch_size, config.train.log_every = 0, 8, 10
     if name == "vit_flow":
         config.vit_flow.steps = scaled(scale, cpu=8, paper=20)  # 20 as FastFlow has it for DeiT

@@ -76,7 +76,7 @@ class Subject(NamedTuple):
 
 
 def config_of(name: str, scale: Scale) -> ConfigDict:
-    """Of that method at that scale; encoders have random weights.
+    """Returns the config of a method at a scale; encoders have random weights.
 
     `vit_recon` has the recipe "ours", which is what the peers train by.
     """

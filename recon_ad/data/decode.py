@@ -197,7 +197,7 @@ def check_channels(channels: int | None) -> None:
 
 
 class _Decoded(NamedTuple):
-    """What is in a file.
+    """The content of an image file.
 
     Attributes:
       pixels: its own values, all channels.

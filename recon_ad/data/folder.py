@@ -190,8 +190,8 @@ def _left_out(folder: Path, root: Path) -> list[str]:
 
 
 class _Seen(NamedTuple):
-    """What a training image is like: its channels and whether three of them are colours, the file's
-    type, its largest value as read."""
+    """The channels of a training image, whether three of them are colours, the file's type, and its
+    largest value as read."""
 
     channels: int
     colours: bool

@@ -1,4 +1,4 @@
-"""What Pillow leaves undone of PNG: 16 bits in several channels, and the one transparent colour.
+"""Decodes of PNG what Pillow does not: 16 bits in several channels, and the transparent colour.
 
 A gray or RGB PNG may name a colour that stands for transparency (chunk tRNS) instead of an alpha
 for each pixel. Pixels of exactly that colour, all bits of it, are laid over black as others are.

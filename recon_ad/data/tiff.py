@@ -144,7 +144,7 @@ def _tag(page: tifffile.TiffPage, code: int, default: int) -> int:
 
 
 def _kind(page: tifffile.TiffPage) -> tuple[object, ...]:
-    """What pages have to share to be channels of an image."""
+    """Returns what pages have to share to be channels of an image."""
     return page.shape, _dtype(page), page.photometric, _tag(page, 274, 1)
 
 

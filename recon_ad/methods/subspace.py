@@ -9,6 +9,7 @@ Nothing is learnt but means and products of features, for each image by itself, 
 be judged by the subspace of the others (`without`).
 """
 
+import functools
 from collections.abc import Collection, Iterable
 
 import jax
@@ -76,7 +77,7 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
         frozen: PyTree, state: base.TrainState, batches: Iterable[base.Batch]
     ) -> base.Variables:
         del batches
-        subspace = jax.jit(principal, static_argnames="share")(state.params, share=share)
+        subspace = principal(state.params, share=share)
         return {"encoder": frozen, "subspace": subspace, "moments": state.params}
 
     def without(variables: base.Variables, places: Collection[int]) -> base.Variables:
@@ -89,7 +90,7 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
                 f"images share {SLOTS} places, so that none is left without those that are held "
                 "out together: set config.calibration.rule to split."
             )
-        subspace = jax.jit(principal, static_argnames="share")(moments, share=share)
+        subspace = principal(moments, share=share)
         return {**variables, "subspace": subspace}
 
     def score(variables: base.Variables, features: Features) -> Float[Array, "b r k"]:
@@ -108,6 +109,7 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
     )
 
 
+@functools.partial(jax.jit, static_argnames="share")
 def principal(moments: Moments, *, share: float) -> dict[str, Array]:
     """Returns the mean [d] and the principal components of features, as columns [d, d].
 
