@@ -7,7 +7,7 @@ a metric is, or a default of a config; each cell is a run like any other, of a f
 
 from collections.abc import Mapping
 
-from recon_ad.tables import bergmann2019, covision, mvtec_ad, preste, schneider2022, vit
+from recon_ad.tables import bergmann2019, covision, detectors, mvtec_ad, preste, schneider2022
 from recon_ad.tables.base import Table
 
 TABLES: Mapping[str, Table] = {
@@ -18,6 +18,6 @@ TABLES: Mapping[str, Table] = {
         preste.TABLE,
         mvtec_ad.TABLE,
         covision.TABLE,
-        vit.TABLE,
+        detectors.TABLE,
     )
 }
