@@ -8,8 +8,8 @@ graph are these. Images are [h, w, c]; maps are float32 [h, w], raw, higher is m
 anomalous.
 
 A detector directory holds `detector.json` and `variables.safetensors`, `part.safetensors` where
-images are aligned or have a ground, and `classifier.safetensors` where not every anomaly is a
-defect: nothing in it is executed.
+images are aligned or have a ground, `classifier.safetensors` where not every anomaly is a defect,
+and `MODEL_CARD.md` for people: nothing in it is executed.
 """
 
 import copy
@@ -42,6 +42,7 @@ from recon_ad.detector.bounds import (
 )
 from recon_ad.detector.classifier import Classifier, Network
 from recon_ad.detector.inference import UNCALIBRATED, Inference, Plan, Thresholds
+from recon_ad.detector.model_card import CARD, model_card
 from recon_ad.detector.normalised import medians_of
 from recon_ad.detector.older import OLDER, as_today
 from recon_ad.errors import UserError
@@ -243,6 +244,19 @@ class Detector(Inference):
             files.write_json(scratch / "detector.json", described)
             if self.classifier:
                 classifiers.save(self.classifier, scratch)
+            (scratch / CARD).write_text(self.model_card(), encoding="utf-8")
+
+    def model_card(self, metrics: Mapping[str, Any] | None = None) -> str:
+        """Return the model card, with the figures of a metrics.json if given."""
+        return model_card(
+            config=self.config,
+            geometry=self.method.geometry,
+            channels=self.channels,
+            thresholds=self.categories or {"": self.thresholds},
+            record=self.record,
+            classified=self.classifier is not None,
+            metrics=metrics,
+        )
 
 
 def _finite(thresholds: Thresholds) -> dict[str, float | None]:

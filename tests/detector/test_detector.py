@@ -159,7 +159,7 @@ def test_a_saved_detector_says_the_same(detector, tmp_path):
     assert again.thresholds == detector.thresholds
     jax.tree.map(np.testing.assert_array_equal, detector(image()), again(image()))
     files = {path.name for path in (tmp_path / "d").iterdir()}
-    assert files == {"detector.json", "variables.safetensors"}
+    assert files == {"detector.json", "variables.safetensors", "MODEL_CARD.md"}
 
 
 def test_a_detector_of_format_6_opens(tmp_path):

@@ -1,8 +1,11 @@
 """What is installed: the package with its configs, which works in any folder."""
 
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 
 import pytest
 from helpers.paths import ROOT
@@ -53,3 +56,29 @@ def test_what_is_installed_works_in_any_folder(installed, tmp_path):
         str(installed / "recon_ad" / "__init__.py"), "random", "synthetic",
     ]  # fmt: skip
     assert any(line.split()[:1] == ["train"] for line in python("-m", "recon_ad"))
+
+
+@pytest.mark.slow
+def test_what_is_installed_trains_reports_and_exports_in_a_fresh_environment(
+    installed, chess_folder, tmp_path
+):
+    environment = tmp_path / "environment"
+    venv.create(environment, symlinks=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    shutil.copytree(installed / "recon_ad", packages / "recon_ad")
+    # The other packages are those of the tests, after the environment's own.
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
+    variables = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+
+    def python(*arguments):
+        return subprocess.run(
+            [environment / "bin" / "python", *arguments],
+            cwd=tmp_path, env=variables, check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+
+    place = python("-c", "import recon_ad; print(recon_ad.__file__)").strip()
+    assert place == str(packages / "recon_ad" / "__init__.py")
+    config = f"folder:path={chess_folder},method=cae,smoke"
+    python("-m", "recon_ad.train", "--config", config, "--workdir", "run")
+    for file in ("report.html", "model.onnx", "metrics.json", "detector/MODEL_CARD.md"):
+        assert (tmp_path / "run" / file).is_file(), file
