@@ -1,21 +1,20 @@
-"""3x3 and 4x4 convolutions, written so that XLA's CPU backend is fast at them and their gradients.
+"""3x3 and 4x4 convolutions in forms whose values and gradients XLA's CPU backend computes fast.
 
 Arrays are float32 NHWC, kernels HWIO, padding "SAME" as in `jax.lax`. Every convolution begins with
-a leaky ReLU (`slope`; None: without) and ends with a bias.
+a leaky ReLU (`slope`; None for none) and ends with a bias.
 
 On a CPU, XLA multiplies matrices well. It is slow at convolutions with dilated input, at gradients
-with respect to kernels, and at whatever fills fresh memory, which the system hands out page by
-page. So here, in programs for a CPU only:
+with respect to kernels, and at filling fresh memory, which the system hands out page by page.
+Programs for a CPU, and only they, are therefore written as follows:
 
-- a kernel's gradient is one product of two-dimensional matrices, pixels times 3x3 windows;
-- a transposed convolution of stride 2, also where it is the gradient of a convolution of stride 2,
-  is one 2x2 convolution that computes the four phases of the output as channels;
-- a 4x4 convolution of stride 2 is a 2x2 convolution of the image whose 2x2 blocks are channels, and
-  a transposed one the way back;
-- to or from few channels, nine shifted copies of these take the place of the windows;
-- a convolution of an image enlarged by repeating its pixels is one of the small image;
-- under differentiation, a few images at a time go all the way, so that what is in between stays in
-  the cache. (Otherwise, as in inference, there is no loop.)
+- A kernel's gradient is one product of two-dimensional matrices, pixels times 3x3 windows.
+- A transposed convolution of stride 2, also as the gradient of a convolution of stride 2, is one
+  2x2 convolution that computes the four phases of the output as channels.
+- A 4x4 convolution of stride 2, transposed or not, is a 2x2 one with 2x2 blocks as channels.
+- For few input or output channels, nine shifted copies of these replace the windows.
+- A convolution of an image enlarged by repeating its pixels is a convolution of the small image.
+- Under differentiation, a few images at a time pass through all operations, so that intermediate
+  results stay in the cache. (Inference has no such loop.)
 
 The results are the same. Accelerators use their libraries' kernels, for which a transposed
 convolution is written as the gradient that it is. benchmarks/frameworks measures the whole step.
@@ -33,9 +32,9 @@ from jaxtyping import Array, Float
 from recon_ad.ops.platforms import by_platform
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-# Bytes that are worked on at a time: few enough for the cache, and enough for several cores.
+# Bytes processed at a time: few enough for the cache, and enough for several cores.
 CHUNK = 10 * 2**20
-FEW = 3  # channels
+FEW = 3  # largest number of channels that counts as few
 
 Images = Float[Array, "b h w c"]
 Outputs = Float[Array, "b h2 w2 o"]
@@ -46,7 +45,7 @@ Bias = Float[Array, " o"]
 def conv(
     x: Images, kernel: Kernel, bias: Bias, *, stride: int = 1, slope: float | None = None
 ) -> Outputs:
-    """A leaky ReLU, then a convolution of any stride."""
+    """Apply a leaky ReLU, then a convolution of any stride."""
     halves = stride == 2 and x.shape[1] % 2 == x.shape[2] % 2 == 0
     plain = _activated(functools.partial(_plain, stride=stride), slope)
     if halves:
@@ -63,7 +62,7 @@ def conv(
 def conv_transpose_twice(
     x: Images, kernel: Kernel, bias: Bias, *, slope: float | None = None
 ) -> Outputs:
-    """A leaky ReLU, then `lax.conv_transpose` of stride 2, which doubles height and width."""
+    """Apply a leaky ReLU, then `lax.conv_transpose` of stride 2, which doubles height and width."""
     rewritten = _doubling if kernel.shape[0] == 3 else _doubling_blocks
     return by_platform(
         x, kernel, bias,
@@ -76,7 +75,7 @@ def conv_transpose_twice(
 def conv_enlarged(
     x: Images, kernel: Kernel, bias: Bias, *, times: int, slope: float | None = None
 ) -> Outputs:
-    """A leaky ReLU, then every pixel repeated `times` x `times`, then a convolution."""
+    """Apply a leaky ReLU, repeat every pixel `times` x `times`, then convolve."""
 
     def repeated(x: Images, kernel: Kernel) -> Outputs:
         return _plain(jnp.repeat(jnp.repeat(x, times, axis=1), times, axis=2), kernel)
@@ -90,9 +89,9 @@ def conv_enlarged(
 
 
 def _enlarged(slope: float | None, times: int, x: Images, kernel: Kernel, bias: Bias) -> Outputs:
-    # Of the rows that an input row becomes, the first sees this row and the one above, the last
-    # this row and the one below, and those between, all equal, this row alone. So there are three
-    # rows to compute, and three columns: nine convolutions of the input, with sums of taps.
+    # Each input row becomes several output rows. The first depends on this row and the one above,
+    # the last on this row and the one below, and those between, all equal, on this row alone. So
+    # three rows and three columns are computed: nine convolutions of the input, with sums of taps.
     b, h, w, c = x.shape
     o = kernel.shape[3]
     taps = np.zeros((3, 3, 3), kernel.dtype)  # row computed, input row (above, this, below), tap
@@ -119,7 +118,7 @@ def _plus(y: Outputs, bias: Bias) -> Outputs:
 def _activated(
     forward: Callable[[Images, Kernel], Outputs], slope: float | None
 ) -> Callable[[Images, Kernel, Bias], Outputs]:
-    """Leaky ReLU, `forward`, bias."""
+    """Return leaky ReLU, `forward` and bias as one function."""
     return lambda x, kernel, bias: _plus(forward(_leaky(x, slope), kernel), bias)
 
 
@@ -135,11 +134,11 @@ def _transposed(x: Images, kernel: Kernel) -> Outputs:
 
 @jax.custom_vjp
 def _spread(x: Images, kernel: Kernel) -> Outputs:
-    """The transposed convolution, written as the gradient of a convolution of stride 2.
+    """Compute the transposed convolution as the gradient of a convolution of stride 2.
 
-    Its own gradients are that convolution and its kernel's gradient, so that libraries have all
-    three. Of the kernel's gradient of `lax.conv_transpose` XLA for GPUs makes a convolution whose
-    window is as large as the image (xla#34273).
+    Its own gradients are that convolution and its kernel's gradient, and libraries have all three.
+    The kernel's gradient of `lax.conv_transpose` becomes a convolution with a window as large as
+    the image in XLA for GPUs (xla#34273).
     """
     b, h, w, _ = x.shape
     image = jax.ShapeDtypeStruct((b, 2 * h, 2 * w, kernel.shape[3]), x.dtype)
@@ -157,9 +156,9 @@ _spread.defvjp(lambda x, kernel: (_spread(x, kernel), (x, kernel)), _spread_grad
 
 
 def _twice(x: Images, kernel: Kernel) -> Outputs:
-    # Output row 2i is kernel[0] · x[i−1] + kernel[2] · x[i], row 2i+1 is kernel[1] · x[i], and so
-    # for columns. So each of the four phases (row and column even or odd) is a 2x2 convolution; one
-    # convolution computes all four as channels, which are then interleaved.
+    # Output row 2i is kernel[0] · x[i−1] + kernel[2] · x[i], row 2i+1 is kernel[1] · x[i], and the
+    # same holds for columns. Each of the four phases (row and column even or odd) is a 2x2
+    # convolution; one convolution computes all four as channels, which are then interleaved.
     b, h, w, c = x.shape
     o = kernel.shape[3]
     taps = np.zeros((2, 2, 3), kernel.dtype)  # phase, input row (above, this), tap
@@ -170,25 +169,25 @@ def _twice(x: Images, kernel: Kernel) -> Outputs:
 
 
 def _flip(kernel: Float[Array, "k l c o"]) -> Float[Array, "k l o c"]:
-    """The kernel of the transposed convolution, and back."""
+    """Return the kernel of the transposed convolution; applied twice, it returns the original."""
     return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
 def _dot(a: Float[Array, "..."], b: Float[Array, "..."], i: int, j: int) -> Float[Array, "m n"]:
-    """The product of matrices that sums over axis i of a and j of b.
+    """Multiply matrices, summing over axis i of a and axis j of b.
 
-    XLA is several times slower if there are more than two axes.
+    XLA is several times slower with more than two axes.
     """
     return lax.dot_general(a, b, (((i,), (j,)), ((), ())))
 
 
 def _windows(x: Images, *, stride: int = 1) -> Float[Array, "n k"]:
-    """The 3x3 window of each output pixel, as rows of a matrix."""
+    """Return the 3x3 window of each output pixel as a row of a matrix."""
     b, h, w, c = x.shape
     before = 2 - stride  # "SAME"
     x = jnp.pad(x, ((0, 0), (before, 1), (before, stride), (0, 0)))
     if stride == 2:
-        # Two neighbours are copied at once.
+        # Copies two neighbours at once.
         pairs = x.reshape(b, h + 1, w // 2 + 1, 2 * c)
         rows = jnp.concatenate([pairs[:, :, :-1], pairs[:, :, 1:, :c]], axis=3)
     else:
@@ -203,7 +202,7 @@ def _kernel_gradient(windows: Float[Array, "n k"], grad: Outputs) -> Kernel:
 
 
 def _shifts(x: Images) -> Float[Array, "k n"]:
-    """The image moved by each tap, as rows of a matrix."""
+    """Return the image shifted by each tap, as rows of a matrix."""
     _, h, w, c = x.shape
     x = jnp.pad(x.transpose(3, 0, 1, 2), ((0, 0), (0, 0), (1, 1), (1, 1)))
     taps = [x[:, :, i : i + h, j : j + w] for i in range(3) for j in range(3)]
@@ -238,27 +237,28 @@ def _sum_to_few(x: Images, kernel: Kernel) -> Outputs:
 def _in_chunks(
     function: Callable[..., tuple[Array, ...]], batches: tuple[Array, ...], *, size: int, sums: int
 ) -> tuple[Array, ...]:
-    """`function(*batches)`, a few images at a time.
+    """Compute `function(*batches)` for a few images at a time.
 
     Args:
-      function: its first results are batches, its last `sums` are added up over images.
-      batches: its arguments.
-      size: of what it works on, in numbers per image.
-      sums: see `function`.
+      function: Function whose first results are batches and whose last `sums` results are summed
+        over the images.
+      batches: Arguments of the function.
+      size: Working size of the function, in numbers per image.
+      sums: Number of summed results.
     """
     b = batches[0].shape[0]
     limit = CHUNK // (size * batches[0].dtype.itemsize)
     n = max([d for d in range(1, b + 1) if b % d == 0 and d <= limit], default=1)
     if n == b:
         return function(*batches)
-    # Every (b / n)-th image, so that devices which share the batch share each chunk.
+    # A chunk takes every (b / n)-th image, so that devices which share the batch share each chunk.
     groups = [batch.reshape(n, b // n, *batch.shape[1:]) for batch in batches]
 
     def chunk(i):
         return function(*(lax.dynamic_index_in_dim(g, i, 1, keepdims=False) for g in groups))
 
     shapes = jax.eval_shape(chunk, 0)
-    # Overwritten. Not zeros, which XLA would share between loops and copy for each.
+    # The initial values are overwritten. Zeros would be shared between loops and copied for each.
     any_value = batches[0].reshape(-1)[0]
     state = [jnp.broadcast_to(any_value, (n, b // n, *s.shape[1:])) for s in shapes]
     batched = len(shapes) - sums
@@ -280,7 +280,7 @@ def _rewritten(
     *,
     chunks: bool = True,
 ) -> Callable[[float | None, Images, Kernel, Bias], Outputs]:
-    """Leaky ReLU, `forward`, bias, with `gradients` of forward with respect to both arguments."""
+    """Return leaky ReLU, `forward` and bias as one function, with `forward`'s gradients given."""
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
     def op(slope, x, kernel, bias):
@@ -330,10 +330,10 @@ def _doubling_gradients(x, kernel, grad):
 _doubling = _rewritten(_twice, _doubling_gradients)
 
 
-# 4x4, stride 2: output (i, j) sees the four 2x2 blocks around it, so with blocks as channels the
-# kernel is 2x2 and nothing is computed twice.
+# 4x4, stride 2: output (i, j) depends on the four 2x2 blocks around it. With blocks as channels,
+# the kernel is 2x2 and nothing is computed twice.
 def _blocks(x: Images) -> Float[Array, "b h3 w3 c4"]:
-    """The 2x2 blocks of the images, which are first given a border of one pixel."""
+    """Return the 2x2 blocks of the images after padding them by one pixel on each side."""
     b, h, w, c = x.shape
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     x = x.reshape(b, h // 2 + 1, 2, w // 2 + 1, 2 * c).swapaxes(2, 3)
@@ -341,7 +341,7 @@ def _blocks(x: Images) -> Float[Array, "b h3 w3 c4"]:
 
 
 def _from_blocks(blocks: Float[Array, "b h3 w3 c4"]) -> Images:
-    """The images again, without the border."""
+    """Assemble the images from their blocks and drop the border."""
     b, h, w, c = blocks.shape
     x = blocks.reshape(b, h, w, 2, c // 2).swapaxes(2, 3).reshape(b, 2 * h, 2 * w, c // 4)
     return x[:, 1:-1, 1:-1]
@@ -392,7 +392,7 @@ def _few_kernel_gradient(few, many):
 _from_few = _rewritten(
     _sum_from_few,
     lambda x, k, grad: (_sum_to_few(grad, _flip(k)), _few_kernel_gradient(x, grad)),
-    chunks=False,  # one pass that stores nothing in between
+    chunks=False,  # a single pass without intermediate results
 )
 _to_few = _rewritten(
     _sum_to_few,

@@ -1,4 +1,4 @@
-"""Binary masks of a map, bool [h, w]: small regions dropped, regions counted; no JAX here."""
+"""Binary masks of a map, bool [h, w], without JAX: removing small regions and counting regions."""
 
 import numpy as np
 from jaxtyping import Bool
@@ -10,15 +10,16 @@ EIGHT_CONNECTED = np.ones((3, 3), bool)
 def clean_mask(
     mask: Bool[np.ndarray, "h w"], *, opening: int, min_area: int
 ) -> Bool[np.ndarray, "h w"]:
-    """The mask opened, then without its small regions.
+    """Open a mask, then remove its small regions.
 
     Args:
-      mask: pixels above the threshold.
-      opening: radius in px of the disk that has to fit where something is kept; 0: none.
-      min_area: in px; 8-connected regions that are smaller are dropped.
+      mask: Pixels above the threshold.
+      opening: Radius in px of the disk that has to fit into every region that is kept. 0 skips the
+        opening.
+      min_area: Smallest area in px. 8-connected regions below it are dropped.
     """
     if opening and mask.any():
-        # A defect at the border goes on beyond it, or opening would round off its corners.
+        # A defect at the border is continued beyond it; opening would otherwise round its corners.
         around = np.pad(mask, opening, mode="edge")
         y, x = np.ogrid[-opening : opening + 1, -opening : opening + 1]
         opened = ndimage.binary_opening(around, structure=y**2 + x**2 <= opening**2)
@@ -32,7 +33,7 @@ def clean_mask(
 
 
 def count_regions(mask: Bool[np.ndarray, "h w"]) -> int:
-    """Number of 8-connected regions."""
+    """Count the 8-connected regions of a mask."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     if not rows.size:
         return 0

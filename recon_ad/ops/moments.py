@@ -1,18 +1,17 @@
-"""Image moments of an anomaly map, and the numbers that they make of it.
+"""Image moments of an anomaly map, and the numbers derived from them.
 
-Maps are float32 [h, w]; pixels that are not valid do not count. Coordinates are sums of ones, so
-that a map of any height and width can be exported, and a map may be padded without changing any
-number.
+Maps are float32 [h, w]; invalid pixels do not count. Coordinates are computed as sums of ones, so
+that a map of any height and width can be exported and padding changes no number.
 """
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-FLOOR = 1e-4  # of a normalised central moment; what is smaller is rounding, and how pixels lie
-DEGREES = (1, 2, 2, 2, 4, 3, 4)  # of Hu's moments in the normalised central ones
-TINY = 1e-12  # divisor where there is nothing
-# Of a central moment: specks far apart have larger ones, whose products float32 does not hold.
+FLOOR = 1e-4  # smaller normalised central moments are rounding and pixel sampling
+DEGREES = (1, 2, 2, 2, 4, 3, 4)  # degrees of Hu's moments in the normalised central moments
+TINY = 1e-12  # smallest divisor, for an empty map
+# Limit of a central moment. Distant specks have larger ones, whose products overflow float32.
 LARGEST = 1e8
 
 Map = Float[Array, "h w"]
@@ -20,22 +19,23 @@ Valid = Bool[Array, "h w"]
 
 
 def coordinates(along: Float[Array, " n"]) -> Float[Array, " n"]:
-    """Of the pixels' centres: 0.5, 1.5, and so on."""
+    """Return the coordinates of the pixels' centres: 0.5, 1.5, and so on."""
     return jnp.cumsum(jnp.ones_like(along)) - 0.5
 
 
 def central_moments(weights: Map) -> Float[Array, "4 4"]:
-    """η_pq = μ_pq / μ_00^(1 + (p+q)/2) at [q, p], x to the p and y to the q, p and q up to 3.
+    """Compute η_pq = μ_pq / μ_00^(1 + (p+q)/2) at index [q, p], for p and q up to 3.
 
-    They do not change with the shift and, but for how pixels sample it, the scale of what is shown;
-    with brightness they do. A μ_00 below 1 counts as 1, so that all go to 0 where the weights do.
+    x has the power p and y the power q. The moments do not change with a shift of the shape nor,
+    apart from pixel sampling, with its scale; they do change with its brightness. A μ_00 below 1
+    counts as 1, so that all moments go to 0 with the weights. They are clipped to ±`LARGEST`.
     """
     mass = jnp.sum(weights)
     divisor = jnp.maximum(mass, 1.0)
     powers = []
     for along in (jnp.sum(weights, axis=1), jnp.sum(weights, axis=0)):
         at = coordinates(along)
-        for _ in range(2):  # once more for what the first mean was off by rounding
+        for _ in range(2):  # the second pass removes the rounding error of the first mean
             at = at - jnp.sum(at * along) / jnp.maximum(mass, TINY)
         at = at / jnp.sqrt(divisor)
         powers.append(jnp.stack([jnp.ones_like(at), at, at**2, at**3]))
@@ -46,9 +46,10 @@ def central_moments(weights: Map) -> Float[Array, "4 4"]:
 
 
 def hu_moments(weights: Map) -> Float[Array, "7"]:
-    """The seven invariants of Hu (1962), "Visual pattern recognition by moment invariants".
+    """Compute the seven invariants of Hu (1962), "Visual pattern recognition by moment invariants".
 
-    They do not change with shift, rotation and scale; the last changes its sign in a mirror.
+    They do not change with shift, rotation and scale. The last one changes its sign under
+    reflection.
     """
     n = central_moments(weights)
     n20, n02, n11 = n[0, 2], n[2, 0], n[1, 1]
@@ -70,44 +71,45 @@ def hu_moments(weights: Map) -> Float[Array, "7"]:
 
 
 def log_scaled(hu: Float[Array, "7"]) -> Float[Array, "7"]:
-    """sign(h) log10 |h| above a floor, which is 0: so it does not jump where h changes its sign.
+    """Return sign(h) log10(|h| / floor), or 0 if |h| is below the floor.
 
-    The floor is `FLOOR` to the power of the moment's degree. For h above it that is the usual
-    −sign(h) log10 |h| but for a constant and the sign.
+    The floor keeps the value from jumping when h changes its sign. It is `FLOOR` to the power of
+    the moment's degree. Above it, the value is the usual −sign(h) log10 |h| but for a constant and
+    the sign.
     """
     floors = jnp.asarray([FLOOR**degree for degree in DEGREES], hu.dtype)
-    # Not by sign and absolute value: OpenVINO then takes the second for both.
+    # Not by sign and absolute value: OpenVINO then uses the absolute value for both.
     above, below = (jnp.log10(jnp.maximum(h, floors)) for h in (hu, -hu))
     return above - below
 
 
 def in_units(anomaly_map: Map, valid: Valid, unit: Float[Array, ""]) -> Map:
-    """The map divided by a pixel threshold; 0 where it is negative or not valid."""
+    """Divide a map by a pixel threshold; negative and invalid pixels become 0."""
     return jnp.where(valid, jnp.maximum(anomaly_map, 0.0), 0.0) / unit
 
 
 DESCRIPTION = (
     *(f"Hu {i + 1} of the map" for i in range(7)),
-    *(f"Hu {i + 1} of what exceeds the threshold" for i in range(7)),
+    *(f"Hu {i + 1} of the excess over the threshold" for i in range(7)),
     "log of the greatest value",
     "log of the mean",
     "log of the standard deviation",
     "log of the area above the threshold",
-    "log of the sum of what exceeds it",
-    "log of its mean over that area",
-    "log of its standard deviation there",
+    "log of the sum of the excess",
+    "log of the mean excess over that area",
+    "log of the standard deviation of the excess there",
 )
 
 
 def describe(anomaly_map: Map, valid: Valid, unit: Float[Array, ""]) -> Float[Array, " n"]:
-    """Shape, area and intensity of a map in units of a pixel threshold, as `DESCRIPTION` says.
+    """Compute the shape, area and intensity of a map in units of a pixel threshold (`DESCRIPTION`).
 
     Logarithms are of 1 + x; areas are in px.
 
     Args:
-      anomaly_map: smoothed, raw; negative values count as 0.
-      valid: pixels that count.
-      unit: the pixel threshold, above 0.
+      anomaly_map: Smoothed raw map. Negative values count as 0.
+      valid: Mask of the pixels that count.
+      unit: Pixel threshold, above 0.
     """
     values = in_units(anomaly_map, valid, unit)
     count = jnp.maximum(jnp.sum(valid.astype(values.dtype)), 1.0)
@@ -134,15 +136,16 @@ def describe(anomaly_map: Map, valid: Valid, unit: Float[Array, ""]) -> Float[Ar
 def picture(
     anomaly_map: Map, valid: Valid, unit: Float[Array, ""], *, side: int
 ) -> Float[Array, "s s"]:
-    """The map as a picture in [0, 1) of a fixed size: v / (1 + v), v in units of the threshold.
+    """Render a map as a picture of a fixed size, v / (1 + v) in [0, 1).
 
-    The valid pixels' bounding box fills it; interpolation is bilinear and antialiased.
+    v is the map in units of the threshold. The bounding box of the valid pixels fills the picture.
+    Interpolation is bilinear and antialiased.
 
     Args:
-      anomaly_map: smoothed, raw.
-      valid: pixels that count.
-      unit: the pixel threshold, which becomes 0.5.
-      side: of the picture, in px.
+      anomaly_map: Smoothed raw map.
+      valid: Mask of the pixels that count.
+      unit: Pixel threshold, which becomes 0.5.
+      side: Side of the picture in px.
     """
     values = in_units(anomaly_map, valid, unit)
     counted = valid.astype(values.dtype)
@@ -152,7 +155,10 @@ def picture(
 
 
 def _resampling(counted: Float[Array, " n"], side: int) -> Float[Array, "s n"]:
-    """As `ops.resampling` has it, traced, as the length may be unknown; from first to last 1."""
+    """Compute the matrix of `ops.resampling` in traced code, for a length that may be unknown.
+
+    The new samples cover the range from the first to the last counted pixel.
+    """
     at = coordinates(counted)
     first = jnp.min(jnp.where(counted > 0, at, jnp.inf)) - 0.5
     last = jnp.max(jnp.where(counted > 0, at, 0.0)) + 0.5

@@ -1,9 +1,9 @@
 """The choice between two forms of an operation, by the platform that a program is compiled for.
 
-Both forms are traced, and lowering keeps one of them. So a program that is compiled or exported
-for GPUs on a machine without one has the GPU's form, whatever JAX's default backend is, and a
-program for one platform has no condition left once XLA has simplified it. Tracing takes up to
-twice as long, compiling does not.
+Both forms are traced, and lowering keeps one of them. A program that is compiled or exported for
+GPUs on a machine without one therefore has the GPU's form, whatever JAX's default backend is. A
+program for one platform contains no condition once XLA has simplified it. Tracing takes up to twice
+as long; compiling does not.
 """
 
 import contextlib
@@ -22,14 +22,13 @@ def by_platform(
     accelerator: Callable[..., Any],
     portable: Callable[..., Any] | None = None,
 ) -> Any:
-    """The result of one of the forms, which all compute the same of the arguments.
+    """Return the result of the form for the platform; all forms compute the same values.
 
     Args:
-      arguments: of the forms.
-      cpu: where XLA compiles for a CPU.
-      accelerator: where XLA compiles for anything else.
-      portable: where another runtime than XLA will run it (`for_other_runtimes`); None: as
-        `accelerator`.
+      arguments: Arguments of the forms.
+      cpu: Form for programs that XLA compiles for a CPU.
+      accelerator: Form for programs that XLA compiles for any other platform.
+      portable: Form for runtimes other than XLA (`for_other_runtimes`). None selects `accelerator`.
     """
     if _PORTABLE.get():
         return (portable or accelerator)(*arguments)
@@ -38,7 +37,7 @@ def by_platform(
 
 @contextlib.contextmanager
 def for_other_runtimes() -> Iterator[None]:
-    """What is traced in it is for another runtime than XLA: no form is written for a platform."""
+    """Trace the block's operations for a runtime other than XLA, without platform conditions."""
     token = _PORTABLE.set(True)
     try:
         yield

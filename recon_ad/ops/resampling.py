@@ -1,9 +1,9 @@
-"""Resampling along one axis as a matrix, computed once on the host; traced code multiplies by it.
+"""Resampling along one axis by a matrix, which the host computes once for the traced code.
 
-Pixel centres are at half integers, unless the centres of the corners are to stay where they are
-(PyTorch's `align_corners`). The image goes on beyond its border as PyTorch and Pillow have it:
-without antialiasing its border pixels are repeated, with it the weights of what lies outside are
-dealt out to the rest.
+Pixel centres are at half integers, unless the centres of the corner pixels are to keep their places
+(PyTorch's `align_corners`). Beyond its border, the image continues as in PyTorch and Pillow:
+without antialiasing its border pixels are repeated; with antialiasing the weights that fall outside
+are distributed over the rest.
 """
 
 from collections.abc import Mapping
@@ -18,15 +18,16 @@ class Kernel(NamedTuple):
     """Piecewise polynomial weights.
 
     Attributes:
-      support: distance in px from which on they are 0.
-      sharpness: a of the cubic kernel (Keys 1981, eq. 15); None: the linear one.
+      support: Distance in px from which the weights are 0.
+      sharpness: Parameter a of the cubic kernel (Keys 1981, eq. 15). None stands for the linear
+        kernel.
     """
 
     support: int
     sharpness: float | None
 
 
-# Libraries differ in a: PyTorch takes −0.75, and −0.5 where it antialiases, as Pillow does.
+# Libraries differ in a: PyTorch uses −0.75, but −0.5 with antialiasing, as Pillow does.
 KERNELS: Mapping[tuple[str, bool], Kernel] = {
     ("linear", False): Kernel(1, None),
     ("linear", True): Kernel(1, None),
@@ -38,19 +39,20 @@ KERNELS: Mapping[tuple[str, bool], Kernel] = {
 def resampling_matrix(
     old: int, new: int, *, kind: str, antialias: bool, corners: bool = False
 ) -> Float[np.ndarray, "new old"]:
-    """Rows are the weights of the old samples in each new one; they add up to 1.
+    """Return the weights of the old samples in each new one, whose rows add up to 1.
 
     Args:
-      old: number of samples.
-      new: number of samples wanted, over the same length.
+      old: Number of samples.
+      new: Number of samples wanted over the same length.
       kind: "linear" or "cubic".
-      antialias: whether the kernel is widened where there are fewer samples than before.
-      corners: whether the centres of the first and of the last samples fall on the old ones.
+      antialias: Whether the kernel is widened when the number of samples decreases.
+      corners: Whether the centres of the first and last new samples coincide with those of the old
+        ones.
     """
     kernel = KERNELS[kind, antialias]
     scale = old / new
     width = max(scale, 1.0) if antialias else 1.0
-    # Further out than any weight reaches.
+    # No weight reaches further out.
     beyond = int(np.ceil(kernel.support * width)) + 1
     positions = np.arange(-beyond, old + beyond) + 0.5
     centres = (np.arange(new) + 0.5) * scale
@@ -82,7 +84,7 @@ def resample(
     antialias: bool,
     corners: bool = False,
 ) -> Float[Array, "b h2 w2 c"]:
-    """The maps at another height and width, by two matrix products; see `resampling_matrix`."""
+    """Resample maps to another height and width by two products with a `resampling_matrix`."""
     options = {"kind": kind, "antialias": antialias, "corners": corners}
     rows, columns = (
         jnp.asarray(resampling_matrix(old, new, **options), maps.dtype)

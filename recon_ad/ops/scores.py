@@ -1,4 +1,4 @@
-"""From a smoothed map to one image score: named rules.
+"""Named rules that turn a smoothed map into one image score.
 
 Maps are float32 [h, w]; invalid pixels do not count.
 """
@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from recon_ad.errors import UserError
 
-HALVINGS = 40  # of an interval: to the millionth part of its millionth
+HALVINGS = 40  # bisection steps, which shrink an interval to about 1e-12 of its length
 
 Values = Float[Array, "h w"]
 Valid = Bool[Array, "h w"]
@@ -18,39 +18,40 @@ Score = Float[Array, ""]
 
 
 def maximum(values: Values, valid: Valid) -> Score:
-    """The largest value."""
+    """Return the largest value."""
     return jnp.max(jnp.where(valid, values, -jnp.inf))
 
 
 def total(values: Values, valid: Valid) -> Score:
-    """The sum, which grows with the image (Buzzega et al., section 3.3)."""
+    """Return the sum, which grows with the image (Buzzega et al., section 3.3)."""
     return jnp.sum(jnp.where(valid, values, 0.0))
 
 
 def mean(values: Values, valid: Valid) -> Score:
-    """The mean value."""
+    """Return the mean value."""
     return total(values, valid) / jnp.sum(valid.astype(values.dtype))
 
 
 def maximum_and_mean(values: Values, valid: Valid) -> Score:
-    """The largest value plus half the mean.
+    """Return the largest value plus half the mean.
 
-    Small defects show in the one, surfaces that differ as a whole in the other.
+    Small defects raise the maximum; surfaces that differ as a whole raise the mean.
     """
     return maximum(values, valid) + mean(values, valid) / 2
 
 
 def mean_of_top(values: Values, valid: Valid, *, one_in: int) -> Score:
-    """The mean of the largest values, one in so many of all valid ones, and one at least.
+    """Return the mean of the largest valid values: one in `one_in`, and at least one.
 
-    The smallest of these is found by halving the range of the values `HALVINGS` times: exporters
-    cannot rank as many values as an image of unknown size asks for, and TensorRT no more than 3840.
+    The smallest of these is found by halving the range of the values `HALVINGS` times. Exporters
+    cannot rank as many values as an image of unknown size has, and TensorRT ranks no more than
+    3840.
     """
     counted = jnp.where(valid, values, -jnp.inf)
     needed = jnp.maximum(jnp.ceil(total(jnp.ones_like(values), valid) / one_in), 1.0)
 
     low, high = jnp.min(jnp.where(valid, values, jnp.inf)), jnp.max(counted)
-    for _ in range(HALVINGS):  # not a loop that is traced, which not every runtime has
+    for _ in range(HALVINGS):  # unrolled, because some runtimes have no loops
         middle = low + (high - low) / 2
         enough = jnp.sum((counted > middle).astype(values.dtype)) >= needed
         low, high = jnp.where(enough, middle, low), jnp.where(enough, high, middle)
@@ -66,10 +67,12 @@ SCORES: Mapping[str, Callable[[Values, Valid], Score]] = {
     "max+mean/2": maximum_and_mean,
     "top_1%": lambda values, valid: mean_of_top(values, valid, one_in=100),
 }
-ADDITIVE = ("sum",)  # rules whose score of an image is the sum of its regions' scores
+ADDITIVE = ("sum",)  # rules by which an image's score is the sum of its regions' scores
 
 
 def check_score(name: str) -> None:
-    """Raises UserError where there is no such rule."""
+    """Raise UserError if the score rule is unknown."""
     if name not in SCORES:
-        raise UserError(f"config.inference.score is {name!r}; choose one of: {', '.join(SCORES)}.")
+        raise UserError(
+            f"unknown config.inference.score {name!r}; choose one of: {', '.join(SCORES)}."
+        )

@@ -1,9 +1,9 @@
 """Gaussian smoothing of a map in which only some pixels count.
 
-Maps are float32 [h, w]. Pixels that are not valid (padding, or outside the region of interest)
-neither give nor receive weight: the filtered map is divided by the filtered mask (normalised
-convolution, Knutsson and Westin 1993). So the result inside does not depend on what surrounds the
-image, and a map may be padded to any size without changing it.
+Maps are float32 [h, w]. Invalid pixels (padding, or outside the region of interest) neither give
+nor receive weight: the filtered map is divided by the filtered mask (normalised convolution,
+Knutsson and Westin 1993). The result therefore does not depend on the image's surroundings, and
+padding a map to any size does not change it.
 """
 
 import functools
@@ -17,11 +17,11 @@ from jaxtyping import Array, Bool, Float, Int
 from recon_ad.ops.conv import DIMENSIONS
 from recon_ad.ops.platforms import by_platform
 
-ROWS = 64  # smoothed at a time, on a CPU
+ROWS = 64  # number of rows that a CPU smooths at a time
 
 
 def gaussian_window(sigma: float) -> Float[np.ndarray, " n"]:
-    """Weights that add up to 1, cut off at four standard deviations."""
+    """Return Gaussian weights that add up to 1, cut off at four standard deviations."""
     radius = math.ceil(4 * sigma)
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
@@ -31,12 +31,12 @@ def gaussian_window(sigma: float) -> Float[np.ndarray, " n"]:
 def smooth(
     values: Float[Array, "h w"], valid: Bool[Array, "h w"], *, sigma: float
 ) -> Float[Array, "h w"]:
-    """The map smoothed over its valid pixels; 0 where a pixel is not valid. Sigma 0 leaves it.
+    """Smooth a map over its valid pixels and set the others to 0.
 
     Args:
-      values: the map; what stands at invalid pixels is not looked at.
-      valid: which pixels count.
-      sigma: standard deviation in pixels.
+      values: Map. Its values at invalid pixels are ignored.
+      valid: Mask of the pixels that count.
+      sigma: Standard deviation in pixels. 0 leaves the valid pixels unchanged.
     """
     if not sigma:
         return jnp.where(valid, values, 0.0)
@@ -68,9 +68,9 @@ def _by_convolution(
 def _by_shifts(
     values: Float[Array, "h w"], valid: Bool[Array, "h w"], window: Float[np.ndarray, " k"]
 ) -> Float[Array, "h w"]:
-    """The same as weighted sums of shifted maps, which XLA on a CPU makes fast loops of.
+    """Smooth by weighted sums of shifted maps, which XLA compiles to fast loops on a CPU.
 
-    Some rows at a time, so that a large map needs no more memory than itself.
+    A few rows are processed at a time, so that a large map needs little memory besides itself.
     """
     radius, (height, width) = len(window) // 2, values.shape
     blocks = -(-height // ROWS)

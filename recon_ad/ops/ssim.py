@@ -2,26 +2,26 @@
 
 Images are floating point [b, h, w, c]. Each channel is compared by itself; maps are not reduced.
 S (Wang et al. 2004, eq. 13) is computed from the sum u = x + y and the difference
-v = x − y, which four filtered maps suffice for instead of five:
+v = x − y, which need four filtered maps instead of five:
 
     S = (1 − μv² / (μx² + μy² + C1)) · (1 − σv² / (σx² + σy² + C2)),
     μx² + μy² = (μu² + μv²) / 2,  σx² + σy² = (σu² + σv²) / 2.
 
-So S is exactly 1 where the images are equal, and rounding grows with their difference only.
+S is therefore exactly 1 where the images are equal, and rounding grows only with their difference.
 
-E[x²] − E[x]² cancels: with 8 bits of mantissa nothing is left of it, with 24 an error of 1e-4 on
-bright surfaces. Here variances are sums of squared differences from the window's middle pixel,
+E[x²] − E[x]² cancels: with 8 bits of mantissa nothing is left of it, with 24 bits the error is 1e-4
+on bright surfaces. Here variances are sums of squared differences from the window's middle pixel,
 first along columns and then along rows (law of total variance), so that no offset of the images
-matters. All arithmetic is in float32 at least, and in XLA there is no matrix product whose
-precision a backend could choose.
+matters. All arithmetic is at least float32, and in XLA there is no matrix product whose precision a
+backend could choose.
 
-The window is applied as weighted sums of shifted images, which compilers make fast loops of. On a
-CPU some rows are worked on at a time, so that what is in between stays in the cache and a large
-image needs little more memory than itself and its map. The gradient is written out, with the maps
-computed again rather than kept. benchmarks/frameworks measures it.
+The window is applied as weighted sums of shifted images, which compilers turn into fast loops. A
+CPU processes some rows at a time, so that intermediate results stay in the cache and a large image
+needs little more memory than itself and its map. The gradient is written out and recomputes the
+maps instead of keeping them. benchmarks/frameworks measures it.
 
-For other runtimes (`platforms.for_other_runtimes`), which make no loops of shifts, statistics are
-those of `ops.windows`: products there, which are slower than shifts in XLA on a CPU.
+Other runtimes (`platforms.for_other_runtimes`) do not fuse shifts into loops. For them the
+statistics are those of `ops.windows`, whose products are slower than shifts in XLA on a CPU.
 benchmarks/residuals.py measures both in those runtimes.
 """
 
@@ -38,21 +38,21 @@ from jaxtyping import Array, Bool, Float, PyTree
 from recon_ad.ops.platforms import by_platform
 from recon_ad.ops.windows import window_moments
 
-ROWS = 64  # of the map, computed at a time on a CPU
-SIGMA = 1.5  # of the Gaussian window, in pixels (Wang et al. 2004)
+ROWS = 64  # number of the map's rows that a CPU computes at a time
+SIGMA = 1.5  # standard deviation of the Gaussian window in pixels (Wang et al. 2004)
 K1, K2 = 0.01, 0.03  # Wang et al. 2004
 
-# Images and maps with width and channels as one axis, along which neighbours are `channels` apart.
+# Images and maps with width and channels in one axis, where neighbours are `channels` apart.
 Flat = Float[Array, "b h wc"]
 FlatMap = Float[Array, "b h2 wc2"]
-# Of the sum and of the difference of two images: these, and statistics of columns and of windows.
+# Sum and difference of two images, stacked: the images, and statistics of columns and of windows.
 Pair = Float[Array, "2 b h wc"]
 PairColumns = Float[Array, "2 b h2 wc"]
 PairMap = Float[Array, "2 b h2 wc2"]
 
 
 class _Options(NamedTuple):
-    """What is known before tracing; `blocks` says whether some rows are worked on at a time."""
+    """Settings known before tracing; `blocks` selects processing some rows at a time."""
 
     weights: tuple[float, ...]
     c1: float
@@ -70,26 +70,26 @@ def ssim_map(
     kind: str,
     border: str,
 ) -> Float[Array, "b h2 w2 c"]:
-    """S in [−1, 1] at each pixel and channel; 1 where the images agree (Wang et al. 2004, eq. 13).
+    """Compute S in [−1, 1] at each pixel and channel (Wang et al. 2004, eq. 13).
 
-    Variances are the window's own (divided by the sum of weights, not by one less), as with
-    scikit-image's `gaussian_weights=True, use_sample_covariance=False`.
+    S is 1 where the images agree. Variances are divided by the sum of the weights (not by one
+    less), as with scikit-image's `gaussian_weights=True, use_sample_covariance=False`.
 
     Args:
-      x: images.
-      y: as many of the same size; x and y may be exchanged.
+      x: Images.
+      y: Images of the same number and size. x and y may be exchanged.
       data_range: L, the difference between the largest and smallest possible value.
-      window: side of the square window in pixels, odd.
+      window: Side of the square window in pixels, odd.
       kind: "gaussian" (standard deviation 1.5 px, cut off at the window) or "uniform".
       border: "reflect" continues images by their mirror image, edge pixels included (SciPy's
-        "reflect"), and the map has their size; "valid" keeps to windows inside, and the map is
-        smaller by window − 1.
+        "reflect"), and the map has their size. "valid" uses only windows inside the images, and the
+        map is smaller by window − 1.
 
     Returns:
-      float32, or float64 if the images are.
+      The map, as float32, or float64 if the images are.
 
     Raises:
-      ValueError: if the arguments do not fit together.
+      ValueError: If the arguments do not fit together.
     """
     _check(x.shape, y.shape, data_range=data_range, window=window, kind=kind, border=border)
     dtype = jnp.promote_types(jnp.promote_types(x.dtype, y.dtype), jnp.float32)
@@ -107,14 +107,14 @@ def ssim_map(
 
 
 def window_weights(window: int, *, kind: str) -> Float[np.ndarray, " n"]:
-    """One side of the separable window; symmetric, adds up to 1."""
+    """Return the symmetric weights along one side of the separable window, which add up to 1."""
     offsets = np.arange(window) - window // 2
     weights = np.exp(-0.5 * (offsets / SIGMA) ** 2) if kind == "gaussian" else np.ones(window)
     return weights / weights.sum()
 
 
 def _check(
-    x: tuple[Any, ...],  # an exporter knows their number by a name only
+    x: tuple[Any, ...],  # during export, the number of images may be a symbol
     y: tuple[Any, ...],
     *,
     data_range: float,
@@ -123,9 +123,9 @@ def _check(
     border: str,
 ) -> None:
     if x != y:
-        raise ValueError(f"SSIM compares images of one size, but these are {x} and {y}.")
+        raise ValueError(f"SSIM needs images of equal shape, but these are {x} and {y}.")
     if window < 1 or window % 2 == 0:
-        raise ValueError(f"The SSIM window is {window} px, but must be odd: it has a middle pixel.")
+        raise ValueError(f"The SSIM window is {window} px, but must be odd to have a middle pixel.")
     if window > min(x[1:3]):
         raise ValueError(
             f"The SSIM window of {window} px is larger than the images of {x[1]}x{x[2]} px: "
@@ -179,7 +179,7 @@ def _ssim(options: _Options, x: Flat, y: Flat) -> FlatMap:
         part = _block(options, *near, start >= 0)
         return lax.dynamic_update_slice_in_dim(out, part, start, axis=1)
 
-    # Overwritten. Not zeros, which XLA would share between loops and copy for each.
+    # The initial values are overwritten. Zeros would be shared between loops and copied for each.
     return lax.fori_loop(0, len(starts), body, jnp.broadcast_to(x[:, :1, :1], shape))
 
 
@@ -197,7 +197,7 @@ def _backward(options: _Options, saved: tuple[Flat, Flat], grad: FlatMap) -> tup
     def body(i, totals):
         start = jnp.asarray(starts)[i]
         near = [lax.dynamic_slice_in_dim(z, start, size, axis=1) for z in (x, y)]
-        # The last block overlaps the one before it: what that has counted is left out.
+        # The last block overlaps the one before it; rows that are already counted are left out.
         own = lax.dynamic_slice_in_dim(grad, start, rows, axis=1)
         own = jnp.where((start + jnp.arange(rows) >= i * rows).reshape(1, -1, 1), own, 0.0)
         parts = _block_gradients(options, *near, own, start >= 0)
@@ -217,10 +217,10 @@ _ssim.defvjp(_forward, _backward)
 
 
 def _blocks(options: _Options, height: int) -> tuple[int, np.ndarray]:
-    """Rows of the map in a block, and the first row of each."""
+    """Return the number of the map's rows in a block, and the first row of each block."""
     if not options.blocks or height == 1:
         return height, np.zeros(1, np.int32)
-    # Two at least: XLA would unroll a loop of one, and see through `_stored`.
+    # At least two: XLA would unroll a loop of one and simplify `_stored` away.
     count = max(2, -(-height // ROWS))
     rows = -(-height // count)
     return rows, np.minimum(np.arange(count, dtype=np.int32) * rows, height - rows)
@@ -229,15 +229,17 @@ def _blocks(options: _Options, height: int) -> tuple[int, np.ndarray]:
 def _stored(
     function: Callable[..., PyTree[Array]], *args: Array, always: Bool[Array, ""] | None
 ) -> PyTree[Array]:
-    """`function(*args)`, in memory before anything reads it.
+    """Compute `function(*args)` and store the result in memory before anything reads it.
 
-    Otherwise a compiler may compute what is shifted once for each shift, 20 times as slow. XLA on a
-    CPU ignores optimization barriers, but not a condition that it cannot know.
+    Otherwise a compiler may recompute a shifted value for each shift, which is 20 times as slow.
+    XLA on a CPU ignores optimization barriers, but it cannot remove a condition whose value it does
+    not know.
 
     Args:
-      function: what to compute.
-      args: its arguments.
-      always: true, though the compiler cannot know; None: an optimization barrier will do.
+      function: Function to compute.
+      args: Arguments of the function.
+      always: A condition that is always true, which the compiler cannot know. None selects an
+        optimization barrier.
     """
     if always is None:
         return lax.optimization_barrier(function(*args))
@@ -263,10 +265,13 @@ def _block(options: _Options, x: Flat, y: Flat, always: Bool[Array, ""] | None) 
 def _pair(
     options: _Options, x: Flat, y: Flat, always: Bool[Array, ""] | None
 ) -> tuple[Pair, Float[Array, "2 b 1 wc2"]]:
-    """Sum and difference less their offsets, which x + y would be rounded to; the offsets."""
+    """Return the sum and difference of the images less their offsets, and those of the offsets.
+
+    Without subtracting the offsets, x + y would be rounded to their magnitude.
+    """
     b, h, wc = x.shape
     c = options.channels
-    # That of a middle row is near enough, and a tenth of the time is saved.
+    # The mean of a middle row is close enough and saves a tenth of the time.
     means = [jnp.mean(z[:, h // 2].reshape(b, wc // c, c), 1) for z in (x, y)]
     x0, y0 = (jnp.tile(mean, (1, wc // c)).reshape(b, 1, wc) for mean in means)
 
@@ -280,13 +285,16 @@ def _pair(
 def _block_gradients(
     options: _Options, x: Flat, y: Flat, grad: FlatMap, always: Bool[Array, ""] | None
 ) -> tuple[Flat, Flat]:
-    """Of the sum of `_block` times `grad`. What a caller does not use, XLA leaves out."""
-    # With μ = Σ w z and σ² = Σ w z² − μ², that is Σ w (∂μ − 2 μ ∂σ²) + 2 z Σ w ∂σ².
+    """Compute the gradients of the sum of `_block` times `grad`.
+
+    XLA drops the gradient that a caller does not use.
+    """
+    # With μ = Σ w z and σ² = Σ w z² − μ², they are Σ w (∂μ − 2 μ ∂σ²) + 2 z Σ w ∂σ².
     c = options.channels
     more = len(options.weights) - 1
 
     def to_statistics(mean, variance, offset, grad):
-        """∂μ − 2 μ ∂σ² for x and for y, ∂σ² for u and for v; zeros around."""
+        """Return ∂μ − 2 μ ∂σ² for x and for y, and ∂σ² for u and for v, padded with zeros."""
         similarity = functools.partial(_similarity, options)
         _, pull = jax.vjp(similarity, *(mean + offset), *variance)
         to_u, to_v, to_u_variance, to_v_variance = pull(grad)
@@ -296,7 +304,7 @@ def _block_gradients(
         maps = (to_u + to_v, to_u - to_v, to_u_variance, to_v_variance)
         return tuple(jnp.pad(m, around) for m in maps)
 
-    # The transpose of averaging over windows, which are symmetric, is averaging over windows.
+    # Windows are symmetric, so the transpose of averaging over windows is averaging over windows.
     def along_rows(*maps):
         return tuple(_mean(options, m, axis=-1, step=c) for m in maps)
 
@@ -314,14 +322,14 @@ def _block_gradients(
 
 
 def _along_columns(options: _Options, z: Pair) -> tuple[PairColumns, PairColumns]:
-    """Mean and variance of each column of the window."""
+    """Compute the mean and variance of each column of the window."""
     return _moments(options, z, axis=-2, step=1)
 
 
 def _along_rows(
     options: _Options, mean: PairColumns, variance: PairColumns
 ) -> tuple[PairMap, PairMap]:
-    """Mean and variance of the window from those of its columns."""
+    """Compute the mean and variance of the window from those of its columns."""
     within = _mean(options, variance, axis=-1, step=options.channels)
     mean, between = _moments(options, mean, axis=-1, step=options.channels)
     return mean, within + between
@@ -334,14 +342,14 @@ def _similarity(
     u_variance: Float[Array, "*s"],
     v_variance: Float[Array, "*s"],
 ) -> Float[Array, "*s"]:
-    """S from means and variances of the sum and of the difference."""
+    """Compute S from means and variances of the sum and of the difference."""
     luminance = v**2 / ((u**2 + v**2) / 2 + options.c1)
     structure = v_variance / ((u_variance + v_variance) / 2 + options.c2)
     return (1 - luminance) * (1 - structure)
 
 
 def _shifted(options: _Options, z: Array, *, axis: int, step: int) -> list[Array]:
-    """The image seen from each place in the window."""
+    """Return the image shifted to each position in the window."""
     count = len(options.weights)
     size = z.shape[axis] - (count - 1) * step
     return [lax.slice_in_dim(z, k * step, k * step + size, axis=axis) for k in range(count)]
@@ -353,10 +361,11 @@ def _mean(options: _Options, z: Array, *, axis: int, step: int) -> Array:
 
 
 def _moments(options: _Options, z: Array, *, axis: int, step: int) -> tuple[Array, Array]:
-    """Mean and variance along an axis, from differences to the middle.
+    """Compute the mean and variance along an axis from differences to the middle pixel.
 
-    The middle's own difference is 0 and its weight w0 is not among the others, so that by Cauchy
-    and Schwarz the variance is at least w0 times its first term: never below 0, rounding included.
+    The middle pixel's own difference is 0, so its weight w0 is not among the others. By Cauchy and
+    Schwarz the variance is at least w0 times its first term, so it is never below 0 despite
+    rounding.
     """
     shifted = _shifted(options, z, axis=axis, step=step)
     middle = shifted[len(shifted) // 2]

@@ -1,6 +1,6 @@
-"""Cutting images into overlapping tiles and averaging tiles back. NumPy only, no JAX.
+"""Cutting of images into overlapping tiles and averaging of tiles back, with NumPy and without JAX.
 
-Images are [h, w, c] and maps [h, w], float32 or uint8 as they come.
+Images are [h, w, c] and maps [h, w], float32 or uint8; the dtype is kept.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,18 +9,18 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-LONGEST = 1 << 16  # px, of an image that is resized to a shorter side
+LONGEST = 1 << 16  # longest side in px of an image that is resized by its shorter side
 
 
 class Geometry(NamedTuple):
-    """How an image is presented to the method.
+    """Settings that define how an image is presented to the method.
 
     Attributes:
-      tile: height and width of a tile in pixels.
-      stride: vertical and horizontal distance of neighbouring tiles; at most `tile`.
-      weights: "uniform", or "hann": how overlapping tiles are averaged.
-      resize: height and width that an image is resized to before it is tiled; (n, 0) gives its
-        shorter side n px and keeps the aspect ratio. None: images are tiled at their own size.
+      tile: Height and width of a tile in pixels.
+      stride: Vertical and horizontal distance of neighbouring tiles, at most `tile`.
+      weights: Weighting of overlapping tiles in their average, "uniform" or "hann".
+      resize: Height and width that an image is resized to before it is tiled. (n, 0) resizes its
+        shorter side to n px and keeps the aspect ratio. None tiles images at their own size.
     """
 
     tile: tuple[int, int]
@@ -30,18 +30,18 @@ class Geometry(NamedTuple):
 
 
 def resized_size(size: tuple[int, int], resize: tuple[int, int] | None) -> tuple[int, int]:
-    """Returns the height and width to which an image is resized.
+    """Return the height and width to which an image is resized.
 
     Args:
-      size: height and width of the image.
-      resize: as in `Geometry`. The shorter side is shorter than asked for where the longer one
-        would have more than `LONGEST` px.
+      size: Height and width of the image.
+      resize: Setting as in `Geometry`. The shorter side becomes shorter than requested if the
+        longer side would exceed `LONGEST` px.
     """
     if resize is None:
         return size
     if resize[1]:
         return resize
-    # In integers, so that every program rounds alike, halves up.
+    # Integer arithmetic, so that every program rounds in the same way: halves up.
     to, of = resize[0], min(size)
     if to * max(size) > LONGEST * of:
         to, of = LONGEST, max(size)
@@ -50,7 +50,7 @@ def resized_size(size: tuple[int, int], resize: tuple[int, int] | None) -> tuple
 
 
 def tile_starts(length: int, *, tile: int, stride: int) -> list[int]:
-    """First pixels of the tiles along one side; the last tile ends with the image."""
+    """Return the first pixels of the tiles along one side; the last tile ends with the image."""
     if length <= tile:
         return [0]
     return [*range(0, length - tile, stride), length - tile]
@@ -59,7 +59,7 @@ def tile_starts(length: int, *, tile: int, stride: int) -> list[int]:
 def tile_corners(
     size: tuple[int, int], *, tile: tuple[int, int], stride: tuple[int, int]
 ) -> list[tuple[int, int]]:
-    """Top left corners of the tiles that cover an image of that height and width, row by row."""
+    """Return the top left corners of the tiles that cover an image of this size, row by row."""
     rows, columns = (
         tile_starts(n, tile=t, stride=s) for n, t, s in zip(size, tile, stride, strict=True)
     )
@@ -69,7 +69,7 @@ def tile_corners(
 def pad_to_tile(
     image: Shaped[np.ndarray, "h w c"], *, tile: tuple[int, int]
 ) -> Shaped[np.ndarray, "H W c"]:
-    """Mirrors a side that is shorter than a tile (after its end) until it is as long."""
+    """Pad each side that is shorter than a tile to its length, by mirroring beyond the end."""
     missing = [max(0, t - n) for n, t in zip(image.shape[:2], tile, strict=True)]
     if not any(missing):
         return image
@@ -77,21 +77,21 @@ def pad_to_tile(
 
 
 def tile_weights(tile: tuple[int, int], *, kind: str) -> Float[np.ndarray, "h w"]:
-    """How much each pixel of a tile counts in the average, in (0, 1].
+    """Return the weight of each pixel of a tile in the average, in (0, 1].
 
     Args:
-      tile: height and width.
-      kind: "uniform", or "hann", which trusts the middle of a tile more than its border, where a
-        network sees less of a pixel's surroundings.
+      tile: Height and width.
+      kind: "uniform" or "hann". The latter weights the middle of a tile more than its border, where
+        a network sees less of a pixel's surroundings.
 
     Raises:
-      ValueError: the kind is neither.
+      ValueError: If the kind is neither.
     """
     if kind == "uniform":
         return np.ones(tile, np.float32)
     if kind != "hann":
-        raise ValueError(f'tile weights are "uniform" or "hann", not {kind!r}')
-    # Sampled at pixel centres, so that no weight is zero: a corner of the image has one tile only.
+        raise ValueError(f"unknown tile weights {kind!r}; choose one of: uniform, hann")
+    # Sampled at pixel centres, so that no weight is zero: a corner of the image has only one tile.
     rows, columns = (np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in tile)
     return np.outer(rows, columns).astype(np.float32)
 
@@ -102,31 +102,31 @@ def cut(
     *,
     tile: tuple[int, int],
 ) -> Shaped[np.ndarray, "n H W c"]:
-    """The tiles at those corners, stacked."""
+    """Cut tiles at these corners and stack them."""
     return np.stack([image[r : r + tile[0], c : c + tile[1]] for r, c in corners])
 
 
 def batch_for(count: int, *, limit: int) -> int:
-    """Returns the size of the next compiled batch when so many tiles are left.
+    """Return the size of the next compiled batch for this number of remaining tiles.
 
-    Sizes are powers of two below the limit, and the limit, so that few programs are compiled. At
-    least three quarters of a batch are filled: where the next larger size would be emptier, the
-    next smaller one is taken, and a further batch takes the rest.
+    Sizes are powers of two below the limit, and the limit itself, so that few programs are
+    compiled. At least three quarters of a batch are filled: if the next larger size would be
+    emptier, the next smaller one is used, and a further batch takes the rest.
 
     Args:
-      count: of tiles that are left, at least one.
-      limit: of a batch.
+      count: Number of remaining tiles, at least one.
+      limit: Largest size of a batch.
     """
     larger = min(1 << (count - 1).bit_length(), limit)
     return larger if 4 * count >= 3 * larger else 1 << (count.bit_length() - 1)
 
 
 def split(count: int, batch_for: Callable[[int], int]) -> Iterator[tuple[slice, int]]:
-    """Gives the tiles that each batch takes and the size of the batch, which may be larger.
+    """Yield the tiles of each batch and the size of the batch, which may be larger.
 
     Args:
-      count: of all tiles.
-      batch_for: (tiles that are left) -> the size of the next batch.
+      count: Number of all tiles.
+      batch_for: Function from the number of remaining tiles to the size of the next batch.
     """
     first = 0
     while first < count:
@@ -142,13 +142,14 @@ def stitch(
     size: tuple[int, int],
     weights: Float[np.ndarray, "H W"],
 ) -> Float[np.ndarray, "h w c"]:
-    """Weighted average of overlapping tiles.
+    """Average overlapping tiles with weights.
 
     Args:
-      tiles: in the order of `corners`; taken one at a time, so a generator keeps memory low.
-      corners: top left pixel of each tile.
-      size: height and width of the result, at least a tile; every pixel has to lie in a tile.
-      weights: of each pixel of a tile.
+      tiles: Tiles in the order of `corners`. They are taken one at a time, so a generator saves
+        memory.
+      corners: Top left pixel of each tile.
+      size: Height and width of the result, at least a tile. Every pixel has to lie in a tile.
+      weights: Weight of each pixel of a tile.
     """
     total: np.ndarray | None = None
     weight = np.zeros((*size, 1), np.float32)
@@ -167,7 +168,7 @@ def stitch(
 def pad_map(
     values: Float[np.ndarray, "h w"], *, multiple: int
 ) -> tuple[Float[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
-    """The map padded with zeros to multiples of `multiple`, and which of its pixels are real.
+    """Pad a map with zeros to multiples of `multiple`, and return the mask of its real pixels too.
 
     Images of many sizes then share few compiled programs.
     """
@@ -177,10 +178,10 @@ def pad_map(
 
 
 def attenuate_border(values: Float[np.ndarray, "h w"], *, border: int, weight: float) -> None:
-    """Multiplies, in place, what is within `border` px of the map's border by `weight`."""
+    """Multiply the pixels within `border` px of the map's border by `weight`, in place."""
     if not border:
         return
-    # Strips that do not overlap, where the map is narrower than two borders too.
+    # The strips do not overlap, even if the map is narrower than two borders.
     bottom, right = (max(border, n - border) for n in values.shape)
     for strip in (
         values[:border],

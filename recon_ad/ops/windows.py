@@ -1,23 +1,24 @@
 """Mean and variance of the pixels in each window, by matrix products.
 
-For runtimes that run one operation after the other and store each result. There these few products
-are faster than sums of shifted images, which XLA makes one loop of.
+This form is for runtimes that run one operation after the other and store each result. There, a few
+matrix products are faster than sums of shifted images, which XLA fuses into one loop.
 
-One pass is along columns and one along rows (law of total variance). In each, a group of four
-neighbouring windows is seen from one reference, a pixel in their middle. What the group sees less
-its reference, times a banded matrix of the window's weights, are the four means; its squares times
-the same matrix are second moments about the reference.
+One pass runs along columns and one along rows (law of total variance). In each pass, a group of up
+to four neighbouring windows shares one reference, a pixel in their middle. The reference is
+subtracted from the group's pixels. The differences times a banded matrix of the window's weights
+give the means; their squares times the same matrix give second moments about the reference.
 
-All windows of a group hold their reference, with a weight w of 0.1 at least if they are Gaussian.
-So by Cauchy and Schwarz a variance is at least w times its second moment, and hardly any digits
-cancel. About a reference that all windows share they do: S is up to 1e-4 wrong beside edges.
+All windows of a group contain their reference; its weight w is at least 0.1 if they are Gaussian.
+By Cauchy and Schwarz, a variance is then at least w times its second moment, and hardly any digits
+cancel. With one reference for all windows digits do cancel, and S is wrong by up to 1e-4 beside
+edges.
 """
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-GROUP = 4  # windows that share a reference, at most two pixels from the middle of each
+GROUP = 4  # windows per reference, which is at most two pixels from the middle of each
 
 Planes = Float[Array, "... h w"]
 Maps = Float[Array, "... h2 w2"]
@@ -25,11 +26,12 @@ Turned = Float[Array, "... w h2"]
 
 
 def window_moments(z: Planes, *, weights: tuple[float, ...], border: str) -> tuple[Maps, Maps]:
-    """Mean and variance, divided by the sum of weights.
+    """Compute the weighted mean and variance of each window, without Bessel's correction.
 
     Args:
-      z: planes.
-      weights: of one side of the window, an odd number of them, symmetric, with the sum 1.
+      z: Planes.
+      weights: Weights along one side of the window. Their number is odd, they are symmetric and add
+        up to 1.
       border: "reflect" or "valid", as in `ops.ssim`.
     """
     height, width = z.shape[-2:]
@@ -41,15 +43,15 @@ def window_moments(z: Planes, *, weights: tuple[float, ...], border: str) -> tup
 
 
 def _seen(size: int, border: str, weights: tuple[float, ...]) -> Int[np.ndarray, "g k"]:
-    """Which pixels of a column each group of windows sees.
+    """Return the indices of the pixels of a column that each group of windows covers.
 
-    The last group may have windows beyond the end, whose results are of no use.
+    The last group may contain windows beyond the end, whose results are discarded.
     """
     pixels = np.arange(size)
     if border == "reflect":
         pixels = np.pad(pixels, len(weights) // 2, mode="symmetric")
     windows = len(pixels) - len(weights) + 1
-    group = min(GROUP, len(weights))  # or some would not hold their reference
+    group = min(GROUP, len(weights))  # otherwise some windows would not contain their reference
     first = np.arange(0, windows, group).reshape(-1, 1)
     return pixels[np.minimum(first + np.arange(group + len(weights) - 1), len(pixels) - 1)]
 
@@ -57,13 +59,13 @@ def _seen(size: int, border: str, weights: tuple[float, ...]) -> Int[np.ndarray,
 def _along_columns(
     mean: Planes, variance: Planes | None, seen: Int[np.ndarray, "g k"], weights: tuple[float, ...]
 ) -> tuple[Turned, Turned]:
-    """Mean and variance along columns, rows and columns exchanged.
+    """Compute mean and variance along columns, and exchange rows and columns.
 
     Args:
-      mean: of what each pixel stands for.
-      variance: of the same; None where it is a pixel.
-      seen: of `_seen`.
-      weights: of the window.
+      mean: Mean of the pixels that each entry summarises, or the pixel itself.
+      variance: Variance of the same pixels. None if each entry is a single pixel.
+      seen: Indices from `_seen`.
+      weights: Weights of the window.
     """
     groups, sees = seen.shape
     group = sees - len(weights) + 1

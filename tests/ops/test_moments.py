@@ -69,9 +69,9 @@ def test_area_and_intensity_are_those_of_numpy():
         "log of the mean": v.mean(),
         "log of the standard deviation": v.std(),
         "log of the area above the threshold": above.sum(),
-        "log of the sum of what exceeds it": (v - 1)[above].sum(),
-        "log of its mean over that area": (v - 1)[above].mean(),
-        "log of its standard deviation there": (v - 1)[above].std(),
+        "log of the sum of the excess": (v - 1)[above].sum(),
+        "log of the mean excess over that area": (v - 1)[above].mean(),
+        "log of the standard deviation of the excess there": (v - 1)[above].std(),
     }
     for name, value in expected.items():
         assert named[name] == pytest.approx(np.log1p(value), rel=1e-5), name

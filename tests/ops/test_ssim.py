@@ -236,5 +236,5 @@ def test_options_and_sizes_that_do_not_fit_are_refused(changes, words):
     size = (2, 20, 25, 1)
     with pytest.raises(ValueError, match=words):
         ssim._check(size, size, **OPTIONS | changes)
-    with pytest.raises(ValueError, match="one size"):
+    with pytest.raises(ValueError, match="equal shape"):
         ssim._check(size, (2, 20, 24, 1), **OPTIONS)
