@@ -1,5 +1,5 @@
-"""Flax linen networks, one family per file, and shapes in `spec`; nothing else.
+"""Flax linen networks, one family per file, and their shapes in `spec`.
 
-A network maps float32 NHWC arrays to a dict of all its named intermediates; losses, residuals and
-everything that is random or learns lives in `recon_ad.methods`.
+A network maps float32 NHWC arrays to a dict of all its named intermediates. Losses, residuals and
+everything random or learnt belong in `recon_ad.methods`.
 """

@@ -1,15 +1,16 @@
 """The autoencoder of Bergmann et al. 2019.
 
-Nine convolutions, of which those that halve the resolution are 4x4, and their mirror image; leaky
-ReLU with slope 0.2 after each but the code's and the last. The ninth convolution covers what is
-left of the image, as does the first of the decoder: both are linear layers. As no reachable source
-of the paper gives the whole table, it is taken from the MindSpore model zoo's SSIM-AE, which names
-it; the sigmoid at the end is ours, so that a reconstruction is an image.
+The encoder has nine convolutions; those that halve the resolution are 4x4. The decoder is its
+mirror image. A leaky ReLU with slope 0.2 follows each layer except the code's and the last. The
+ninth convolution covers the whole remaining image, as does the first of the decoder, so both are
+linear layers. No reachable source of the paper gives the whole table; it is taken from the
+MindSpore model zoo's SSIM-AE, which names the paper. The sigmoid at the end is ours; it makes the
+reconstruction an image.
 
-How it begins is ours too: images are centred, and kernels have He et al.'s variance, which keeps
-that of the signal through the encoder; the decoder's transposed convolutions halve its spread, so
-that a reconstruction begins near gray. Without, the loss stands for hundreds of steps, or for good,
-at that of a gray image.
+The initialisation is ours too. Images are centred, and kernels have He et al.'s variance, which
+keeps the signal's variance through the encoder. The decoder's transposed convolutions halve its
+spread, so that a reconstruction begins near gray. Without this, the loss stays at that of a gray
+image for hundreds of steps, or for good.
 
 Images are float32 NHWC in [0, 1]; codes are float32 [b, n_z].
 """
@@ -22,23 +23,23 @@ from jaxtyping import Array, Float
 from recon_ad.models.cae import START, drawn, scaled
 from recon_ad.models.layers import Conv, UpConv
 
-# Channels and strides; stride 2 goes with 4x4 kernels, 1 with 3x3.
+# Channels and strides. Layers of stride 2 have 4x4 kernels, those of stride 1 have 3x3 kernels.
 ENCODER = ((32, 2), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2), (64, 1), (32, 1))
 DECODER = ((64, 1), (128, 1), (64, 2), (64, 1), (32, 2), (32, 1), (32, 2))
 DOWNSCALING = 16
 CODE_CHANNELS = 32
 SLOPE = 0.2
-GAIN = 2 / (1 + SLOPE**2)  # behind a leaky ReLU (He et al. 2015, eq. 15)
+GAIN = 2 / (1 + SLOPE**2)  # gain after a leaky ReLU (He et al. 2015, eq. 15)
 MEAN, LOG_VARIANCE = "conv9", "conv9_variance"  # the innermost layers
 
 
 class Encoder(nn.Module):
-    """Image to code.
+    """Network from image to code.
 
     Attributes:
-      n_z: length of the code.
-      heads: names of the innermost layers.
-      width: channels as a multiple of the paper's.
+      n_z: Length of the code.
+      heads: Names of the innermost layers.
+      width: Channels as a multiple of the paper's.
     """
 
     n_z: int
@@ -47,8 +48,8 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"]) -> tuple[Float[Array, "b n_z"], ...]:
-        """Encodes images whose height and width are multiples of 16; one result for each head."""
-        x = 4.0 * (images - 0.5)  # about unit variance
+        """Encode images whose sides are multiples of 16, and return one result for each head."""
+        x = 4.0 * (images - 0.5)  # gives about unit variance
         for i, (channels, stride) in enumerate(ENCODER, start=1):
             slope = SLOPE if i > 1 else None
             gain = GAIN if i > 1 else 1.0
@@ -63,12 +64,12 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Code to image.
+    """Network from code to image.
 
     Attributes:
-      size: height and width of the image, multiples of 16.
-      channels: channels of the image.
-      width: channels of the layers as a multiple of the paper's.
+      size: Height and width of the image, multiples of 16.
+      channels: Channels of the image.
+      width: Channels of the layers as a multiple of the paper's.
     """
 
     size: tuple[int, int]
@@ -77,7 +78,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, code: Float[Array, "b n_z"]) -> Float[Array, "b h w c"]:
-        """Decodes to images in (0, 1)."""
+        """Decode codes to images in (0, 1)."""
         h, w = (side // DOWNSCALING for side in self.size)
         code_channels = scaled(CODE_CHANNELS, self.width)
         x = nn.Dense(h * w * code_channels, name="deconv1")(code)
@@ -90,13 +91,13 @@ class Decoder(nn.Module):
 
 
 class BergmannAE(nn.Module):
-    """Encoder and decoder: 1 050 565 parameters at 128x128x1 and n_z = 100.
+    """Encoder and decoder, with 1 050 565 parameters at 128x128x1 and n_z = 100.
 
     Attributes:
-      size: height and width of the images it is for, multiples of 16.
-      channels: image channels.
-      n_z: length of the code.
-      width: channels of the layers as a multiple of the paper's.
+      size: Height and width of the images, multiples of 16.
+      channels: Channels of the images.
+      n_z: Length of the code.
+      width: Channels of the layers as a multiple of the paper's.
     """
 
     size: tuple[int, int]
@@ -105,24 +106,24 @@ class BergmannAE(nn.Module):
     width: float = 1.0
 
     def setup(self) -> None:
-        """The two halves."""
+        """Define the encoder and the decoder."""
         self.encoder = Encoder(self.n_z, width=self.width)
         self.decoder = Decoder(self.size, self.channels, self.width)
 
     def __call__(self, images: Float[Array, "b h w c"]) -> dict[str, Array]:
-        """Returns `code` [b, n_z] and `reconstruction` [b, h, w, c] in (0, 1)."""
+        """Return `code` [b, n_z] and `reconstruction` [b, h, w, c] in (0, 1)."""
         (code,) = self.encoder(images)
         return {"code": code, "reconstruction": self.decoder(code)}
 
 
 class BergmannVAE(nn.Module):
-    """The same with two innermost layers, mean and log σ² of each number of the code.
+    """Variational form of `BergmannAE`, with one head each for the code's mean and log σ².
 
     Attributes:
-      size: height and width of the images it is for, multiples of 16.
-      channels: image channels.
-      n_z: length of the code.
-      width: channels of the layers as a multiple of the paper's.
+      size: Height and width of the images, multiples of 16.
+      channels: Channels of the images.
+      n_z: Length of the code.
+      width: Channels of the layers as a multiple of the paper's.
     """
 
     size: tuple[int, int]
@@ -131,12 +132,12 @@ class BergmannVAE(nn.Module):
     width: float = 1.0
 
     def setup(self) -> None:
-        """The two halves."""
+        """Define the encoder and the decoder."""
         self.encoder = Encoder(self.n_z, (MEAN, LOG_VARIANCE), self.width)
         self.decoder = Decoder(self.size, self.channels, self.width)
 
     def __call__(
         self, images: Float[Array, "b h w c"], noise: Float[Array, "b n_z"]
     ) -> dict[str, Array]:
-        """As `models.cae.VAE`."""
+        """Return the same arrays as `models.cae.VAE`."""
         return drawn(*self.encoder(images), noise, self.decoder)

@@ -4,7 +4,7 @@ Images are float32 NHWC in [0, 1]; codes are float32 [b, n_z].
 
 The table's "deconvolutions" that keep the resolution are ordinary 3x3 convolutions: with stride 1
 a transposed convolution is the same family of maps. Those that double it are 3x3 transposed
-convolutions of stride 2. The synthetic variant quadruples the resolution in one layer; a 3x3
+convolutions of stride 2. The synthetic variant quadruples the resolution in one layer. A 3x3
 transposed convolution of stride 4 would leave every fourth row and column without any input
 (holes), so that layer is nearest-neighbour enlargement by 4 followed by a 3x3 convolution.
 """
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from recon_ad.models.layers import Conv, UpConv
 
 # Channels and strides of the encoder's convolutions, then of the decoder's (Table 2).
-# "conv2" and "conv3" of the synthetic column name their source resolution wrongly (a misprint).
+# In the synthetic column, "conv2" and "conv3" give a wrong source resolution (a misprint).
 ENCODERS: Mapping[str, tuple[tuple[int, int], ...]] = {
     "synthetic": ((16, 1), (32, 2), (64, 2), (64, 4), (16, 1)),
     "industrial": ((16, 1), (32, 2), (64, 2), (64, 2), (64, 2), (16, 1)),
@@ -30,16 +30,16 @@ DECODERS: Mapping[str, tuple[tuple[int, int], ...]] = {
 DOWNSCALING = 16  # between image and the bottleneck's feature map, in both variants
 CODE_CHANNELS = 16
 HIDDEN = 1024  # r of Table 3
-# The paper does not give the leaky ReLU's slope; 0.01 is what the common frameworks default to.
+# The paper does not give the leaky ReLU's slope; 0.01 is the default of the common frameworks.
 SLOPE = 0.01
 MEAN, LOG_VARIANCE = "lin21", "lin22"  # the VAE's innermost layers
-# Of log σ² when training begins, which the paper does not give: with σ = 1 there is more noise in
-# the code than image, and chess is hardly learnt at first.
+# Initial log σ², which the paper does not give. With σ = 1 the code contains more noise than image,
+# and chess is hardly learnt at first.
 START = -5.0
 
 
 def scaled(count: int, width: float) -> int:
-    """Returns a layer's number of channels, scaled by `width`; at least one."""
+    """Return a layer's number of channels scaled by `width`, at least one."""
     return max(1, round(count * width))
 
 
@@ -48,13 +48,13 @@ def _activate(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 class Encoder(nn.Module):
-    """Convolutions and the first linear layers: image to code.
+    """Network from image to code: convolutions and the first linear layers.
 
     Attributes:
       variant: "synthetic" or "industrial", the two columns of Table 2.
-      n_z: length of the code.
-      heads: names of the innermost linear layers, all on "lin1".
-      width: channels as a multiple of the paper's.
+      n_z: Length of the code.
+      heads: Names of the innermost linear layers, which all follow "lin1".
+      width: Channels as a multiple of the paper's.
     """
 
     variant: str
@@ -64,7 +64,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"]) -> tuple[Float[Array, "b n_z"], ...]:
-        """Encodes images whose height and width are multiples of 16; one result for each head."""
+        """Encode images whose sides are multiples of 16, and return one result for each head."""
         x = images
         for i, (channels, stride) in enumerate(ENCODERS[self.variant], start=1):
             channels = scaled(channels, self.width)
@@ -82,13 +82,13 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The last two linear layers and the deconvolutions: code to image.
+    """Network from code to image: the last two linear layers and the deconvolutions.
 
     Attributes:
       variant: "synthetic" or "industrial".
-      size: height and width of the image, multiples of 16.
-      channels: channels of the image.
-      width: channels of the layers as a multiple of the paper's.
+      size: Height and width of the image, multiples of 16.
+      channels: Channels of the image.
+      width: Channels of the layers as a multiple of the paper's.
     """
 
     variant: str
@@ -98,7 +98,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, code: Float[Array, "b n_z"]) -> Float[Array, "b h w c"]:
-        """Decodes to images in (0, 1)."""
+        """Decode codes to images in (0, 1)."""
         h, w = (side // DOWNSCALING for side in self.size)
         code_channels = scaled(CODE_CHANNELS, self.width)
         x = _activate(nn.Dense(scaled(HIDDEN, self.width), name="lin3")(code))
@@ -116,15 +116,16 @@ class Decoder(nn.Module):
 
 
 class CAE(nn.Module):
-    """Encoder and decoder (eq. 2): 2 444 021 parameters (synthetic) or 2 517 877 (industrial)
-    at 128x128x1 and n_z = 100.
+    """Encoder and decoder (eq. 2).
+
+    They have 2 444 021 parameters (synthetic) or 2 517 877 (industrial) at 128x128x1 and n_z = 100.
 
     Attributes:
       variant: "synthetic" or "industrial", the two columns of Table 2.
-      size: height and width of the images it is for, multiples of 16.
-      channels: image channels.
-      n_z: length of the code.
-      width: channels of the layers as a multiple of the paper's.
+      size: Height and width of the images, multiples of 16.
+      channels: Channels of the images.
+      n_z: Length of the code.
+      width: Channels of the layers as a multiple of the paper's.
     """
 
     variant: str
@@ -134,17 +135,17 @@ class CAE(nn.Module):
     width: float = 1.0
 
     def setup(self) -> None:
-        """Names the two halves, so that other methods can regularise or replace one."""
+        """Name the two halves, so that other methods can regularise or replace one."""
         self.encoder = Encoder(self.variant, self.n_z, width=self.width)
         self.decoder = Decoder(self.variant, self.size, self.channels, self.width)
 
     def encode(self, images: Float[Array, "b h w c"]) -> Float[Array, "b n_z"]:
-        """The code."""
+        """Return the code."""
         (code,) = self.encoder(images)
         return code
 
     def __call__(self, images: Float[Array, "b h w c"]) -> dict[str, Array]:
-        """Returns `code` [b, n_z] and `reconstruction` [b, h, w, c] in (0, 1)."""
+        """Return `code` [b, n_z] and `reconstruction` [b, h, w, c] in (0, 1)."""
         code = self.encode(images)
         return {"code": code, "reconstruction": self.decoder(code)}
 
@@ -155,7 +156,7 @@ def drawn(
     noise: Float[Array, "b n_z"],
     decoder: Callable[[Float[Array, "b n_z"]], Float[Array, "b h w c"]],
 ) -> dict[str, Array]:
-    """What a VAE returns: the code that is drawn with that noise, and what is decoded from it."""
+    """Draw a VAE's code with the given noise, decode it, and return all arrays by name."""
     code = mean + jnp.exp(0.5 * log_variance) * noise  # eq. 6
     return {
         "mean": mean,
@@ -166,15 +167,16 @@ def drawn(
 
 
 class VAE(nn.Module):
-    """The same with two innermost layers, mean and log σ² of each number of the code: 102 500
-    parameters more.
+    """Variational form of `CAE`, with one head each for the code's mean and log σ².
+
+    It has 102 500 parameters more.
 
     Attributes:
       variant: "synthetic" or "industrial", the two columns of Table 2.
-      size: height and width of the images it is for, multiples of 16.
-      channels: image channels.
-      n_z: length of the code.
-      width: channels of the layers as a multiple of the paper's.
+      size: Height and width of the images, multiples of 16.
+      channels: Channels of the images.
+      n_z: Length of the code.
+      width: Channels of the layers as a multiple of the paper's.
     """
 
     variant: str
@@ -184,27 +186,27 @@ class VAE(nn.Module):
     width: float = 1.0
 
     def setup(self) -> None:
-        """The two halves."""
+        """Define the encoder and the decoder."""
         self.encoder = Encoder(self.variant, self.n_z, (MEAN, LOG_VARIANCE), self.width)
         self.decoder = Decoder(self.variant, self.size, self.channels, self.width)
 
     def __call__(
         self, images: Float[Array, "b h w c"], noise: Float[Array, "b n_z"]
     ) -> dict[str, Array]:
-        """Returns `mean`, `log_variance` and `code` [b, n_z], and `reconstruction` in (0, 1).
+        """Return `mean`, `log_variance` and `code` [b, n_z], and `reconstruction` in (0, 1).
 
         Args:
-          images: [b, h, w, c] in [0, 1].
-          noise: samples of N(0, 1) that the code is drawn with; zeros for the mean code.
+          images: Images [b, h, w, c] in [0, 1].
+          noise: Samples of N(0, 1) with which the code is drawn. Zeros give the mean code.
         """
         return drawn(*self.encoder(images), noise, self.decoder)
 
 
 class Critic(nn.Module):
-    """Table 4: a code to one number, leaky ReLU on both layers; 1 021 parameters at n_z = 100."""
+    """Critic of Table 4, with leaky ReLU on both layers and 1 021 parameters at n_z = 100."""
 
     @nn.compact
     def __call__(self, code: Float[Array, "b n_z"]) -> Float[Array, " b"]:
-        """The values, higher where the code looks like a sample of the prior."""
+        """Return one value for each code, higher for codes that resemble samples of the prior."""
         x = _activate(nn.Dense(10, name="lind1")(code))
         return _activate(nn.Dense(1, name="lind2")(x))[:, 0]

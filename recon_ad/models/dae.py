@@ -1,8 +1,8 @@
 """A residual autoencoder for images of any shape (after Buzzega et al., section 3.2).
 
-The paper gives residual blocks (He et al. 2016), a bottleneck "much smaller than the image", and
-that the network adapts to any input shape; widths and depth are ours. Everything is convolution,
-so what limits it is the number of channels at a sixteenth of the resolution.
+The paper specifies residual blocks (He et al. 2016), a bottleneck "much smaller than the image",
+and a network that adapts to any input shape. Widths and depth are ours. All layers are
+convolutions, so the bottleneck is the number of channels at a sixteenth of the resolution.
 
 Images are float32 NHWC in [0, 1].
 """
@@ -18,29 +18,31 @@ SLOPE = 0.2
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(conv(x)), a leaky ReLU before each; their sum begins at zero, the block as nothing.
+    """Block x + s · conv(conv(x)) with a leaky ReLU before each convolution.
+
+    The scale s begins at zero, so the block begins as the identity.
 
     Attributes:
-      channels: of x and the result.
+      channels: Channels of x and the result.
     """
 
     channels: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """The block's result."""
+        """Apply the block."""
         y = Conv(self.channels, slope=SLOPE, name="conv1")(x)
         scale = self.param("scale", nn.initializers.zeros_init(), (1, 1, 1, 1))
         return x + scale * Conv(self.channels, slope=SLOPE, name="conv2")(y)
 
 
 class ResidualAE(nn.Module):
-    """Encoder and decoder, four times halving and doubling, with residual blocks between.
+    """Encoder and decoder that halve and double the resolution four times, with residual blocks.
 
     Attributes:
-      channels: image channels.
-      widths: channels at a half, a quarter, an eighth and a sixteenth of the resolution.
-      bottleneck: channels of the code's map.
+      channels: Channels of the images.
+      widths: Channels at a half, a quarter, an eighth and a sixteenth of the resolution.
+      bottleneck: Channels of the code's map.
     """
 
     channels: int
@@ -49,9 +51,9 @@ class ResidualAE(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"]) -> dict[str, Array]:
-        """Returns `code` [b, ⌈h/16⌉, ⌈w/16⌉, n] and `reconstruction` [b, h, w, c] in (0, 1)."""
+        """Return `code` [b, ⌈h/16⌉, ⌈w/16⌉, n] and `reconstruction` [b, h, w, c] in (0, 1)."""
         _, h, w, _ = images.shape
-        # Padded after by mirroring, or by the last pixel where an image is smaller than that.
+        # Padded at the end by mirroring, or by the last pixel if the image is too small for that.
         after = [(0, -side % DOWNSCALING) for side in (h, w)]
         mode = "reflect" if all(p < n for (_, p), n in zip(after, (h, w), strict=True)) else "edge"
         x = jnp.pad(images, ((0, 0), *after, (0, 0)), mode=mode)

@@ -1,13 +1,13 @@
-"""The trained half of Dinomaly (Guo et al. 2025): a noisy bottleneck and a decoder with linear
-attention, which paint the features of a frozen Vision Transformer again.
+"""The trained half of Dinomaly (Guo et al. 2025), which reconstructs a frozen encoder's features.
 
-Tokens are float32 [b, n, d]. Dropout is what makes the bottleneck noisy; linear attention, which
-cannot focus, keeps the decoder from passing on what it sees.
+It is a noisy bottleneck and a decoder with linear attention; the encoder is a Vision Transformer.
+Tokens are float32 [b, n, d]. Dropout makes the bottleneck noisy. Linear attention cannot focus,
+which keeps the decoder from passing its input on.
 
-`published` is Dinomaly's own code (`models/vision_transformer.py`, `dinomaly_mvtec_sep.py` of
-github.com/guojiajeremy/Dinomaly, Apache-2.0): all linear layers have biases and begin narrow. Else
-those outside the attention have none, as in anomalib's reading of it (Apache-2.0), and all begin as
-linen's do.
+`published` selects Dinomaly's own code (`models/vision_transformer.py`, `dinomaly_mvtec_sep.py` of
+github.com/guojiajeremy/Dinomaly, Apache-2.0): all linear layers have biases and a narrow
+initialisation. Otherwise the linear layers outside the attention have no biases, as in anomalib's
+implementation (Apache-2.0), and all layers have linen's initialisation.
 """
 
 import functools
@@ -16,12 +16,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# As published.
+# These values are as published.
 DROPPED = 0.2
 MLP_RATIO = 4
 EPSILON = 1e-8  # of LayerNorm
-NARROW = nn.initializers.truncated_normal(0.01, lower=-3.0, upper=3.0)  # up to ± 0.03
-# Ours: that the sum of a token's weights is more than.
+NARROW = nn.initializers.truncated_normal(0.01, lower=-3.0, upper=3.0)  # cut off at ± 0.03
+# This value is ours. It is added to the sum of a token's weights, so that no divisor is 0.
 TINY = 1e-6
 
 Tokens = Float[Array, "b n d"]
@@ -36,8 +36,8 @@ class LinearAttention(nn.Module):
     """Attention with elu(x) + 1 in place of the softmax (Katharopoulos et al. 2020).
 
     Attributes:
-      heads: that the channels are split into.
-      published: see above.
+      heads: Number of heads that the channels are split into.
+      published: Whether the layers are as published (see the module).
     """
 
     heads: int
@@ -45,7 +45,7 @@ class LinearAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Tokens) -> Tokens:
-        """The attended tokens."""
+        """Return the attended tokens."""
         b, n, d = x.shape
         linear = functools.partial(_linear, published=self.published, bias=True)
         qkv = linear(3 * d, name="qkv")(x).reshape(b, n, 3, self.heads, d // self.heads)
@@ -59,11 +59,11 @@ class LinearAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Linear attention, then two linear layers, each on normalised tokens and added to them.
+    """Linear attention and two linear layers, each on normalised tokens and added to them.
 
     Attributes:
-      heads: of the attention.
-      published: see above.
+      heads: Number of heads of the attention.
+      published: Whether the layers are as published (see the module).
     """
 
     heads: int
@@ -71,7 +71,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Tokens) -> Tokens:
-        """The next tokens."""
+        """Return the next tokens."""
         d = x.shape[-1]
         linear = functools.partial(_linear, published=self.published, bias=False)
         attention = LinearAttention(self.heads, self.published, name="attn")
@@ -85,9 +85,9 @@ class FeatureDecoder(nn.Module):
     """Bottleneck and decoder.
 
     Attributes:
-      depth: number of the decoder's blocks.
-      heads: of their attention.
-      published: see above.
+      depth: Number of the decoder's blocks.
+      heads: Number of heads of their attention.
+      published: Whether the layers are as published (see the module).
     """
 
     depth: int
@@ -96,11 +96,11 @@ class FeatureDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Tokens, *, noisy: bool) -> dict[str, Array]:
-        """`block{i}` [b, n, d] of each of the decoder's blocks.
+        """Return the tokens `block{i}` [b, n, d] of each of the decoder's blocks.
 
         Args:
-          tokens: the mean over the encoder's blocks.
-          noisy: whether the bottleneck drops numbers, by the key "dropout".
+          tokens: Mean over the encoder's blocks.
+          noisy: Whether the bottleneck applies dropout, with the key "dropout".
         """
         d = tokens.shape[-1]
         drop = nn.Dropout(DROPPED, deterministic=not noisy)

@@ -1,10 +1,10 @@
-"""A normalising flow on feature maps (FastFlow, Yu et al. 2021): invertible, with its exact
-log-determinant.
+"""An invertible normalising flow on feature maps with an exact log-determinant (FastFlow).
 
-Maps are float32 [b, r, k, d]. Each step scales and shifts the channels, shuffles them in a fixed
-way, and lets the first half of them scale and shift the second (affine coupling, Dinh et al. 2017)
-by a small network, which by turns looks at the surroundings, by 3×3 convolutions or by attention to
-all positions, and at each position by itself. It begins as the identity but for the shuffling.
+The flow follows Yu et al. 2021. Maps are float32 [b, r, k, d]. Each step scales and shifts the
+channels and shuffles them in a fixed way. The first half of the channels then scales and shifts the
+second half (affine coupling, Dinh et al. 2017) through a small network. Every other step's network
+sees the position's surroundings, by 3×3 convolutions or by attention to all positions; the others
+see each position by itself. The flow begins as the identity apart from the shuffling.
 """
 
 import flax.linen as nn
@@ -17,21 +17,22 @@ from recon_ad.models.vit import Attention
 
 COUPLINGS = ("convolution", "attention")
 
-# Scales of a coupling stay within e^±CLAMP, as in FrEIA, with which training stays finite.
+# Scales of a coupling stay within e^±CLAMP, as in FrEIA, which keeps training finite.
 CLAMP = 2.0
 
 Maps = Float[Array, "b r k d"]
-Kept = Float[Array, "b r k d1"]  # the channels that a coupling looks at
-Changed = Float[Array, "b r k d2"]  # and those that it scales and shifts
+Kept = Float[Array, "b r k d1"]  # the input channels of a coupling
+Changed = Float[Array, "b r k d2"]  # the channels that it scales and shifts
 
 
 class Subnet(nn.Module):
-    """Half of the channels to log-scales and shifts of the other half, zeros at first.
+    """Network from half of the channels to log-scales and shifts of the others, initially zeros.
 
     Attributes:
-      hidden: channels between its two convolutions.
-      out: channels to scale and shift.
-      looks: at its surroundings by a "convolution" or by "attention"; "": not at all.
+      hidden: Number of channels between its two layers.
+      out: Number of channels to scale and shift.
+      looks: Access to the surroundings, by "convolution" or "attention". "" sees each position by
+        itself.
     """
 
     hidden: int
@@ -40,7 +41,7 @@ class Subnet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Kept) -> tuple[Changed, Changed]:
-        """Log-scales within ±CLAMP, and shifts."""
+        """Return log-scales within ±CLAMP, and shifts."""
         if self.looks == "convolution":
             y = Conv(self.hidden, size=3, name="first")(x)
             y = Conv(2 * self.out, size=3, slope=0.0, name="second")(y)
@@ -56,13 +57,13 @@ class Subnet(nn.Module):
 
 
 class Flow(nn.Module):
-    """Feature maps to maps of independent normal numbers, and back.
+    """Invertible network from feature maps to maps of independent normal numbers.
 
     Attributes:
-      steps: of the flow.
-      channels: d.
-      ratio: hidden channels of a step's network, as a multiple of its input's.
-      coupling: how every other step looks at its surroundings, one of `COUPLINGS`.
+      steps: Number of steps.
+      channels: Number of channels, d.
+      ratio: Hidden channels of a step's network, as a multiple of its input's.
+      coupling: Access of every other step to its surroundings, one of `COUPLINGS`.
     """
 
     steps: int
@@ -71,7 +72,7 @@ class Flow(nn.Module):
     coupling: str
 
     def setup(self) -> None:
-        """The layers, and the shuffles, which hang on the number of channels only."""
+        """Define the layers, and the shuffles, which depend only on the number of channels."""
         first, second = self.channels - self.channels // 2, self.channels // 2
         hidden = max(1, round(self.ratio * first))
         self.subnets = [
@@ -84,7 +85,7 @@ class Flow(nn.Module):
         self.orders = [random.permutation(self.channels) for _ in range(self.steps)]
 
     def __call__(self, x: Maps) -> dict[str, Array]:
-        """Returns `latent` [b, r, k, d] and `log_determinant` [b, r, k], by position."""
+        """Return `latent` [b, r, k, d] and the `log_determinant` [b, r, k] of each position."""
         total = jnp.zeros(x.shape[:-1])
         for i, subnet in enumerate(self.subnets):
             scale, shift = self._affine(i)
@@ -96,7 +97,7 @@ class Flow(nn.Module):
         return {"latent": x, "log_determinant": total}
 
     def inverse(self, latent: Maps) -> Maps:
-        """The maps that have that latent."""
+        """Return the maps whose latent is given."""
         x = latent
         for i in reversed(range(self.steps)):
             kept, changed = self._halves(x)

@@ -1,8 +1,8 @@
-"""linen's layers on `ops.conv`; parameters are named, shaped and, but for `gain`, initialised as
-linen's.
+"""Linen's layers, computed by `ops.conv`.
 
-Images are float32 [b, h, w, c]. Each layer begins with a leaky ReLU of its input where `slope` is
-given: with the activation inside, its gradient needs nothing more to be stored.
+Parameters have linen's names, shapes and, apart from `gain`, initialisation. Images are float32
+[b, h, w, c]. If `slope` is given, a layer begins with a leaky ReLU of its input. With the
+activation inside the layer, its gradient needs no further stored values.
 """
 
 import flax.linen as nn
@@ -23,15 +23,15 @@ def _params(
 
 
 class Conv(nn.Module):
-    """A 3x3 convolution, or a 4x4 one of stride 2, "SAME", as `nn.Conv`.
+    """Convolution of 3x3, or of 4x4 with stride 2, with "SAME" padding as `nn.Conv`.
 
     Attributes:
-      features: output channels.
-      stride: of the convolution.
-      size: of the kernel.
-      enlarge: how many times each pixel is repeated, in rows and columns, before it.
-      slope: of the leaky ReLU before it; None: none.
-      gain: the kernel's variance at the start, times the number of inputs.
+      features: Output channels.
+      stride: Stride of the convolution.
+      size: Side of the kernel.
+      enlarge: Number of times that each pixel is repeated, in rows and columns, before it.
+      slope: Slope of the leaky ReLU before it. None applies no activation.
+      gain: Initial variance of the kernel times the number of inputs.
     """
 
     features: int
@@ -43,7 +43,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
-        """The convolved images."""
+        """Return the convolved images."""
         kernel, bias = _params(self, self.size, x.shape[-1], self.features, gain=self.gain)
         if self.enlarge > 1:
             return conv.conv_enlarged(x, kernel, bias, times=self.enlarge, slope=self.slope)
@@ -51,14 +51,14 @@ class Conv(nn.Module):
 
 
 class UpConv(nn.Module):
-    """A 3x3 or 4x4 transposed convolution of stride 2, "SAME", as `nn.ConvTranspose`.
+    """Transposed convolution of 3x3 or 4x4 and stride 2, with "SAME" padding as `nn.ConvTranspose`.
 
     Attributes:
-      features: output channels.
-      size: of the kernel.
-      slope: of the leaky ReLU before it; None: none.
-      gain: the kernel's variance at the start, times the number of inputs, of which an output sees
-        about a quarter.
+      features: Output channels.
+      size: Side of the kernel.
+      slope: Slope of the leaky ReLU before it. None applies no activation.
+      gain: Initial variance of the kernel times the number of inputs, of which an output sees about
+        a quarter.
     """
 
     features: int
@@ -68,6 +68,6 @@ class UpConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 o"]:
-        """The images, twice as high and wide."""
+        """Return images of twice the height and width."""
         kernel, bias = _params(self, self.size, x.shape[-1], self.features, gain=self.gain)
         return conv.conv_transpose_twice(x, kernel, bias, slope=self.slope)

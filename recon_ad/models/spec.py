@@ -1,22 +1,22 @@
-"""Names the shape of an encoder (`recon_ad.models.vit`), without JAX."""
+"""The shape of an encoder (`recon_ad.models.vit`), without JAX."""
 
 from typing import NamedTuple
 
-MLP_RATIO = 4  # width of the layers between attentions, in widths of a token
+MLP_RATIO = 4  # width of the layers between attentions, as a multiple of a token's width
 
 
 class Spec(NamedTuple):
-    """The shape of an encoder.
+    """Shape of an encoder.
 
     Attributes:
-      patch: side of a patch in px.
-      width: d, length of a token.
-      depth: number of blocks.
-      heads: of the attention.
-      grid: side in patches of the images that it was trained on.
-      distilled: whether a distillation token follows the class token.
-      registers: number of register tokens.
-      layer_scale: whether each branch has a factor for each channel.
+      patch: Side of a patch in px.
+      width: Length of a token, d.
+      depth: Number of blocks.
+      heads: Number of heads of the attention.
+      grid: Side in patches of the images that it was trained on.
+      distilled: Whether a distillation token follows the class token.
+      registers: Number of register tokens.
+      layer_scale: Whether each branch has a factor for each channel.
     """
 
     patch: int

@@ -1,9 +1,11 @@
-"""Vision Transformers as encoders: plain (Dosovitskiy et al. 2021), distilled (DeiT, Touvron et al.
-2021), with LayerScale (DINOv2, Oquab et al. 2024) and with registers (Darcet et al. 2024).
+"""Vision Transformers as encoders: plain, distilled, with LayerScale and with registers.
 
-Images are float32 [b, h, w, 3], normalised as the weights want it, h and w multiples of the patch.
-Tokens are [b, n, d]: first those that are no patches (class, distillation, registers), then the
-patches row by row. Parameters are float32; `dtype` is what is computed in, but for LayerNorm and
+The sources are Dosovitskiy et al. 2021 (plain), Touvron et al. 2021 (DeiT, distilled), Oquab et al.
+2024 (DINOv2, LayerScale) and Darcet et al. 2024 (registers).
+
+Images are float32 [b, h, w, 3], normalised as the weights require; h and w are multiples of the
+patch. Tokens are [b, n, d]: first the tokens that are not patches (class, distillation, registers),
+then the patches row by row. Parameters are float32. Computation is in `dtype`, except LayerNorm and
 the softmax, which stay in float32.
 """
 
@@ -16,15 +18,15 @@ from jaxtyping import Array, Float, PyTree
 from recon_ad.models.spec import MLP_RATIO, Spec
 from recon_ad.ops.resampling import resample
 
-EPSILON = 1e-6  # of LayerNorm, in all these networks
+EPSILON = 1e-6  # epsilon of LayerNorm in all these networks
 
 
 class Attention(nn.Module):
     """Softmax attention of all tokens to all.
 
     Attributes:
-      heads: that the channels are split into.
-      dtype: of the products.
+      heads: Number of heads that the channels are split into.
+      dtype: Type of the products.
     """
 
     heads: int
@@ -32,12 +34,12 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        """The attended tokens."""
+        """Return the attended tokens."""
         b, n, d = x.shape
         qkv = nn.Dense(3 * d, dtype=self.dtype, name="qkv")(x)
         q, k, v = jnp.moveaxis(qkv.reshape(b, n, 3, self.heads, d // self.heads), (2, 3), (0, 2))
         scaled = q * (d // self.heads) ** -0.5
-        # Products of matrices, not einsum, which ONNX Runtime is slow at.
+        # Matrix products, because ONNX Runtime is slow at einsum.
         keys = k.swapaxes(2, 3)
         weights = jnp.matmul(scaled, keys, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(weights, axis=-1).astype(self.dtype)
@@ -47,11 +49,11 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then two linear layers, each on normalised tokens and added to them.
+    """Attention and two linear layers, each on normalised tokens and added to them.
 
     Attributes:
-      spec: of the encoder.
-      dtype: of the products.
+      spec: Shape of the encoder.
+      dtype: Type of the products.
     """
 
     spec: Spec
@@ -59,7 +61,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        """The next tokens."""
+        """Return the next tokens."""
         attended = Attention(self.spec.heads, self.dtype, name="attn")(_norm("norm1")(x))
         x = x + self._scaled("scale1", attended)
         y = nn.Dense(MLP_RATIO * x.shape[-1], dtype=self.dtype, name="fc1")(_norm("norm2")(x))
@@ -78,13 +80,14 @@ def _norm(name: str) -> nn.LayerNorm:
 
 
 class ViT(nn.Module):
-    """The encoder.
+    """Vision Transformer encoder.
 
     Attributes:
-      spec: its shape.
-      blocks: whose tokens are wanted, counted from 0; what comes after the last is not computed.
-      size: height and width in patches of the images, which `positions` has to be for (`fitted`).
-      dtype: of the products, float32 or bfloat16.
+      spec: Shape of the encoder.
+      blocks: Indices from 0 of the blocks whose tokens are returned. Blocks after the last of them
+        are not computed.
+      size: Height and width of the images in patches, which `positions` has to match (`fitted`).
+      dtype: Type of the products, float32 or bfloat16.
     """
 
     spec: Spec
@@ -94,10 +97,13 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
-        """`block{i}` float32 [b, n, d] for each wanted, `norm`: the last of them normalised."""
+        """Return float32 [b, n, d] tokens: `block{i}` for each of `blocks`, and `norm`.
+
+        `norm` is the normalised output of the last block.
+        """
         spec, (rows, columns) = self.spec, self.size
         b = images.shape[0]
-        # The patches side by side: a convolution whose stride is its kernel is one product.
+        # Patches become rows: a convolution whose stride equals its kernel is one matrix product.
         x = images.reshape(b, rows, spec.patch, columns, spec.patch, 3)
         x = jnp.moveaxis(x, 3, 2).reshape(b, rows * columns, 3 * spec.patch**2)
         x = nn.Dense(spec.width, dtype=self.dtype, name="embed")(x)
@@ -118,14 +124,14 @@ class ViT(nn.Module):
 def fitted(
     params: PyTree, size: tuple[int, int], *, blocks: tuple[int, ...], antialias: bool
 ) -> PyTree:
-    """Parameters for images of another size, without the blocks that nobody asks for.
+    """Return the parameters for images of another size, without the unused blocks.
 
     Args:
-      params: of the whole encoder, as `recon_ad.pretrained` reads them.
-      size: height and width in patches.
-      blocks: as `ViT` has them.
-      antialias: how positions are interpolated (`ops.resampling`), which libraries differ in: timm
-        and DINOv2 with registers antialias, DINOv2 without them does not.
+      params: Parameters of the whole encoder, as `recon_ad.pretrained` reads them.
+      size: Height and width in patches.
+      blocks: Blocks as in `ViT`.
+      antialias: Whether positions are interpolated with antialiasing (`ops.resampling`). Libraries
+        differ: timm and DINOv2 with registers antialias, DINOv2 without registers does not.
     """
     positions = params["positions"]
     if positions.shape[:2] != size:
