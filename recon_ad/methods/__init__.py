@@ -1,8 +1,9 @@
-"""How each method learns and what its residual is: one file per family.
+"""Training and residual of each method, one file per family.
 
-A method is a `Method` record of pure functions (`methods.base`); networks are in `models`, loops,
-files and devices are elsewhere. A new method is one file here, one config and one row below. One's
-own is any module with `build(config, *, channels) -> Method`, named by its import path.
+A method is a `Method` record of pure functions (`methods.base`). Networks are in `models`; loops,
+files and devices are elsewhere. A new method needs one file here, one config and one row below. A
+user's own method is any module with `build(config, *, channels) -> Method`, named by its import
+path.
 """
 
 import importlib
@@ -14,7 +15,7 @@ from recon_ad.errors import UserError
 from recon_ad.methods import aae, bergmann, cae, dae, knn, subspace, vae, vit_flow, vit_recon
 from recon_ad.methods.base import Method
 
-# By name, or by import path where it is a user's own (`add_method`).
+# Methods by name, or by import path if they are a user's own (`add_method`).
 METHODS: dict[str, Callable[..., Method]] = {
     "cae": cae.build,
     "vae": vae.build,
@@ -30,41 +31,42 @@ METHODS: dict[str, Callable[..., Method]] = {
     "vit_recon": vit_recon.build,
 }
 
-# Those that look at what a pretrained encoder makes of an image.
+# Methods on the features of a pretrained encoder.
 ON_FEATURES = ("knn", "subspace", "vit_flow", "vit_recon")
-WITH_ENCODER = (*ON_FEATURES, "fm_ae")  # fm_ae needs it in training only
+WITH_ENCODER = (*ON_FEATURES, "fm_ae")  # fm_ae needs the encoder only in training
 
 
 def build_method(config: ConfigDict, *, channels: int) -> Method:
-    """The method that `config.method.name` asks for, for images with that many channels.
+    """Build the method named by `config.method.name` for images with this number of channels.
 
     Raises:
-      UserError: there is no such method, or its settings do not fit.
+      UserError: If the method is unknown, or its settings do not fit.
     """
     check_method(config.method.name)
     return METHODS[config.method.name](config, channels=channels)
 
 
 def add_method(path: str) -> None:
-    """Makes a user's own method known, which is named by the import path of its module.
+    """Register a user's own method, which is named by the import path of its module.
 
-    Importing a module runs it. So only a user names one: in a config, by `--methods`, or by calling
-    this. A detector that is opened does not.
+    Importing a module runs its code. Only a user therefore names one: in a config, by `--methods`,
+    or by calling this function. Opening a detector never does.
 
     Args:
-      path: such as "my_package.my_method", whose `build` is called as those of this package are.
+      path: Import path such as "my_package.my_method". Its `build` is called like those of this
+        package.
 
     Raises:
-      UserError: there is no such module, or it has no `build`.
+      UserError: If the module does not exist or has no `build`.
     """
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{path}.".startswith(f"{error.name}."):
-            raise  # one that the method's own code misses
+            raise  # a module that the method's own code needs is missing
         raise UserError(
-            f"there is no module {path}: give the import path of your method, and run the command "
-            "from the folder that its package is in."
+            f"no module {path}: give the import path of your method, and run the command from the "
+            "folder that contains its package."
         ) from None
     if not callable(getattr(module, "build", None)):
         raise UserError(f"the module {path} has no function build(config, *, channels).")
@@ -72,10 +74,10 @@ def add_method(path: str) -> None:
 
 
 def use_method(name: str) -> None:
-    """Makes sure of the method that a user's own config names, which may be an import path.
+    """Check that the method of a user's own config exists, and import it if it is an import path.
 
     Raises:
-      UserError: there is no such method.
+      UserError: If the method is unknown.
     """
     if "." in name:
         add_method(name)
@@ -83,16 +85,16 @@ def use_method(name: str) -> None:
 
 
 def check_method(name: str) -> None:
-    """Raises UserError where there is no such method."""
+    """Raise UserError if the method is unknown."""
     if name in METHODS:
         return
     if "." in name:
         raise UserError(
-            f"config.method.name is {name}, a method of someone's own, whose code is not run "
-            f"unasked: if you trust it, add --methods={name}, or in Python call "
-            f"recon_ad.methods.add_method({name!r}) before."
+            f"config.method.name is {name}, which is not a built-in method, and its code is only "
+            f"run on request: if you trust it, add --methods={name}, or in Python first call "
+            f"recon_ad.methods.add_method({name!r})."
         )
     raise UserError(
-        f"config.method.name is {name!r}, which is no method here; choose one of: "
-        f"{', '.join(METHODS)}. One of your own is in a package, as my_package.my_method."
+        f"unknown config.method.name {name!r}; choose one of: {', '.join(METHODS)}, or give the "
+        "import path of your own method, such as my_package.my_method."
     )

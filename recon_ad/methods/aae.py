@@ -1,11 +1,11 @@
 """The adversarial autoencoder with a Wasserstein critic (Schneider et al. 2022, section 2.3).
 
-Every batch is used in two phases. Reconstruction: encoder and decoder take a step on the mean
-squared error (eq. 3), as the CAE does. Regularisation: the critic takes several steps that raise
-E[C(z)] − E[C(E(x))], z ~ N(0, I), with fresh samples for each, and after each its weights are
-clipped to a box, so that the maximum is a Wasserstein distance up to a factor (Arjovsky et al.
-2017, algorithm 1); then the encoder takes a step that raises E[C(E(x))]. Each of the three has an
-Adam of its own. All of it is one traced step.
+Every batch is used in two phases. In the reconstruction phase, encoder and decoder take a step on
+the mean squared error (eq. 3), as the CAE does. In the regularisation phase, the critic first takes
+several steps that raise E[C(z)] − E[C(E(x))], z ~ N(0, I), with fresh samples for each. After each
+of these its weights are clipped to a box, so that the maximum is a Wasserstein distance up to a
+factor (Arjovsky et al. 2017, algorithm 1). Then the encoder takes a step that raises E[C(E(x))].
+Each of the three has its own Adam. All of it is one traced step.
 """
 
 import functools
@@ -27,16 +27,16 @@ Codes = Float[Array, "b n_z"]
 
 
 class Settings(NamedTuple):
-    """The networks, and how the critic is trained.
+    """Networks, optimisers and settings of the critic.
 
     Attributes:
-      autoencoder: encoder and decoder.
-      critic: codes to one number each.
-      tx: the optimiser of the reconstruction.
-      encoder_tx: of the encoder's step against the critic.
-      critic_tx: the critic's.
-      critic_steps: for each batch.
-      clip: half the side of the box that the critic's weights are clipped to.
+      autoencoder: Encoder and decoder.
+      critic: Network from codes to one number each.
+      tx: Optimiser of the reconstruction.
+      encoder_tx: Optimiser of the encoder's step against the critic.
+      critic_tx: Optimiser of the critic.
+      critic_steps: Number of critic steps for each batch.
+      clip: Half the side of the box that the critic's weights are clipped to.
     """
 
     autoencoder: CAE
@@ -49,9 +49,9 @@ class Settings(NamedTuple):
 
 
 def moments(codes: Codes) -> dict[str, Float[Array, ""]]:
-    """How far mean and covariance of a batch of codes are from 0 and I, as root mean squares.
+    """Return the root mean square deviations of a batch's mean and covariance from 0 and I.
 
-    Of n samples of N(0, I) both are about n^(-1/2), which is what to compare with.
+    For n samples of N(0, I) both are about n^(-1/2), which serves as a reference.
     """
     centred = codes - jnp.mean(codes, axis=0, keepdims=True)
     covariance = centred.T @ centred / codes.shape[0] - jnp.eye(codes.shape[1])
@@ -69,8 +69,11 @@ def critic_step(
     *,
     settings: Settings,
 ) -> tuple[PyTree, PyTree, Float[Array, ""]]:
-    """One step of the critic, clipped: its parameters, its optimiser's state, and the distance
-    E[C(prior)] − E[C(codes)] before the step."""
+    """Take one step of the critic and clip its parameters.
+
+    Returns:
+      The parameters, the optimiser's state, and E[C(prior)] − E[C(codes)] before the step.
+    """
 
     def negative_distance(params: PyTree) -> Float[Array, ""]:
         values = settings.critic.apply({"params": params}, jnp.concatenate([prior, codes]))
@@ -91,14 +94,15 @@ def train_step(
     losses: Losses,
     settings: Settings,
 ) -> tuple[base.TrainState, base.Metrics]:
-    """Both phases on one batch.
+    """Run both phases on one batch.
 
     Args:
-      state: `params` holds autoencoder and critic, `opt_state` reconstruction, critic, encoder.
-      images: the batch.
-      key: of the step.
-      losses: of the reconstruction phase; they take the autoencoder's parameters.
-      settings: see there.
+      state: State whose `params` holds autoencoder and critic, and whose `opt_state` holds
+        reconstruction, critic and encoder.
+      images: Batch of images.
+      key: Key of the step.
+      losses: Losses of the reconstruction phase, a function of the autoencoder's parameters.
+      settings: Networks, optimisers and settings of the critic.
     """
     tx = settings.tx
     params, critic = state.params["autoencoder"], state.params["critic"]
@@ -108,7 +112,7 @@ def train_step(
     updates, of_reconstruction = tx.update(grads, state.opt_state["reconstruction"], params)
     params = optax.apply_updates(params, updates)
 
-    # ---- Regularisation: the critic, while the encoder stands still, then the encoder -----------
+    # ---- Regularisation: the critic with the encoder fixed, then the encoder --------------------
     def encoded(encoder: PyTree) -> Codes:
         whole = {"params": params | {"encoder": encoder}}
         return settings.autoencoder.apply(whole, images, method="encode")
@@ -147,37 +151,38 @@ def train_step(
 def eval_step(
     state: base.TrainState, images: Images, mask: Bool[Array, " b"], *, of_autoencoder: base.Method
 ) -> base.Metrics:
-    """The reconstruction's figures; the critic has none that is deterministic."""
+    """Return the reconstruction's metrics; the critic has no deterministic ones."""
     alone = state._replace(params=state.params["autoencoder"])
     return of_autoencoder.eval_step(alone, images, mask)
 
 
 def finish(frozen: PyTree, state: base.TrainState, batches: object) -> base.Variables:
-    """Keeps the autoencoder's parameters; drops the critic and the optimisers."""
+    """Keep the autoencoder's parameters; drop the critic and the optimisers."""
     del frozen, batches
     return {"params": state.params["autoencoder"]}
 
 
 def build(config: ConfigDict, *, channels: int) -> base.Method:
-    """The method for patches of `config.data.patch_size` with that many channels.
+    """Build the method for patches of `config.data.patch_size` with this number of channels.
 
     Raises:
-      UserError: see `cae.check_settings`; or the critic's settings are not positive.
+      UserError: If the settings do not fit (`cae.check_settings`), or the critic's are not
+        positive.
     """
     plain = cae.build(config, channels=channels)
     c, shared, size = config.aae, config.method, config.data.patch_size
     if c.critic_steps < 1 or c.critic_clip <= 0 or c.encoder_rate <= 0:
         raise UserError(
             f"config.aae.critic_steps is {c.critic_steps}, critic_clip {c.critic_clip} and "
-            f"encoder_rate {c.encoder_rate}; the critic needs 1 step or more for each batch, a "
-            "clip above 0, and the encoder a rate above 0."
+            f"encoder_rate {c.encoder_rate}, but the critic needs 1 step or more for each batch "
+            "and a clip above 0, and the encoder a rate above 0."
         )
     settings = Settings(
         CAE(shared.variant, (size, size), channels, shared.n_z, shared.width),
         Critic(),
         base.build_optimizer(config),
-        # Adam makes a step of the same length of the critic's small gradients: unscaled, they would
-        # pull at the encoder as much as the reconstruction does, and the code collapses.
+        # Adam turns the critic's small gradients into steps of full length. Unscaled, they would
+        # pull the encoder as hard as the reconstruction does, and the code would collapse.
         optax.chain(base.build_optimizer(config), optax.scale(c.encoder_rate)),
         base.build_optimizer(config, updates=c.critic_steps),
         c.critic_steps,
@@ -188,7 +193,7 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
         of_autoencoder, of_critic = jax.random.split(key)
         autoencoder = settings.autoencoder.init(of_autoencoder, images)["params"]
         critic = settings.critic.init(of_critic, jnp.zeros((1, shared.n_z)))["params"]
-        # Its weights start in the box, as they stay.
+        # Its weights start in the box and stay there.
         critic = jax.tree.map(lambda p: jnp.clip(p, -settings.clip, settings.clip), critic)
         opt_state = {
             "reconstruction": settings.tx.init(autoencoder),

@@ -1,8 +1,9 @@
 """The contract between a method and everything else: one record of pure functions.
 
-Batches of images are float32 NHWC in [0, 1], a tile each; anomaly maps are float32 [b, h, w], raw,
-unbounded, of the tile's height and width, higher is more anomalous. A metric is (sum, count): it is
-added up over batches, devices and hosts and divided once, so it is exact however the data is cut.
+Batches of images are float32 NHWC in [0, 1], and each image is a tile. Anomaly maps are float32
+[b, h, w], raw and unbounded, with the tile's height and width; higher is more anomalous. A metric
+is (sum, count): it is summed over batches, devices and hosts and divided once, so it is exact
+however the data is split.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -16,20 +17,20 @@ from ml_collections import ConfigDict
 from recon_ad.errors import UserError
 from recon_ad.ops.tiles import Geometry
 
-ROUNDING = 1e-6  # of a float32 mean of values in [0, 1]
-Variables = Mapping[str, PyTree]  # what inference needs, nothing of the optimiser
+ROUNDING = 1e-6  # rounding error of a float32 mean of values in [0, 1]
+Variables = Mapping[str, PyTree]  # all that inference needs, nothing of the optimiser
 Batch = PyTree
 Metrics = dict[str, tuple[Array, Array]]
 
 
 class TrainState(NamedTuple):
-    """All that training changes, as one pytree.
+    """Everything that training changes, as one pytree.
 
     Attributes:
-      params: every trained network; a method with several keeps them in one dict.
-      batch_stats: running statistics, {} where a method has none.
-      opt_state: of every optimiser.
-      step: number of finished steps, int32 scalar.
+      params: Every trained network. A method with several networks keeps them in one dict.
+      batch_stats: Running statistics, {} if a method has none.
+      opt_state: State of every optimiser.
+      step: Number of finished steps, int32 scalar.
     """
 
     params: PyTree
@@ -39,29 +40,29 @@ class TrainState(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A method is data; the trainer and the detector know nothing else of it.
+    """Record of a method; the trainer and the detector know nothing else of it.
 
     Attributes:
-      pretrained: () -> (frozen, origin): weights that are not trained, from where the config says,
-        and what there is to tell of them, plain JSON; both {} where a method has none. Raises
-        UserError where they cannot be had.
+      pretrained: () -> (frozen, origin). Frozen holds the weights that are not trained, from the
+        source in the config; origin describes them as plain JSON. Both are {} if a method has none.
+        Raises UserError if the weights are not available.
       prepare: (frozen, images) -> batch. The identity for methods on pixels.
       init: (key, example batch) -> TrainState.
-      train_step: (state, batch, key) -> (TrainState, metrics). A method with `without` is given
-        `image`, too, an Int[b]: the places of the batch's images among those that it is trained on.
-      eval_step: (state, batch, mask [b]) -> metrics; deterministic. `loss` picks the best
-        checkpoint; a method that reconstructs pixels also gives `unexplained_variance`
+      train_step: (state, batch, key) -> (TrainState, metrics). A method with `without` also
+        receives `image`, an Int[b]: the places of the batch's images among the training images.
+      eval_step: (state, batch, mask [b]) -> metrics; deterministic. `loss` selects the best
+        checkpoint. A method that reconstructs pixels also returns `unexplained_variance`
         (see `unexplained_variance` below).
-      finish: (frozen, state, batches) -> Variables. On the host, after training, with batches of
-        held-out good patches for what is set by them; and, without any, where only the
-        reconstruction is wanted.
+      finish: (frozen, state, batches) -> Variables. Runs on the host after training, with batches
+        of held-out good patches for values that are set by them. It also runs without batches if
+        only the reconstruction is needed.
       anomaly_map: (variables, images) -> Float[b h w].
-      reconstruct: (variables, images) -> Float[b h w c], or None where there is none.
-      geometry: how images are tiled.
-      encode: (variables, images) -> Float[b n], or None where there is no code.
-      protocol: what an evaluation's protocol says of it beside the config, plain JSON.
-      without: (variables, places) -> variables as if the images at these places had not been in the
-        training, at next to no cost; None where that takes another training.
+      reconstruct: (variables, images) -> Float[b h w c]. None if the method does not reconstruct.
+      geometry: Tiling of the images.
+      encode: (variables, images) -> Float[b n]. None if the method has no code.
+      protocol: Entries of an evaluation's protocol beside the config, plain JSON.
+      without: (variables, places) -> variables as if training had not included the images at these
+        places, at next to no cost. None if that would need another training.
     """
 
     pretrained: Callable[[], tuple[PyTree, dict[str, Any]]]
@@ -79,7 +80,7 @@ class Method(NamedTuple):
 
 
 def masked_mean(values: Float[Array, " b"], mask: Bool[Array, " b"]) -> tuple[Array, Array]:
-    """The metric (sum, count) of one value per example, where `mask` is False for padding."""
+    """Return the metric (sum, count) of one value per example; `mask` is False for padding."""
     return jnp.sum(jnp.where(mask, values, 0.0)), jnp.sum(mask.astype(jnp.float32))
 
 
@@ -88,13 +89,13 @@ def unexplained_variance(
     reconstructions: Float[Array, "b h w c"],
     mask: Bool[Array, " b"],
 ) -> tuple[Array, Array]:
-    """(Σ(x − x̂)², Σ(x − mean of its patch)²): as a metric, one minus the explained variance.
+    """Return the metric (Σ(x − x̂)², Σ(x − mean of its patch)²), one minus the explained variance.
 
-    The mean is per patch and channel: a model that paints each patch in its own mean colour
+    The mean is per patch and channel, so a model that fills each patch with its mean colour
     explains nothing.
     """
     spread = images - jnp.mean(images, axis=(1, 2), keepdims=True)
-    # A constant patch differs from its mean by rounding only; that is no variance to explain.
+    # A constant patch differs from its mean only by rounding, which is no variance to explain.
     spread = jnp.where(jnp.abs(spread) < ROUNDING, 0.0, spread)
     residual, _ = masked_mean(jnp.sum((images - reconstructions) ** 2, axis=(1, 2, 3)), mask)
     total, _ = masked_mean(jnp.sum(spread**2, axis=(1, 2, 3)), mask)
@@ -104,7 +105,7 @@ def unexplained_variance(
 def apply_gradients(
     tx: optax.GradientTransformation, state: TrainState, grads: PyTree, batch_stats: PyTree
 ) -> TrainState:
-    """The state after one optimiser step."""
+    """Return the state after one optimiser step."""
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(params, batch_stats, opt_state, state.step + 1)
@@ -113,12 +114,14 @@ def apply_gradients(
 def learning_rate(
     config: ConfigDict, *, updates: int = 1, end: float = 0.0
 ) -> optax.ScalarOrSchedule:
-    """The rate, which rises linearly for `optim.warmup` steps, then stays or falls by a cosine.
+    """Return the rate or its schedule.
+
+    The rate rises linearly for `optim.warmup` steps, then stays constant or falls by a cosine.
 
     Args:
-      config: of the run; `config.optim` counts.
-      updates: how many the optimiser makes in a training step.
-      end: share of the rate that the cosine ends at.
+      config: Config of the run, of which `config.optim` and `train.steps` are used.
+      updates: Number of optimiser updates in a training step.
+      end: Final rate of the cosine as a share of the highest rate.
     """
     optim = config.optim
     rate, warmup = optim.learning_rate, optim.warmup * updates
@@ -129,12 +132,12 @@ def learning_rate(
 
 
 def build_optimizer(config: ConfigDict, *, updates: int = 1) -> optax.GradientTransformation:
-    """Adam at the `learning_rate` of that config; a cosine ends at zero."""
+    """Build Adam at the config's `learning_rate`, where a cosine ends at zero."""
     return optax.adam(learning_rate(config, updates=updates))
 
 
 def check_patch_size(config: ConfigDict, *, multiple: int) -> None:
-    """Raises UserError where the network cannot halve the patch as often as it does."""
+    """Raise UserError if the patch cannot be halved as often as the network does."""
     size = config.data.patch_size
     if size % multiple or size <= 0:
         raise UserError(
@@ -144,16 +147,18 @@ def check_patch_size(config: ConfigDict, *, multiple: int) -> None:
 
 
 def check_code(config: ConfigDict) -> None:
-    """Raises UserError where the code would be empty."""
+    """Raise UserError if the code would be empty."""
     if config.method.n_z < 1:
-        raise UserError(f"config.method.n_z is {config.method.n_z}; a code has 1 number or more.")
+        raise UserError(f"config.method.n_z is {config.method.n_z}, but must be 1 or more.")
 
 
 def tile_geometry(config: ConfigDict) -> Geometry:
-    """Overlapping tiles of the training patch's size, as `config.inference` and `.data` say.
+    """Return the geometry of overlapping tiles of the training patch's size.
+
+    `config.inference` gives the stride and the weights, `config.data` the sizes.
 
     Raises:
-      UserError: the stride is larger than the patch size.
+      UserError: If the stride is larger than the patch size.
     """
     tile = config.data.patch_size
     stride = config.inference.stride or tile

@@ -1,17 +1,17 @@
 """The autoencoders of Bergmann et al. 2019: one network, three losses.
 
-`l2_ae` learns by the mean squared error, `ssim_ae` by the mean of 1 − S over the windows that lie
-inside the patch, `fm_ae` by feature matching: to the mean squared error of the pixels comes that of
-what a frozen encoder sees in them, mean (F(x) − F(x̃))², weighted (a sum there, after Dosovitskiy
-and Brox 2016, with the first layers of AlexNet for F). Here F is the early blocks of a Vision
-Transformer, each normalised over its channels. The residual is what the config weighs
-(`config.residual`): by default that of the loss, of `fm_ae` the squared one; its encoder is needed
-in training only.
+`l2_ae` learns by the mean squared error, `ssim_ae` by the mean of 1 − S over the windows inside the
+patch, `fm_ae` by feature matching. The loss of `fm_ae` adds a weighted error of a frozen encoder's
+features, mean (F(x) − F(x̃))², to the mean squared error of the pixels. (The paper has a sum there,
+after Dosovitskiy and Brox 2016, with the first layers of AlexNet for F.) Here F is the early blocks
+of a Vision Transformer, each normalised over its channels; they are needed only in training. The
+residual has the weights of `config.residual`. By default it is the residual of the loss, for
+`fm_ae` the squared one.
 
-`ssim_l1` is `ssim_ae` with two residual maps, 1 − S and |x − x̃|, each with a threshold of its own
-(Preste, "Unsupervised learning models for visual inspection"): a pixel is defective where either
-map exceeds its own. As one map that is max(R_ssim / t_ssim, R_l1 / t_l1) with threshold 1. Tiles
-that overlap are averaged after the maximum. Thresholds that are not given are the percentile
+`ssim_l1` is `ssim_ae` with two residual maps, 1 − S and |x − x̃|, each with its own threshold
+(Preste, "Unsupervised learning models for visual inspection"): a pixel is defective if either map
+exceeds its threshold. As one map this is max(R_ssim / t_ssim, R_l1 / t_l1) with threshold 1.
+Overlapping tiles are averaged after the maximum. Thresholds that are not given are the percentile
 `config.calibration.pixel_percentile` of held-out normal pixels.
 """
 
@@ -33,13 +33,13 @@ from recon_ad.models.bergmann import DOWNSCALING, BergmannAE
 from recon_ad.ops import residuals
 from recon_ad.ops.ssim import ssim_map
 
-MAPS = ("ssim", "l1")  # of ssim_l1
+MAPS = ("ssim", "l1")  # residual maps of ssim_l1
 
 
 def dissimilarity(
     images: Images, reconstructions: Images, *, window: int, kind: str
 ) -> Float[Array, " b"]:
-    """The mean of 1 − S per image, in [0, 2], over channels and the windows inside."""
+    """Average 1 − S over channels and the windows inside each image, in [0, 2]."""
     similarity = ssim_map(
         images, reconstructions, data_range=1.0, window=window, kind=kind, border="valid"
     )
@@ -47,7 +47,7 @@ def dissimilarity(
 
 
 def check_settings(config: ConfigDict) -> None:
-    """Raises UserError where patch, code or window do not fit the network."""
+    """Raise UserError if patch, code or window do not fit the network."""
     base.check_patch_size(config, multiple=DOWNSCALING)
     base.check_code(config)
     check_window(config)
@@ -74,7 +74,7 @@ def _build(config: ConfigDict, *, channels: int, loss: Losses) -> base.Method:
         config,
         init=init,
         losses=losses,
-        # Variables may hold thresholds too.
+        # The variables may also contain thresholds.
         reconstruct=lambda variables, x: forward(variables["params"], x)["reconstruction"],
         encode=lambda variables, x: forward(variables["params"], x)["code"],
         protocol={"ssim": f"{config.ssim.kind} window of {config.ssim.window} px"},
@@ -82,35 +82,39 @@ def _build(config: ConfigDict, *, channels: int, loss: Losses) -> base.Method:
 
 
 def build_l2(config: ConfigDict, *, channels: int) -> base.Method:
-    """`l2_ae`, for patches of `config.data.patch_size` with that many channels.
+    """Build `l2_ae` for patches of `config.data.patch_size` with this number of channels.
 
     Raises:
-      UserError: the patch size is not a multiple of 16, the code has no length, or the window of
+      UserError: If the patch size is not a multiple of 16, the code has no length, or the window of
         the SSIM does not fit.
     """
     return _build(config, channels=channels, loss=reconstruction.mean_squared_error)
 
 
 def build_ssim(config: ConfigDict, *, channels: int) -> base.Method:
-    """`ssim_ae`; raises as `build_l2`."""
+    """Build `ssim_ae`, with the errors of `build_l2`."""
     loss = functools.partial(dissimilarity, window=config.ssim.window, kind=config.ssim.kind)
     return _build(config, channels=channels, loss=loss)
 
 
 def build_fm(config: ConfigDict, *, channels: int) -> base.Method:
-    """`fm_ae`; raises as `build_l2`, and where the encoder does not fit (`features.Encoder`) or the
-    weight of its features is not above 0."""
+    """Build `fm_ae`.
+
+    Raises:
+      UserError: If the settings do not fit (`build_l2`), the encoder does not fit
+        (`features.Encoder`), or the weight of its features is not above 0.
+    """
     weight = config.fm_ae.feature_weight
     if weight <= 0:
         raise UserError(
-            f"config.fm_ae.feature_weight is {weight}; give one above 0, or choose l2_ae."
+            f"config.fm_ae.feature_weight is {weight}; set it above 0, or choose l2_ae."
         )
     plain = build_l2(config, channels=channels)
     encoder = Encoder(config, channels=channels)
     tx = base.build_optimizer(config)
 
     def prepare(frozen: PyTree, images: Images) -> base.Batch:
-        # The encoder looks at reconstructions too, so it goes along.
+        # The encoder is part of the batch, because it sees the reconstructions too.
         return {"images": images, "encoder": frozen}
 
     def losses(
@@ -148,14 +152,18 @@ def build_fm(config: ConfigDict, *, channels: int) -> base.Method:
 
 
 def build_ssim_l1(config: ConfigDict, *, channels: int) -> base.Method:
-    """`ssim_l1`; raises as `build_l2`, and where a threshold that is given is not above 0."""
+    """Build `ssim_l1`.
+
+    Raises:
+      UserError: If the settings do not fit (`build_l2`), or a given threshold is not above 0.
+    """
     plain = build_ssim(config, channels=channels)
     given = {name: config.ssim_l1[f"{name}_threshold"] for name in MAPS}
     for name, value in given.items():
         if value is not None and value <= 0:
             raise UserError(
-                f"config.ssim_l1.{name}_threshold is {value}; give one above 0, or none, to take "
-                "it from held-out images."
+                f"config.ssim_l1.{name}_threshold is {value}; set it above 0, or leave it out to "
+                "take it from held-out images."
             )
 
     def maps(variables: base.Variables, images: Images) -> dict[str, Float[Array, "b h w"]]:
@@ -179,7 +187,7 @@ def build_ssim_l1(config: ConfigDict, *, channels: int) -> base.Method:
             if value is None:
                 pixels = np.concatenate([part[name].ravel() for part in found])
                 value = np.percentile(pixels, config.calibration.pixel_percentile)
-            # A model that is perfect on held-out pixels would leave nothing to divide by.
+            # Keeps the divisor above 0 for a model that is perfect on held-out pixels.
             thresholds[name] = np.float32(max(value, np.finfo(np.float32).tiny))
         return variables | {"thresholds": thresholds}
 

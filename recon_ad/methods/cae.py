@@ -1,7 +1,7 @@
 """The "standard" convolutional autoencoder (Schneider et al. 2022, section 2.1).
 
-Learns by the mean squared error (eq. 3); the anomaly map is the squared residual (eq. 1), averaged
-over channels.
+The loss is the mean squared error (eq. 3). The anomaly map is the squared residual (eq. 1),
+averaged over channels.
 """
 
 import functools
@@ -17,22 +17,22 @@ from recon_ad.models.cae import CAE, DOWNSCALING, ENCODERS
 
 
 def check_settings(config: ConfigDict, *, others: Sequence[str] = ()) -> None:
-    """What the networks of Schneider et al. 2022 need.
+    """Check the settings that the networks of Schneider et al. 2022 need.
 
     Args:
-      config: of the method.
-      others: variants that the method has beside theirs, for the message.
+      config: Config of the run.
+      others: Further variants of the method, for the message.
 
     Raises:
-      UserError: the patch size is not a multiple of 16, the code has no length, or there is no
-        such variant.
+      UserError: If the patch size is not a multiple of 16, the code has no length, or the variant
+        is unknown.
     """
     base.check_patch_size(config, multiple=DOWNSCALING)
     base.check_code(config)
     variant = config.method.variant
     if variant not in ENCODERS:
         raise UserError(
-            f"config.method.variant is {variant!r}; choose one of "
+            f"unknown config.method.variant {variant!r}; choose one of: "
             f"{', '.join([*ENCODERS, *others])}."
         )
 
@@ -40,17 +40,17 @@ def check_settings(config: ConfigDict, *, others: Sequence[str] = ()) -> None:
 def losses(
     params: PyTree, images: Images, key: Key[Array, ""] | None, *, model: CAE
 ) -> dict[str, Float[Array, " b"]]:
-    """The mean squared error per image (eq. 3, averaged over channels too)."""
+    """Return the mean squared error per image (eq. 3, averaged over channels too)."""
     del key  # nothing is random here
     out = model.apply({"params": params}, images)
     return {"loss": reconstruction.mean_squared_error(images, out["reconstruction"])}
 
 
 def build(config: ConfigDict, *, channels: int) -> base.Method:
-    """The method for patches of `config.data.patch_size` with that many channels.
+    """Build the method for patches of `config.data.patch_size` with this number of channels.
 
     Raises:
-      UserError: see `check_settings`.
+      UserError: See `check_settings`.
     """
     check_settings(config)
     size = config.data.patch_size

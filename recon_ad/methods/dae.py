@@ -1,7 +1,8 @@
 """The denoising autoencoder (Buzzega et al., section 3.2).
 
-Learns to give the clean image for one with Gaussian noise, by the mean squared error; the anomaly
-map is the squared residual of the image as it is. The network takes any shape.
+The network learns to restore the clean image from one with Gaussian noise, by the mean squared
+error. The anomaly map is the squared residual of the image without added noise. The network accepts
+any shape.
 """
 
 import jax
@@ -15,18 +16,21 @@ from recon_ad.models.dae import ResidualAE
 
 
 def build(config: ConfigDict, *, channels: int) -> base.Method:
-    """The method for images with that many channels.
+    """Build the method for images with this number of channels.
 
     Raises:
-      UserError: the noise is negative, or the network has not four widths and a bottleneck.
+      UserError: If the noise is negative, or the network does not have four widths and a
+        bottleneck.
     """
     c = config.dae
     if c.noise < 0:
-        raise UserError(f"config.dae.noise is {c.noise}; a standard deviation is 0 or more.")
+        raise UserError(
+            f"config.dae.noise is {c.noise}, but a standard deviation must be 0 or more."
+        )
     if len(c.widths) != 4 or min(*c.widths, c.bottleneck) < 1:
         raise UserError(
-            f"config.dae.widths is {tuple(c.widths)} and bottleneck {c.bottleneck}; the "
-            "network has four widths and a bottleneck, each of 1 channel or more."
+            f"config.dae.widths is {tuple(c.widths)} and bottleneck {c.bottleneck}, but the "
+            "network needs four widths and a bottleneck, each of 1 channel or more."
         )
     model = ResidualAE(channels, tuple(c.widths), c.bottleneck)
 

@@ -1,4 +1,4 @@
-"""What methods on the features of a pretrained encoder share.
+"""The common part of methods on the features of a pretrained encoder.
 
 Features are float32 [b, r, c, d], one vector for each patch of the image, row by row. The encoder
 is frozen: it is in the variables, is never trained, and comes before everything that learns.
@@ -19,21 +19,21 @@ from recon_ad.ops.resampling import resample
 from recon_ad.pretrained import preset, read_encoder
 from recon_ad.pretrained.weights import HUB
 
-RANDOM = "random"  # instead of weights: what the architecture alone is worth
+RANDOM = "random"  # random weights, which show what the architecture alone is worth
 Images = Float[Array, "b h w c"]
 Features = Float[Array, "b r k d"]
 
 
 class Encoder:
-    """An encoder with its preset, for images of the config's tile size.
+    """Pretrained encoder and its preset, for images of the config's tile size.
 
     Args:
-      config: `config.encoder` and the patch size count.
-      channels: of the images; gray ones are shown to it as colour.
+      config: Config of the run, of which `config.encoder`, the patch size and the seed are used.
+      channels: Number of the images' channels. Gray images are repeated to colour.
 
     Raises:
-      UserError: the tile is no multiple of the encoder's patches, a block is asked for that it has
-        not, or images have neither one channel nor three.
+      UserError: If the tile is not a multiple of the encoder's patches, the encoder lacks a block,
+        or images have neither one channel nor three.
     """
 
     def __init__(self, config: ConfigDict, *, channels: int):
@@ -44,9 +44,9 @@ class Encoder:
         if side % spec.patch:
             near = max(1, round(side / spec.patch)) * spec.patch
             raise UserError(
-                f"config.data.patch_size is {side}, but {c.name} sees patches of {spec.patch} px: "
-                f"choose a multiple of it, {near} for example (side={near} after the config's "
-                "name)."
+                f"config.data.patch_size is {side}, but {c.name} has patches of {spec.patch} px: "
+                f"choose a multiple of {spec.patch}, for example {near} (side={near} after the "
+                "config's name)."
             )
         if channels not in (1, 3):
             raise UserError(
@@ -54,7 +54,7 @@ class Encoder:
                 "config.data.channels, or choose a method on pixels."
             )
         self.blocks = tuple(c.blocks)
-        self.names = [f"block{i}" for i in self.blocks]  # in `blocks_of`
+        self.names = [f"block{i}" for i in self.blocks]  # keys of `blocks_of`
         if not self.blocks or not all(0 <= i < spec.depth for i in self.blocks):
             raise UserError(
                 f"config.encoder.blocks is {self.blocks}; give one or more from 0 to "
@@ -66,7 +66,7 @@ class Encoder:
         self._model = ViT(spec, self.blocks, self.size, jnp.dtype(c.dtype))
 
     def pretrained(self) -> tuple[PyTree, dict[str, Any]]:
-        """As a method's `pretrained`; raises as `read_encoder`."""
+        """Return a method's `pretrained`, with the errors of `read_encoder`."""
         c = self._settings
         origin = {"encoder": c.name, "weights": c.weights}
         if c.weights == RANDOM:
@@ -76,22 +76,22 @@ class Encoder:
         read = read_encoder(c.name, c.weights, sha256=c.sha256)
         params = fitted(read.params, self.size, blocks=self.blocks, antialias=read.antialias)
         origin["sha256"] = read.sha256
-        # Of a file that came from elsewhere nobody here knows it.
+        # The licence of a file from elsewhere is unknown.
         known = c.weights == HUB
         origin["licence"] = (
-            self._preset.licence if known else "not known here: that of the weights' file"
+            self._preset.licence if known else "unknown: see the source of the weights file"
         )
         return jax.device_get(params), origin
 
     def tokens_of(self, params: PyTree, images: Images) -> dict[str, Array]:
-        """Tokens [b, n, d] of each block by its name, and `norm` of the last.
+        """Return the tokens [b, n, d] of each block by its name, and `norm` of the last.
 
         Args:
-          params: of the encoder.
-          images: in [0, 1].
+          params: Parameters of the encoder.
+          images: Images in [0, 1].
 
         Returns:
-          Of each block all tokens, of which the first `prefix` are no patches.
+          All tokens of each block, of which the first `prefix` are not patches.
         """
         mean, std = (
             jnp.asarray(v, images.dtype).reshape(1, 1, 1, 3)
@@ -100,14 +100,14 @@ class Encoder:
         return self._model.apply({"params": params}, (images - mean) / std)
 
     def blocks_of(self, params: PyTree, images: Images) -> dict[str, Array]:
-        """Features of each block by its name, and `norm` of the last, from images in [0, 1]."""
+        """Return features of each block by name, and `norm` of the last, for images in [0, 1]."""
         return {
             name: tokens[:, self.prefix :].reshape(-1, *self.size, self.width)
             for name, tokens in self.tokens_of(params, images).items()
         }
 
     def side_by_side(self, params: PyTree, images: Images) -> Features:
-        """Features of all blocks wanted, each normalised over its channels, in the order asked."""
+        """Concatenate the requested blocks' features in order, each normalised over channels."""
         found = self.blocks_of(params, images)
         return jnp.concatenate([normalised(found[name]) for name in self.names], axis=-1)
 
@@ -115,19 +115,19 @@ class Encoder:
 def enlarged(
     maps: Float[Array, "b r k"], images: Images, *, corners: bool
 ) -> Float[Array, "b h w"]:
-    """Maps of one value for each patch at the size of the images, by bilinear interpolation.
+    """Enlarge maps of one value per patch to the images' size by bilinear interpolation.
 
     Args:
-      maps: of the patches.
-      images: that they are of.
-      corners: as of `resampling_matrix`.
+      maps: Maps of the patches.
+      images: Images of the maps.
+      corners: Alignment of the corners, as in `resampling_matrix`.
     """
     size, options = images.shape[1:3], {"kind": "linear", "antialias": False, "corners": corners}
     return resample(maps[..., None], size, **options)[..., 0]
 
 
 def normalised(features: Features) -> Features:
-    """Mean 0 and variance 1 over the channels of each patch: blocks differ in scale."""
+    """Normalise each patch to mean 0 and variance 1 over its channels; blocks differ in scale."""
     centred = features - jnp.mean(features, axis=-1, keepdims=True)
     return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + EPSILON)
 
@@ -135,7 +135,7 @@ def normalised(features: Features) -> Features:
 def keep_params(
     frozen: PyTree, state: base.TrainState, batches: Iterable[base.Batch]
 ) -> base.Variables:
-    """A method's `finish`: the encoder's parameters and those that were learnt."""
+    """Return the encoder's and the learnt parameters, as a method's `finish`."""
     del batches
     return {"encoder": frozen, "params": state.params}
 
@@ -153,19 +153,19 @@ def build(
     without: Callable[[base.Variables, Collection[int]], base.Variables] | None = None,
     corners: bool = False,
 ) -> base.Method:
-    """The record of a method on features.
+    """Build the record of a method on features.
 
     Args:
-      config: the geometry is taken from it.
-      encoder: what it looks through.
-      prepare: as the record's, as all that are not named here.
-      init: see there.
-      train_step: see there.
-      heldout_loss: (state, batch) to the loss of each image; deterministic.
-      finish: see there; its variables hold the encoder's as "encoder".
-      score: (variables, batch) to the value of each patch that becomes the anomaly map.
-      without: see there.
-      corners: whether the values of the corner patches are those of the image's corners, and not of
+      config: Config of the run, for the geometry.
+      encoder: Encoder of the features.
+      prepare: Field of the record.
+      init: Field of the record.
+      train_step: Field of the record.
+      heldout_loss: (state, batch) -> loss of each image; deterministic.
+      finish: Field of the record. Its variables contain the encoder's as "encoder".
+      score: (variables, batch) -> value of each patch, which becomes the anomaly map.
+      without: Field of the record.
+      corners: Whether the values of the corner patches are placed at the image's corners instead of
         these patches' centres.
     """
 

@@ -1,19 +1,19 @@
 """Nearest neighbours on pretrained features (PatchCore, Roth et al. 2022).
 
 A feature is the output of one or several blocks for a patch, each normalised over its channels. It
-is looked at twice: by itself (fine), and averaged over the 3 × 3 patches around it (coarse), as
-PatchCore does (section 3.1 there). Fine ones show small defects; coarse ones show a surface that
+is used in two forms: alone (fine), and averaged over the 3 × 3 patches around it (coarse), as in
+PatchCore (section 3.1 there). Fine features show small defects; coarse ones show a surface that
 differs as a whole. The image score has no re-weighting as in eq. 7 there.
 
-Training draws features of good images into a memory, each step the same number; `finish` thins the
-fine and the coarse ones, each to a coreset by greedy k-centre selection (section 3.2). The anomaly
-map is the distance to the nearest fine one and `COARSE` times that to the nearest coarse one, both
-in units of their standard deviation among good patches, each compared with other images than its
-own. Each feature keeps the place of its image, so that an image can be judged by the memory of the
-others (`without`).
+Training draws features of good images into a memory, the same number in each step. `finish` reduces
+the fine and the coarse features to one coreset each by greedy k-centre selection (section 3.2). The
+anomaly map is the distance to the nearest fine feature plus `COARSE` times that to the nearest
+coarse one. Each is in units of its standard deviation among good patches, which are compared with
+images other than their own. Each feature keeps the place of its image, so that an image can be
+scored with the memory of the others (`without`).
 
-Share, block and image score were chosen on four sets: MVTec's grid, magnetic tiles, nanofibres and
-a ball screw.
+The share, the block and the image score were chosen on four sets: MVTec's grid, magnetic tiles,
+nanofibres and a ball screw.
 """
 
 import functools
@@ -30,9 +30,9 @@ from recon_ad.methods import base
 from recon_ad.methods import features as on_features
 from recon_ad.methods.features import Encoder, Features
 
-PROJECTED = 64  # numbers of a feature that the selection looks at (Johnson and Lindenstrauss)
-LOOKED_AT = 1024  # features of the memory that held-out ones are compared with, at most
-COMPARED = 4096  # features of the memory that give the spread of distances, at most
+PROJECTED = 64  # length of the projected features in the selection (Johnson and Lindenstrauss)
+LOOKED_AT = 1024  # most features of the memory that held-out ones are compared with
+COMPARED = 4096  # most features of the memory that determine the spread of distances
 KINDS = ("fine", "coarse")
 COARSE = 0.75  # weight of the coarse distance beside the fine one
 
@@ -40,8 +40,8 @@ Vectors = Float[Array, "n d"]
 
 
 def squared_distances(queries: Vectors, keys: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    """|q − k|² of each to each, not below 0."""
-    # Not einsum: ONNX Runtime would move the keys at each call.
+    """Compute |q − k|² between each query and each key, not below 0."""
+    # Not einsum, for which ONNX Runtime would transpose the keys at each call.
     products = jnp.matmul(queries, keys.T, precision="highest")
     squares = [jnp.sum(x * x, axis=1) for x in (queries, keys)]
     return jnp.maximum(squares[0][:, None] + squares[1][None] - 2 * products, 0.0)
@@ -49,13 +49,13 @@ def squared_distances(queries: Vectors, keys: Float[Array, "m d"]) -> Float[Arra
 
 @functools.partial(jax.jit, static_argnames=("seed", "filled", "count"))
 def coreset(vectors: Vectors, *, seed: int, filled: int, count: int) -> Int[Array, " m"]:
-    """Chooses by greedy k-centre selection: each next one is farthest from all that are chosen.
+    """Choose vectors by greedy k-centre selection: each next one is farthest from all chosen ones.
 
     Args:
-      vectors: to choose from; the first of them is chosen first.
-      seed: of the random projection in which distances are taken.
-      filled: how many of the vectors, from the first on, there are.
-      count: how many to choose, `filled` at most; none is chosen twice.
+      vectors: Candidates. The first of them is chosen first.
+      seed: Seed of the random projection in which distances are computed.
+      filled: Number of valid vectors, which come first.
+      count: Number of vectors to choose, at most `filled`. None is chosen twice.
 
     Returns:
       The places of the chosen vectors.
@@ -86,9 +86,9 @@ def coreset(vectors: Vectors, *, seed: int, filled: int, count: int) -> Int[Arra
 def _bank(
     memory: Vectors, image: Int[Array, " n"], chosen: Int[Array, " m"], *, filled: int
 ) -> dict[str, Array]:
-    """The chosen features, their images, and the spread of good distances to them.
+    """Return the chosen features, their images, and the spread of good distances to them.
 
-    Traced, as training allows no transfer.
+    The function is traced, because training allows no transfers.
     """
     keys, images = memory[chosen], image[chosen]
     some = slice(0, filled, -(-filled // COMPARED))
@@ -102,15 +102,15 @@ def _bank(
 def spread(
     queries: Vectors, of: Int[Array, " n"], keys: Float[Array, "m d"], images: Int[Array, " m"]
 ) -> Float[Array, ""]:
-    """The standard deviation of the distances of good features to the nearest of other images.
+    """Compute the standard deviation of good features' distances to the nearest of other images.
 
-    It is 1 where there are no two images, or no two distances differ.
+    It is 1 if there are fewer than two images, or no two distances differ.
 
     Args:
-      queries: features of good images.
-      of: the place of the image of each.
-      keys: features that they are compared with.
-      images: the place of the image of each of these.
+      queries: Features of good images.
+      of: Place of the image of each query.
+      keys: Features that the queries are compared with.
+      images: Place of the image of each key.
     """
     squares = jnp.where(of[:, None] == images[None], jnp.inf, squared_distances(queries, keys))
     nearest = jnp.sqrt(jnp.min(squares, axis=1))
@@ -122,7 +122,7 @@ def spread(
 
 
 def pooled(features: Features) -> Features:
-    """The mean of the 3 × 3 features around each; those at the border count for what is beyond."""
+    """Average the 3 × 3 features around each feature; features at the border are repeated."""
     above = jnp.concatenate([features[:, :1], features[:, :-1]], axis=1)
     below = jnp.concatenate([features[:, 1:], features[:, -1:]], axis=1)
     rows = above + features + below
@@ -132,21 +132,21 @@ def pooled(features: Features) -> Features:
 
 
 def build(config: ConfigDict, *, channels: int) -> base.Method:
-    """The method for images with that many channels.
+    """Build the method for images with this number of channels.
 
     Raises:
-      UserError: the encoder does not fit (`Encoder`), or memory or coreset are empty.
+      UserError: If the encoder does not fit (`Encoder`), or memory or coreset are empty.
     """
     c = config.knn
     if not 1 <= c.coreset <= c.memory:
         raise UserError(
-            f"config.knn.coreset is {c.coreset} and memory {c.memory}; the coreset is chosen "
-            "from the memory: give 1 or more of either, and a memory that is no smaller."
+            f"config.knn.coreset is {c.coreset} and memory {c.memory}, but the coreset is chosen "
+            "from the memory: set both to 1 or more, and the memory no smaller than the coreset."
         )
     encoder = Encoder(config, channels=channels)
-    # All that there is, where training sees less than the memory takes.
+    # Every feature is drawn if training sees fewer than the memory has room for.
     seen = config.train.batch_size * encoder.size[0] * encoder.size[1]
-    steps = max(config.train.steps, 1)  # 0 where they are not known yet
+    steps = max(config.train.steps, 1)  # 0 if the number is not known yet
     each = min(-(-c.memory // steps), seen)
     size = each * steps
 
@@ -192,16 +192,16 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
         return {"encoder": frozen, **banks}
 
     def without(variables: base.Variables, places: Collection[int]) -> base.Variables:
-        # In the place of each feature that goes is one that stays, which changes no distance to
-        # the nearest, and no compiled program.
+        # A feature that stays replaces each one that goes. This keeps the distances to the nearest
+        # feature, and the shapes of compiled programs.
         left = dict(variables)
         for kind in KINDS:
             keys, image = (np.asarray(variables[kind][k]) for k in ("features", "image"))
             gone = np.isin(image, list(places))
             if gone.all():
                 raise UserError(
-                    "every feature in the memory is of images that are held out together: train "
-                    "longer, or hold out fewer at a time."
+                    "every feature in the memory comes from images that are held out together: "
+                    "train longer, or hold out fewer images at a time."
                 )
             kept = np.where(gone[:, None], keys[np.argmin(gone)], keys)
             left[kind] = {**variables[kind], "features": kept}
@@ -229,7 +229,7 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
 
 
 def _both(features: Features) -> dict[str, Vectors]:
-    """All features of each kind, image by image, row by row."""
+    """Return all features of each kind, image by image, row by row."""
     d = features.shape[-1]
     return {"fine": features.reshape(-1, d), "coarse": pooled(features).reshape(-1, d)}
 
@@ -237,7 +237,7 @@ def _both(features: Features) -> dict[str, Vectors]:
 def distances(
     keys: Float[Array, "m d"], features: Features, *, known: Bool[Array, " m"] | None = None
 ) -> Float[Array, "b r k"]:
-    """Of each feature to the nearest of the keys, of those only that are known."""
+    """Compute the distance of each feature to the nearest known key."""
     b, r, k, d = features.shape
     squares = squared_distances(features.reshape(-1, d), keys)
     if known is not None:

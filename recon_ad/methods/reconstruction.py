@@ -1,9 +1,8 @@
-"""What all reconstruction methods share: they learn to paint the image again, and the anomaly map
-is how the image and its reconstruction differ.
+"""The common part of all reconstruction methods, whose anomaly map is a residual map.
 
-A method gives its losses per image, a function of the parameters, the images and a key; without a
-key nothing is random, as held-out evaluation wants it. From these, and from how it reconstructs,
-`build` makes the record.
+A method defines its losses per image, a function of the parameters, the images and a key. Without a
+key nothing is random, which held-out evaluation needs. From the losses and the reconstruction,
+`build` makes the method's record.
 """
 
 import functools
@@ -22,24 +21,27 @@ from recon_ad.ops import residuals
 
 Images = Float[Array, "b h w c"]
 # (params, batch, key or None) -> values per image, of which "loss" is minimised. The batch is the
-# images, but for methods that prepare another.
+# images, unless a method prepares another one.
 Losses = Callable[[PyTree, base.Batch, Key[Array, ""] | None], dict[str, Float[Array, " b"]]]
 
 
 def mean_squared_error(images: Images, reconstructions: Images) -> Float[Array, " b"]:
-    """Per image, over pixels and channels (Schneider et al. 2022, eq. 3)."""
+    """Average each image's squared error over pixels and channels.
+
+    Source: Schneider et al. 2022, eq. 3.
+    """
     return jnp.mean(residuals.squared(images, reconstructions), axis=(1, 2))
 
 
 def as_metrics(values: Mapping[str, Float[Array, " b"]]) -> base.Metrics:
-    """Values per image as (sum, count)."""
+    """Return values per image as (sum, count)."""
     return {name: (jnp.sum(v), jnp.float32(v.shape[0])) for name, v in values.items()}
 
 
 def minimize(
     losses: Losses, params: PyTree, batch: base.Batch, key: Key[Array, ""] | None
 ) -> tuple[PyTree, dict[str, Float[Array, " b"]]]:
-    """Gradients of the batch's mean loss, and the losses per image."""
+    """Return the gradients of the batch's mean loss, and the losses per image."""
 
     def mean_loss(params: PyTree) -> tuple[Float[Array, ""], dict[str, Array]]:
         values = losses(params, batch, key)
@@ -56,7 +58,7 @@ def train_step(
     losses: Losses,
     tx: optax.GradientTransformation,
 ) -> tuple[base.TrainState, base.Metrics]:
-    """One optimiser step."""
+    """Take one optimiser step."""
     grads, values = minimize(losses, state.params, batch, key)
     return base.apply_gradients(tx, state, grads, {}), as_metrics(values)
 
@@ -69,7 +71,7 @@ def eval_step(
     losses: Losses,
     reconstruct: Callable[[base.Variables, Images], Images],
 ) -> base.Metrics:
-    """The losses and the unexplained variance on held-out patches."""
+    """Return the losses and the unexplained variance on held-out patches."""
     reconstructions = reconstruct({"params": state.params}, images)
     measured = {
         name: base.masked_mean(value, mask)
@@ -80,7 +82,7 @@ def eval_step(
 
 
 def finish(frozen: PyTree, state: base.TrainState, batches: Iterable[base.Batch]) -> base.Variables:
-    """Keeps the parameters and drops the optimiser."""
+    """Keep the parameters and drop the optimiser."""
     del frozen, batches
     return {"params": state.params}
 
@@ -94,18 +96,18 @@ def build(
     encode: Callable[[base.Variables, Images], Float[Array, "b n"]] | None = None,
     protocol: Mapping[str, Any] | None = None,
 ) -> base.Method:
-    """The record of a method with one optimiser; others replace fields of it.
+    """Build the record of a method with one optimiser; other methods replace some of its fields.
 
     Args:
-      config: geometry, optimiser and the weights of the residual are taken from it.
-      init: (key, images) to parameters.
-      losses: see `Losses`.
-      reconstruct: (variables, images) to images; deterministic.
-      encode: (variables, images) to codes, where there is a code.
-      protocol: what the protocol of an evaluation says of the method.
+      config: Config of the run, for geometry, optimiser and the weights of the residual.
+      init: (key, images) -> parameters.
+      losses: Losses per image (see `Losses`).
+      reconstruct: (variables, images) -> images; deterministic.
+      encode: (variables, images) -> codes, if the method has a code.
+      protocol: Entries of an evaluation's protocol.
 
     Raises:
-      UserError: the config's tiles or residual weights do not fit.
+      UserError: If the config's tiles or residual weights do not fit.
     """
     tx = base.build_optimizer(config)
     residual = weighted(config)

@@ -1,4 +1,4 @@
-"""The weighted sum of residual maps that a config asks for."""
+"""The weighted sum of residual maps set in the config."""
 
 import functools
 from collections.abc import Callable
@@ -10,30 +10,34 @@ from recon_ad.ops.residuals import Images, Map, absolute, squared, structural
 
 
 def check_window(config: ConfigDict) -> None:
-    """Whether `config.ssim` fits patches of `config.data.patch_size`.
+    """Check that `config.ssim` fits patches of `config.data.patch_size`.
 
     Raises:
-      UserError: the window is even, too small or too large, or of no kind that there is.
+      UserError: If the window is even, too small or too large, or of an unknown kind.
     """
     window, size = config.ssim.window, config.data.patch_size
     if window % 2 == 0 or not 1 < window <= size:
         raise UserError(
-            f"config.ssim.window is {window}; it has to be odd, 3 or more, and at most the patch "
+            f"config.ssim.window is {window}, but must be odd, at least 3, and at most the patch "
             f"size, {size} px."
         )
     if config.ssim.kind not in ("gaussian", "uniform"):
-        raise UserError(f"config.ssim.kind is {config.ssim.kind!r}; choose gaussian or uniform.")
+        raise UserError(
+            f"unknown config.ssim.kind {config.ssim.kind!r}; choose one of: gaussian, uniform."
+        )
 
 
-LARGEST = 1e6  # weight of a residual, which keeps the map within float32
+LARGEST = 1e6  # largest weight of a residual, which keeps the map within float32
 
 
 def weighted(config: ConfigDict) -> Callable[[Images, Images], Map]:
-    """The sum of these maps with the weights of `config.residual`; what has none is not computed.
+    """Return the sum of these maps with the weights of `config.residual`.
+
+    Maps with weight 0 are not computed.
 
     Raises:
-      UserError: a weight is negative, or all are zero; or SSIM is wanted, and its window does not
-        fit.
+      UserError: If a weight is negative or above `LARGEST`, all are zero, or the SSIM has a weight
+        and its window does not fit.
     """
     named = {
         "squared": squared,
@@ -43,8 +47,8 @@ def weighted(config: ConfigDict) -> Callable[[Images, Images], Map]:
     weights = {name: float(config.residual[name]) for name in named}
     if not all(0 <= weight <= LARGEST for weight in weights.values()) or not any(weights.values()):
         raise UserError(
-            f"config.residual has the weights {weights}; each has to be from 0 to {LARGEST:g}, and "
-            "one above 0."
+            f"config.residual has the weights {weights}; each must be from 0 to {LARGEST:g}, and "
+            "at least one above 0."
         )
 
     if weights["ssim"]:

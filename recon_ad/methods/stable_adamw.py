@@ -1,9 +1,9 @@
-"""StableAdamW (Wortsman et al. 2023), as Dinomaly's published code has it; optax has none.
+"""StableAdamW (Wortsman et al. 2023) as in Dinomaly's published code; optax does not include it.
 
-AdamW that takes shorter steps where gradients are a surprise: the step of an array of parameters is
-divided by the root mean square of its gradients, each over the root of its second moment, where
-that is above 1. The second moment is the largest so far (AMSGrad, Reddi et al. 2018). Weight decay
-acts on all parameters, biases and norms too.
+It is AdamW with shorter steps when gradients are unexpectedly large. The step of an array of
+parameters is divided by the root mean square of its gradients, each relative to the root of its
+second moment, if that is above 1. The second moment is the largest so far (AMSGrad, Reddi et al.
+2018). Weight decay acts on all parameters, biases and norms too.
 
 Source: `optimizers/StableAdamW.py` of github.com/guojiajeremy/Dinomaly (Apache-2.0), read, not
 copied.
@@ -16,18 +16,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-# As published for one category; the script for all of them at once has an epsilon of 1e-10.
+# Values as published for one category; the script for all categories has an epsilon of 1e-10.
 FIRST, SECOND, EPSILON = 0.9, 0.999, 1e-8
 
 
 class StableState(NamedTuple):
-    """What the optimiser remembers: but for the count, trees of the parameters' shapes.
+    """State of the optimiser: a count, and trees of the parameters' shapes.
 
     Attributes:
-      count: of updates.
-      mu: running mean of the gradients.
-      nu: running mean of their squares.
-      largest: the largest `nu` so far.
+      count: Number of updates.
+      mu: Running mean of the gradients.
+      nu: Running mean of their squares.
+      largest: Largest `nu` so far.
     """
 
     count: Int[Array, ""]
@@ -37,7 +37,7 @@ class StableState(NamedTuple):
 
 
 def scale_by_stable_adam() -> optax.GradientTransformation:
-    """The direction, before rate and weight decay."""
+    """Return the direction of the step, before learning rate and weight decay."""
 
     def init(params: PyTree) -> StableState:
         nothing = [jax.tree.map(jnp.zeros_like, params) for _ in range(3)]
@@ -52,7 +52,7 @@ def scale_by_stable_adam() -> optax.GradientTransformation:
         nu = optax.tree.update_moment(grads, state.nu, SECOND, 2)
         largest = jax.tree.map(jnp.maximum, state.largest, nu)
         centred = optax.tree.bias_correction(mu, FIRST, count)
-        # The largest is corrected by today's count, as published.
+        # The largest is corrected by the current count, as published.
         squared = optax.tree.bias_correction(largest, SECOND, count)
 
         def direction(grad: Array, first: Array, second: Array) -> Array:
@@ -67,11 +67,11 @@ def scale_by_stable_adam() -> optax.GradientTransformation:
 
 
 def stable_adamw(rate: optax.ScalarOrSchedule, *, decay: float) -> optax.GradientTransformation:
-    """The optimiser.
+    """Return the optimiser.
 
     Args:
-      rate: of learning, or its schedule.
-      decay: share of each parameter that a step at rate 1 takes away.
+      rate: Learning rate, or its schedule.
+      decay: Share of each parameter that a step at rate 1 removes.
     """
     return optax.chain(
         scale_by_stable_adam(),

@@ -1,12 +1,13 @@
 """Reconstruction of pretrained features by the principal subspace of good ones, for few images.
 
-After SubspaceAD (Lendering et al. 2026): features are projected on the principal components of good
-ones that together hold `config.subspace.variance` of their variance; the anomaly map is the norm of
-what is left. Here a feature is the normalised outputs of `encoder.blocks` side by side, where the
-paper averages middle blocks of DINOv2-G, and the image score is a rule of `inference.score`.
+The method follows SubspaceAD (Lendering et al. 2026). Features are projected on the principal
+components of good features that together hold `config.subspace.variance` of their variance. The
+anomaly map is the norm of the remainder. Here a feature is the concatenation of the normalised
+outputs of `encoder.blocks`, where the paper averages middle blocks of DINOv2-G. The image score is
+a rule of `inference.score`.
 
-Nothing is learnt but means and products of features, for each image by itself, so that an image can
-be judged by the subspace of the others (`without`).
+Training only collects sums and products of features, separately for each image. An image can
+therefore be scored with the subspace of the others (`without`).
 """
 
 import functools
@@ -23,16 +24,16 @@ from recon_ad.methods import base
 from recon_ad.methods import features as on_features
 from recon_ad.methods.features import Encoder, Features
 
-SLOTS = 64  # images whose features are added up each by itself; further ones share these
+SLOTS = 64  # slots in which an image's features are summed; further images share them
 
 Moments = dict[str, Array]  # sum [s, d], products [s, d, d] and count [s] of features in each slot
 
 
 def build(config: ConfigDict, *, channels: int) -> base.Method:
-    """The method for images with that many channels.
+    """Build the method for images with this number of channels.
 
     Raises:
-      UserError: the encoder does not fit (`Encoder`), or the share of variance is not between 0
+      UserError: If the encoder does not fit (`Encoder`), or the share of variance is not between 0
         and 1.
     """
     share = config.subspace.variance
@@ -87,8 +88,8 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
             values[gone] = 0
         if not moments["count"].any():
             raise UserError(
-                f"images share {SLOTS} places, so that none is left without those that are held "
-                "out together: set config.calibration.rule to split."
+                f"images share {SLOTS} slots, and no slot is left without the images that are "
+                "held out together: set config.calibration.rule to split."
             )
         subspace = principal(moments, share=share)
         return {**variables, "subspace": subspace}
@@ -111,14 +112,14 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
 
 @functools.partial(jax.jit, static_argnames="share")
 def principal(moments: Moments, *, share: float) -> dict[str, Array]:
-    """Returns the mean [d] and the principal components of features, as columns [d, d].
+    """Return the mean [d] and the principal components of features, as columns [d, d].
 
-    The fewest of the largest components are kept that hold the share of the variance. The columns
-    of others are 0, so that the shape does not depend on how many there are.
+    The fewest of the largest components that hold the share of the variance are kept. The columns
+    of the others are 0, so that the shape does not depend on their number.
 
     Args:
-      moments: of the features.
-      share: of the variance, between 0 and 1.
+      moments: Moments of the features.
+      share: Share of the variance, between 0 and 1.
     """
     count = jnp.maximum(jnp.sum(moments["count"]), 1.0)
     mean = jnp.sum(moments["sum"], axis=0) / count
@@ -131,7 +132,7 @@ def principal(moments: Moments, *, share: float) -> dict[str, Array]:
 
 
 def residual(subspace: base.Variables, features: Features) -> Float[Array, "b r k"]:
-    """The distance of each feature to the subspace."""
+    """Compute the distance of each feature to the subspace."""
     b, r, k, d = features.shape
     components = subspace["components"]
     centred = features.reshape(-1, d) - subspace["mean"][None]

@@ -1,15 +1,16 @@
-"""The variational autoencoder (Schneider et al. 2022, section 2.2), with their networks or, as the
-variant "bergmann", with that of Bergmann et al. 2019.
+"""The variational autoencoder (Schneider et al. 2022, section 2.2).
 
-The encoder gives the mean and the logarithm of the variance of each number of the code; the decoder
-sees a sample of it (eq. 6). To the mean squared error, averaged over pixels and channels, comes the
-Kullback-Leibler divergence from N(0, I) (eq. 5), summed over the code. Held-out losses, the
-reconstruction and the residual use the mean code.
+The networks are theirs or, for the variant "bergmann", that of Bergmann et al. 2019.
 
-With the squared error averaged over H·W·C numbers, a weight of 1 for the divergence (eq. 4 as it
-stands) would be the likelihood of a Gaussian with the variance H·W·C / 2 at each pixel, tens of
-thousands of times all there is to explain. The weight 1/(H·W·C) is the sum of both terms with
-variance 1/2.
+The encoder returns the mean and the logarithm of the variance of each number of the code; the
+decoder receives a sample of it (eq. 6). The loss adds the Kullback-Leibler divergence from N(0, I)
+(eq. 5), summed over the code, to the mean squared error, averaged over pixels and channels.
+Held-out losses, the reconstruction and the residual use the mean code.
+
+Since the squared error is averaged over H·W·C numbers, a weight of 1 for the divergence (eq. 4 as
+printed) would be the likelihood of a Gaussian with the variance H·W·C / 2 at each pixel, tens of
+thousands of times all the variance of the image. With the weight 1/(H·W·C), the loss is that of a
+Gaussian with variance 1/2.
 """
 
 import jax
@@ -23,22 +24,25 @@ from recon_ad.methods.reconstruction import Images
 from recon_ad.models.bergmann import BergmannVAE
 from recon_ad.models.cae import VAE
 
-BERGMANN = "bergmann"  # beside the variants of `models.cae`
+BERGMANN = "bergmann"  # a further variant beside those of `models.cae`
 
 
 def divergence(
     mean: Float[Array, "b n_z"], log_variance: Float[Array, "b n_z"]
 ) -> Float[Array, " b"]:
-    """KL of N(μ, diag σ²) from N(0, I), −½ Σ (1 + log σ² − μ² − σ²), in nats (eq. 5)."""
+    """Compute the KL divergence of N(μ, diag σ²) from N(0, I), in nats (eq. 5).
+
+    It is −½ Σ (1 + log σ² − μ² − σ²).
+    """
     terms = 1.0 + log_variance - mean**2 - jnp.exp(log_variance)
     return -0.5 * jnp.sum(terms, axis=1)
 
 
 def kl_weight(config: ConfigDict, *, channels: int) -> float:
-    """Of the divergence in the loss: the config's, or 1/(H·W·C).
+    """Return the weight of the divergence in the loss: the config's, or 1/(H·W·C).
 
     Raises:
-      UserError: it is negative.
+      UserError: If the weight is negative.
     """
     weight = config.vae.kl_weight
     if weight is None:
@@ -51,10 +55,11 @@ def kl_weight(config: ConfigDict, *, channels: int) -> float:
 
 
 def build(config: ConfigDict, *, channels: int) -> base.Method:
-    """The method for patches of `config.data.patch_size` with that many channels.
+    """Build the method for patches of `config.data.patch_size` with this number of channels.
 
     Raises:
-      UserError: see `cae.check_settings`; or the weight of the divergence is negative.
+      UserError: If the settings do not fit (`cae.check_settings`) or the weight of the divergence
+        is negative.
     """
     size, n_z = config.data.patch_size, config.method.n_z
     weight = kl_weight(config, channels=channels)

@@ -1,12 +1,13 @@
-"""Normalising flows on the features of a frozen Vision Transformer: FastFlow (Yu et al. 2021),
-whose published DeiT setting has one block, and what Preste's ViTFlow is taken to be, as its code
-cannot be found.
+"""Normalising flows on the features of a frozen Vision Transformer (FastFlow, Yu et al. 2021).
 
-The features of each block are normalised over their channels and have a flow of their own. What is
-minimised is the flow's exact negative log-likelihood in nats for each number; the anomaly map is
-each position's part of it, averaged over the blocks. FastFlow's map is −exp(−½ mean z²) instead.
-Normalised features lie on a sphere, so the likelihood has no upper bound: held-out loss says how
-training goes, and not how good the detector is.
+The published DeiT setting of FastFlow has one block. Preste's ViTFlow, whose code is not available,
+is taken to be this method.
+
+The features of each block are normalised over their channels and have their own flow. Training
+minimises the flow's exact negative log-likelihood, in nats per number. The anomaly map is each
+position's part of it, averaged over the blocks. FastFlow's map is −exp(−½ mean z²) instead.
+Normalised features lie on a sphere, so the likelihood has no upper bound: the held-out loss shows
+the progress of training, but not the quality of the detector.
 """
 
 import functools
@@ -25,26 +26,27 @@ from recon_ad.models.flow import COUPLINGS, Flow
 
 
 def build(config: ConfigDict, *, channels: int) -> base.Method:
-    """The method for images with that many channels.
+    """Build the method for images with this number of channels.
 
     Raises:
-      UserError: the encoder does not fit (`Encoder`), the flow has no steps, channels or
-        couplings, or borders are attenuated.
+      UserError: If the encoder does not fit (`Encoder`), the flow has no steps or channels or an
+        unknown coupling, or borders are attenuated.
     """
     c = config.vit_flow
     if c.steps < 1 or c.ratio <= 0:
         raise UserError(
-            f"config.vit_flow.steps is {c.steps} and ratio {c.ratio}; a flow has "
-            "1 step or more, and a ratio above 0."
+            f"config.vit_flow.steps is {c.steps} and ratio {c.ratio}, but a flow needs 1 step or "
+            "more and a ratio above 0."
         )
     if c.coupling not in COUPLINGS:
         raise UserError(
-            f"config.vit_flow.coupling is {c.coupling!r}; choose {' or '.join(COUPLINGS)}."
+            f"unknown config.vit_flow.coupling {c.coupling!r}; choose one of: "
+            f"{', '.join(COUPLINGS)}."
         )
     if config.inference.border and config.inference.border_weight != 1:
         raise UserError(
-            "config.inference.border multiplies the map there, and a likelihood's map may be below "
-            "0, so that borders would stand out: set it to 0 for vit_flow."
+            "config.inference.border scales the map along the border, but a map of likelihoods may "
+            "be below 0, and the border would then stand out: set it to 0 for vit_flow."
         )
     encoder = Encoder(config, channels=channels)
     names = encoder.names
@@ -52,7 +54,7 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
     tx = base.build_optimizer(config)
 
     def negative_log_likelihood(params: PyTree, features: Features) -> Float[Array, "b r k"]:
-        """Of each position, in nats for each number, averaged over the blocks."""
+        """Compute it for each position, in nats per number, averaged over the blocks."""
         parts = []
         for name, part in zip(names, jnp.split(features, len(names), axis=-1), strict=True):
             out = flow.apply({"params": params[name]}, part)

@@ -1,37 +1,38 @@
 """Reconstruction of the features of a frozen Vision Transformer (Dinomaly, Guo et al. 2025).
 
-The mean of the tokens of several blocks passes a noisy bottleneck and a decoder with as many
-blocks. Encoder and decoder are compared in two groups, the earlier and the later blocks, each
-averaged (the decoder's in reverse order): the loss is one minus the cosine of all of an image's
-numbers, the anomaly map one minus the cosine at each position, averaged over the groups.
+The mean of the tokens of several blocks passes through a noisy bottleneck and a decoder with as
+many blocks. Encoder and decoder are compared in two groups, the earlier and the later blocks, each
+averaged (the decoder's in reverse order). The loss is one minus the cosine over all numbers of an
+image, and the anomaly map is one minus the cosine at each position; both are averaged over the
+groups.
 
-Hard mining: in the gradient, positions that are painted well already count a tenth. Which these are
-is decided in each batch by a quantile of the cosine distances, that rises in the first tenth of
-training to 0.9.
+Hard mining: positions that are already reconstructed well count a tenth in the gradient. They are
+selected in each batch by a quantile of the cosine distances, which rises to 0.9 in the first tenth
+of training.
 
-`config.vit_recon.recipe` is "published" or "ours". Published is what Dinomaly's own code does
+`config.vit_recon.recipe` is "published" or "ours". Published follows Dinomaly's own code
 (`dinomaly_mvtec_sep.py`, `dinomaly_mvtec_uni.py`, `models/uad.py` and `utils.py` of
 github.com/guojiajeremy/Dinomaly, Apache-2.0):
 
-- class and register tokens pass bottleneck and decoder beside the patches, and are left out of loss
-  and map only; ours leaves them out from the start;
-- all linear layers have biases and begin narrow (`recon_ad.models.feature_decoder`); ours have none
-  outside the attention and begin as linen's do;
-- StableAdamW with weight decay on gradients of a clipped norm, whose rate ends at a tenth; ours is
-  Adam, whose rate ends at 0;
-- in the anomaly map the corner patches' values are those of the image's corners (`align_corners`);
-  in ours those of the patches' centres.
+- Class and register tokens pass through bottleneck and decoder beside the patches, and only loss
+  and map exclude them. Ours excludes them from the start.
+- All linear layers have biases and a narrow initialisation (`recon_ad.models.feature_decoder`).
+  Ours have no biases outside the attention, and linen's initialisation.
+- The optimiser is StableAdamW with weight decay on gradients of a clipped norm, and its rate ends
+  at a tenth. Ours is Adam, and its rate ends at 0.
+- In the anomaly map the corner patches' values are placed at the image's corners
+  (`align_corners`). Ours places them at the patches' centres.
 
-In both recipes these are ours:
+Both recipes differ from the published code in these points:
 
-- Images are not cropped. The published code shows 392 px of 448: the sixteenth along each border is
-  never looked at, and no defect found there. `config.data.resize=(448, 0)` has its scale, and shows
-  the whole image in overlapping tiles of 392 px.
+- Images are not cropped. The published code shows 392 px of 448, so it never sees the sixteenth
+  along each border and finds no defect there. `config.data.resize=(448, 0)` has the same scale and
+  shows the whole image in overlapping tiles of 392 px.
 - Maps are smoothed by `config.inference.sigma` px of the image. The published code smooths maps of
-  256 px, by 5 × 5 px of a Gaussian of 4 px, whose standard deviation is 1.4 px: a width relative to
-  the image, which the inference has no setting for.
-- The mining rises in a share of the training's steps, finds what is easy by a quantile and not by a
-  count of positions, and the warm-up reaches the rate one step later.
+  256 px by 5 × 5 px of a Gaussian of 4 px, whose standard deviation is 1.4 px. That is a width
+  relative to the image, for which the inference has no setting.
+- The mining rises over a share of the training's steps and selects easy positions by a quantile,
+  not by a count. The warm-up reaches the rate one step later.
 """
 
 import jax
@@ -47,7 +48,7 @@ from recon_ad.methods.features import Encoder, Images
 from recon_ad.methods.stable_adamw import stable_adamw
 from recon_ad.models.feature_decoder import FeatureDecoder, Tokens
 
-# As published; the rise took 1 000 of 10 000 steps there.
+# Values as published, where the rise takes 1 000 of 10 000 steps.
 EASY, RISE, FACTOR = 0.9, 0.1, 0.1
 CLIPPED, DECAY, END = 0.1, 1e-4, 0.1  # norm of all gradients, weight decay, the last rate's share
 
@@ -55,8 +56,8 @@ Groups = Float[Array, "b n g d"]  # tokens of the two groups
 
 
 def cosine_distance(a: Float[Array, "*n d"], b: Float[Array, "*n d"]) -> Float[Array, "*n"]:
-    """1 − cos of the angle between vectors; 1 where one is 0."""
-    # Within the root: its gradient at 0 would be infinite.
+    """Compute 1 − cos of the angle between vectors, which is 1 if one of them is 0."""
+    # The limit is inside the root, whose gradient at 0 would be infinite.
     norms = [jnp.sqrt(jnp.maximum(jnp.sum(x * x, axis=-1), 1e-16)) for x in (a, b)]
     return 1 - jnp.sum(a * b, axis=-1) / (norms[0] * norms[1])
 
@@ -64,17 +65,17 @@ def cosine_distance(a: Float[Array, "*n d"], b: Float[Array, "*n d"]) -> Float[A
 def mined_loss(
     targets: Groups, found: Groups, easy: Float[Array, ""] | float
 ) -> Float[Array, " b"]:
-    """1 − cos of all numbers of an image, the mean over the groups.
+    """Compute 1 − cos over all numbers of an image, averaged over the groups.
 
     Args:
-      targets: of the encoder; no gradient goes there.
-      found: of the decoder.
-      easy: share of positions, of the batch and for each group, whose gradient counts a tenth.
+      targets: Tokens of the encoder, which receive no gradient.
+      found: Tokens of the decoder.
+      easy: Share of positions, of the batch and for each group, whose gradient counts a tenth.
     """
     targets = jax.lax.stop_gradient(targets)
     apart = jax.lax.stop_gradient(cosine_distance(targets, found))
     limit = jnp.quantile(apart, easy, axis=(0, 1), keepdims=True)
-    # The same value; only the gradient is less.
+    # The value is the same; only the gradient is smaller.
     less = FACTOR * found + jax.lax.stop_gradient((1 - FACTOR) * found)
     found = jnp.where((apart < limit)[..., None], less, found)
 
@@ -85,7 +86,7 @@ def mined_loss(
 
 
 def build_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """The optimiser of that config's recipe."""
+    """Build the optimiser of the config's recipe."""
     if config.vit_recon.recipe == "ours":
         return base.build_optimizer(config)
     rate = base.learning_rate(config, end=END)
@@ -93,10 +94,10 @@ def build_optimizer(config: ConfigDict) -> optax.GradientTransformation:
 
 
 def build(config: ConfigDict, *, channels: int) -> base.Method:
-    """The method for images with that many channels.
+    """Build the method for images with this number of channels.
 
     Raises:
-      UserError: the encoder does not fit (`Encoder`), or has fewer than two blocks.
+      UserError: If the encoder does not fit (`Encoder`), or has fewer than two blocks.
     """
     encoder = Encoder(config, channels=channels)
     count = len(encoder.blocks)
@@ -106,7 +107,7 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
             "groups of blocks: give two or more."
         )
     published = config.vit_recon.recipe == "published"
-    before = encoder.prefix if published else 0  # tokens that are decoded and are no patches
+    before = encoder.prefix if published else 0  # decoded tokens that are not patches
     model = FeatureDecoder(count, encoder.heads, published)
     tx = build_optimizer(config)
     rising = RISE * config.train.steps
@@ -122,7 +123,7 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
     def compared(
         params: PyTree, tokens: Groups, key: Key[Array, ""] | None
     ) -> tuple[Float[Array, "b m g d"], Float[Array, "b m g d"]]:
-        """The patches of encoder and decoder."""
+        """Return the patches of encoder and decoder."""
         half = count // 2
         # The groups' means, weighted by their sizes, are the mean over the blocks.
         mean = (half * tokens[..., 0, :] + (count - half) * tokens[..., 1, :]) / count
