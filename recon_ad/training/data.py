@@ -1,4 +1,4 @@
-"""The data of a training run: good images, aligned, divided, and ready to be cut into patches."""
+"""The data of a training run: good images, aligned, split, and ready to be cut into patches."""
 
 import collections
 import logging
@@ -22,12 +22,12 @@ logger = logging.getLogger("recon_ad")
 
 
 class RawData(NamedTuple):
-    """Images as they are, and the part that is looked for in them.
+    """Unprocessed images, and the part that is located in them.
 
     Attributes:
-      source: of the run.
-      part: that images are aligned to; None: they are used as they are.
-      identity: what tells these images and this part from others, for data.json.
+      source: Images of the run.
+      part: Part that images are aligned to. None uses them without alignment.
+      identity: Entries of data.json that distinguish these images and this part from others.
     """
 
     source: Source
@@ -36,15 +36,15 @@ class RawData(NamedTuple):
 
 
 class TrainingData(NamedTuple):
-    """What the training loop and the calibration need.
+    """Input of the training loop and the calibration.
 
     Attributes:
-      images: to cut patches from.
-      patches: held out, for the held-out loss; none where images are crossed.
-      holdout: the good images divided, aligned where there is a part.
-      source: the images aligned, with notes on those that were left out.
-      raw: the images as they are.
-      identity: for data.json, with the images in which the part was found.
+      images: Images to cut patches from.
+      patches: Held-out patches for the held-out loss. Cross-calibration has none.
+      holdout: Split of the good images, which are aligned if there is a part.
+      source: Aligned images, with notes on those that were left out.
+      raw: Unprocessed images.
+      identity: Entries of data.json, with the images in which the part was found.
     """
 
     images: Images
@@ -56,14 +56,14 @@ class TrainingData(NamedTuple):
 
 
 def open_data(config: ConfigDict, source: Source | None = None) -> RawData:
-    """Opens the images of a run without aligning any.
+    """Open the images of a run without aligning any.
 
     Args:
-      config: of the run.
-      source: images, where they are not what the config names.
+      config: Config of the run.
+      source: Images that replace those of the config.
 
     Raises:
-      UserError: the images or the part do not fit.
+      UserError: If the images or the part do not fit.
     """
     source = source or build_source(config)
     part = find_part(config, source.train)
@@ -72,10 +72,10 @@ def open_data(config: ConfigDict, source: Source | None = None) -> RawData:
 
 
 def prepare_data(config: ConfigDict, raw: RawData) -> TrainingData:
-    """Aligns the good images, divides them, and keeps what training reads.
+    """Align the good images, split them, and keep what training reads.
 
     Raises:
-      UserError: too few images are left, or patches do not fit into them.
+      UserError: If too few images are left, or patches do not fit into them.
     """
     source = aligned_source(raw.source, raw.part)
     for note in source.notes:
@@ -84,11 +84,11 @@ def prepare_data(config: ConfigDict, raw: RawData) -> TrainingData:
     if size:
         _check_several(source.train)
     patch_size = config.data.patch_size
-    # A category of one image cannot be held out whole.
+    # The only image of a category cannot be held out whole.
     fewest = min(
         collections.Counter(record.category for record in source.train).values(), default=0
     )
-    # Images that the data set itself keeps for validation are better held out than any others.
+    # The data set's own validation images, if any, are the best ones to hold out.
     divided = any(record.validation for record in source.train)
     if config.calibration.rule == "cross" and fewest > 1 and not divided:
         holdout = cross_holdout(source.train, group=config.holdout.group)
@@ -126,11 +126,12 @@ def prepare_data(config: ConfigDict, raw: RawData) -> TrainingData:
 
 
 def _check_several(records: Sequence[Record]) -> None:
-    """Raises UserError where a category has a single image, which would be resized by parts."""
+    """Raise UserError if a category has a single image, which would be resized in regions."""
     counts = collections.Counter(record.category for record in records)
     if 1 in counts.values():
         of = "" if len(counts) == 1 else f" of {min(counts, key=counts.__getitem__)}"
         raise UserError(
-            f"there is 1 good image{of}, and a region of it, held out for calibration, cannot be "
-            "resized as the whole is: give more images, or leave out config.data.resize."
+            f"only 1 good image{of} was found, and the region of it that is held out for "
+            "calibration cannot be resized like the whole image: give more images, or leave out "
+            "config.data.resize."
         )

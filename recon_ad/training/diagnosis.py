@@ -1,4 +1,4 @@
-"""Whether a reconstruction model learned anything beyond the mean of its patches, and why not."""
+"""The diagnosis of whether a reconstruction model learned more than the mean of its patches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 
 LEARNED = 0.1  # explained variance below which a model has learned little but the mean
-# Held-out loss that falls by less than this share from the third to the last quarter of training
-# has levelled off; one that rises by more has gone wrong.
+# A held-out loss that falls by less than this share from the third to the last quarter of training
+# has levelled off; one that rises by more is diverging.
 LEVEL = 0.02
-# Models of regular data, too, paint the mean at first, for a few thousand patches.
+# For the first few thousand patches, models of regular data reconstruct the mean too.
 ENOUGH = 10_000
 
 
 def fall(losses: Sequence[float]) -> float:
-    """Relative fall of a loss from the third to the last quarter of its history; 0 if too short."""
+    """Return a loss's relative fall from the third to the last quarter, or 0 if it is too short."""
     if len(losses) < 4:
         return 0.0
     quarter = len(losses) // 4
@@ -23,12 +23,12 @@ def fall(losses: Sequence[float]) -> float:
 
 
 def explained(log: Sequence[Mapping[str, Any]], step: int, *, patches: int) -> dict[str, Any]:
-    """`explained_variance` at a step, None where there is none, and `message`, the verdict.
+    """Return `explained_variance` at a step, None if not measured, and `message`, the verdict.
 
     Args:
-      log: lines of a run's log.
-      step: of one of its held-out evaluations.
-      patches: that the model was trained on by then.
+      log: Lines of a run's log.
+      step: Step of one of its held-out evaluations.
+      patches: Number of patches that the model was trained on by then.
     """
     evaluations = [entry for entry in log if "heldout_loss" in entry]
     entry = next((entry for entry in evaluations if entry["step"] == step), None)
@@ -40,16 +40,17 @@ def explained(log: Sequence[Mapping[str, Any]], step: int, *, patches: int) -> d
 
 
 def verdict(explained_variance: float, losses: Sequence[float], *, patches: int) -> str:
-    """One sentence for whoever trained the model, or "" where it explains enough.
+    """Return one sentence for the user who trained the model, or "" if it explains enough.
 
     Args:
-      explained_variance: of held-out normals, 1 − Σ(x − x̂)² / Σ(x − mean of its patch)².
-      losses: held-out losses in the order of training, evenly spaced.
-      patches: that the model was trained on.
+      explained_variance: Share for held-out normal images, 1 − Σ(x − x̂)² / Σ(x − mean of its
+        patch)².
+      losses: Held-out losses in the order of training, evenly spaced.
+      patches: Number of patches that the model was trained on.
     """
     if explained_variance >= LEARNED:
         return ""
-    # Rounded first: a hair below zero would be written as -0.0 %.
+    # Rounded first, because a value just below zero would be written as -0.0 %.
     rounded = round(explained_variance, 3) + 0.0
     share = (
         f"explains {rounded:.1%} of the variance of held-out normal patches (their mean alone 0 %, "
@@ -67,7 +68,7 @@ def verdict(explained_variance: float, losses: Sequence[float], *, patches: int)
     if patches < ENOUGH or len(losses) < 4:
         return (
             f"The model {share} after {patches} patches and {len(losses)} held-out evaluations, "
-            "too few to tell why: raise config.train.steps."
+            "too few to find the cause: raise config.train.steps."
         )
     return (
         f"The model learned only the mean: it {share} and its loss has levelled off. "

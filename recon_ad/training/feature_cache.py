@@ -1,7 +1,7 @@
-"""Caches the frozen encoder's features of the training images.
+"""A cache of the frozen encoder's features of the training images.
 
-That takes training that sees the same each time: the tiles of inference, not augmented. Memory
-stays bounded as for images (`recon_ad.data.pipeline.Images`), which are kept beside it.
+It requires a training that sees the same input each time: the tiles of inference, not augmented.
+Memory is bounded as for images (`recon_ad.data.pipeline.Images`), which are kept beside it.
 """
 
 import logging
@@ -27,21 +27,22 @@ logger = logging.getLogger("recon_ad")
 def prepare_all(
     images: Images, method: Method, frozen: PyTree, config: ConfigDict, mesh: Mesh
 ) -> Sequence[PyTree[np.ndarray]] | None:
-    """Returns what `method.prepare` makes of each tile, in their order.
+    """Return the result of `method.prepare` for each tile, in the order of the tiles.
 
-    Kept in memory up to `config.data.cache_mib`, in a temporary file up to `disk_cache_mib`.
+    Results are kept in memory up to `config.data.cache_mib`, then in a temporary file up to
+    `disk_cache_mib`.
 
     Args:
-      images: to train on.
-      method: that is trained.
-      frozen: its pretrained weights, on the devices.
-      config: of the run.
-      mesh: of the devices.
+      images: Training images.
+      method: Method that is trained.
+      frozen: Pretrained weights of the method, on the devices.
+      config: Config of the run.
+      mesh: Mesh of the devices.
 
     Returns:
-      One for each tile; None where there is no encoder, where each step sees other parts of the
-      images or other augmentations, where training needs the encoder itself, where it takes more
-      than may be kept, or with several hosts.
+      One result for each tile. None if the method has no encoder, if each step sees other parts of
+      the images or other augmentations, if training needs the encoder itself, if the results exceed
+      the limit, or with several hosts.
     """
     side, size = config.data.patch_size, config.train.batch_size
     if not frozen or not images.tiled or config.data.augment or jax.process_count() > 1:
@@ -54,7 +55,7 @@ def prepare_all(
         for first in progress(range(0, len(images), size), "features, batches"):
             chosen = range(first, min(first + size, len(images)))
             part = np.stack([to_unit(images[i].image) for i in chosen])
-            # One compiled program, and as many as the devices share evenly.
+            # Padded to one compiled program's batch, which the devices share evenly.
             filled = np.pad(part, [(0, size - len(part)), (0, 0), (0, 0), (0, 0)])
             made = jax.device_get(prepare(frozen, meshes.put_batch(mesh, filled)))
             for k in range(len(part)):
@@ -66,14 +67,14 @@ def prepare_all(
                     row = jax.tree.map(lambda x: mapped(file, x), row)
                 kept.append(row)
     logger.info(
-        "features of %d tiles of %d images are kept: %.1f MiB",
+        "cached features of %d tiles of %d images: %.1f MiB",
         len(images), images.images, total / MEBI,
     )  # fmt: skip
     return kept
 
 
 def _by_image(method: Method, frozen: PyTree, shape: tuple[int, int, int]) -> bool:
-    """Whether all that `prepare` makes has a row for each image."""
+    """Return whether every array that `prepare` returns has a row for each image."""
     one, two = (
         [x.shape[:1] for x in jax.tree.leaves(jax.eval_shape(method.prepare, frozen, images))]
         for images in (jax.ShapeDtypeStruct((n, *shape), np.float32) for n in (1, 2))

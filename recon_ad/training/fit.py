@@ -1,4 +1,4 @@
-"""The largest batch whose training step fits into a GPU's memory, found by compiling alone."""
+"""The largest batch whose training step fits into a GPU's memory, determined by compiling only."""
 
 import functools
 import os
@@ -17,18 +17,18 @@ from recon_ad.training.fitted import with_steps, with_tiles
 from recon_ad.training.programs import device_bytes, step_program
 
 UNITS = {"MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30, "TB": 10**12, "TiB": 2**40}
-MOST_UNITS = 10**6  # of the unit; more is a slip
-SHARE = 64  # the answer is found to one part in so many: each compilation takes seconds
-MOST = 2**16  # patches for each device, beyond which none is looked for
-TAKEN = 0.75  # of a GPU's memory, by XLA
-FULL = "RESOURCE_EXHAUSTED"  # what XLA says where not even its trials have room
+MOST_UNITS = 10**6  # largest accepted number of units; more is a typing error
+SHARE = 64  # the answer is exact to one part in 64, because each compilation takes seconds
+MOST = 2**16  # largest number of patches for each device that is tried
+TAKEN = 0.75  # share of a GPU's memory that XLA takes
+FULL = "RESOURCE_EXHAUSTED"  # XLA's error if memory is too small even for its trials
 
 
 def parse_memory(text: str) -> int:
-    """The bytes of a text such as 80GiB.
+    """Return the number of bytes in a text such as 80GiB.
 
     Raises:
-      UserError: it is no number above 0 with a unit.
+      UserError: If the text is not a number above 0 with a unit.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", text)
     units = {unit.lower(): count for unit, count in UNITS.items()}
@@ -43,19 +43,21 @@ def parse_memory(text: str) -> int:
 def largest(
     needed: Callable[[int], int], *, limit: int, start: int, unit: int
 ) -> tuple[int, int | None]:
-    """The largest batch that fits, 0 where none does, and the smallest known not to, if any.
+    """Return the largest batch that fits and the smallest known not to fit.
+
+    The first is 0 if none fits; the second is None if none is known.
 
     Args:
-      needed: bytes by the size of the batch; they grow with it.
-      limit: of these.
-      start: the size to begin with.
-      unit: that a batch is a multiple of.
+      needed: Function from the size of a batch to its bytes, which grow with the size.
+      limit: Largest number of bytes.
+      start: Size to begin with.
+      unit: Number that every batch is a multiple of.
     """
     fits, fails, most = 0, max(start // unit, 1) * unit, MOST * unit
     while (bytes_of_it := needed(fails)) <= limit:
         if fails >= most:
             return fails, None
-        # Some of the bytes are there for any batch, so that by proportion it is at least so large.
+        # Some bytes do not depend on the batch, so the proportion is a lower bound of the answer.
         fits, proportion = fails, fails * limit // bytes_of_it
         fails = min(max(proportion // unit * unit, 2 * fits), most)
     while fails - fits > max(unit, fits // SHARE):
@@ -68,26 +70,26 @@ def largest(
 
 
 def fit_check(config: ConfigDict, memory: str) -> str:
-    """A sentence on the largest batch whose training step fits into the memory of each device.
+    """Return a sentence on the largest batch whose training step fits into each device's memory.
 
-    It is compiled for the GPUs that JAX finds, or for an H100 where there is none. Beside the step
-    there are the held-out patches, the next batch, and what cuDNN's algorithms want. Of the memory
-    XLA takes the share that XLA_PYTHON_CLIENT_MEM_FRACTION says, three quarters without it.
+    The step is compiled for the GPUs that JAX finds, or for an H100 if it finds none. The held-out
+    patches, the next batch, and the scratch of cuDNN's algorithms need memory beside the step. XLA
+    takes the share XLA_PYTHON_CLIENT_MEM_FRACTION of the memory, by default three quarters.
 
     Args:
-      config: of the run, checked.
-      memory: such as 80GiB.
+      config: Checked config of the run.
+      memory: Memory of a device, such as 80GiB.
 
     Raises:
-      UserError: the memory is no such text, the config does not fit, or there is neither a GPU nor
-        the plugin that compiles for one.
+      UserError: If the memory is not such a text, the config does not fit, or neither a GPU nor the
+        plugin that compiles for one is available.
     """
     share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", TAKEN))
     limit = int(share * parse_memory(memory))
     check_names(config.data.augment)
     targets.expect_no_gpu()
     if jax.default_backend() == "cpu":
-        mesh, device = targets.described_mesh(1), f"an {targets.H100}, as there is no GPU here"
+        mesh, device = targets.described_mesh(1), f"an {targets.H100}, as no GPU was found"
     else:
         mesh = meshes.data_mesh()
         device = f"{mesh.size} × {mesh.devices.flat[0].device_kind}"
@@ -111,10 +113,10 @@ def fit_check(config: ConfigDict, memory: str) -> str:
 
     fits, fails = largest(needed, limit=limit, start=config.train.batch_size, unit=mesh.size)
     told = f"{config.method.name} at {config.data.patch_size} px, compiled for {device}"
-    room = f"{limit / 2**30:.2f} GiB, which XLA takes of {memory} on each device"
+    room = f"the {limit / 2**30:.2f} GiB that XLA takes of {memory} on each device"
     if not fits:
         return f"Not even a batch of {fails} fits into {room} ({told})."
-    beyond = "more was not tried" if fails is None else f"one of {fails} does not fit"
+    beyond = "no larger one was tried" if fails is None else f"a batch of {fails} does not fit"
     return (
         f"A batch of {fits} fits into {room}: its training step needs "
         f"{needed(fits) / 2**30:.2f} GiB; {beyond} ({told})."

@@ -1,7 +1,7 @@
-"""Sets what a config leaves to the images: the size of the tiles, and the number of steps.
+"""Settings that a config leaves to the images: the size of the tiles, and the number of steps.
 
-Whoever names neither gets tiles of the images' own resolution, as far as time allows, and training
-that sees each of them once. The same images give the same config.
+By default, tiles have the images' own resolution, as far as time allows, and training sees each of
+them once. The same images give the same config.
 """
 
 import logging
@@ -16,23 +16,25 @@ from recon_ad.data import Record
 from recon_ad.methods import ON_FEATURES
 from recon_ad.pretrained import preset
 
-LOOKED_AT = 32  # images whose size is looked at, spread over all
-LEAST, MOST = 14, 48  # patches of the encoder along a side: those of its own training, and thrice
+LOOKED_AT = 32  # number of images, spread over all, whose size is checked
+# Patches of the encoder along a side: as in its training at 224 px, and more than three times that.
+LEAST, MOST = 14, 48
 
 logger = logging.getLogger("recon_ad")
 
 
 def with_tiles(config: ConfigDict, records: Sequence[Record], *, part: Part | None) -> ConfigDict:
-    """Returns the config with tiles that fit the images, where `data.patch_size` is 0.
+    """Return the config with tiles that fit the images if `data.patch_size` is 0.
 
-    The shorter side of the images, or what they are resized to, becomes that of a tile, rounded to
-    patches of the encoder. It is smaller where all training images together would have more than
-    `encoder.tokens` patches, and `LEAST` to `MOST` patches long.
+    The shorter side of the images becomes the side of a tile, rounded to patches of the encoder. It
+    is smaller if all training images together would have more than `encoder.tokens` patches, and
+    `LEAST` to `MOST` patches long. If `data.resize` is set, its shorter side, rounded down to
+    patches, is used without these limits.
 
     Args:
-      config: of a run.
-      records: its training images, at least one.
-      part: that they are aligned to, if any.
+      config: Config of a run.
+      records: Training images, at least one.
+      part: Part that they are aligned to, if any.
     """
     if config.data.patch_size or config.method.name not in ON_FEATURES or not records:
         return config
@@ -50,7 +52,7 @@ def with_tiles(config: ConfigDict, records: Sequence[Record], *, part: Part | No
         affordable = int(math.sqrt(config.encoder.tokens / squares))
         side = patch * max(LEAST, min(round(shorter / patch), affordable, MOST))
         logger.info(
-            "images are seen at a shorter side of %d px (%d as they are), in tiles of %d px",
+            "images are resized to a shorter side of %d px (originally %d), in tiles of %d px",
             side, round(shorter), side,
         )  # fmt: skip
     fitted = config.copy_and_resolve_references()
@@ -61,11 +63,11 @@ def with_tiles(config: ConfigDict, records: Sequence[Record], *, part: Part | No
 
 
 def with_steps(config: ConfigDict, *, entries: int) -> ConfigDict:
-    """Returns the config with steps that see each image or tile once, where `train.steps` is 0.
+    """Return the config with steps that see each image or tile once if `train.steps` is 0.
 
     Args:
-      config: of a run.
-      entries: how many images or tiles there are.
+      config: Config of a run.
+      entries: Number of images or tiles.
     """
     if config.train.steps:
         return config

@@ -38,11 +38,11 @@ from recon_ad.training.steps import (
 
 logger = logging.getLogger("recon_ad")
 
-WARM_UP, PROFILED = 10, 5  # steps before the profiler starts, and that it looks at
+WARM_UP, PROFILED = 10, 5  # steps before the profiler starts, and steps that it records
 
 SAMPLES = 8  # patches whose reconstruction is drawn at each held-out evaluation
 
-# Looks on at each held-out evaluation: step, what inference needs, seconds of training so far.
+# Called at each held-out evaluation with the step, the variables and the seconds of training.
 Watch = Callable[[int, Variables, float], None]
 
 
@@ -57,17 +57,17 @@ def fit_state(
     profile: bool,
     watch: Watch | None = None,
 ) -> tuple[TrainState, dict[str, Any]]:
-    """The training loop: the chosen state and, on the first host, what the run has to tell."""
+    """Run the training loop; return the selected state and, on the first host, the run's record."""
     c = config.train
 
     # ---- Devices -------------------------------------------------------------------------------
     mesh = meshes.data_mesh()
     everywhere = meshes.replicated(mesh)
     first = meshes.is_first_host()
-    # Made where it is used: a key cannot be sent to other hosts' devices.
+    # The key is made on each device, because it cannot be sent to other hosts' devices.
     root = jax.jit(functools.partial(jax.random.key, config.seed), out_shardings=everywhere)()
 
-    # ---- Model and optimiser: shapes first, then straight to where they live -------------------
+    # ---- Model and optimiser: shapes first, then made directly on the devices ------------------
     size = config.data.patch_size
     frozen = meshes.put_replicated(mesh, frozen)
     one = jax.ShapeDtypeStruct((1, size, size, images.channels), np.float32)
@@ -118,7 +118,7 @@ def fit_state(
 
     # ---- Loop ----------------------------------------------------------------------------------
     # A checkpoint at step s has everything up to s and nothing of the batch after it. One that is
-    # saved because the run was asked to stop has the figures not logged yet, and no evaluation.
+    # saved on a request to stop has the metrics not logged yet, and no evaluation.
     meter = Meter(totals, batch_size=c.batch_size)
     warm = start + WARM_UP
     profiled = range(warm, min(warm + PROFILED, c.steps)) if profile and first else range(0)
@@ -148,14 +148,15 @@ def fit_state(
                 jax.profiler.stop_trace()
             logs, evals = done % c.log_every == 0, done % c.eval_every == 0 or done == c.steps
             if step == start:
-                # The first step of a process compiles: it is training time, not throughput.
+                # The first step of a process compiles. It counts as training time, but not for the
+                # throughput.
                 meter.stop_clock(steady=False)
                 meter.start_clock()
             if logs or evals:
                 writer.scalars(done, {f"train_{k}": v for k, v in meter.means().items()})
             if evals:
                 meter.stop_clock()  # neither evaluation nor saving is training time
-                measured = {"loss": math.inf}  # where every image is trained on
+                measured = {"loss": math.inf}  # if every image is trained on
                 if held:
                     measured = fetched_means(done, [eval_fn(state, frozen, b) for b in held])
                     writer.scalars(done, {f"heldout_{k}": v for k, v in measured.items()})
@@ -165,7 +166,7 @@ def fit_state(
                     sheet = reconstruction_sheet(samples, drawn)
                     writer.samples(done, sheet, png=encode(sheet, quality=None))
                 if watch:
-                    with jax.transfer_guard("allow"):  # it may run a detector
+                    with jax.transfer_guard("allow"):  # `watch` may run a detector
                         watch(done, jax.device_get(variables), totals["train_seconds"])
                 checkpoints.save(done, state, totals, loss=measured["loss"])
                 meter.start_clock()
@@ -182,10 +183,10 @@ def fit_state(
             state = checkpoints.restore(chosen, state)
     stop.asked |= meter.asked_to_stop
     if meshes.asked_anywhere(stop):
-        logger.info("asked to stop, after step %d: the same command goes on from there", done)
+        logger.info("asked to stop, after step %d: run the same command again to continue", done)
         meshes.requeue_all()
     if not first:
-        return state, {}  # the log is the first host's
+        return state, {}  # only the first host has the log
     summary = {
         "steps": c.steps,
         "selected_step": chosen,

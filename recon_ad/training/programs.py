@@ -1,7 +1,7 @@
-"""The programs of a run from the shapes of what they take: no image is read, and no step is taken.
+"""The programs of a run, built from shapes only: no image is read, and no step is taken.
 
-So they can be compiled for devices that are not there (`recon_ad.runtime.targets`), to see whether
-that works and what memory they need.
+They can therefore be compiled for devices that are not present (`recon_ad.runtime.targets`), to
+check that this works and how much memory they need.
 """
 
 import functools
@@ -22,18 +22,18 @@ from recon_ad.training.steps import jit_train_step
 
 
 class Program(NamedTuple):
-    """A jitted function and the shapes of its arguments, each with where it lies."""
+    """Jitted function and the shapes of its arguments with their shardings."""
 
     function: Any
     arguments: tuple[PyTree[jax.ShapeDtypeStruct], ...]
 
     def compile(self) -> jax.stages.Compiled:
-        """Compiles it for the devices of its arguments."""
+        """Compile the function for the devices of its arguments."""
         return self.function.lower(*self.arguments).compile()
 
 
 class Parts(NamedTuple):
-    """A method, its frozen weights, and the shapes of its state and of an image."""
+    """Method, its frozen weights, and the shapes of its state and of an image."""
 
     method: Method
     frozen: PyTree
@@ -42,12 +42,12 @@ class Parts(NamedTuple):
 
 
 def parts(config: ConfigDict, *, channels: int) -> Parts:
-    """What the programs of a run are made of.
+    """Return the parts that the programs of a run are built from.
 
-    The weights of a pretrained encoder are random ones, which have the same shapes.
+    The weights of a pretrained encoder are replaced by random ones, which have the same shapes.
 
     Raises:
-      UserError: the config does not fit.
+      UserError: If the config does not fit.
     """
     config = config.copy_and_resolve_references()
     if config.method.name in WITH_ENCODER:
@@ -61,12 +61,12 @@ def parts(config: ConfigDict, *, channels: int) -> Parts:
 
 
 def step_program(config: ConfigDict, mesh: Mesh, *, channels: int) -> Program:
-    """The training step, its batch cut over a mesh.
+    """Build the training step, whose batch is cut over a mesh.
 
-    An encoder's features are made anew for each batch, as in a training that does not keep them.
+    An encoder's features are computed for each batch, as in a training without the feature cache.
 
     Raises:
-      UserError: the config does not fit, or the devices cannot share the batch evenly.
+      UserError: If the config does not fit, or the devices cannot share the batch evenly.
     """
     size = config.train.batch_size
     meshes.check_batch_size(size, mesh)
@@ -81,21 +81,21 @@ def step_program(config: ConfigDict, mesh: Mesh, *, channels: int) -> Program:
 
 
 def core_program(config: ConfigDict, mesh: Mesh, *, channels: int) -> Program:
-    """A detector's core, with `inference.batch_size` tiles for each device of a mesh.
+    """Build a detector's core, with `inference.batch_size` tiles for each device of a mesh.
 
     Raises:
-      UserError: the config does not fit.
+      UserError: If the config does not fit.
     """
     method, frozen, state, image = parts(config, channels=channels)
     if frozen:
 
         def finished(params: PyTree) -> PyTree:
-            # No program depends on how many steps there were.
+            # No program depends on the number of steps.
             ended = state._replace(params=params, step=np.int32(config.train.steps))
             return method.finish(frozen, ended, ())
 
         variables = jax.eval_shape(finished, state.params)
-    else:  # one on pixels may look at images, which is soon done
+    else:  # a method on pixels may need images here, which takes little time
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (state, _images(1, image)))
         variables = method.finish(frozen, zeros[0], [zeros[1]])
     everywhere, cut = meshes.replicated(mesh), NamedSharding(mesh, PartitionSpec("data"))
@@ -105,9 +105,9 @@ def core_program(config: ConfigDict, mesh: Mesh, *, channels: int) -> Program:
 
 
 def device_bytes(compiled: jax.stages.Compiled) -> int:
-    """The memory of each device that a program needs: arguments, results and scratch.
+    """Return the bytes that a program needs on each device: arguments, results and scratch.
 
-    What it overwrites counts once.
+    Memory that the program overwrites counts once.
     """
     found = compiled.memory_analysis()
     sizes = (found.argument_size_in_bytes, found.output_size_in_bytes, found.temp_size_in_bytes)

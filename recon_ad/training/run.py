@@ -29,18 +29,18 @@ logger = logging.getLogger("recon_ad")
 
 
 def check_run(config: ConfigDict) -> None:
-    """Finds at the start what would else stop a training later.
+    """Check at the start what would otherwise stop a training later.
 
     Raises:
-      UserError: a field's value is not usable; says which would be.
+      UserError: If a field's value is not usable. The message says which values are.
     """
     check_config(config)
     use_method(config.method.name)
     check_score(config.inference.score)
     if config.calibration.rule == "cross" and config.train.select == "best":
         raise UserError(
-            "config.calibration.rule is cross, so that no image is held out from training to find "
-            "the best checkpoint by: set config.train.select to last, or the rule to split."
+            "config.calibration.rule is cross, so no image is held out from training to select "
+            "the best checkpoint: set config.train.select to last, or the rule to split."
         )
 
 
@@ -52,43 +52,43 @@ def train(
     profile: bool = False,
     watch: Watch | None = None,
 ) -> Detector:
-    """Trains, or resumes, and calibrates; the detector is in `workdir/detector` afterwards.
+    """Train or resume, and calibrate; the detector is in `workdir/detector` afterwards.
 
     Args:
-      config: see configs/default.py.
-      workdir: directory of this run; made if absent.
-      source: images, where they are not what the config names.
-      profile: writes a profile of a few steps to `workdir/profile`.
-      watch: called at each held-out evaluation; its time is no training time. After a resumption it
-        may see a step again.
+      config: Config of the run (see configs/default.py).
+      workdir: Directory of this run, created if absent.
+      source: Images that replace those of the config.
+      profile: Whether to write a profile of a few steps to `workdir/profile`.
+      watch: Function called at each held-out evaluation. Its time does not count as training time.
+        After a resumption it may see a step again.
 
     Raises:
-      UserError: the config, the images or the workdir do not fit, or another process trains there;
-        the sentence says how.
-      FloatingPointError: a loss became NaN or infinite.
+      UserError: If the config, the images or the workdir do not fit, or another process trains
+        there. The message says what to change.
+      FloatingPointError: If a loss became NaN or infinite.
     """
     workdir = Path(workdir)
     check_run(config)
     check_names(config.data.augment)
     raw = open_data(config, source)
     if meshes.broadcast_from_first((workdir / "detector" / "detector.json").is_file()):
-        # In which images the part is found follows from all that: none is registered again.
+        # This also determines in which images the part is found, so none is registered again.
         same_run(workdir, config, raw.identity, unknown=[ALIGNED])
         logger.info("training in %s is complete", workdir)
         return load(workdir / "detector")
-    asked = config  # by which a run is known again
+    asked = config  # the config that identifies the run
     config = with_tiles(config, raw.source.train, part=raw.part)
     data = prepare_data(config, raw)
     config = with_steps(config, entries=len(data.images))
     method = build_method(config, channels=data.images.channels)
     if data.holdout.crossed and method.without is None:
         raise UserError(
-            f"config.calibration.rule is cross, but {config.method.name} would have to be trained "
-            "anew for each block of images: set it to split."
+            f"config.calibration.rule is cross, but {config.method.name} would have to be "
+            "retrained for each block of images: set the rule to split."
         )
     meshes.check_batch_size(config.train.batch_size, meshes.data_mesh())
     frozen, origin = method.pretrained()
-    # Only now, when all of it is known to fit: a mistake that was put right is no other config.
+    # Checked last, so that a rejected config is never recorded as this run's.
     lock = (
         exclusive_lock(workdir / RUN_LOCK) if meshes.is_first_host() else contextlib.nullcontext()
     )
@@ -126,7 +126,7 @@ def train(
 
 
 def _calibrated(detector: Detector, data: TrainingData, path: Path) -> Detector:
-    """Sets the thresholds and saves the detector, which then aligns its images."""
+    """Set the thresholds and save the detector, which then aligns its images."""
     raw, kept, holdout = data.raw, data.source.train, data.holdout
     unseen = () if holdout.crossed else holdout.heldout
     digests = training_digests(raw.source.train, kept=kept, but=unseen)

@@ -1,4 +1,4 @@
-"""Whether a workdir holds the run that is asked for, which then goes on."""
+"""The check that a workdir holds the requested run, which then resumes."""
 
 import functools
 import json
@@ -15,13 +15,13 @@ from recon_ad.methods.features import RANDOM
 from recon_ad.runtime import files
 from recon_ad.runtime import mesh as meshes
 
-CONFIG = "config.json"  # of a run
-# Where the images are on a machine, and how much of them it keeps at hand: the same run elsewhere.
+CONFIG = "config.json"  # name of a run's config file
+# Places of the images on a machine and sizes of its caches, which may differ in the same run.
 PLACES = ("path", "category", "images", "prepared", "cache_mib", "disk_cache_mib")
-# Of a run in its own workdir, whose data.json has digests of images, template and background, and
-# whose detector has those of an encoder.
+# Fields that may differ in a run's own workdir: data.json has digests of images, template and
+# background, and the detector has those of an encoder.
 ELSEWHERE = (
-    *(f"data.{name}" for name in PLACES if name != "category"),  # which names the images
+    *(f"data.{name}" for name in PLACES if name != "category"),  # the category names the images
     *("part.template", "part.background"),
 )
 
@@ -29,22 +29,22 @@ ELSEWHERE = (
 def same_run(
     workdir: Path, config: ConfigDict, data: Mapping[str, Any], *, unknown: Sequence[str] = ()
 ) -> None:
-    """Begins a run with its config.json and data.json; every host calls it.
+    """Write a run's config.json and data.json, or check them; every host calls this function.
 
     Args:
-      workdir: of the run.
-      config: of the run.
-      data: what tells its images from others.
-      unknown: entries of data.json that are not compared.
+      workdir: Directory of the run.
+      config: Config of the run.
+      data: Entries that distinguish its images from others.
+      unknown: Entries of data.json that are not compared.
 
     Raises:
-      UserError: the workdir holds another run.
+      UserError: If the workdir holds another run.
     """
     described = {CONFIG: json.loads(config.to_json()), "data.json": dict(data)}
     for name, content in described.items():
         check = functools.partial(check_same_run, workdir, name, content, unknown=unknown)
         if (workdir / name).is_file():
-            check(begin=False)  # on all hosts, of which none waits then for one that found fault
+            check(begin=False)  # on all hosts, so that none waits for a host that raised
         meshes.on_first_host(check)
         check(begin=False)
 
@@ -52,7 +52,7 @@ def same_run(
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], *, but: Sequence[str] = ()
 ) -> list[str]:
-    """One "name: old → new" for each field in which two configs differ, `but` some."""
+    """Return one "name: old → new" for each field in which two configs differ, except `but`."""
     a, b = flatten(old), flatten(new)
     absent = "(absent)"
     return [
@@ -70,24 +70,25 @@ def check_same_run(
     begin: bool = True,
     unknown: Sequence[str] = (),
 ) -> None:
-    """Writes workdir/name, or checks that the run in the workdir began with the same.
+    """Write workdir/name, or check that the run in the workdir began with the same content.
 
     Args:
-      workdir: of the run.
-      name: of the file.
-      content: what it holds.
-      begin: whether it is written where there is none.
-      unknown: what else a file may hold, and is not compared.
+      workdir: Directory of the run.
+      name: Name of the file.
+      content: Content of the file.
+      begin: Whether to write the file if it is absent.
+      unknown: Further entries of the file, which are not compared.
 
     Raises:
-      UserError: it began with another; says in what they differ. Or there is none, without `begin`.
+      UserError: If the run began with different content, or the file is absent and `begin` is
+        False. The message lists the differences.
     """
     path = workdir / name
     if not path.is_file():
         if not begin:
             raise UserError(
-                f"{path} is on the first host only: give all hosts the same --workdir, on a file "
-                "system that they share."
+                f"{path} is on the first host only: give all hosts the same --workdir on a shared "
+                "file system."
             )
         files.write_json(path, content)
         return
@@ -96,26 +97,26 @@ def check_same_run(
     except ValueError as error:  # no JSON, or no UTF-8
         raise UserError(f"{path} is damaged ({error}): choose another --workdir.") from None
     if not isinstance(before, dict):
-        raise UserError(f"{path} is damaged (it holds no object): choose another --workdir.")
+        raise UserError(f"{path} is damaged (not a JSON object): choose another --workdir.")
     kept = {k: v for k, v in before.items() if k not in unknown}
     changed = differences(kept, content, but=ELSEWHERE if name == CONFIG else ())
     if changed:
         raise UserError(
             f"{workdir} holds a run with another {path.stem} ({'; '.join(changed[:5])}): "
-            "choose another --workdir, or delete this one to start anew."
+            "choose another --workdir, or delete this one to start over."
         )
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config, as JSON has it, without what is a machine's own, or of no concern to its method."""
+    """Return a config's JSON without fields that concern only the machine or other methods."""
     method = config["method"]["name"]
     others = METHODS.keys() - {method}
     content = {name: value for name, value in config.items() if name not in others}
     if method not in WITH_ENCODER:
         del content["encoder"]
-    elif config["encoder"]["weights"] != RANDOM:  # where they lie; a run has their checksum
+    elif config["encoder"]["weights"] != RANDOM:  # a path; a run has the weights' checksum
         content["encoder"] = {k: v for k, v in config["encoder"].items() if k != "weights"}
-    # Of files, which lie elsewhere on another machine, only whether there are any.
+    # Files have other paths on other machines, so only their presence counts.
     files = {name: bool(config["part"][name]) for name in ("template", "background")}
     content["part"] = {**config["part"], **files}
     content["data"] = {k: v for k, v in config["data"].items() if k not in PLACES}

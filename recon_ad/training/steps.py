@@ -1,7 +1,7 @@
-"""What one step of training or of held-out evaluation does, and how its figures add up.
+"""One step of training or of held-out evaluation, and the sums of its metrics.
 
-Batches are dicts of arrays: `image` float32 [b, h, w, c] in [0, 1], with `index` [b] and `number`
-[b], the place of its image, in training and `mask` [b] in evaluation.
+Batches are dicts of arrays: `image` float32 [b, h, w, c] in [0, 1]; in training also `index` [b]
+and `number` [b], the place of the image; in evaluation also `mask` [b].
 """
 
 import functools
@@ -24,7 +24,7 @@ _Batch = TypeVar("_Batch")
 
 
 def named_key(root: Key[Array, ""], name: str) -> Key[Array, ""]:
-    """A stream of randomness of its own for each use, so that a new use changes no other."""
+    """Return an independent random key for each use, so that a new use changes no other."""
     return jax.random.fold_in(root, zlib.crc32(name.encode()))
 
 
@@ -37,10 +37,11 @@ def train_step(
     method: Method,
     augmentations: tuple[str, ...],
 ) -> tuple[TrainState, Metrics]:
-    """Augments, prepares, and lets the method take its step; what is random hangs on the step.
+    """Run one training step. Randomness is keyed by the step number.
 
-    A batch that is prepared already has `prepared` and no `image`. Where it has `stop`, there is a
-    metric of that name: whether any host was asked to stop.
+    The step augments and prepares the batch and runs the method's own step. A batch that is already
+    prepared has `prepared` and no `image`. If the batch has `stop`, the metrics have it too:
+    whether any host was asked to stop.
     """
     if "prepared" in batch:
         prepared = batch["prepared"]
@@ -57,7 +58,7 @@ def train_step(
 
 
 def jit_train_step(method: Method, *, augmentations: Sequence[str], mesh: Mesh) -> Any:
-    """`train_step` as it is compiled: the old state is given up, the new one is on every device."""
+    """Return the compiled `train_step`, which donates the old state and replicates the new one."""
     return jax.jit(
         functools.partial(train_step, method=method, augmentations=tuple(augmentations)),
         donate_argnums=0,
@@ -68,14 +69,14 @@ def jit_train_step(method: Method, *, augmentations: Sequence[str], mesh: Mesh) 
 def eval_step(
     state: TrainState, frozen: PyTree, batch: dict[str, Array], *, method: Method
 ) -> Metrics:
-    """The method's held-out metrics; `mask` is False for padding."""
+    """Return the method's held-out metrics; `mask` is False for padding."""
     return method.eval_step(state, method.prepare(frozen, batch["image"]), batch["mask"])
 
 
 def heldout_batches(
     patches: Float[np.ndarray, "n p p c"], *, batch_size: int, mesh: Mesh
 ) -> list[dict[str, Array]]:
-    """The held-out patches on the devices, the last batch padded and masked."""
+    """Put the held-out patches on the devices, with the last batch padded and masked."""
     batches = []
     local = batch_size // jax.process_count()
     for first in range(0, len(patches), batch_size):
@@ -86,9 +87,10 @@ def heldout_batches(
 
 
 def summed(metrics: Sequence[dict[str, Sequence[Any]]]) -> dict[str, float]:
-    """(sum, count) pairs of several batches to one figure each; without those that count nothing.
+    """Combine the (sum, count) pairs of several batches into one figure each.
 
-    Images without any variance, say, have no share of it that is unexplained.
+    Metrics with count 0 are left out. Images without any variance, for example, have no unexplained
+    share of it.
     """
     totals = {
         name: np.sum([np.asarray(m[name], np.float64) for m in metrics], axis=0)
@@ -98,7 +100,7 @@ def summed(metrics: Sequence[dict[str, Sequence[Any]]]) -> dict[str, float]:
 
 
 def fetched_means(step: int, metrics: Sequence[Metrics]) -> dict[str, float]:
-    """`summed` of what is still on the devices; raises as `check_finite`."""
+    """Fetch metrics from the devices and sum them (`summed`), with `check_finite`'s errors."""
     fetched = jax.device_get(metrics)
     for part in fetched:
         check_finite(step, part)
@@ -106,28 +108,29 @@ def fetched_means(step: int, metrics: Sequence[Metrics]) -> dict[str, float]:
 
 
 def check_finite(step: int, metrics: dict[str, Sequence[Any]]) -> None:
-    """Raises FloatingPointError, naming the step, where a metric is NaN or infinite."""
+    """Raise FloatingPointError with the step's number if a metric is NaN or infinite."""
     for name, (total, _) in metrics.items():
         if not np.isfinite(total):
             raise FloatingPointError(
                 f"{name} is {total} at step {step}: lower config.optim.learning_rate. The last "
-                "checkpoint is from before."
+                "checkpoint is from before this step."
             )
 
 
 def new_totals() -> dict[str, Any]:
-    """`train_seconds` of all steps; seconds, patches and waiting of those that did not compile.
+    """Return the initial bookkeeping of a run's times and metrics.
 
-    `steady_waited` are the seconds in which the loop waited for its next batch. The devices may
-    still have been at the step before, so they idled for that long at most. `window` are the
-    metrics of steps that no line of the log has told of yet.
+    `train_seconds` covers all steps. The `steady` seconds, patches and waiting times cover only
+    steps that did not compile. `steady_waited` is the time that the loop waited for its next batch.
+    The devices may still have been running the previous step, so they were idle for at most that
+    long. `window` holds the metrics of steps that are not in the log yet.
     """
     times = ("train_seconds", "steady_seconds", "steady_patches", "steady_waited")
     return dict.fromkeys(times, 0.0) | {"window": []}
 
 
 def speed(totals: dict[str, Any]) -> dict[str, float | None]:
-    """What a run tells of its times; None where every step compiled."""
+    """Return the times for a run's record; rates are None if every step compiled."""
     seconds = totals["steady_seconds"]
     return {
         "train_seconds": totals["train_seconds"],
@@ -137,14 +140,14 @@ def speed(totals: dict[str, Any]) -> dict[str, float | None]:
 
 
 class Meter:
-    """Fetches metrics one step late, so that the devices never wait for the host; keeps the time.
+    """Meter of metrics and times, which fetches metrics one step late so that no device waits.
 
-    `asked_to_stop` says whether some host was, as of the steps that were fetched: all hosts find
-    it so at the same step.
+    `asked_to_stop` is whether some host was asked to stop, as of the fetched steps. All hosts see
+    it at the same step.
 
     Args:
-      totals: the run's, from `new_totals` or a restored one, which is added to.
-      batch_size: patches per step.
+      totals: Bookkeeping of the run, from `new_totals` or a checkpoint, which is updated in place.
+      batch_size: Patches per step.
     """
 
     def __init__(self, totals: dict[str, Any], *, batch_size: int):
@@ -158,42 +161,42 @@ class Meter:
         self._start = time.perf_counter()
 
     def waiting(self, batches: Iterator[_Batch]) -> _Batch:
-        """The next batch; the time that it takes is booked."""
+        """Return the next batch and record the time that it takes."""
         start = time.perf_counter()
         batch = next(batches)
         self._waited += time.perf_counter() - start
         return batch
 
     def add(self, step: int, metrics: Metrics) -> None:
-        """Takes a step's metrics and fetches those of the step before."""
+        """Take a step's metrics and fetch those of the step before."""
         self.fetch()
         self._pending = (step, metrics)
         self._steps += 1
 
     def fetch(self) -> None:
-        """Waits for the metrics that are still on the devices; raises where one is not finite."""
+        """Wait for the metrics that are still on the devices; raise if one is not finite."""
         if self._pending is not None:
             step, metrics = self._pending
             self._pending = None
-            # Plain numbers, as the window goes into checkpoints.
+            # Plain numbers, because the window is saved in checkpoints.
             fetched = {k: [float(x) for x in v] for k, v in jax.device_get(metrics).items()}
             self.asked_to_stop |= fetched.pop("stop", [0.0])[0] > 0
             check_finite(step, fetched)
             self._window.append(fetched)
 
     def means(self) -> dict[str, float]:
-        """Each metric over the steps since this was last asked for."""
+        """Return the mean of each metric over the steps since the last call."""
         self.fetch()
         means = summed(self._window)
         self._window.clear()
         return means
 
     def start_clock(self) -> None:
-        """From here on time is training time again."""
+        """Count the time from here on as training time."""
         self._start, self._steps, self._waited = time.perf_counter(), 0, 0.0
 
     def stop_clock(self, *, steady: bool = True) -> None:
-        """Books the time since `start_clock`; `steady` unless a step in it was compiled."""
+        """Record the time since `start_clock`; it is `steady` unless a step in it was compiled."""
         self.fetch()
         seconds = time.perf_counter() - self._start
         self._totals["train_seconds"] += seconds
