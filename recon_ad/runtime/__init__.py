@@ -1,4 +1,4 @@
-"""What surrounds a run: devices and hosts, checkpoints, logs, files, versions.
+"""The environment of a run: devices and hosts, checkpoints, logs, files, versions.
 
-Nothing here knows what a method, an image or a metric is.
+Nothing here knows methods, images or metrics.
 """

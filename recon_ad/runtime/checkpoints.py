@@ -1,10 +1,10 @@
 """Checkpoints of a training run: asynchronous, atomic, the latest and the best.
 
 A checkpoint at step s is the state after s steps with the run's bookkeeping (plain JSON). Orbax
-writes into a temporary directory and renames it, so a killed run leaves no half checkpoint. The
-bookkeeping holds a digest of both: a checkpoint that was damaged later is set aside, and the one
-before it is used. Every host calls all of this; it may be restored by any number of hosts and
-devices.
+writes into a temporary directory and renames it, so a killed run leaves no half-written checkpoint.
+The bookkeeping contains a digest of both: a checkpoint that was damaged later is set aside, and the
+previous one is used. Every host calls all of these functions. Any number of hosts and devices can
+restore a checkpoint.
 """
 
 import copy
@@ -24,16 +24,16 @@ from orbax.checkpoint import checkpoint_managers as policies
 from recon_ad.errors import UserError
 from recon_ad.runtime import mesh as meshes
 
-DIGEST = "sha256"  # of the state and the rest of the bookkeeping, in which it is
+DIGEST = "sha256"  # key in the bookkeeping of the digest of the state and all other entries
 
 logger = logging.getLogger("recon_ad")
 
 
 class Checkpoints:
-    """The checkpoints under one directory.
+    """Checkpoints in one directory.
 
     Args:
-      directory: made if absent.
+      directory: Directory of the checkpoints, created if absent.
     """
 
     def __init__(self, directory: Path):
@@ -48,36 +48,38 @@ class Checkpoints:
             raise UserError(f"{directory} is a file: move it away, or choose another --workdir.")
         if meshes.is_first_host():
             self._set_unranked_aside()
-        meshes.wait_for_all()  # or another host lists a folder that is on its way
+        meshes.wait_for_all()  # otherwise another host might list a folder that is being moved
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=keep,
-                # BestN keeps the best; best_step() looks at these two.
+                # BestN keeps the best checkpoint; best_step() uses these two.
                 best_fn=lambda metrics: metrics["loss"],
                 best_mode="min",
-                # Else a directory that cannot be made leaves threads which wait for it, and a
-                # training that failed goes on for minutes.
+                # Otherwise, threads wait for a directory that cannot be created, and a failed
+                # training takes minutes to end.
                 async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             ),
         )
 
     def save(self, step: int, state: PyTree, book: dict[str, Any], *, loss: float) -> None:
-        """Starts writing; returns before it is on disk.
+        """Start writing and return before the checkpoint is on disk.
 
-        `loss` (held-out) ranks checkpoints; infinite where it was not measured.
+        `loss` (held-out) ranks checkpoints. It is infinite if it was not measured.
         """
-        # Copied, as it is written while training goes on.
+        # Copied, because it is written while training continues.
         kept = copy.deepcopy(book) | {DIGEST: digest_of(state, book)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), book=ocp.args.JsonSave(kept))
         self._manager.save(step, args=items, metrics={"loss": loss})
 
     def latest(self, like: PyTree) -> tuple[int, PyTree, dict[str, Any]] | None:
-        """Step, state and bookkeeping of the newest checkpoint that is whole, the same on every
-        host; None where there is none. `like` gives shapes, types and where arrays go."""
+        """Return step, state and bookkeeping of the newest undamaged checkpoint, or None.
+
+        The result is the same on every host. `like` defines the shapes, types and shardings.
+        """
         while step := meshes.broadcast_from_first(self._manager.latest_step() or 0):
             state, book, damage = self._read(step, like)
-            # One host's disk may be at fault: all use the same checkpoint.
+            # Only one host may fail to read it, but all must use the same checkpoint.
             damage = next(filter(None, meshes.all_gather(damage)), "")
             if not damage:
                 return step, state, book
@@ -91,10 +93,10 @@ class Checkpoints:
         return self._directory.with_name(f"{self._directory.name}.damaged")
 
     def _set_unranked_aside(self) -> None:
-        """Sets checkpoints aside whose held-out loss cannot be read, at which Orbax gives up."""
+        """Set aside checkpoints with unreadable held-out losses, which Orbax does not tolerate."""
         for file in self._directory.glob("*/metrics/metrics"):
             name = file.parts[-3]
-            if not name.isdecimal():  # one that a killed run left unfinished; Orbax deletes it
+            if not name.isdecimal():  # left unfinished by a killed run; Orbax deletes it
                 continue
             try:
                 float(json.loads(file.read_text())["loss"])
@@ -104,37 +106,37 @@ class Checkpoints:
 
     def _tell(self, step: int, damage: str) -> None:
         logger.warning(
-            "the checkpoint of step %d is damaged (%s) and was moved to %s; the one before it is "
+            "the checkpoint of step %d is damaged (%s) and was moved to %s; the previous one is "
             "used", step, damage, self._aside,
         )  # fmt: skip
 
     def _set_aside(self, step: int) -> None:
         self._aside.mkdir(exist_ok=True)
-        name = f"{step}-{uuid.uuid4().hex[:8]}"  # the same step may come to harm again
+        name = f"{step}-{uuid.uuid4().hex[:8]}"  # the same step may be damaged again
         (self._directory / str(step)).rename(self._aside / name)
 
     def best(self) -> int | None:
-        """Step of the checkpoint with the lowest held-out loss, or None; the same on every host."""
+        """Return the step with the lowest held-out loss, or None; it is the same on every host."""
         self._manager.wait_until_finished()
         return meshes.broadcast_from_first(self._manager.best_step() or 0) or None
 
     def restore(self, step: int, like: PyTree) -> PyTree:
-        """The state of a step; `like` gives shapes, types and where arrays go.
+        """Return the state of a step; `like` defines the shapes, types and shardings.
 
         Raises:
-          UserError: the checkpoint is damaged.
+          UserError: If the checkpoint is damaged.
         """
         self._manager.wait_until_finished()
         state, _, damage = self._read(step, like)
         if damage:
             raise UserError(
-                f"the checkpoint of step {step} in {self._directory}, the best, is damaged "
-                f"({damage}): delete that folder and give the same command again to train anew."
+                f"the best checkpoint, of step {step} in {self._directory}, is damaged "
+                f"({damage}): delete that folder and run the same command again to retrain."
             )
         return state
 
     def _read(self, step: int, like: PyTree) -> tuple[PyTree, dict[str, Any], str]:
-        """State, bookkeeping, and "" or, in words, what is wrong with them."""
+        """Return the state, the bookkeeping, and a description of the damage or ""."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract), book=ocp.args.JsonRestore()
@@ -142,22 +144,22 @@ class Checkpoints:
         try:
             restored = self._manager.restore(step, args=items)
             state, book = restored["state"], dict(restored["book"])
-        except (jax.errors.JaxRuntimeError, MemoryError):  # of the device, not of the files
+        except (jax.errors.JaxRuntimeError, MemoryError):  # an error of the device, not the files
             raise
-        except Exception as error:  # Orbax raises just that where a chunk does not decode
+        except Exception as error:  # Orbax raises plain Exception if a chunk does not decode
             return None, {}, f"{type(error).__name__}: {error}".splitlines()[0][:200]
         if book.pop(DIGEST, None) != digest_of(state, book):
-            return None, {}, "it is not what was saved"
+            return None, {}, "its digest does not match"
         return state, book, ""
 
     def close(self) -> None:
-        """Waits until everything is on disk."""
+        """Wait until everything is on disk."""
         self._manager.wait_until_finished()
         self._manager.close()
 
 
 def digest_of(state: PyTree, book: dict[str, Any]) -> str:
-    """A SHA-256 of all arrays, by name, and of the bookkeeping."""
+    """Return a SHA-256 of all arrays, by name, and of the bookkeeping."""
     found = hashlib.sha256(json.dumps(book, sort_keys=True).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         value = np.asarray(jax.device_get(leaf))

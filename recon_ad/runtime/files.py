@@ -14,14 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-ASIDE = ".old"  # end of a directory's name while another takes its place
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
-# What begins with one of these is a formula to a spreadsheet.
+ASIDE = ".old"  # suffix of a directory's name while another directory takes its place
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # constants of Linux' renameat2
+# A spreadsheet takes a text that begins with one of these for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes beside the target, then renames: a reader sees the old file or the new one."""
+    """Write beside the target, then rename, so that a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -29,7 +29,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files that only their owner may read.
+        # mkstemp creates files that only their owner may read.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)
@@ -40,7 +40,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file or folder from another one with its path; None if there is none."""
+    """Return numbers that distinguish a file from another at its path; None if it is absent."""
     try:
         status = path.stat()
     except OSError:
@@ -49,31 +49,36 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def sha256(content: bytes) -> str:
-    """Returns the SHA-256 in hexadecimal digits."""
+    """Return the SHA-256 as hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def write_text(path: Path, content: str) -> None:
-    """`write_bytes` in UTF-8; bytes of a file's name that are none are escaped."""
+    """Write text in UTF-8 (`write_bytes`), with invalid bytes of file names escaped."""
     write_bytes(path, content.encode(errors="backslashreplace"))
 
 
 def plain_cell(text: str) -> str:
-    """Returns the text as a cell of a CSV file that no spreadsheet takes for a formula."""
+    """Return the text as a cell of a CSV file that no spreadsheet takes for a formula."""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Indented, in the order given; refuses NaN and infinity, which are not JSON."""
+    """Write indented JSON in the given order.
+
+    Raises:
+      ValueError: If the content has NaN or infinity, which JSON lacks.
+    """
     write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 @contextmanager
 def fresh_directory(path: Path) -> Iterator[Path]:
-    """A temporary directory that replaces `path` when the block ends without an exception.
+    """Yield a temporary directory that replaces `path` when the block ends without an exception.
 
-    Nobody sees it half written: on Linux the two are exchanged in one step, where the file system
-    can do that. What killed processes left is removed, or, where they left nothing else, put back.
+    No reader sees it half written: on Linux the two are exchanged in one step if the file system
+    supports that. Leftovers of killed processes are removed; a directory that one had set aside is
+    put back if nothing is in its place.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _tidy(path)
@@ -92,11 +97,11 @@ def fresh_directory(path: Path) -> Iterator[Path]:
                 scratch.rename(path)
                 shutil.rmtree(aside, ignore_errors=True)
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)  # after an exchange, the old one
+            shutil.rmtree(scratch, ignore_errors=True)  # after an exchange, this is the old one
 
 
 def _exchanged(one: Path, other: Path) -> bool:
-    """Exchanges two directories in one step; False where the system cannot."""
+    """Exchange two directories in one step; return False if the system cannot."""
     libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
     if not hasattr(libc, "renameat2"):
         return False
@@ -106,13 +111,13 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[bool]:
-    """Holds a folder, so that others know that its process lives; False where that cannot be."""
+    """Lock a folder to show that its process is alive; yield False if it cannot be locked."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             held = True
-        except OSError:  # another process holds it, or the file system knows no locks
+        except OSError:  # another process holds it, or the file system does not support locks
             held = False
         yield held
     finally:
@@ -120,11 +125,11 @@ def _held(folder: Path) -> Iterator[bool]:
 
 
 def _tidy(path: Path) -> None:
-    """Removes what killed processes left beside `path`, and puts back what they had set aside."""
+    """Remove leftovers of killed processes beside `path`, and put back what they had set aside."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
         if not left.is_dir():
             continue
-        with suppress(FileNotFoundError), _held(left) as dead:  # it may be gone meanwhile
+        with suppress(FileNotFoundError), _held(left) as dead:  # it may have been removed since
             if dead and left.name.endswith(ASIDE) and not path.exists():
                 left.rename(path)
             elif dead:

@@ -1,4 +1,4 @@
-"""Memory of this process: how much it has, and what freed arrays left in the allocator."""
+"""Memory of this process: its size, and the return of freed pages to the system."""
 
 import ctypes
 import os
@@ -7,17 +7,17 @@ from pathlib import Path
 
 
 def give_back() -> None:
-    """Hands free pages back to the system, where the C library can (glibc).
+    """Return free pages to the system if the C library can (glibc).
 
-    Decoders and compilers work in threads, and glibc keeps what each thread has freed: several
-    hundred MiB after a training, beside which large images would not fit.
+    Decoders and compilers run in threads, and glibc keeps the memory that each thread has freed.
+    After a training that is several hundred MiB, which large images may need.
     """
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
 
 
 def resident() -> int:
-    """Returns the bytes of memory that the process has; 0 where the system does not say (Linux)."""
+    """Return the bytes of memory of this process, or 0 if the system does not tell (Linux does)."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:

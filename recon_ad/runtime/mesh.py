@@ -1,7 +1,7 @@
 """One axis of devices, `data`, over which batches are cut; everything else is on every device.
 
 The same jitted program serves one device, eight, or many hosts. A host is a process: one machine
-may have several. The first one writes files and does what is not cut over hosts.
+may have several. The first one writes files and does all work that is not cut over hosts.
 """
 
 import itertools
@@ -23,24 +23,24 @@ from orbax.checkpoint import multihost
 from recon_ad.errors import UserError
 from recon_ad.runtime import stopping
 
-# Under these launchers JAX finds the coordinator by itself; the values are numbers of processes.
+# Under these launchers JAX finds the coordinator itself; the values are numbers of processes.
 _LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 _ADDRESS, _NUMBERS = "JAX_COORDINATOR_ADDRESS", ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
-# Together they end all hosts within a minute after one is gone.
+# Together these end all hosts within a minute after one has failed.
 HEARTBEAT = 30  # s without a sign of life after which a host counts as dead
-SHUTDOWN = 15  # s that a host which ends waits for the others to do so
-DAY = 86_400  # s; what takes longer than this on one host alone is taken for a fault
+SHUTDOWN = 15  # s that an ending host waits for the others to end
+DAY = 86_400  # s; longer work on one host alone is treated as an error
 PIECE = 1 << 26  # bytes of each host that are gathered at a time
 _meetings = itertools.count()
 _Item = TypeVar("_Item")
 
 
 def initialize_distributed() -> None:
-    """Joins the other hosts, if a launcher says that there are any; before any device use.
+    """Join the other hosts, if a launcher defines any; call this before any device use.
 
     Raises:
-      UserError: only some of the variables that it takes are set, or no numbers.
+      UserError: If only some of the required variables are set, or they are not numbers.
     """
     env = os.environ
     absent = [name for name in (_ADDRESS, *_NUMBERS) if not env.get(name)]
@@ -48,7 +48,7 @@ def initialize_distributed() -> None:
         if absent:
             raise UserError(
                 f"{' and '.join(absent)} must be set, too: several hosts need {_ADDRESS}, "
-                f"{_NUMBERS[0]} and {_NUMBERS[1]}, one host none of them."
+                f"{_NUMBERS[0]} and {_NUMBERS[1]}; one host needs none of them."
             )
         given = [env[name] for name in _NUMBERS]
         if not all(number.isdecimal() for number in given):
@@ -62,7 +62,7 @@ def initialize_distributed() -> None:
             "coordinator_address": env[_ADDRESS],
             "num_processes": count,
             "process_id": index,
-            "cluster_detection_method": "deactivate",  # all is said
+            "cluster_detection_method": "deactivate",  # nothing is left to detect
         }
     elif any(int(env.get(name, "1")) > 1 for name in _LAUNCHERS):
         where = {}
@@ -74,33 +74,36 @@ def initialize_distributed() -> None:
 
 
 def is_first_host() -> bool:
-    """Whether this process writes the files."""
+    """Return whether this process writes the files."""
     return jax.process_index() == 0
 
 
 def wait_for_all() -> None:
-    """Returns when every host has come here."""
+    """Wait until every host has called this function."""
     everyone = set(range(jax.process_count()))
-    # Not a collective of the devices, whose patience ends after some minutes.
-    name = f"recon_ad.{next(_meetings)}"  # the same on all, which come to them in one order
+    # Not a collective of the devices, which times out after some minutes.
+    name = f"recon_ad.{next(_meetings)}"  # the same on all hosts, which meet in the same order
     multihost.sync_global_processes(name, processes=everyone, timeout=DAY)
 
 
 def broadcast_from_first(number: int) -> int:
-    """The first host's number, on all of them: they may see a shared folder at different times."""
+    """Return the first host's number on all hosts.
+
+    Hosts may see a shared folder at different times.
+    """
     return all_gather(number)[0]
 
 
 def all_gather(content: Any) -> list[Any]:
-    """What every host gives, the first host's first, on all of them; any Python object.
+    """Return the contents of all hosts, any Python objects, on all of them, the first host's first.
 
-    It is pickled: these are processes of one run, and nobody else's bytes come here.
+    They are pickled, which is safe because all processes belong to one run.
     """
     if jax.process_count() == 1:
         return [content]
     packed = np.frombuffer(pickle.dumps(content), np.uint8)
     wait_for_all()
-    # Two numbers, since JAX has 32 bits for one.
+    # Two numbers, because a number in JAX has 32 bits.
     parts = multihost_utils.process_allgather(np.array(divmod(packed.size, PIECE), np.int32))
     sizes = [int(whole) * PIECE + int(rest) for whole, rest in parts]
     found = [bytearray() for _ in sizes]
@@ -115,10 +118,10 @@ def all_gather(content: Any) -> list[Any]:
 
 @contextmanager
 def stopping_together() -> Iterator[stopping.Stop]:
-    """SIGTERM ends a lone host at once with `REQUEUE`; one of several is asked to stop.
+    """End a lone host at SIGTERM with `REQUEUE`; turn SIGTERM into a request if there are several.
 
-    It would take the others with it, whose launcher would see a failure. They look for it together
-    (`stop_together`).
+    One of several hosts would end the others, and the launcher would see a failure. They check for
+    the request together (`stop_together`).
     """
     if jax.process_count() == 1:
         with stopping.on_sigterm(stopping.requeue):
@@ -129,7 +132,7 @@ def stopping_together() -> Iterator[stopping.Stop]:
 
 
 def asked_anywhere(stop: stopping.Stop) -> bool:
-    """Whether some host was asked to stop; all come here together."""
+    """Return whether some host was asked to stop; all hosts call this together."""
     if jax.process_count() == 1:
         return stop.asked
     wait_for_all()
@@ -137,15 +140,15 @@ def asked_anywhere(stop: stopping.Stop) -> bool:
 
 
 def stop_together(stop: stopping.Stop) -> None:
-    """Ends all hosts with `REQUEUE` where one of them was asked to stop; all come here together."""
+    """End all hosts with `REQUEUE` if one was asked to stop; all hosts call this together."""
     if asked_anywhere(stop):
         requeue_all()
 
 
 def in_lockstep(items: Iterable[_Item], stop: stopping.Stop) -> Iterator[_Item]:
-    """The items, which all hosts go through together, and the end of all where one is to stop.
+    """Yield the items, which all hosts process together, and end all hosts if one is to stop.
 
-    It is looked for before each item and at the end, also where there are none; then all hosts end
+    The request is checked before each item and at the end, even without items; all hosts then end
     with `REQUEUE`.
     """
     for item in items:
@@ -155,7 +158,7 @@ def in_lockstep(items: Iterable[_Item], stop: stopping.Stop) -> Iterator[_Item]:
 
 
 def host_share(items: Sequence[_Item], stop: stopping.Stop) -> Iterator[_Item]:
-    """This host's of the items, one in so many as there are hosts; else as `in_lockstep`."""
+    """Yield this host's share of the items, every n-th for n hosts, as `in_lockstep` does."""
     count = jax.process_count()
     for first in in_lockstep(range(0, len(items), count), stop):
         if (mine := first + jax.process_index()) < len(items):
@@ -163,14 +166,15 @@ def host_share(items: Sequence[_Item], stop: stopping.Stop) -> Iterator[_Item]:
 
 
 def host_share_length(items: Sequence[Any]) -> int:
-    """How many items `host_share` gives on this host."""
+    """Return the number of items that `host_share` yields on this host."""
     return len(range(jax.process_index(), len(items), jax.process_count()))
 
 
 def on_first_host(work: Callable[[], None]) -> None:
-    """Does the work on the first host while the others wait.
+    """Run the work on the first host while the others wait.
 
-    SIGTERM ends the first host's work; after it all end with `REQUEUE` where one was asked to stop.
+    SIGTERM ends the first host's work. Afterwards all hosts end with `REQUEUE` if one was asked to
+    stop.
     """
     with stopping.deferred() as stop:
         if is_first_host() and not stop.asked:
@@ -183,17 +187,17 @@ def on_first_host(work: Callable[[], None]) -> None:
 
 
 def requeue_all() -> NoReturn:
-    """Ends this host with `REQUEUE`; every other host calls it, too."""
-    wait_for_all()  # or the launcher may end a host that still writes
+    """End this host with `REQUEUE`; every other host calls this function too."""
+    wait_for_all()  # otherwise the launcher might end a host that is still writing
     jax.distributed.shutdown()
     sys.exit(stopping.REQUEUE)
 
 
 @contextmanager
 def ending_at_once() -> Iterator[None]:
-    """Around a command: a host that fails among several ends with its own exit status.
+    """Give a host that fails among several its own exit status; wrap this around a command.
 
-    JAX would have it wait at its end for the others, which wait for it, and then abort.
+    JAX would make it wait at its end for the others, which wait for it, and then abort.
     """
     try:
         yield
@@ -209,13 +213,13 @@ def ending_at_once() -> Iterator[None]:
 
 
 def data_mesh() -> Mesh:
-    """All devices of all hosts along the axis `data`."""
+    """Return all devices of all hosts along the axis `data`."""
     # Auto, not the default Explicit: the compiler propagates shardings through reshapes.
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises UserError where a batch cannot be cut evenly over the devices."""
+    """Raise UserError if a batch cannot be divided evenly over the devices."""
     if batch_size <= 0 or batch_size % mesh.size:
         raise UserError(
             f"config.train.batch_size is {batch_size}, which {mesh.size} devices cannot share "
@@ -224,21 +228,21 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same value on every device."""
+    """Return the sharding that puts the same value on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def put_batch(mesh: Mesh, batch: PyTree[np.ndarray]) -> PyTree[Array]:
-    """A global batch from this host's slice of it, cut along the first axis."""
+    """Make a global batch, cut along the first axis, from this host's slice of it."""
     return _put(NamedSharding(mesh, PartitionSpec("data")), batch)
 
 
 def put_replicated(mesh: Mesh, values: PyTree[np.ndarray]) -> PyTree[Array]:
-    """What every host has, on every device."""
+    """Put values that every host has on every device."""
     return _put(replicated(mesh), values)
 
 
 def _put(sharding: NamedSharding, values: PyTree[np.ndarray]) -> PyTree[Array]:
-    # With several hosts JAX does not take it for the explicit transfer that it is.
+    # With several hosts, JAX does not recognise this as an explicit transfer.
     with jax.transfer_guard_host_to_device("allow"):
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), values)

@@ -1,7 +1,7 @@
-"""Progress of a command that goes through many things: a bar on a terminal, lines in a log.
+"""Progress of a command that processes many items: a bar on a terminal, lines in a log.
 
-A line says how many there are, how fast it goes, and how long it will take: "step 350 of 800:
-train_loss 0.0151, 12.3 steps/s, 37 s left".
+A line gives the count, the rate and the remaining time: "step 350 of 800: train_loss 0.0151,
+12.3 steps/s, 37 s left".
 """
 
 import io
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-EVERY = 10.0  # s between two lines; what is done sooner says nothing
+EVERY = 10.0  # s between two lines; shorter work logs none
 
 logger = logging.getLogger("recon_ad")
 
@@ -21,13 +21,13 @@ _Item = TypeVar("_Item")
 
 
 def pace(done: int, left: int, seconds: float, *, what: str = "") -> str:
-    """Returns how fast something goes and how long the rest takes, as "12.3 steps/s, 37 s left".
+    """Return the rate and the remaining time, such as "12.3 steps/s, 37 s left".
 
     Args:
-      done: things in these seconds; "" is returned where it is none.
-      left: things.
-      seconds: that it took so far.
-      what: one of them is, in the singular; "": nothing that has a name.
+      done: Number of items done in these seconds. 0 returns "".
+      left: Number of remaining items. 0 returns "".
+      seconds: Time spent so far.
+      what: Name of an item in the singular. "" stands for items without a name.
     """
     if not done or not left or seconds <= 0:
         return ""
@@ -44,7 +44,7 @@ def _digits(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Returns a time in the unit that it is told in: "37 s", "12 min", "3.4 h"."""
+    """Return a time in a suitable unit: "37 s", "12 min", "3.4 h"."""
     if seconds < 100:
         return f"{math.ceil(seconds)} s"
     if seconds < 100 * 60:
@@ -53,16 +53,16 @@ def duration(seconds: float) -> str:
 
 
 class _Lines(tqdm):
-    """A bar for a log file, where each redrawing is a line."""
+    """Progress bar for a log file, where each redrawing is a line."""
 
-    monitor_interval = 0  # no thread of its own
+    monitor_interval = 0  # no monitoring thread
 
     def __init__(self, **options: Any):
-        self._last = 0  # of which there was a line; none at 0, which the bar itself would draw
+        self._last = 0  # count in the last line; the bar would otherwise draw a line at 0
         super().__init__(file=io.StringIO(), mininterval=EVERY, miniters=1, leave=False, **options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Logs how many are done."""
+        """Log the number of items done."""
         if msg is None and self.n > self._last:
             self._last = self.n
             done = f"all {self.n}" if self.n == self.total else f"{self.n} of {self.total}"
@@ -70,24 +70,24 @@ class _Lines(tqdm):
             logger.info("%s: %s", self.desc, ", ".join(filter(None, [done, fast])))
 
     def close(self) -> None:
-        """Logs that all are done, where lines came before."""
+        """Log that all items are done, if lines came before."""
         if self._last > 0 and self.n == self.total:
             self.display()
         super().close()
 
 
 def progress(items: Iterable[_Item], what: str, *, total: int | None = None) -> Iterator[_Item]:
-    """Yields the items while the terminal or the log shows how many of them are done.
+    """Yield the items while the terminal or the log shows how many of them are done.
 
     Args:
-      items: images, or what stands for them.
-      what: is done to them, as "evaluation".
-      total: how many there are, where the items have no length.
+      items: Images, or items that represent them.
+      what: Name of the work, such as "evaluation".
+      total: Number of items, if they have no length.
     """
     if total is None:
         assert isinstance(items, Sized)
         total = len(items)
-    if not logger.isEnabledFor(logging.INFO):  # as on all hosts but the first
+    if not logger.isEnabledFor(logging.INFO):  # all hosts but the first are silent
         yield from items
         return
     if sys.stderr.isatty():

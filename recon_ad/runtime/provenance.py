@@ -1,4 +1,4 @@
-"""Which versions, on which hardware: printed in every protocol."""
+"""Versions and hardware, which every protocol contains."""
 
 import os
 import platform
@@ -11,12 +11,12 @@ PACKAGES = ("recon_ad", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "g
 
 
 def versions() -> dict[str, str]:
-    """Python's and the stack's versions."""
+    """Return the versions of Python and of the main packages."""
     return {"python": platform.python_version()} | versions_of(*PACKAGES)
 
 
 def versions_of(*packages: str) -> dict[str, str]:
-    """Of installed packages."""
+    """Return the versions of installed packages."""
     return {name: metadata.version(name) for name in packages}
 
 
@@ -30,7 +30,7 @@ def _processor() -> str:
 
 
 def hardware() -> str:
-    """One line: accelerators, if any, and the processor with the cores this process may use."""
+    """Return one line: accelerators, if any, and the processor with the cores for this process."""
     affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS and Windows
     cores = len(affinity(0)) if affinity else os.cpu_count()
     devices = jax.devices()

@@ -1,4 +1,4 @@
-"""Ending a command that runs until it is told to stop, or whose machine a scheduler takes back."""
+"""Requests to end a command, from its user or from a scheduler that takes its machine back."""
 
 import signal
 import sys
@@ -8,28 +8,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-STEP = 0.1  # s, after which a request is heard at the latest
-# Exit status of a run that was asked to end and goes on when it is started again: EX_TEMPFAIL of
-# sysexits.h. Launchers put the run into the queue again where they see it.
+STEP = 0.1  # s until a request is noticed at the latest
+# Exit status of a run that was asked to end and resumes when it is started again: EX_TEMPFAIL of
+# sysexits.h. Launchers put a run with this status into the queue again.
 REQUEUE = 75
 
 
 class Stop:
-    """Whether to stop.
+    """Request to stop.
 
-    Not `threading.Event`: its lock may be held by the very thread that a signal's handler
-    interrupts, and then neither goes on.
+    It is not a `threading.Event`, whose lock may be held by the very thread that a signal's handler
+    interrupts; neither could then continue.
     """
 
     def __init__(self) -> None:
         self.asked = False
 
     def ask(self, *_: object) -> None:
-        """Also as a signal's handler."""
+        """Request the stop; also usable as a signal's handler."""
         self.asked = True
 
     def wait(self, seconds: float) -> bool:
-        """Sleeps so long, or until it is asked for; returns whether it is."""
+        """Sleep for this time or until a stop is requested, and return whether it is."""
         end = time.monotonic() + seconds
         while not self.asked and (left := end - time.monotonic()) > 0:
             time.sleep(min(STEP, left))
@@ -37,7 +37,7 @@ class Stop:
 
 
 def on_signals() -> Stop:
-    """Returns a `Stop` that SIGTERM and SIGINT ask for."""
+    """Return a `Stop` that SIGTERM and SIGINT request."""
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop.ask)
@@ -45,15 +45,15 @@ def on_signals() -> Stop:
 
 
 def requeue(*_: object) -> None:
-    """Ends the program with `REQUEUE`; also as a signal's handler, where nothing is to be saved."""
+    """End the program with `REQUEUE`; also a signal's handler if there is nothing to save."""
     sys.exit(REQUEUE)
 
 
 @contextmanager
 def on_sigterm(handler: Any) -> Iterator[None]:
-    """SIGTERM is handled so while the block runs.
+    """Handle SIGTERM with this handler while the block runs.
 
-    Signals reach the main thread only: in any other nothing is changed.
+    Signals reach only the main thread; in any other thread nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -62,15 +62,16 @@ def on_sigterm(handler: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        # None where it was not Python that set it: JAX does so where there are several hosts.
+        # None if it was not set by Python: JAX sets one if there are several hosts.
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 @contextmanager
 def deferred() -> Iterator[Stop]:
-    """SIGTERM only asks to stop while the block runs: who is in it has something to save.
+    """Turn SIGTERM into a request to stop while the block runs, so that it can save its work.
 
-    In another such block it is that one's `Stop`, so that no request is lost between two of them.
+    Inside another such block, the outer block's `Stop` is used, so that no request is lost between
+    two blocks.
     """
     outer = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     stop = outer if isinstance(outer, Stop) else Stop()

@@ -1,8 +1,8 @@
-"""GPUs that programs are compiled for without having them.
+"""GPUs that programs are compiled for without being present.
 
-XLA's CUDA plugin compiles for a GPU that is only described: the same passes, kernels and buffers as
-on the device, but that no algorithm of a library is tried out. What the algorithms need beside the
-program's own scratch is not known before.
+XLA's CUDA plugin compiles for a GPU from its description, with the same passes, kernels and buffers
+as on the device, except that no library algorithms are tried out. The memory that these algorithms
+need beside the program's own scratch is therefore unknown.
 """
 
 from importlib import util
@@ -16,8 +16,8 @@ from jax.sharding import AxisType, Mesh
 from recon_ad.errors import UserError
 
 H100 = "H100 80GB"
-PER_HOST = 8  # GPUs
-# As XLA writes it on the device (its tools/hlo_opt/gpu_specs has such files).
+PER_HOST = 8  # GPUs of each host
+# Description as XLA writes it on the device (its tools/hlo_opt/gpu_specs has such files).
 _DESCRIPTION = """
 platform_name: "CUDA"
 device_description_str: "NVIDIA H100 80GB HBM3"
@@ -45,15 +45,15 @@ gpu_device_info {
 }
 """
 
-# Each exists where there is a GPU of NVIDIA's, on Linux and on WSL; JAX looks for them, too.
+# One of these exists if there is an NVIDIA GPU, on Linux or on WSL; JAX checks them too.
 _DEVICES = ("/dev/nvidia0", "/dev/dxg")
 _PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 
 
 def expect_no_gpu() -> None:
-    """Lets the plugin compile on a machine without a GPU; before any device use.
+    """Allow the plugin to compile on a machine without a GPU; call this before any device use.
 
-    By itself it would miss the GPU's libraries and refuse all service.
+    By default, the plugin would miss the GPU's libraries and fail.
     """
     there = any(Path(device).exists() for device in _DEVICES)
     if not there and any(util.find_spec(plugin) for plugin in _PLUGINS):
@@ -61,15 +61,16 @@ def expect_no_gpu() -> None:
 
 
 def described_mesh(count: int) -> Mesh:
-    """A mesh as `mesh.data_mesh`, of H100 that are not there, up to eight to a host.
+    """Return a mesh like `mesh.data_mesh`, of H100s that are not present, up to eight per host.
 
-    From then on JAX keeps no compiled programs on disk: it could not read these again.
+    From then on JAX keeps no compiled programs on disk, because it could not read these again.
 
     Raises:
-      UserError: the plugin that compiles for them is not installed.
+      ValueError: If the GPUs do not fill the hosts.
+      UserError: If the plugin that compiles for them is not installed.
     """
     if count > PER_HOST and count % PER_HOST:
-        raise ValueError(f"{count} GPUs: give up to {PER_HOST}, or a multiple of it.")
+        raise ValueError(f"{count} GPUs: give up to {PER_HOST}, or a multiple of {PER_HOST}.")
     hosts = -(-count // PER_HOST)
     try:
         topology = topologies.get_topology_desc(
@@ -79,8 +80,8 @@ def described_mesh(count: int) -> Mesh:
         )
     except (RuntimeError, NotImplementedError) as error:
         raise UserError(
-            "compiling for a GPU that is not there takes XLA's CUDA plugin, which is missing or "
-            f"does not answer ({str(error).partition(chr(10))[0]}): run pip install -e '.[aot]'."
+            "compiling without a GPU needs XLA's CUDA plugin, which is missing or does not "
+            f"respond ({str(error).partition(chr(10))[0]}): run pip install -e '.[aot]'."
         ) from None
     jax.config.update("jax_enable_compilation_cache", False)
     return Mesh(np.array(topology.devices), ("data",), axis_types=(AxisType.Auto,))

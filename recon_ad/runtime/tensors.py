@@ -1,6 +1,6 @@
-"""Arrays and a description of them in one file that is safe to open from a stranger.
+"""Arrays and a description of them in one file that is safe to open from an untrusted source.
 
-The file is safetensors, with JSON in its header. No JAX.
+The file is safetensors, with JSON in its header. This module does not need JAX.
 """
 
 import json
@@ -12,20 +12,24 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-NAME = "recon_ad"  # of the JSON in the header
+NAME = "recon_ad"  # key of the JSON in the header
 
 
 def to_bytes(arrays: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> bytes:
-    """Returns the file's content; a description with NaN or infinity, which JSON lacks, raises."""
+    """Return the file's content.
+
+    Raises:
+      ValueError: If the description contains NaN or infinity, which JSON lacks.
+    """
     header = {NAME: json.dumps(description, allow_nan=False)}
     return safetensors.numpy.save(dict(arrays), metadata=header)
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns a file's arrays and what its header says of them.
+    """Return a file's arrays and the description in its header.
 
     Raises:
-      ValueError: it is no such file.
+      ValueError: If the file is not of this format.
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:

@@ -1,18 +1,18 @@
-"""Text for terminals and logs: names of files may hold what a terminal obeys."""
+"""Safe text for terminals and logs: file names may contain control characters."""
 
 import logging
 import unicodedata
 from pathlib import Path
 
-OBEYED = ("Cc", "Cf")  # control characters, and those that change the direction of writing
+OBEYED = ("Cc", "Cf")  # control characters, and those that change the writing direction
 
 
 def escaped(text: str, *, keep: str = "") -> str:
-    """Returns the text with control characters written out, as "\\x1b".
+    """Return the text with control characters escaped, for example as "\\x1b".
 
     Args:
-      text: any.
-      keep: characters that stay, such as a line break between lines of ours.
+      text: Any text.
+      keep: Characters that are not escaped, such as line breaks between the program's own lines.
     """
     return "".join(
         c.encode("unicode_escape").decode()
@@ -23,10 +23,10 @@ def escaped(text: str, *, keep: str = "") -> str:
 
 
 class EscapingFormatter(logging.Formatter):
-    """Escapes what is put into a message: a name cannot forge a line of the log."""
+    """Formatter that escapes a message's values, so that no name can forge a line of the log."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Returns the message, with a traceback where there is one."""
+        """Return the message, with a traceback if it has one."""
         if isinstance(record.args, tuple):
             record.args = tuple(
                 escaped(str(x)) if isinstance(x, str | Path | Exception) else x for x in record.args

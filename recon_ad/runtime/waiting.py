@@ -1,5 +1,7 @@
-"""What a command that runs for days waits for, instead of ending: room on the disk, a table that
-another program holds. And that it is alone in its folder."""
+"""Waiting of long-running commands for a full disk or a locked table, and exclusive locks.
+
+A command that runs for days waits for such a problem to pass instead of ending.
+"""
 
 import errno
 import fcntl
@@ -14,8 +16,8 @@ from typing import TextIO, TypeVar
 from recon_ad.errors import UserError
 from recon_ad.runtime.stopping import Stop
 
-RUN_LOCK = "run.lock"  # beside a detector, of commands that write it
-RETRY = 2.0  # s between two tries when something cannot be written
+RUN_LOCK = "run.lock"  # lock file beside a detector, held by commands that write it
+RETRY = 2.0  # s between two attempts to write
 
 logger = logging.getLogger("recon_ad")
 
@@ -25,13 +27,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def disk_is_full(error: BaseException | None) -> bool:
-    """Tells whether an error, or what it came from, is that of a full disk."""
+    """Return whether an error, or one of its causes, is that of a full disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
             return True
         if isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error):
             return True
-        # Libraries that write by themselves have errors of their own: TensorStore, TensorFlow.
+        # TensorStore and TensorFlow raise their own errors when they write.
         if os.strerror(errno.ENOSPC) in str(error):
             return True
         error = error.__cause__ or error.__context__
@@ -39,11 +41,11 @@ def disk_is_full(error: BaseException | None) -> bool:
 
 
 def passing(error: Exception) -> str:
-    """What has to pass before something can be written; "" where waiting is of no use."""
+    """Return the temporary problem that prevents writing, or "" if waiting does not help."""
     if isinstance(error, sqlite3.OperationalError):
         return {
             sqlite3.SQLITE_FULL: "the disk is full",
-            sqlite3.SQLITE_IOERR: "the disk is full or does not take what is written",
+            sqlite3.SQLITE_IOERR: "the disk is full or fails to write",
             sqlite3.SQLITE_CANTOPEN: "the disk is full or the table cannot be opened",
             sqlite3.SQLITE_BUSY: "another program holds the table",
             sqlite3.SQLITE_LOCKED: "another program holds the table",
@@ -52,13 +54,13 @@ def passing(error: Exception) -> str:
 
 
 class Retry:
-    """Waits for what passes, and tells of it once."""
+    """Repeated attempts to write, with each temporary problem reported once."""
 
     def __init__(self, output: Path, stop: Stop):
         self._output, self._stop, self._told = output, stop, ""
 
     def wait(self, error: Exception) -> None:
-        """Raises the error if waiting is of no use."""
+        """Wait until the next attempt, or raise the error if waiting does not help."""
         reason = passing(error)
         if not reason:
             raise error
@@ -71,12 +73,12 @@ class Retry:
         self._stop.wait(RETRY)
 
     def over(self) -> None:
-        """Notes that it could be written, so that the next trouble is told again."""
+        """Record that writing succeeded, so that the next problem is reported again."""
         self._told = ""
 
 
 def opened(open_table: Callable[[], _Table], *, retry: Retry, stop: Stop) -> _Table | None:
-    """Opens a table, and waits while that may yet be possible; None where it is to stop."""
+    """Open a table, waiting while that may still succeed; return None if a stop is requested."""
     while not stop.asked:
         try:
             return open_table()
@@ -87,18 +89,21 @@ def opened(open_table: Callable[[], _Table], *, retry: Retry, stop: Stop) -> _Ta
 
 @contextmanager
 def exclusive_lock(path: Path, *, leave: bool = True) -> Iterator[None]:
-    """Raises `UserError` where another process is in here with the same path.
+    """Hold an exclusive lock while the block runs.
 
     Args:
-      path: of the file that is locked, made if absent.
-      leave: whether the file stays afterwards.
+      path: File that is locked, created if absent.
+      leave: Whether the file stays afterwards.
+
+    Raises:
+      UserError: If another process holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path) as file:
         try:
             yield
         finally:
-            # While it is held: whoever opened it meanwhile sees that it is gone.
+            # Removed while the lock is held, so that a process that has opened it sees this.
             if not leave and _is_still(path, file):
                 path.unlink()
 
@@ -111,7 +116,7 @@ def _locked(path: Path) -> TextIO:
         except OSError:
             file.close()
             raise UserError(
-                f"{path.parent}: another process works there: wait until it has ended."
+                f"{path.parent}: another process works there; wait until it has ended."
             ) from None
         if _is_still(path, file):
             return file
@@ -119,7 +124,7 @@ def _locked(path: Path) -> TextIO:
 
 
 def _is_still(path: Path, file: TextIO) -> bool:
-    """Tells whether the path is that of the opened file, which another may have removed."""
+    """Return whether the path is still that of the opened file, which another may have removed."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""Where a run's figures go: log.jsonl (always), TensorBoard events, pictures, and the terminal.
+"""Outputs of a run's metrics: log.jsonl (always), TensorBoard events, pictures, and the terminal.
 
-Every line of log.jsonl is one JSON object with `step`; the file holds each step once, also after
+Every line of log.jsonl is one JSON object with `step`. The file contains each step once, even after
 a run was killed and resumed.
 """
 
@@ -22,13 +22,13 @@ from recon_ad.runtime.progress import pace
 
 logger = logging.getLogger("recon_ad")
 
-SILENT = 60.0  # s without a line of the log, after which a step has one
+SILENT = 60.0  # s without a line of the log, after which the next step writes one
 
 
 def read_log(path: Path, *, until: int | None = None) -> list[dict[str, Any]]:
-    """The lines of a log up to and including step `until`; a half-written last line is dropped.
+    """Return a log's lines up to and including step `until`, without a half-written last line.
 
-    Others that are damaged are left out and told.
+    Other damaged lines are left out with a warning.
     """
     if not path.is_file():
         return []
@@ -40,7 +40,7 @@ def read_log(path: Path, *, until: int | None = None) -> list[dict[str, Any]]:
             entry = json.loads(line)
             keep = until is None or entry["step"] <= until
         except (ValueError, KeyError, TypeError):
-            logger.warning("%s: line %d is damaged and left out", path, number)
+            logger.warning("%s: line %d is damaged and was left out", path, number)
             continue
         if keep:
             lines.append(entry)
@@ -48,12 +48,12 @@ def read_log(path: Path, *, until: int | None = None) -> list[dict[str, Any]]:
 
 
 class Writer:
-    """Writes on the first host only; the others' calls do nothing.
+    """Writer of metrics on the first host; calls on the other hosts do nothing.
 
     Args:
-      workdir: directory of log.jsonl and of the event files.
-      start: steps already done; later lines of an earlier, killed run are dropped.
-      total: steps of the whole run, for the progress bar.
+      workdir: Directory of log.jsonl and of the event files.
+      start: Number of steps already done. Later lines of an earlier, killed run are dropped.
+      total: Number of steps of the whole run, for the progress bar.
     """
 
     def __init__(self, workdir: Path, *, start: int, total: int):
@@ -66,15 +66,15 @@ class Writer:
         files.write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
         self._file = path.open("a")
         self._board = SummaryWriter(str(workdir), purge_step=start + 1, flush_secs=30)
-        # A bar only where somebody looks; a log file gets lines.
+        # The bar is for a terminal; a log file gets lines.
         self._bar = tqdm(total=total, initial=start, disable=not sys.stderr.isatty(), unit="step")
         self._done, self._total = start, total
-        # The step that compiles says nothing of how fast the others are.
-        self._begun: tuple[int, float] | None = None  # steps done, and when
-        self._spoke = (start, time.monotonic())  # at which step the log had its last line, and when
+        # The step that compiles is left out of the rate.
+        self._begun: tuple[int, float] | None = None  # steps done and time, after the first step
+        self._spoke = (start, time.monotonic())  # step and time of the log's last line
 
     def step_done(self) -> None:
-        """Moves the progress bar; where there is none, a log that was long silent has a line."""
+        """Advance the progress bar or, without one, write a line if the log was silent for long."""
         if not self._active:
             return
         self._bar.update()
@@ -85,7 +85,7 @@ class Writer:
             self._say(self._done, "")
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """One line of the log, one point for each name in TensorBoard."""
+        """Write one line of the log, and one point for each name in TensorBoard."""
         if not self._active:
             return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
@@ -99,7 +99,7 @@ class Writer:
             self._bar.set_postfix_str(text)
 
     def _say(self, step: int, text: str) -> None:
-        """Logs figures of a step and, once for each step, how fast it goes."""
+        """Log a step's metrics and, once for each step, the rate."""
         now, (last, _) = time.monotonic(), self._spoke
         begun, since = self._begun or (step, now)
         fast = pace(step - begun, self._total - step, now - since, what="step")
@@ -108,13 +108,13 @@ class Writer:
         logger.info("step %d of %d%s", step, self._total, f": {told}" if told else "")
 
     def samples(self, step: int, sheet: UInt8[np.ndarray, "h w c"], *, png: bytes) -> None:
-        """Reconstructions: a picture for TensorBoard and, encoded, a file under `samples`."""
+        """Write reconstructions: a picture for TensorBoard and an encoded file under `samples`."""
         if self._active:
             files.write_bytes(self._workdir / "samples" / f"step_{step:07d}.png", png)
             self._board.add_image("reconstructions", sheet, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Closes the files."""
+        """Close the files."""
         if self._active:
             self._bar.close()
             self._file.close()
