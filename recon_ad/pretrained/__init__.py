@@ -1,9 +1,9 @@
-"""Pretrained encoders: which there are, and how their published files become parameters.
+"""Pretrained encoders: the available presets, and the conversion of published files to parameters.
 
-`presets` names them, `names` knows how libraries call their tensors, `hub` fetches files and knows
-what is in the hub's cache, `weights` reads files and checks them against the preset, and `encoders`
-lists all of it. Nothing is executed: safetensors only. Networks are in `recon_ad.models`, and none
-of it needs JAX.
+`presets` names the encoders, `names` translates the libraries' tensor names, `hub` fetches files
+and reads the hub's cache, `weights` reads files and checks them against the preset, and `encoders`
+lists all of them. No code from a file is executed, because only safetensors are read. Networks are
+in `recon_ad.models`; none of this needs JAX.
 """
 
 from recon_ad.pretrained.hub import cached, obtainable

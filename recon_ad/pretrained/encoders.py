@@ -1,4 +1,4 @@
-"""Which encoders there are and whether their weights are here, as text; files are verified."""
+"""A text table of the encoders and the location of their weights, and the verification of files."""
 
 import math
 
@@ -9,19 +9,19 @@ from recon_ad.pretrained.weights import read_encoder
 
 
 def parameters(name: str) -> int:
-    """Returns how many numbers an encoder has, without a head."""
+    """Return the number of an encoder's parameters, without a head."""
     spec = presets.preset(name).spec
     shapes = expected(spec, 0 if spec.registers else spec.prefix)
     return sum(math.prod(shape) for shape in shapes.values())
 
 
 def encoder_table() -> str:
-    """Returns a line for each encoder: its size, its licence, and where its weights are."""
+    """Return one line for each encoder: its size, its licence, and the location of its weights."""
     width = max(map(len, presets.PRESETS))
     lines = [f"{'name':{width}}  parameters  patch  image     size  licence     weights"]
     for name, one in presets.PRESETS.items():
         count, side, file = parameters(name), one.spec.patch * one.spec.grid, cached(name)
-        # A file that is not here has four bytes a number, as timm publishes them.
+        # A file that is not in the cache has four bytes per number, as timm publishes it.
         size = file.stat().st_size if file else 4 * count
         lines.append(
             f"{name:{width}}  {count / 1e6:8.1f} M  {one.spec.patch:2} px {side:3} px  "
@@ -31,14 +31,14 @@ def encoder_table() -> str:
 
 
 def verified(name: str, weights: str) -> str:
-    """Reads an encoder's weights and returns, in a line, what was found.
+    """Read an encoder's weights and return a line that describes them.
 
     Args:
-      name: in `PRESETS`.
-      weights: as `read_encoder` takes them.
+      name: Name in `PRESETS`.
+      weights: Weights as for `read_encoder`.
 
     Raises:
-      UserError: as `read_encoder`.
+      UserError: If the weights cannot be read (`read_encoder`).
     """
     read = read_encoder(name, weights)
     return f"{read.file}: {name}, {parameters(name):,} parameters, SHA-256 {read.sha256}"

@@ -1,8 +1,8 @@
-"""Files on the Hugging Face hub: what is in the cache of its client, and fetching the others.
+"""Files on the Hugging Face hub: reading its client's cache, and fetching files that are not there.
 
-What lies in the cache takes neither the client nor a network. The layout is documented and has been
-the same since 2022: a folder for each repository, in it `refs/main` with the name of a commit, and
-`snapshots/COMMIT/` with that commit's files.
+Files in the cache need neither the client nor a network. The layout is documented and has not
+changed since 2022: each repository has a folder, which contains `refs/main` with the name of a
+commit, and `snapshots/COMMIT/` with that commit's files.
 """
 
 import contextlib
@@ -20,17 +20,17 @@ from recon_ad.errors import UserError
 from recon_ad.pretrained.presets import preset
 from recon_ad.runtime.waiting import disk_is_full
 
-FILE = "model.safetensors"  # of weights, on the hub and in its cache
-ADDRESS = "https://huggingface.co"  # unless HF_ENDPOINT says another
+FILE = "model.safetensors"  # name of a weights file, on the hub and in its cache
+ADDRESS = "https://huggingface.co"  # default of HF_ENDPOINT
 PATIENCE = 3.0  # s within which the hub has to answer
 OFFLINE = (
-    f"fetch its {FILE} on another machine and name it by weights=FILE behind the config's name "
+    f"fetch its {FILE} on another machine and add weights=FILE after the config's name "
     "(config.encoder.weights)."
 )
 
 
 def cache_folder() -> Path:
-    """Returns where the client keeps files, by the variables that it reads itself."""
+    """Return the client's cache folder, from the environment variables that the client reads."""
     home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("HF_HOME", os.path.join(home, "huggingface"))
     older = os.environ.get("HUGGINGFACE_HUB_CACHE", os.path.join(home, "hub"))
@@ -39,33 +39,34 @@ def cache_folder() -> Path:
 
 
 def cached(name: str) -> Path | None:
-    """Returns the file with an encoder's weights where the cache has it, else None.
+    """Return the file with an encoder's weights if it is in the cache, else None.
 
-    Works without a network and without huggingface_hub, and costs two looks at the disk.
+    This needs neither a network nor huggingface_hub, only two disk accesses.
 
     Args:
-      name: in `PRESETS`.
+      name: Name in `PRESETS`.
 
     Raises:
-      UserError: there is no such preset.
+      UserError: If the preset is unknown.
     """
     repository = cache_folder() / f"models--{preset(name).hub.replace('/', '--')}"
     try:
         commit = (repository / "refs" / "main").read_text().strip()
         file = repository / "snapshots" / commit / FILE
         return file if file.is_file() else None
-    except (OSError, ValueError):  # no such repository, or a cache that cannot be read
+    except (OSError, ValueError):  # no such repository, or an unreadable cache
         return None
 
 
 def fetched(name: str) -> Path:
-    """Returns the file with an encoder's weights, from the cache or else from the hub.
+    """Return the file with an encoder's weights, from the cache or else from the hub.
 
     Args:
-      name: in `PRESETS`.
+      name: Name in `PRESETS`.
 
     Raises:
-      UserError: there is no such preset, or the file cannot be fetched; says so within seconds.
+      UserError: If the preset is unknown, or the file cannot be fetched. An unreachable hub is
+        reported within seconds.
     """
     if file := cached(name):
         return file
@@ -82,20 +83,20 @@ def fetched(name: str) -> Path:
     try:
         with _errors_only():
             return Path(huggingface_hub.hf_hub_download(repository, FILE))
-    except Exception as error:  # of the client, or of whatever it reaches the hub by
+    except Exception as error:  # raised by the client or by its HTTP library
         if disk_is_full(error):
             raise
         raise _cannot_be_fetched(repository, type(error).__name__) from None
 
 
 def obtainable(name: str) -> bool:
-    """Returns whether an encoder's weights are in the cache, or the hub can be asked for them.
+    """Return whether an encoder's weights are in the cache or can be requested from the hub.
 
     Args:
-      name: in `PRESETS`.
+      name: Name in `PRESETS`.
 
     Raises:
-      UserError: there is no such preset.
+      UserError: If the preset is unknown.
     """
     if cached(name) is not None:
         return True
@@ -105,9 +106,9 @@ def obtainable(name: str) -> bool:
 
 
 def unreachable(address: str) -> str:
-    """Returns why a server cannot be reached, "" where it answers, whatever its answer is.
+    """Return the reason why a server cannot be reached, or "" if it gives any answer.
 
-    The client itself tries again and again, for half a minute.
+    The client itself would retry for half a minute.
     """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return "HF_HUB_OFFLINE is set"
@@ -118,16 +119,16 @@ def unreachable(address: str) -> str:
         try:
             urllib.request.urlopen(request, timeout=PATIENCE).close()
             found[0] = ""
-        except urllib.error.HTTPError:  # an answer
+        except urllib.error.HTTPError:  # an error status is an answer too
             found[0] = ""
         except OSError as error:
             reason = getattr(error, "reason", error)
-            # The client may know certificates that Python does not.
+            # The client may accept certificates that Python does not know.
             found[0] = "" if isinstance(reason, ssl.SSLError) else str(reason)
-        except Exception:  # an odd address or answer, of which the client may make more
+        except Exception:  # an unusual address or answer, which the client may understand
             found[0] = ""
 
-    # In a thread: looking up a name cannot be given a limit.
+    # Runs in a thread, because the name lookup has no timeout.
     looking = threading.Thread(target=look, daemon=True)
     looking.start()
     looking.join(PATIENCE + 1)
@@ -140,7 +141,7 @@ def _address(repository: str) -> str:
 
 @contextlib.contextmanager
 def _errors_only() -> Iterator[None]:
-    """Silences what the client warns of."""
+    """Suppress the client's warnings."""
     theirs = logging.getLogger("huggingface_hub")
     level = theirs.level
     theirs.setLevel(logging.ERROR)
@@ -152,6 +153,6 @@ def _errors_only() -> Iterator[None]:
 
 def _cannot_be_fetched(repository: str, reason: str) -> UserError:
     return UserError(
-        f"{repository} cannot be fetched from the Hugging Face hub, as weights=hub, the default, "
-        f"would have it ({reason}): go online, or {OFFLINE}"
+        f"weights=hub, which is the default, cannot fetch {repository} from the Hugging Face hub "
+        f"({reason}): go online, or {OFFLINE}"
     )

@@ -1,7 +1,7 @@
-"""What timm and Hugging Face call the tensors of a Vision Transformer, and their layouts.
+"""The names and layouts that timm and Hugging Face give the tensors of a Vision Transformer.
 
-Both keep PyTorch's: a linear layer is [out, in], a convolution [out, in, h, w]. Hugging Face's
-names are brought to timm's first, its query, key and value side by side as timm has them.
+Both use PyTorch's layouts: a linear layer is [out, in], a convolution [out, in, h, w]. Hugging
+Face's names are first converted to timm's, with query, key and value concatenated as in timm.
 """
 
 import re
@@ -15,7 +15,7 @@ from recon_ad.errors import UserError
 from recon_ad.models.spec import MLP_RATIO, Spec
 
 Tensors = Mapping[str, np.ndarray]
-# Heads, and what only pretraining needs.
+# Heads, and tensors that only pretraining needs.
 UNUSED = re.compile(r"(head|head_dist|fc_norm|classifier|cls_classifier|distillation_classifier)\.")
 UNUSED_TOO = re.compile(r"mask_token$|pooler\.")
 _HF_PREFIX = re.compile(r"^(vit|deit|dinov2|dinov2_with_registers)\.")
@@ -39,12 +39,12 @@ _HF_NAMES = (
 
 
 def is_hugging_face(tensors: Tensors) -> bool:
-    """Whether the tensors have Hugging Face's names."""
+    """Return whether the tensors have Hugging Face's names."""
     return any(_HF_PREFIX.sub("", name).startswith("embeddings.") for name in tensors)
 
 
 def to_timm(tensors: Tensors) -> dict[str, np.ndarray]:
-    """Hugging Face's names and layout to timm's."""
+    """Convert Hugging Face's names and layout to timm's."""
     renamed = {}
     for name, value in tensors.items():
         name = _HF_PREFIX.sub("", name)
@@ -60,11 +60,11 @@ def to_timm(tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 def expected(spec: Spec, positions: int) -> dict[str, tuple[int, ...]]:
-    """Shapes by timm's names.
+    """Return the expected shapes by timm's names.
 
     Args:
-      spec: of the encoder.
-      positions: how many of the tokens before the patches have a position.
+      spec: Shape of the encoder.
+      positions: Number of the tokens before the patches that have a position.
     """
     d, hidden = spec.width, MLP_RATIO * spec.width
     shapes: dict[str, tuple[int, ...]] = {
@@ -93,15 +93,16 @@ def expected(spec: Spec, positions: int) -> dict[str, tuple[int, ...]]:
 
 
 def to_params(tensors: Tensors, spec: Spec, *, where: str) -> dict[str, Any]:
-    """The parameters of `recon_ad.models.vit.ViT` for the size it was trained on, float32.
+    """Convert tensors to float32 parameters of `recon_ad.models.vit.ViT` at its training size.
 
     Args:
-      tensors: by the names of either library.
-      spec: that they have to fit.
-      where: they come from, for messages.
+      tensors: Tensors by the names of either library.
+      spec: Shape of the encoder, which the tensors have to match.
+      where: Origin of the tensors, for messages.
 
     Raises:
-      UserError: tensors are missing, of another shape, surplus or not finite; they are named.
+      UserError: If tensors are missing, of another shape, surplus or not finite. The message names
+        them.
     """
     named = to_timm(tensors) if is_hugging_face(tensors) else dict(tensors)
     named = {
@@ -109,7 +110,7 @@ def to_params(tensors: Tensors, spec: Spec, *, where: str) -> dict[str, Any]:
         for name, value in named.items()
         if not UNUSED.match(name) and not UNUSED_TOO.match(name)
     }
-    # Libraries give positions to all, to the class token only, or to none.
+    # Before the patches, all tokens, the class token alone, or no tokens have positions.
     with_registers = (0, 1) if spec.registers else (spec.prefix,)
     rows = named["pos_embed"].shape[1] if np.ndim(named.get("pos_embed")) == 3 else None
     found = [n for n in with_registers if rows == n + spec.grid**2]
@@ -171,11 +172,11 @@ def _check(tensors: Tensors, shapes: Mapping[str, tuple[int, ...]], *, where: st
     if faults:
         raise UserError(
             f"the weights in {where} are not those of this encoder ({'; '.join(faults)}): set "
-            "config.encoder.name to the network that they are of."
+            "config.encoder.name to the network that they belong to."
         )
     for name, value in tensors.items():
         if not np.isfinite(value.astype(np.float32)).all():
             raise UserError(
-                f"the weights in {where} are damaged: {name} holds values that are NaN or "
-                "infinite; fetch the file anew."
+                f"the weights in {where} are damaged: {name} has values that are NaN or infinite; "
+                "fetch the file again."
             )

@@ -1,4 +1,4 @@
-"""Encoders by the names that timm has made usual."""
+"""Presets of encoders by their names in timm."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -18,14 +18,14 @@ SIZES = {
 
 
 class Preset(NamedTuple):
-    """An encoder that can be had.
+    """Available encoder.
 
     Attributes:
-      spec: its shape.
-      mean: of the three channels, which images in [0, 1] are normalised with.
-      std: likewise.
-      hub: repository on the Hugging Face hub.
-      licence: of the weights there.
+      spec: Shape of the encoder.
+      mean: Mean of the three channels, by which images in [0, 1] are normalised.
+      std: Standard deviation of the three channels, by which images are normalised.
+      hub: Repository on the Hugging Face hub.
+      licence: Licence of the weights there.
     """
 
     spec: Spec
@@ -71,14 +71,13 @@ PRESETS: Mapping[str, Preset] = dict([
 
 
 def preset(name: str) -> Preset:
-    """The preset of that name.
+    """Return the preset with this name.
 
     Raises:
-      UserError: there is none.
+      UserError: If the name is unknown.
     """
     if name not in PRESETS:
         raise UserError(
-            f"config.encoder.name is {name!r}, which is no encoder here; choose one of: "
-            f"{', '.join(PRESETS)}."
+            f"unknown encoder {name!r} (config.encoder.name); choose one of: {', '.join(PRESETS)}."
         )
     return PRESETS[name]

@@ -1,4 +1,4 @@
-"""Reads the published weights of an encoder: a safetensors file, a folder with one, or the hub."""
+"""The published weights of an encoder, from a safetensors file, a folder with one, or the hub."""
 
 import hashlib
 from pathlib import Path
@@ -13,17 +13,18 @@ from recon_ad.pretrained.hub import FILE, fetched
 from recon_ad.pretrained.names import is_hugging_face, to_params
 from recon_ad.pretrained.presets import preset
 
-HUB = "hub"  # instead of a path
+HUB = "hub"  # value that replaces a path
 
 
 class Pretrained(NamedTuple):
-    """An encoder's weights, for images of the size that it was trained on.
+    """Weights of an encoder, for images of the size that it was trained on.
 
     Attributes:
-      params: of `recon_ad.models.vit.ViT`.
-      antialias: how its library interpolates positions, see `recon_ad.models.vit.fitted`.
-      file: that they were read from.
-      sha256: of the file.
+      params: Parameters of `recon_ad.models.vit.ViT`.
+      antialias: Whether its library interpolates positions with antialiasing (see
+        `recon_ad.models.vit.fitted`).
+      file: File that they were read from.
+      sha256: SHA-256 of the file.
     """
 
     params: dict[str, Any]
@@ -33,17 +34,17 @@ class Pretrained(NamedTuple):
 
 
 def read_encoder(name: str, weights: str, *, sha256: str = "") -> Pretrained:
-    """The weights of a preset.
+    """Read the weights of a preset.
 
     Args:
-      name: in `PRESETS`.
-      weights: a safetensors file, a folder that holds model.safetensors, or "hub": fetched once by
-        huggingface_hub, which keeps it in its cache.
-      sha256: that the file must have; "": any.
+      name: Name in `PRESETS`.
+      weights: A safetensors file, a folder that contains model.safetensors, or "hub". The latter is
+        fetched once by huggingface_hub, which keeps the file in its cache.
+      sha256: Required SHA-256 of the file. "" accepts any.
 
     Raises:
-      UserError: there is no such preset or file, the file is damaged or another one, or its tensors
-        are not the preset's.
+      UserError: If the preset or the file does not exist, the file is damaged or a different one,
+        or its tensors are not the preset's.
     """
     if weights == HUB:
         path = fetched(name)
@@ -57,34 +58,34 @@ def read_encoder(name: str, weights: str, *, sha256: str = "") -> Pretrained:
 
 
 def read_file(path: Path, spec: Spec, *, sha256: str = "") -> Pretrained:
-    """The weights in a file; arguments and exceptions as `read_encoder` has them."""
+    """Read the weights in a file; arguments and errors are those of `read_encoder`."""
     if not path.is_file():
         raise UserError(
-            f"there are no weights at {path}: set config.encoder.weights to a safetensors file, to "
-            f'a folder with {FILE}, or to "{HUB}" to fetch them.'
+            f"no weights at {path}: set config.encoder.weights to a safetensors file, to a folder "
+            f'with {FILE}, or to "{HUB}" to fetch them.'
         )
     if path.suffix != ".safetensors":
         raise UserError(
-            f"{path} is no safetensors file: formats that hold Python objects are not opened, as "
-            "they can run code; save it by safetensors.torch.save_file."
+            f"{path} is not a safetensors file: formats with Python objects are not opened, as "
+            "they can run code; save it with safetensors.torch.save_file."
         )
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if sha256 and found != sha256.lower():
         raise UserError(
-            f"{path} has the SHA-256 {found}, not {sha256.lower()}: it is another file, or was "
-            "damaged on its way; fetch it anew."
+            f"{path} has the SHA-256 {found}, not {sha256.lower()}: it is a different file, or was "
+            "damaged in transit; fetch it again."
         )
     try:
         tensors = safetensors.numpy.load(content)
     except KeyError as error:
         raise UserError(
-            f"{path} holds numbers of type {error}, which NumPy has not: convert the file to "
-            "float32 or float16."
+            f"{path} has numbers of type {error}, which NumPy does not support: convert the file "
+            "to float32 or float16."
         ) from None
     except (safetensors.SafetensorError, ValueError) as error:
-        raise UserError(f"{path} is damaged or cut short ({error}): fetch the file anew.") from None
+        raise UserError(f"{path} is damaged or truncated ({error}): fetch it again.") from None
     params = to_params(tensors, spec, where=str(path))
-    # As timm does, and Hugging Face with registers only.
+    # timm always antialiases, Hugging Face only with registers.
     antialias = not is_hugging_face(tensors) or spec.registers > 0
     return Pretrained(params, antialias, str(path), found)

@@ -85,7 +85,7 @@ def test_what_was_learnt_is_known_and_what_was_not_stands_out(
         ("knn", "data.patch_size", 40, "multiple of 16, for example 32"),
         ("knn", "encoder.blocks", (2, 12), "from 0 to 11"),
         ("knn", "encoder.blocks", (), "give one or more"),
-        ("knn", "encoder.name", "resnet", "no encoder here"),
+        ("knn", "encoder.name", "resnet", "unknown encoder"),
         ("knn", "knn.coreset", 0, "coreset is 0"),
         ("knn", "knn.coreset", 100_000, "no smaller"),
         ("knn", "data.channels", 2, "takes 1 or 3"),

@@ -63,7 +63,7 @@ def test_a_file_that_is_fetched_or_given_is_verified_and_its_digest_printed(smal
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["--fetch=resnet50"], "no encoder here; choose one of: deit_tiny_patch16_224, "),
+        (["--fetch=resnet50"], "unknown encoder 'resnet50'"),
         (["--verify=a.safetensors"], "--verify and --name belong together"),
         (["--name=deit_tiny_patch16_224"], "--verify and --name belong together"),
         (["--fetch=deit_tiny_patch16_224", "--verify=a"], "--fetch stands alone"),

@@ -46,7 +46,7 @@ def test_a_file_in_the_cache_is_found_as_the_client_finds_it(tmp_path, monkeypat
     assert theirs == str(file)
     file.unlink()
     assert cached(NAME) is None
-    with pytest.raises(UserError, match="no encoder here"):
+    with pytest.raises(UserError, match="unknown encoder"):
         cached("resnet50")
 
 
