@@ -1,6 +1,7 @@
-"""Which pixels of a part's picture are the part, from registered images of good ones.
+"""The separation of a part from its background, from registered images of good parts.
 
-Masks are bool [h, w] in the template's frame, True on the part; grays are float32 [h, w] in [0, 1].
+Masks are bool [h, w] in the template's frame, True on the part; gray images are float32 [h, w] in
+[0, 1].
 """
 
 from collections.abc import Sequence
@@ -12,27 +13,27 @@ from scipy import ndimage
 
 from recon_ad.errors import UserError
 
-BLUR = 2.0  # px, so that noise has no say in what is ground
-BORDER = 0.9  # share of the picture's border that has to be ground
-LEAST, MOST = 0.01, 0.98  # share of the picture that a part can be
-MARGIN = 0.01  # of the picture's longer side, by which the part is taken larger than it looks
+BLUR = 2.0  # px, so that noise does not affect the background
+BORDER = 0.9  # share of the image's border that has to be background
+LEAST, MOST = 0.01, 0.98  # share of the image that a part can cover
+MARGIN = 0.01  # margin that is added to the part, as a share of the image's longer side
 
 
 def part_of(
     pictures: Sequence[Float[np.ndarray, "h w"]], seen: Sequence[Bool[np.ndarray, "h w"]]
 ) -> Bool[np.ndarray, "h w"]:
-    """The part on a ground of another brightness (Otsu 1979, on the mean of the pictures).
+    """Separate the part from a background of another brightness (Otsu 1979, on the images' mean).
 
-    Ground is what the picture's border is made of. Holes in the part are part of it, and so is a
-    margin around it, as defects at its edge are.
+    The background is the class that the image's border belongs to. Holes in the part count as part,
+    and so does a margin around it, because defects at its edge extend beyond it.
 
     Args:
-      pictures: aligned to each other.
-      seen: what each of them shows; the rest is made up.
+      pictures: Images aligned to each other.
+      seen: Mask of the pixels that each image shows; the others are filled in.
 
     Raises:
-      UserError: the border is not of one brightness, or next to all of the picture is part or
-        ground.
+      UserError: If the border is not of one brightness, or almost all of the image is part or
+        background.
     """
     count = np.sum(seen, axis=0)
     shown = np.sum([np.where(s, p, 0) for p, s in zip(pictures, seen, strict=True)], axis=0)
@@ -50,19 +51,19 @@ def part_of(
     labels, _ = ndimage.label(part)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    # Specks of the ground are not the part.
+    # Specks of the background are not part.
     part = np.isin(labels, np.flatnonzero(sizes >= 0.05 * sizes.max()) if sizes.any() else [])
     if share < BORDER or not LEAST <= part.mean() <= MOST:
         raise UserError(
-            "config.part.background is 'auto', but the part does not stand out from a ground of "
-            f"one brightness ({share:.0%} of the picture's border is alike, {part.mean():.0%} of "
-            "it would be part): give a mask, an image of the template's size that is white on the "
-            "part."
+            "config.part.background is 'auto', but the part does not stand out from a background "
+            f"of one brightness ({share:.0%} of the image's border is alike, {part.mean():.0%} of "
+            "the image would be part): give a mask, an image of the template's size that is white "
+            "on the part."
         )
     reach = max(1, round(MARGIN * max(part.shape)))
     return grown(part, reach)
 
 
 def grown(mask: Bool[np.ndarray, "h w"], reach: int) -> Bool[np.ndarray, "h w"]:
-    """The mask with all pixels that are so near to it, px."""
+    """Return the mask grown by all pixels within `reach` px."""
     return ndimage.distance_transform_edt(~mask) <= reach if mask.any() else mask

@@ -1,4 +1,4 @@
-"""Makes the part that a config asks for out of good images: template and foreground."""
+"""The construction of a config's part from good images: template and foreground."""
 
 import json
 import logging
@@ -22,10 +22,10 @@ from recon_ad.errors import UserError
 from recon_ad.runtime.files import sha256
 
 AUTO = "auto"
-ALIGNED = "aligned"  # in data.json: see `found_in`
-CANDIDATES = 5  # images of which one becomes the template
-AVERAGED = 20  # aligned images whose mean tells the part from the ground
-AROUND = 0.02  # of the longer side: so much ground is looked at to find the part's outline
+ALIGNED = "aligned"  # key in data.json (see `found_in`)
+CANDIDATES = 5  # number of images from which the template is chosen
+AVERAGED = 20  # number of aligned images whose mean separates the part from the background
+AROUND = 0.02  # width of background that shows the part's outline, as a share of the longer side
 
 logger = logging.getLogger("recon_ad")
 
@@ -33,23 +33,23 @@ _Read = TypeVar("_Read")
 
 
 def find_part(config: ConfigDict, records: Sequence[Record]) -> Part | None:
-    """What the config asks for, from good images; None where it asks for nothing.
+    """Return the part that the config describes, from good images, or None if it describes none.
 
     Raises:
-      UserError: there is no such template or mask, they do not fit, or the images are of several
-        categories.
+      UserError: If the template or mask does not exist, they do not fit, or the images are of
+        several categories.
     """
     c = config.part
     if not (c.align or c.background):
         return None
     if len({record.category for record in records}) > 1:
         raise UserError(
-            "config.part is of one part, but the images are of several categories: train a model "
-            "for each, or leave out config.part."
+            "config.part describes one part, but the images are of several categories: train a "
+            "model for each, or leave out config.part."
         )
     mask, given = None, None
     range_ = given_range(config.data.input_range)
-    if c.background not in ("", AUTO):  # before anything that takes its time
+    if c.background not in ("", AUTO):  # read before anything that takes long
         given = _of_field("background", lambda: decode_mask(Path(c.background)))
     search = Search(c.angle, c.scale, c.overlap, c.confidence)
     if c.template:
@@ -74,16 +74,16 @@ def find_part(config: ConfigDict, records: Sequence[Record]) -> Part | None:
                 f"config.part.background {c.background} has {size_text(foreground.shape)} px, the "
                 f"template {size_text(template.gray.shape)}: give a mask of the template's size."
             )
-    logger.info("%.0f %% of the picture is part, the rest ground", 100 * foreground.mean())
+    logger.info("part: %.0f %% of the image, the rest is background", 100 * foreground.mean())
     if not c.align:
         return Part(None, template, foreground)
-    # The part is told by its outline, too.
+    # The part's outline helps to find it, so some background around it is used.
     around = grown(foreground, round(AROUND * max(foreground.shape)))
     return Part(search, make_template(image, mask=around & template.mask), foreground)
 
 
 def _of_field(name: str, read: Callable[[], _Read]) -> _Read:
-    """Reads a file that the config names, and says in which field."""
+    """Read a file that the config names; errors name the field."""
     try:
         return read()
     except UserError as error:
@@ -93,8 +93,10 @@ def _of_field(name: str, read: Callable[[], _Read]) -> _Read:
 def _typical(
     records: Sequence[Record], search: Search
 ) -> tuple[Shaped[np.ndarray, "h w c"], Bool[np.ndarray, "h w"] | None]:
-    """Of a few images spread over all, that to which the others are registered best, and its
-    region of interest."""
+    """Return the image to which others are registered best, and its region of interest.
+
+    It is chosen among a few images spread over all records.
+    """
     chosen = spread(records, CANDIDATES)
     images = [(record.load(), roi_of(record)) for record in chosen]
 
@@ -103,7 +105,7 @@ def _typical(
             template = make_template(images[k][0], mask=images[k][1])
             others = [pair for i, pair in enumerate(images) if i != k]
             found = [register(x, template, search, valid=roi).confidence for x, roi in others]
-        except TooLittle:  # as of a picture that was taken too soon: another may do
+        except TooLittle:  # for example an image taken too early; another one may do
             return -np.inf
         return float(np.median(found)) if found else 1.0
 
@@ -113,15 +115,15 @@ def _typical(
 
 
 def identity(part: Part | None, config: ConfigDict) -> dict[str, Any]:
-    """What tells a run's part from another, for its data.json; {} without one.
+    """Return the entries of data.json that distinguish a run's part from others; {} without a part.
 
     Args:
-      part: of the run.
-      config: that asked for it.
+      part: Part of the run.
+      config: Config of the run.
     """
     if part is None:
         return {}
-    # Of a ground that was told by brightness, rounding could change a pixel on another machine.
+    # Rounding on another machine could change a pixel of an automatic background.
     given = config.part.background not in ("", AUTO)
     return {
         "template": sha256(part.template.gray.tobytes()),
@@ -130,14 +132,17 @@ def identity(part: Part | None, config: ConfigDict) -> dict[str, Any]:
 
 
 def found_in(part: Part | None, records: Sequence[Record]) -> dict[str, Any]:
-    """In which good images the part was found, for the same file; it takes their registration."""
+    """Return the digest, for data.json, of the good images in which the part was found.
+
+    The images have to be registered for that.
+    """
     if part is None:
         return {}
     return {ALIGNED: sha256(json.dumps([record.name for record in records]).encode())}
 
 
 def aligned_source(source: Source, part: Part | None) -> Source:
-    """The source with good images as the core sees them; test images stay as they are."""
+    """Return the source with its good images aligned; test images are unchanged."""
     if part is None:
         return source
     kept, notes = part.aligned(source.train)

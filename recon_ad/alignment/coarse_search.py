@@ -1,9 +1,9 @@
-"""The coarse search of a registration: the template's poses, on a grid, that an image agrees with.
+"""The coarse search of a registration, which selects the template's poses on a grid by correlation.
 
-The template, turned and scaled, is correlated with the image at all shifts at once, at `SIDE` px.
-The correlation is normalised, and of pixels that count in both only (Padfield 2012, "Masked object
-registration in the Fourier domain", eqs. 8 to 11), so that neither light nor what lies outside the
-picture draws the estimate. Images, masks and matrices are as in `recon_ad.alignment.geometry`.
+The rotated and scaled template is correlated with the image at all shifts at once, at `SIDE` px.
+The correlation is normalised and uses only pixels that count in both (Padfield 2012, "Masked object
+registration in the Fourier domain", eqs. 8 to 11), so that neither light nor pixels outside the
+image bias the estimate. Images, masks and matrices are as in `recon_ad.alignment.geometry`.
 """
 
 import itertools
@@ -31,18 +31,18 @@ from recon_ad.alignment.geometry import (
 )
 
 SIDE = 64  # px, the longer side of the template
-KEPT = 5  # poses that are given back
-LEAST = 16  # pixels of the template that say anything
+KEPT = 5  # number of poses that are returned
+LEAST = 16  # smallest number of the template's pixels that count
 
 
 class Search(NamedTuple):
-    """Where to look.
+    """Range of the search, and limits for a registration.
 
     Attributes:
-      angle: degrees, the largest rotation either way.
-      scale: the largest change of scale, 0.1 for 0.9 to 1.1.
-      overlap: share of the template that has to be in the picture.
-      confidence: the least, from 0 to 1, that counts as registered.
+      angle: Largest rotation either way, in degrees.
+      scale: Largest change of scale, 0.1 for 0.9 to 1.1.
+      overlap: Share of the template that has to be in the image.
+      confidence: Least confidence, from 0 to 1, that counts as registered.
     """
 
     angle: float
@@ -52,10 +52,10 @@ class Search(NamedTuple):
 
 
 def candidates(gray: Gray, valid: Mask, template: Template, search: Search) -> list[Matrix]:
-    """The best poses of a grid, each at its best shift, at full size.
+    """Return the best poses of a grid, each at its best shift, at full size.
 
     Raises:
-      TooLittle: the template has too few pixels.
+      TooLittle: If the template has too few pixels.
     """
     small, factor = shrunk(template, SIDE)
     scene, seen = resized(gray, factor), resized(valid, factor)
@@ -64,7 +64,7 @@ def candidates(gray: Gray, valid: Mask, template: Template, search: Search) -> l
     step = 4 / max(h, w)
     turns = _grid(search.angle, np.degrees(step))
     scales = 1 + _grid(search.scale, step)
-    # Room for every shift that leaves enough of the template in the picture.
+    # Room for every shift that leaves enough of the template in the image.
     reach = int(np.ceil(np.hypot(h, w) * (1 + search.scale))) + 2
     size = [fft.next_fast_len(n + reach, real=True) for n in scene.shape]
     middle = scene[seen].mean() if seen.any() else 0.0
@@ -88,7 +88,7 @@ def candidates(gray: Gray, valid: Mask, template: Template, search: Search) -> l
             transformed, pose, mask, size=size, least=search.overlap * mask.sum()
         )
         y, x = np.unravel_index(correlation.argmax(), correlation.shape)
-        # Shifts beyond the picture's end are those before its beginning.
+        # Shifts beyond the image's end stand for those before its beginning.
         dy = y if y < scene.shape[0] else y - size[0]
         dx = x if x < scene.shape[1] else x - size[1]
         moved[:, 2] += (dx, dy)
@@ -96,14 +96,14 @@ def candidates(gray: Gray, valid: Mask, template: Template, search: Search) -> l
     if not found:
         raise TooLittle(
             f"fewer than {LEAST} pixels of the template count at a longer side of {SIDE} px, too "
-            "few to find the part by: give it a larger mask, background or region of interest."
+            "few to find the part: give a larger mask, background or region of interest."
         )
     found.sort(key=lambda pair: -pair[0])
     return [scaled(matrix, 1 / factor) for _, matrix in found[:KEPT]]
 
 
 def _grid(most: float | int, step: float) -> Float[np.ndarray, " n"]:
-    """From −most to most, no further apart than the step, 0 among them."""
+    """Return values from −most to most, at most one step apart and with 0 among them."""
     count = int(np.ceil(most / step))
     return np.linspace(-most, most, 2 * count + 1) if count else np.zeros(1)
 
@@ -116,14 +116,14 @@ def _correlate(
     size: Sequence[int],
     least: float | int,
 ) -> Float[np.ndarray, "H W"]:
-    """Normalised correlation at each shift, −1 where fewer than `least` pixels are in both.
+    """Compute the normalised correlation at each shift, −1 if fewer than `least` pixels are shared.
 
     Args:
-      scene: transforms of the image, of its square, and of its mask; 0 outside the mask.
-      pose: the template.
-      mask: its pixels that count.
-      size: of the transforms.
-      least: pixels.
+      scene: Transforms of the image, of its square, and of its mask; all are 0 outside the mask.
+      pose: Rotated and scaled template.
+      mask: Mask of its pixels that count.
+      size: Size of the transforms.
+      least: Smallest number of shared pixels.
     """
     middle = pose[mask].mean()
     parts = [np.where(mask, pose - middle, 0), np.where(mask, (pose - middle) ** 2, 0), mask]
@@ -134,7 +134,7 @@ def _correlate(
     count = np.maximum(np.rint(count), 1)
     covariance = sum_it - sum_i * sum_t / count
     variances = [sum_i2 - sum_i**2 / count, sum_t2 - sum_t**2 / count]
-    # Below this they are what rounding left of nothing.
+    # Variances below this are only rounding.
     floor = 1e-4 * count
     product = np.maximum(variances[0], floor) * np.maximum(variances[1], floor)
     return np.where(count >= least, covariance / np.sqrt(product), -1)

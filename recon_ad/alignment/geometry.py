@@ -19,15 +19,15 @@ Matrix = Float[np.ndarray, "2 3"]
 
 
 class TooLittle(UserError):
-    """What a template shows is too little to find a part by."""
+    """Error for a template that shows too little to find a part."""
 
 
 class Template(NamedTuple):
-    """What parts are aligned to.
+    """Reference that parts are aligned to.
 
     Attributes:
-      gray: float32 [h, w] in [0, 1].
-      mask: pixels that belong to the part.
+      gray: Gray image, float32 [h, w] in [0, 1].
+      mask: Mask of the pixels that belong to the part.
     """
 
     gray: Gray
@@ -35,7 +35,7 @@ class Template(NamedTuple):
 
 
 def corners(matrix: Matrix, shape: tuple[int, int]) -> Float[np.ndarray, "4 2"]:
-    """Where the template's corners are in the image, (x, y) in px."""
+    """Return the positions of the template's corners in the image, (x, y) in px."""
     h, w = shape
     points = np.array([[0, 0, 1], [w - 1, 0, 1], [0, h - 1, 1], [w - 1, h - 1, 1]], float)
     return points @ matrix.T
@@ -48,13 +48,13 @@ def similarity(
     shift: tuple[float | int, float | int],
     shape: tuple[int, int],
 ) -> Matrix:
-    """The matrix that turns the template about its middle, scales it, and shifts it.
+    """Return the matrix that rotates the template about its middle, scales it, and shifts it.
 
     Args:
-      angle: degrees, counter-clockwise as one sees the image.
-      scale: of the part in the image, 1 for the template's own.
-      shift: of its middle, (x, y) in px.
-      shape: the template's height and width.
+      angle: Rotation in degrees, counter-clockwise as the image is viewed.
+      scale: Scale of the part in the image, 1 for the template's own.
+      shift: Shift of its middle, (x, y) in px.
+      shape: Height and width of the template.
     """
     middle = np.array([(shape[1] - 1) / 2, (shape[0] - 1) / 2])
     a, b = scale * np.cos(np.radians(angle)), scale * np.sin(np.radians(angle))
@@ -63,12 +63,12 @@ def similarity(
 
 
 def angle_of(matrix: Matrix) -> float:
-    """Degrees, counter-clockwise as one sees the image."""
+    """Return the rotation in degrees, counter-clockwise as the image is viewed."""
     return float(np.degrees(np.arctan2(-matrix[1, 0], matrix[0, 0])))
 
 
 def scale_of(matrix: Matrix) -> float:
-    """Of the part in the image, 1 for the template's own."""
+    """Return the scale of the part in the image, 1 for the template's own."""
     return float(np.hypot(matrix[0, 0], matrix[1, 0]))
 
 
@@ -79,16 +79,16 @@ def align(
     *,
     valid: Mask | None = None,
 ) -> tuple[Shaped[np.ndarray, "h2 w2 c"], Bool[np.ndarray, "h2 w2"]]:
-    """The image as the template shows it, and which pixels of that were in the picture.
+    """Return the image in the template's frame, and the mask of the pixels that lie in the image.
 
     Args:
-      image: that was registered; its type stays.
-      matrix: from the template to the image.
-      shape: the template's height and width.
-      valid: pixels of the image that are of the picture; None: all are.
+      image: Registered image, whose type is kept.
+      matrix: Matrix from the template to the image.
+      shape: Height and width of the template.
+      valid: Mask of the image's pixels that show something. None counts all.
     """
     seen = within(np.ones(image.shape[:2], bool) if valid is None else valid, 1)
-    channels = [  # behind the image's border it goes on as it ends
+    channels = [  # beyond the border, the image continues with its border pixels
         cv2.warpAffine(
             np.ascontiguousarray(image[..., c]),
             matrix,
@@ -111,13 +111,13 @@ def unalign(
     *,
     fill: float | int,
 ) -> Float[np.ndarray, "h2 w2"]:
-    """A map of the aligned image as one of the image itself.
+    """Return a map of the aligned image in the frame of the original image.
 
     Args:
-      anomaly_map: of the template's size.
-      matrix: from the template to the image.
-      shape: the image's height and width.
-      fill: value where the template is not.
+      anomaly_map: Map of the template's size.
+      matrix: Matrix from the template to the image.
+      shape: Height and width of the image.
+      fill: Value of pixels outside the template.
     """
     return cv2.warpAffine(
         anomaly_map, matrix, shape[::-1], flags=cv2.INTER_LINEAR, borderValue=float(fill)
@@ -127,12 +127,12 @@ def unalign(
 def warp(
     image: Float[np.ndarray, "h w"], matrix: Matrix, shape: tuple[int, int]
 ) -> Float[np.ndarray, "h2 w2"]:
-    """What the matrix maps to, 0 where nothing is."""
+    """Sample the image at the points that the matrix maps to, with 0 outside the image."""
     return cv2.warpAffine(image, matrix, shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
 def within(valid: Mask, reach: int) -> Mask:
-    """Pixels with none so near that is not valid, or beyond the image's border."""
+    """Return pixels without an invalid pixel or the image's border within `reach` px."""
     around = np.ones((2 * reach + 1,) * 2)
     eroded = cv2.erode(
         valid.astype(np.uint8), around, borderType=cv2.BORDER_CONSTANT, borderValue=0
@@ -141,15 +141,15 @@ def within(valid: Mask, reach: int) -> Mask:
 
 
 def seen_by(valid: Mask, matrix: Matrix, shape: tuple[int, int]) -> Bool[np.ndarray, "h2 w2"]:
-    """Pixels all of whose neighbours in the image are of the picture."""
+    """Return the pixels whose neighbours in the image are all valid."""
     return warp(valid.astype(np.float32), matrix, shape) > 0.999
 
 
 def resized(image: Shaped[np.ndarray, "h w"], factor: float | int) -> Shaped[np.ndarray, "h2 w2"]:
-    """A mask stays one: what is partly outside is outside."""
+    """Resize an image or a mask; pixels of a mask that are only partly inside count as outside."""
     if factor == 1:
         return image
-    # By the factor itself: a size that is rounded would scale rows and columns differently.
+    # Uses the factor itself, because a rounded size would scale rows and columns differently.
     small = cv2.resize(
         image.astype(np.float32), None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA
     )
@@ -157,19 +157,19 @@ def resized(image: Shaped[np.ndarray, "h w"], factor: float | int) -> Shaped[np.
 
 
 def shrunk(template: Template, side: int) -> tuple[Template, float]:
-    """The template with that longer side, if its own is not shorter, and the factor."""
+    """Return the template, reduced to this longer side unless it is shorter, and the factor."""
     factor = min(1.0, side / max(template.gray.shape))
     return Template(resized(template.gray, factor), resized(template.mask, factor)), factor
 
 
 def scaled(matrix: Matrix, factor: float | int) -> Matrix:
-    """The matrix between template and image that are both smaller by that factor."""
-    # Pixel centres are at whole numbers, so that the picture's corner is at −½.
+    """Return the matrix between a template and an image that are both scaled by the factor."""
+    # Pixel centres are at whole numbers, so the image's corner is at −½.
     turned, shift = matrix[:, :2], matrix[:, 2]
     half = (factor - 1) / 2
     return np.column_stack([turned, factor * shift + half - turned @ np.full(2, half)])
 
 
 def size_text(shape: tuple[int, ...]) -> str:
-    """Width and height, as 640x480."""
+    """Return width and height as text, such as 640x480."""
     return f"{shape[1]}x{shape[0]}"

@@ -1,9 +1,9 @@
-"""The part that a detector looks at: where it is in an image, and which pixels belong to it.
+"""The part that a detector inspects: its place in an image, and the pixels that belong to it.
 
-A host step before the core (Buzzega et al., section 3.1): an image is aligned to the template and
-judged there, at the template's size; maps and masks go back to the image through the matrix. Pixels
-that the picture does not show, and those of the ground, never score. A part that is not found is
-`NotRegistered`, never a score. NumPy, SciPy and OpenCV only.
+Alignment runs on the host before the core (Buzzega et al., section 3.1). An image is aligned to the
+template and scored there, at the template's size; maps and masks are mapped back to the image
+through the matrix. Pixels outside the image, and the background, never score. A part that is not
+found raises `NotRegistered` and never gets a score. This module uses NumPy, SciPy and OpenCV only.
 
 Images are [h, w, c] as in `recon_ad.data.arrays`; masks are bool [h, w], True where pixels count.
 """
@@ -24,15 +24,15 @@ from recon_ad.errors import UserError
 from recon_ad.runtime import tensors
 from recon_ad.runtime.progress import progress
 
-FILE = "part.safetensors"  # in a detector directory
-MOST_LOST = 0.5  # share of the good images that may be without the part
+FILE = "part.safetensors"  # name of the file in a detector directory
+MOST_LOST = 0.5  # share of the good images in which the part may be missing
 
 
 class NotRegistered(UserError):
-    """The part was not found in an image, which therefore has no score.
+    """Error for an image in which the part was not found, and which therefore has no score.
 
     Attributes:
-      registration: the best there was.
+      registration: The best registration that was found.
     """
 
     def __init__(self, registration: Registration, search: Search):
@@ -41,30 +41,31 @@ class NotRegistered(UserError):
         failed = []
         if found.confidence < search.confidence:
             failed.append(
-                f"agrees with the template by {found.confidence:.2f} and not by "
-                f"{search.confidence:g}"
+                f"has a correlation of {found.confidence:.2f} with the template (at least "
+                f"{search.confidence:g} needed)"
             )
         if found.overlap < search.overlap:
-            failed.append(f"is seen to {found.overlap:.0%} and not to {search.overlap:.0%}")
+            failed.append(
+                f"shows {found.overlap:.0%} of the template (at least {search.overlap:.0%} needed)"
+            )
         if not failed:
             failed.append(
-                f"is turned by {found.angle:.1f}° and scaled by {found.scale:.2f}, beyond "
-                f"{search.angle:g}° or {1 - search.scale:g} to {1 + search.scale:g}"
+                f"is rotated by {found.angle:.1f}° and scaled by {found.scale:.2f} (allowed: "
+                f"{search.angle:g}° and {1 - search.scale:g} to {1 + search.scale:g})"
             )
-        super().__init__(
-            f"not registered: the part, where it is found best, {' and '.join(failed)}."
-        )
+        super().__init__(f"not registered: the best match of the part {' and '.join(failed)}.")
 
 
 class Placement(NamedTuple):
-    """An image as the core sees it.
+    """Image as the core sees it.
 
     Attributes:
-      image: aligned, at the template's size; the image itself without alignment.
-      valid: its pixels that count; None: all.
-      registration: where the part was; None without alignment.
-      shape: height and width of the image before.
-      fill: whether what is not judged gets the least valid value, as of a part's ground.
+      image: Aligned image at the template's size, or the image itself without alignment.
+      valid: Mask of its pixels that count. None counts all.
+      registration: Pose of the part. None without alignment.
+      shape: Height and width of the original image.
+      fill: Whether pixels that are not scored, such as a part's background, get the least valid
+        value.
     """
 
     image: Shaped[np.ndarray, "h w c"]
@@ -74,7 +75,7 @@ class Placement(NamedTuple):
     fill: bool = True
 
     def map_back(self, aligned: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "p q"]:
-        """A map in the image's own frame: its least valid value where nothing was judged."""
+        """Return a map in the image's own frame, with its least valid value at unscored pixels."""
         if not self.fill or self.valid is None:
             return aligned
         least = float(aligned[self.valid].min())
@@ -84,14 +85,14 @@ class Placement(NamedTuple):
         return unalign(kept, self.registration.matrix, self.shape, fill=least)
 
     def mask_back(self, aligned: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "p q"]:
-        """A mask in the image's own frame."""
+        """Return a mask in the image's own frame."""
         if self.registration is None:
             return aligned
         shares = unalign(aligned.astype(np.float32), self.registration.matrix, self.shape, fill=0.0)
         return shares >= 0.5
 
     def image_back(self, aligned: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "p q c"]:
-        """A reconstruction in the image's own frame, black where the template is not."""
+        """Return a reconstruction in the image's own frame, black outside the template."""
         if self.registration is None:
             return aligned
         back = functools.partial(
@@ -101,12 +102,12 @@ class Placement(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What a detector knows of the part.
+    """A detector's data on the part.
 
     Attributes:
-      search: where it is looked for; None: images are taken to show it where the template does.
-      template: what images are aligned to, and which of its pixels that goes by.
-      foreground: pixels of the template's frame that may score.
+      search: Range in which the part is searched for. None expects it at the template's place.
+      template: Template that images are aligned to, and the mask of its pixels used for that.
+      foreground: Mask of the pixels of the template's frame that may score.
     """
 
     search: Search | None
@@ -116,24 +117,24 @@ class Part(NamedTuple):
     def align(
         self, image: Shaped[np.ndarray, "p q c"], *, roi: Bool[np.ndarray, "p q"] | None = None
     ) -> Placement:
-        """Finds the part and aligns the image.
+        """Find the part and align the image.
 
         Args:
-          image: that shows it.
-          roi: pixels of the image that count; None: all. The part is looked for in them, and, as
-            they may be too few to know it by, in the whole image.
+          image: Image that shows the part.
+          roi: Mask of the image's pixels that count. None counts all. The part is searched for in
+            them and, since they may be too few to recognise it, also in the whole image.
 
         Raises:
-          NotRegistered: it is not there.
-          UserError: without a search, the image has not the template's size.
+          NotRegistered: If the part is not found.
+          UserError: If the image does not have the template's size and there is no search.
         """
         shape = (image.shape[0], image.shape[1])
         if self.search is None:
             if shape != self.foreground.shape:
                 raise UserError(
                     f"the image has {size_text(shape)} px and the mask of the background "
-                    f"{size_text(self.foreground.shape)}: give images as the detector was made "
-                    "with, or let it align them (config.part.align)."
+                    f"{size_text(self.foreground.shape)}: give images of the size that the "
+                    "detector was trained with, or enable alignment (config.part.align)."
                 )
             valid = self.foreground if roi is None else self.foreground & roi
             return Placement(image, valid, None, shape)
@@ -155,13 +156,13 @@ class Part(NamedTuple):
         return Placement(aligned, seen & self.foreground, found, shape)
 
     def aligned(self, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
-        """Records whose images and regions of interest are in the template's frame.
+        """Return records whose images and regions of interest are in the template's frame.
 
         Returns:
-          Those in which the part is found, and a sentence for each other.
+          The records in which the part is found, and a sentence for each other record.
 
         Raises:
-          UserError: it is found in less than half of them.
+          UserError: If the part is found in less than half of the records.
         """
         kept, notes = [], []
         for record in progress(records, "registration"):
@@ -174,9 +175,9 @@ class Part(NamedTuple):
             kept.append(self._moved(record, registration))
         if len(kept) < max(1, MOST_LOST * len(records)):
             raise UserError(
-                f"the part is found in {len(kept)} of {len(records)} good images: give another "
-                "config.part.template, a wider search (config.part.angle, scale), or do without "
-                f"config.part.align. The first of the others: {notes[0]}"
+                f"the part was found in only {len(kept)} of {len(records)} good images: give "
+                "another config.part.template, a wider search (config.part.angle, scale), or turn "
+                f"config.part.align off. The first of the others: {notes[0]}"
             )
         return kept, notes
 
@@ -185,11 +186,11 @@ class Part(NamedTuple):
             image, roi = record.load(), roi_of(record)
             return self.align(image, roi=roi) if found is None else self._aligned(image, found, roi)
 
-        # Training images are good ones: they have no truth masks to move.
+        # Training images are good ones, so they have no truth masks to align.
         return record._replace(load=lambda: placed().image, load_roi=lambda: placed().valid)
 
     def packed(self) -> bytes:
-        """As one safetensors file."""
+        """Return the part as the bytes of one safetensors file."""
         arrays = {
             "gray": self.template.gray,
             "mask": self.template.mask,
@@ -200,10 +201,10 @@ class Part(NamedTuple):
 
 
 def read(path: Path) -> Part:
-    """Reads a part from a file that holds what `Part.packed` gave.
+    """Read a part from a file written with `Part.packed`.
 
     Raises:
-      UserError: it is damaged.
+      UserError: If the file is damaged.
     """
     try:
         arrays, description = tensors.read(path)
@@ -216,11 +217,11 @@ def read(path: Path) -> Part:
         _check(part)
         return part
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): copy it anew.") from None
+        raise UserError(f"{path} is damaged ({error}): copy it again.") from None
 
 
 def _check(part: Part) -> None:
-    """Raises ValueError or TypeError where arrays or settings are none of a part."""
+    """Raise ValueError or TypeError if arrays or settings are not those of a part."""
     gray, mask = part.template
     if gray.ndim != 2 or gray.dtype != np.float32 or not np.isfinite(gray).all():
         raise ValueError(f"the template is {gray.dtype} {list(gray.shape)}, or not finite")

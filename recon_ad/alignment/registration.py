@@ -1,15 +1,17 @@
-"""Registration of a rigid part (Buzzega et al., section 3.1): where is the template in an image?
+"""Registration of a rigid part (Buzzega et al., section 3.1): finding the template in an image.
 
-A similarity maps points of the template to points of the image: rotation, scale and shift. It is
+A similarity maps points of the template to points of the image by rotation, scale and shift. It is
 found in two steps, with NumPy, SciPy and OpenCV only:
 
-- coarse: the best poses of a grid (`recon_ad.alignment.coarse_search`);
-- fine: from the best of these poses by Gauss and Newton at growing resolutions, for the four
-  numbers of the similarity together with gain and offset of the light (Evangelidis and Psarakis
-  2008 maximise the same correlation), with weights that defects have no say in (Tukey's biweight).
+- The coarse step finds the best poses of a grid (`recon_ad.alignment.coarse_search`).
+- The fine step starts from the best of these poses and runs Gauss-Newton at growing resolutions. It
+  solves for the four numbers of the similarity together with gain and offset of the light
+  (Evangelidis and Psarakis 2008 maximise the same correlation), with weights that exclude defects
+  (Tukey's biweight).
 
 The confidence is the normalised correlation of the template and the aligned image. A part below the
-least confidence, or seen by too small a share, is not registered: its images must not be scored.
+least confidence, or of which too small a share is visible, is not registered: its images must not
+be scored.
 
 Images, masks and matrices are as in `recon_ad.alignment.geometry`.
 """
@@ -41,24 +43,24 @@ from recon_ad.alignment.geometry import (
 from recon_ad.data.arrays import to_unit
 from recon_ad.errors import UserError
 
-FINE = (256, 640)  # px, the template's longer side in the second step's rounds
-ROUNDS = 20  # of Gauss and Newton at most, at each resolution
-STILL = 0.01  # px that a corner moves by when it has arrived
-REWEIGHTED = 3  # times in each of them
-BLURRED = 4  # px that a blur of 1 px reaches
-LEAST_SPREAD = 0.05  # of the image's own
-TUKEY = 4.685  # standard deviations beyond which a pixel is no longer believed (95 % efficiency)
+FINE = (256, 640)  # px, the template's longer side in the rounds of the fine step
+ROUNDS = 20  # most Gauss-Newton iterations at each resolution
+STILL = 0.01  # px, the largest movement of a corner at convergence
+REWEIGHTED = 3  # number of reweightings in each iteration
+BLURRED = 4  # px, the reach of a blur of 1 px
+LEAST_SPREAD = 0.05  # smallest spread of the residuals as a share of the image's own
+TUKEY = 4.685  # standard deviations beyond which a pixel has no weight (95 % efficiency)
 
 
 class Registration(NamedTuple):
-    """Where the part is.
+    """Pose of the part in an image.
 
     Attributes:
-      matrix: from the template to the image.
-      confidence: normalised correlation of template and aligned image, in [−1, 1].
-      overlap: share of the template's pixels that the picture shows.
-      registered: whether both reach what the search asks for, and the pose is within it (1° and
-        0.02 more, since the search is a grid).
+      matrix: Matrix from the template to the image.
+      confidence: Normalised correlation of template and aligned image, in [−1, 1].
+      overlap: Share of the template's pixels that the image shows.
+      registered: Whether confidence and overlap reach the search's limits, and the pose is within
+        its range (plus 1° and 0.02, because the search is a grid).
     """
 
     matrix: Matrix
@@ -68,30 +70,31 @@ class Registration(NamedTuple):
 
     @property
     def angle(self) -> float:
-        """Degrees, counter-clockwise as one sees the image."""
+        """Rotation in degrees, counter-clockwise as the image is viewed."""
         return angle_of(self.matrix)
 
     @property
     def scale(self) -> float:
-        """Of the part in the image, 1 for the template's own."""
+        """Scale of the part in the image, 1 for the template's own."""
         return scale_of(self.matrix)
 
 
 def make_template(image: Shaped[np.ndarray, "h w c"], *, mask: Mask | None = None) -> Template:
-    """The template from an image of the part.
+    """Make the template from an image of the part.
 
     Raises:
-      UserError: the mask has another size, or what it leaves shows nothing.
+      UserError: If the mask has another size.
+      TooLittle: If the masked image shows no structure.
     """
     gray = gray_of(image)
     mask = _mask_of(gray, mask, name="template")
     if not mask.any() or gray[mask].std() < 1e-3:
-        raise TooLittle("the template shows nothing but one gray: give one that shows the part.")
+        raise TooLittle("the template is uniformly gray: give one that shows the part.")
     return Template(gray, mask)
 
 
 def _mask_of(gray: Gray, mask: Mask | None, *, name: str) -> Mask:
-    """The mask as given, or all of the image; of another size, it is refused."""
+    """Return the given mask, or one of the whole image; reject a mask of another size."""
     mask = np.ones(gray.shape, bool) if mask is None else mask
     if mask.shape != gray.shape:
         raise UserError(
@@ -108,16 +111,16 @@ def register(
     *,
     valid: Mask | None = None,
 ) -> Registration:
-    """Finds the template in the image.
+    """Find the template in the image.
 
     Args:
-      image: that shows the part.
-      template: of the part.
-      search: where to look, and what counts as found.
-      valid: pixels of the image that are of the picture; None: all are.
+      image: Image that shows the part.
+      template: Template of the part.
+      search: Range of the search, and limits for a registration.
+      valid: Mask of the image's pixels that show something. None counts all.
 
     Raises:
-      UserError: the mask has another size than the image, or the template shows too little.
+      UserError: If the mask does not have the image's size, or the template shows too little.
     """
     gray = gray_of(image)
     valid = _mask_of(gray, valid, name="image")
@@ -131,7 +134,7 @@ def register(
             (s for s in scored if s[1] >= search.overlap), key=lambda s: s[0], default=scored[0]
         )
         poses = [scaled(best, 1 / factor)]
-        # More than one pose was worth a look at the lowest resolution only.
+        # Several poses are compared only at the lowest resolution.
     matrix = poses[0]
     confidence, overlap = _agreement(*scene, small, scaled(matrix, factor))
     inside = abs(angle_of(matrix)) <= search.angle + 1 and abs(scale_of(matrix) - 1) <= (
@@ -142,12 +145,12 @@ def register(
 
 
 def gray_of(image: Shaped[np.ndarray, "h w c"]) -> Gray:
-    """The mean over channels, in [0, 1]."""
+    """Return the mean over channels, in [0, 1]."""
     return to_unit(image).mean(axis=2, dtype=np.float32)
 
 
 def _agreement(gray: Gray, valid: Mask, template: Template, matrix: Matrix) -> tuple[float, float]:
-    """Normalised correlation over what both show, and how much of the template that is."""
+    """Return the normalised correlation over shared pixels, and the template's visible share."""
     shape = template.gray.shape
     seen = seen_by(valid, matrix, shape) & template.mask
     overlap = float(seen.sum() / template.mask.sum())
@@ -161,10 +164,10 @@ def _agreement(gray: Gray, valid: Mask, template: Template, matrix: Matrix) -> t
 
 
 def _fine(gray: Gray, valid: Mask, template: Template, matrix: Matrix) -> Matrix:
-    """Gauss and Newton from that pose."""
+    """Refine a pose by Gauss-Newton iterations."""
     h, w = template.gray.shape
-    # Gradients of the image, not of the template: they are looked up where the pose puts them.
-    valid = within(valid, BLURRED + 1)  # and Sobel's neighbours
+    # Gradients are those of the image, not of the template, and are sampled at the pose.
+    valid = within(valid, BLURRED + 1)  # one more for Sobel's neighbours
     mask = within(template.mask, BLURRED)
     smooth = cv2.GaussianBlur(gray, (0, 0), 1.0)
     expected = cv2.GaussianBlur(template.gray, (0, 0), 1.0)
@@ -172,7 +175,7 @@ def _fine(gray: Gray, valid: Mask, template: Template, matrix: Matrix) -> Matrix
     along_y = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
     y, x = np.mgrid[:h, :w].astype(np.float32)
     middle = (w - 1) / 2, (h - 1) / 2
-    reach = max(h, w) / 2  # so that all six unknowns are of one size
+    reach = max(h, w) / 2  # brings all six unknowns to a similar magnitude
     for _ in range(ROUNDS):
         seen = seen_by(valid, matrix, (h, w)) & mask
         if seen.sum() < 16:
@@ -199,7 +202,7 @@ def _fine(gray: Gray, valid: Mask, template: Template, matrix: Matrix) -> Matrix
 def _robust(
     rows: Float[np.ndarray, "k n"], wanted: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " k"] | None:
-    """Least squares, and again without what does not fit; None if it has no solution."""
+    """Solve a robust least-squares problem by reweighting; return None if it has no solution."""
     weights = np.ones_like(wanted)
     solution = None
     for _ in range(REWEIGHTED + 1):
@@ -209,7 +212,7 @@ def _robust(
             return None
         solution = np.linalg.solve(normal, weighted @ wanted)
         residual = solution @ rows - wanted
-        # Where most pixels fit exactly, as a saturated ground does, the median is 0.
+        # If most pixels fit exactly, as on a saturated background, the median is 0.
         spread = max(1.4826 * np.median(np.abs(residual)), LEAST_SPREAD * wanted.std(), 1e-9)
         weights = np.clip(1 - (residual / (TUKEY * spread)) ** 2, 0, None) ** 2
     return solution

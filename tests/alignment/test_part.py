@@ -288,7 +288,7 @@ def test_a_given_mask_is_of_the_templates_size(tmp_path):
         ({"background": mask}, good(1), r"mask\.png has 9x9 px, the template 144x96"),
         ({"background": gone}, good(1), r"^config\.part\.background: .*gone\.png: there is no"),
         ({"template": gone}, good(1), r"^config\.part\.template: .*gone\.png: there is no"),
-        ({}, two, "of one part, but"),
+        ({}, two, "describes one part"),
     ):
         with pytest.raises(UserError, match=words):
             finding.find_part(config(**{"template": template} | fields), records)

@@ -170,7 +170,7 @@ def test_the_coarse_correlation_is_that_of_the_pixels_that_both_show():
 
 
 def test_bad_input_gets_a_sentence():
-    with pytest.raises(UserError, match="nothing but one gray"):
+    with pytest.raises(UserError, match="uniformly gray"):
         make_template(np.zeros((20, 20, 1), np.uint8))
     speck = np.zeros(SHAPE, bool)
     speck[35:38, 60:63] = True  # nothing of it is left in the first look
