@@ -1,5 +1,5 @@
-"""A classifier that tells defects from harmless anomalies by their heatmaps (Buzzega et al.).
+"""A classifier that separates defects from harmless anomalies by their heatmaps (Buzzega et al.).
 
-Belongs here: reading labels, training and cross-validating the classifier. Does not belong here:
-the classifier as part of a detector's tail, which needs no labels (`recon_ad.detector`).
+Reading labels, training and cross-validating the classifier belong here. The classifier as the last
+stage of a detector, which needs no labels, does not (`recon_ad.detector`).
 """

@@ -1,4 +1,4 @@
-"""Labelled images, their features, and the classifier that is learnt from them."""
+"""Labelled images, their features, and the classifier that is trained on them."""
 
 import csv
 import logging
@@ -35,12 +35,12 @@ logger = logging.getLogger("recon_ad")
 
 
 class Examples(NamedTuple):
-    """Labelled images as the detector sees them.
+    """Labelled images with the detector's results.
 
     Attributes:
-      images: which they are.
-      scores: of the detector.
-      features: of their maps, float32 [n, d].
+      images: Names, digests and labels of the images.
+      scores: Scores by the detector.
+      features: Features of their maps, float32 [n, d].
     """
 
     images: tuple[Labelled, ...]
@@ -49,33 +49,33 @@ class Examples(NamedTuple):
 
     @property
     def labels(self) -> Bool[np.ndarray, " n"]:
-        """True for a defect."""
+        """Array of labels, True for a defect."""
         return np.array([image.label == DEFECT for image in self.images])
 
 
 def read_labels(path: Path, folder: Path) -> dict[str, str]:
-    """Labels by the image's path below the folder.
+    """Read labels by the image's path below the folder.
 
     Raises:
-      UserError: no CSV, columns or rows are missing, a label is none, an image is named twice or is
-        not there.
+      UserError: If the file is not a CSV, columns or rows are missing, a label is unknown, or an
+        image is named twice or does not exist.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             rows, columns = list(reader), list(reader.fieldnames or ())
     except FileNotFoundError:
-        raise UserError(f"there is no file {path}: give the labels as CSV.") from None
+        raise UserError(f"{path} not found: give the labels as a CSV file.") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no CSV file in UTF-8 ({error}): save it anew.") from None
+        raise UserError(f"{path} is not a CSV file in UTF-8 ({error}): save it again.") from None
     if not {"path", "label"} <= set(columns):
         raise UserError(
-            f"{path}: the first line is {','.join(columns)!r} and has to be path,label, before a "
-            "row for each image."
+            f"{path}: the first line is {','.join(columns)!r}, but must be path,label, followed by "
+            "a row for each image."
         )
     if not rows:
         raise UserError(
-            f"{path} has no row below its first line: give one for each labelled image, as "
+            f"{path} has no row below its first line: give one for each labelled image, such as "
             f"test/07.png,{DEFECT}."
         )
     labels: dict[str, str] = {}
@@ -94,16 +94,17 @@ def read_labels(path: Path, folder: Path) -> dict[str, str]:
 
 
 def untrained(detector: Detector, config: ConfigDict) -> tuple[Network, dict[str, Any]]:
-    """Returns the network before training, and the origin of its pretrained weights.
+    """Return the network before training, and the origin of its pretrained weights.
 
     Raises:
-      UserError: the detector has no pixel threshold above 0, or the encoder cannot be had.
+      UserError: If the detector has no pixel threshold above 0, or the encoder is not available.
     """
     unit = detector.thresholds.pixel
     if not (np.isfinite(unit) and unit > 0):
         raise UserError(
-            f"the detector's pixel threshold is {unit:g}, and maps are taken in units of it: run "
-            "python -m recon_ad.calibrate first, or use a detector whose maps are positive."
+            f"the detector's pixel threshold is {unit:g}, but must be above 0 as the unit of the "
+            "maps: run python -m recon_ad.calibrate first, or use a detector whose maps are "
+            "positive."
         )
     variables: dict[str, Any] = {"unit": np.float32(unit)}
     if config.features != ENCODER:
@@ -118,10 +119,10 @@ def untrained(detector: Detector, config: ConfigDict) -> tuple[Network, dict[str
 def examples(
     detector: Detector, network: Network, labels: dict[str, str], folder: Path, regions: Regions
 ) -> Examples:
-    """Judges the labelled images and takes the features of their maps.
+    """Score the labelled images and extract the features of their maps.
 
     Raises:
-      UserError: an image is broken, or does not show the part, or two are the same.
+      UserError: If an image is broken or does not show the part, or two images are the same.
     """
     network, seen = jax.device_put(network), {}
     take = jax.jit(extract)
@@ -129,13 +130,13 @@ def examples(
     for name, label in labels.items():
         image = decoded(detector, folder / name)
         roi = regions.load(folder / name)
-        try:  # in the frame of the part, as the tail sees it
+        try:  # in the frame of the part, as in the detector
             placement, _, prediction = detector.predict_aligned(image, roi=roi, reconstruct=False)
         except NotRegistered as error:
             raise UserError(f"{name} is {error} It has no score: leave it out.") from None
         padded, valid = padded_map(prediction.anomaly_map, placement.valid)
         sha256 = digest(image)
-        if sha256 in seen:  # it would be learnt from and judged
+        if sha256 in seen:  # otherwise it might be in training and validation
             raise UserError(f"{name} and {seen[sha256]} are the same image: label one of them.")
         seen[sha256] = name
         images.append(Labelled(name, sha256, label))
@@ -147,10 +148,11 @@ def examples(
 def train(
     network: Network, found: Examples, config: ConfigDict, *, image_threshold: float
 ) -> tuple[Classifier, dict[str, Any]]:
-    """The classifier, and the report of what can be expected of it.
+    """Train the classifier, and report the performance to expect from it.
 
     Raises:
-      UserError: there are fewer labels of a class than folds, or they cannot be told apart.
+      UserError: If a class has fewer labels than there are folds, or the classes cannot be
+        separated.
     """
     labels = found.labels
     training.check_labels(labels, folds=config.folds)
@@ -160,9 +162,9 @@ def train(
     decision = learnt.decision
     if not decision.factor:
         raise UserError(
-            "no classifier was made: on labelled images that it had not learnt from, it told "
-            "defects from harmless anomalies no better than chance: give more labels, other "
-            "features (configs/classifier.py), or do without."
+            "no classifier was saved: on held-out labelled images, it separated defects from "
+            "harmless anomalies no better than chance: give more labels, other features "
+            "(configs/classifier.py), or use the detector without a classifier."
         )
     variables = {
         **network.variables,
@@ -175,8 +177,8 @@ def train(
     message = ""
     if reached <= max(alone, 0.5):
         message = (
-            f"The classifier ranks labelled images that it has not seen no better (AUROC "
-            f"{reached:.3f}) than their scores do ({alone:.3f}): give more labels, or do without."
+            f"The classifier ranks held-out labelled images no better (AUROC {reached:.3f}) than "
+            f"their scores do ({alone:.3f}): give more labels, or use the detector without it."
         )
     record = {
         "features": config.features,
@@ -185,7 +187,7 @@ def train(
         "threshold": float(variables["threshold"]),
         "threshold_rule": "given in the config"
         if config.threshold is not None
-        else "best balanced accuracy on labels not learnt from",
+        else "best balanced accuracy on held-out labels",
         "cross_validation": {k: v for k, v in validated.items() if k != "probabilities"},
         "score_alone": {
             "auroc": alone,
@@ -204,11 +206,11 @@ def train(
 
 
 def tell(report: dict[str, Any]) -> None:
-    """The main figures, in the log."""
+    """Log the main figures."""
     validated, alone = report["cross_validation"], report["score_alone"]
     logger.info(
-        "on labels not learnt from: AUROC %.3f, balanced accuracy %.3f, Brier score %.3f; the "
-        "score alone: %.3f, %.3f",
+        "on held-out labels: AUROC %.3f, balanced accuracy %.3f, Brier score %.3f; the score "
+        "alone: %.3f, %.3f",
         *(validated[key]["mean"] for key in ("auroc", "balanced_accuracy", "brier")),
         alone["auroc"],
         alone["balanced_accuracy"],

@@ -1,4 +1,4 @@
-"""A classifier for a detector directory, from a folder of labelled images."""
+"""The training of a classifier for a detector directory, from a folder of labelled images."""
 
 import logging
 from pathlib import Path
@@ -22,24 +22,24 @@ logger = logging.getLogger("recon_ad")
 def train_classifier(
     path: Path, folder: Path, labels: Path, *, config: ConfigDict, roi: Path | None = None
 ) -> None:
-    """Trains a classifier of a detector's heatmaps and writes it into the detector.
+    """Train a classifier of a detector's heatmaps and write it into the detector.
 
     Its cross-validation is written to `classifier.json` beside the detector.
 
     Args:
-      path: the detector directory.
-      folder: of the labelled images.
-      labels: CSV with path (below `folder`) and label.
-      config: see configs/classifier.py.
-      roi: region of interest, an image or a folder of them.
+      path: Detector directory.
+      folder: Folder of the labelled images.
+      labels: CSV file with path (below `folder`) and label.
+      config: Config of the classifier (see configs/classifier.py).
+      roi: Region of interest, an image or a folder of them.
 
     Raises:
-      UserError: the detector, the images, the labels or the config are not usable.
+      UserError: If the detector, the images, the labels or the config are not usable.
     """
     check_config(config, CLASSIFIER_RULES)
     with detector_to_change(path) as detector:
         if not folder.is_dir():
-            raise UserError(f"--images {folder}: there is no such folder.")
+            raise UserError(f"--images {folder}: folder not found.")
         read = read_labels(labels, folder)
         given = np.array([label == DEFECT for label in read.values()])
         training.check_labels(given, folds=config.folds)

@@ -1,14 +1,14 @@
-"""How the classifier of heatmaps learns from a few labels, and what it can be expected to do.
+"""The training of the classifier of heatmaps on a few labels, and its expected performance.
 
 Features are float32 [n, d], labels bool [n], True for a defect. Everything is decided by the labels
-alone, and reported on labels that had no part in it:
+alone, and reported on labels that were not used for it:
 
     learn           an MLP on all labels; Platt's factor and offset, and the threshold, from the
                     logits of MLPs that had not seen the image (stratified folds)
-    cross_validate  the whole of `learn` on all folds but one, and that one judged by it; repeated
+    cross_validate  the whole of `learn` on all folds but one, evaluated on that one; repeated
 
-Class weights make both classes count alike in an MLP; Platt's offset brings the probability back to
-how frequent defects are among the labels.
+Class weights make both classes count equally in an MLP. Platt's offset restores the frequency of
+defects among the labels to the probability.
 """
 
 import functools
@@ -27,20 +27,20 @@ from recon_ad.errors import UserError
 from recon_ad.metrics.ranking import auroc, levels
 from recon_ad.models.mlp import MLP
 
-AT_ONCE = 64  # MLPs that are trained together
-BINS = 5  # of the reliability diagram
-NEWTON = 100  # steps, at most
+AT_ONCE = 64  # number of MLPs that are trained together
+BINS = 5  # number of bins of the reliability diagram
+NEWTON = 100  # largest number of steps of Newton's method
 
 Features = Float[np.ndarray, "n d"]
 Labels = Bool[np.ndarray, " n"]
 
 
 class Decision(NamedTuple):
-    """How logits become probabilities and these a decision.
+    """Mapping from logits to probabilities, and from these to a decision.
 
     Attributes:
-      factor, offset: Platt's, the probability is σ(factor · logit + offset).
-      threshold: above which a probability means a defect.
+      factor, offset: Platt's, for the probability σ(factor · logit + offset).
+      threshold: Probability above which an image is a defect.
     """
 
     factor: float
@@ -48,17 +48,17 @@ class Decision(NamedTuple):
     threshold: float
 
     def probabilities(self, logits: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        """In (0, 1)."""
+        """Return the probabilities of logits, in (0, 1)."""
         return 1 / (1 + np.exp(-(self.factor * logits + self.offset)))
 
 
 class Learnt(NamedTuple):
-    """What `learn` makes of one set of labels.
+    """Result of `learn` for one set of labels.
 
     Attributes:
-      params: of the MLP, and `mean` and `deviation` of its features.
-      decision: see there.
-      logits: of all images by that MLP, those it has not seen among them.
+      params: Parameters of the MLP, with `mean` and `deviation` of its features.
+      decision: Mapping from its logits to decisions.
+      logits: Logits of all images by this MLP, including those that it has not seen.
     """
 
     params: PyTree
@@ -67,23 +67,23 @@ class Learnt(NamedTuple):
 
 
 def check_labels(labels: Labels, *, folds: int) -> None:
-    """Raises UserError where either class has fewer images than there are folds."""
+    """Raise UserError if a class has fewer images than there are folds."""
     for name, count in (("defect", labels.sum()), ("harmless", (~labels).sum())):
         if count < folds:
             raise UserError(
-                f"{count} images are labelled {name}, and {folds} are needed, one for each fold of "
+                f"{count} images are labelled {name}, but {folds} are needed, one for each fold of "
                 f"the cross-validation: label {folds - count} more."
             )
 
 
 def stratified(labels: Labels, *, folds: int, random: np.random.Generator) -> Int[np.ndarray, " n"]:
-    """A fold for each item, such that each fold has its share of both classes, within one."""
+    """Return a fold for each item, with both classes spread evenly over the folds, within one."""
     found = np.empty(len(labels), int)
     first = 0
     for value in (True, False):
         members = random.permutation(np.flatnonzero(labels == value))
         found[members] = (first + np.arange(len(members))) % folds
-        first += len(members)  # the classes' odd ones into different folds
+        first += len(members)  # puts the classes' surplus items into different folds
     return found
 
 
@@ -99,15 +99,15 @@ def _train(
     rate: float,
     l2: float,
 ) -> tuple[PyTree, Float[Array, "m n"]]:
-    """MLPs, each learnt from the images that it uses (1, else 0), and their logits of all."""
+    """Train MLPs on the images with 1 in their rows of `used`; return logits of all images too."""
     model, tx = MLP(hidden), optax.adam(rate)
-    begun = model.init(key, features)["params"]  # all alike: one seed, one classifier
+    begun = model.init(key, features)["params"]  # the same for all: one seed, one classifier
 
     def one(used: Float[Array, " n"]) -> tuple[PyTree, Float[Array, " n"]]:
         share = (used / jnp.sum(used))[:, None]
         mean = jnp.sum(share * features, axis=0)
         variance = jnp.sum(share * (features - mean[None]) ** 2, axis=0)
-        # What is the same in all says nothing; it is not to be divided by rounding.
+        # A constant feature carries no information and must not be divided by rounding errors.
         varies = variance > 1e-10 * (1 + mean**2)
         deviation = jnp.where(varies, jnp.sqrt(variance), jnp.inf)
         x = standardised(features, mean, deviation)
@@ -134,13 +134,13 @@ def _train(
 def train_all(
     features: Features, labels: Labels, used: Bool[np.ndarray, "m n"], config: ConfigDict
 ) -> tuple[list[PyTree], Float[np.ndarray, "m n"]]:
-    """An MLP for each row of `used`; parameters, and logits of all images."""
+    """Train an MLP for each row of `used`; return parameters, and logits of all images."""
     learnt, logits = [], []
     key = jax.random.key(config.seed)
     for first in range(0, len(used), AT_ONCE):
         part = used[first : first + AT_ONCE]
         count = len(part)
-        if len(used) > AT_ONCE:  # the last filled up: one compiled program
+        if len(used) > AT_ONCE:  # the last part is padded, so that one compiled program serves all
             part = np.concatenate([part, np.repeat(part[-1:], AT_ONCE - count, axis=0)])
         params, found = jax.device_get(
             _train(
@@ -160,11 +160,11 @@ def train_all(
 
 
 def platt(logits: Float[np.ndarray, " n"], labels: Labels) -> tuple[float, float]:
-    """Factor and offset that make logits of images not seen in training probabilities.
+    """Fit the factor and offset that turn logits of held-out images into probabilities.
 
-    Maximum likelihood with the targets of Platt (1999), which lie a little inside 0 and 1, by
-    Newton's method. The factor is not negative: where the logits rank the wrong way round, all get
-    the same probability.
+    They maximise the likelihood with the targets of Platt (1999), which lie slightly inside 0 and
+    1, by Newton's method. The factor is not negative: if the logits rank the wrong way round, all
+    images get the same probability.
     """
     n, p = (~labels).sum(), labels.sum()
     targets = np.where(labels, (p + 1) / (p + 2), 1 / (n + 2))
@@ -193,14 +193,14 @@ def platt(logits: Float[np.ndarray, " n"], labels: Labels) -> tuple[float, float
 
 
 def best_threshold(probabilities: Float[np.ndarray, " n"], labels: Labels) -> float:
-    """The threshold with the highest balanced accuracy, half-way between two probabilities.
+    """Return the threshold with the highest balanced accuracy, half-way between two probabilities.
 
-    Of several as good as each other, the middle one; 0 where all probabilities are alike, so that
-    every anomaly stays a defect.
+    If several are equally good, the middle one is returned. If all probabilities are equal, it is
+    0, so that every anomaly stays a defect.
     """
     distinct = np.unique(probabilities)
     candidates = (distinct[1:] + distinct[:-1]) / 2
-    if not len(candidates):  # nothing to tell apart
+    if not len(candidates):  # all probabilities are equal
         return 0.0
     accuracies = [balanced_accuracy(probabilities > c, labels) for c in candidates]
     best = np.flatnonzero(np.isclose(accuracies, max(accuracies), rtol=0, atol=1e-9))
@@ -208,20 +208,20 @@ def best_threshold(probabilities: Float[np.ndarray, " n"], labels: Labels) -> fl
 
 
 def balanced_accuracy(decided: Bool[np.ndarray, " n"], labels: Labels) -> float:
-    """Mean of the share of defects that are decided to be, and of the harmless that are not."""
+    """Average the shares of correct decisions on defects and on harmless anomalies."""
     return float((decided[labels].mean() + (~decided[~labels]).mean()) / 2)
 
 
 def learn(
     features: Features, labels: Labels, sets: Sequence[Bool[np.ndarray, " n"]], config: ConfigDict
 ) -> list[Learnt]:
-    """A classifier from each set of the labels; the labels of other images are not looked at.
+    """Train a classifier on each set of the labels; the labels of other images are not used.
 
     Args:
-      features: of all images.
-      labels: of all; where a set is False, any value.
-      sets: which images it learns from, at least two of each class.
-      config: as configs/classifier.py has it.
+      features: Features of all images.
+      labels: Labels of all images, with any value outside a set.
+      sets: Masks of the images of each classifier, with at least two of each class.
+      config: Config of the classifier (see configs/classifier.py).
     """
     random = np.random.default_rng(config.seed)
     used, groups = [], []
@@ -252,13 +252,13 @@ def cross_validate(
     above: Bool[np.ndarray, " n"],
     config: ConfigDict,
 ) -> dict[str, Any]:
-    """The report: every figure is of images that the classifier judging them has not seen.
+    """Return the report, whose figures are all of images that their classifier has not seen.
 
     Args:
-      features: of the labelled images.
-      labels: see above.
-      above: whether the detector's score is above its image threshold.
-      config: as configs/classifier.py has it.
+      features: Features of the labelled images.
+      labels: Labels of the images.
+      above: Whether the detector's score of each image is above its image threshold.
+      config: Config of the classifier (see configs/classifier.py).
     """
     random = np.random.default_rng([config.seed, 1])
     folds, repeats = config.folds, config.repeats
@@ -287,7 +287,7 @@ def cross_validate(
 
 
 def _spread(values: Sequence[float] | Float[np.ndarray, " r"]) -> dict[str, float]:
-    """Over the repeats."""
+    """Return mean, minimum and maximum over the repeats."""
     return {
         "mean": float(np.mean(values)),
         "min": float(np.min(values)),
@@ -296,7 +296,7 @@ def _spread(values: Sequence[float] | Float[np.ndarray, " r"]) -> dict[str, floa
 
 
 def _confusion(decided: Bool[np.ndarray, "r n"], labels: Labels) -> dict[str, float]:
-    """Images in each cell; means over the repeats."""
+    """Return the number of images in each cell, averaged over the repeats."""
     return {
         "defects_found": float(decided[:, labels].sum(axis=1).mean()),
         "defects_missed": float((~decided[:, labels]).sum(axis=1).mean()),
@@ -306,7 +306,7 @@ def _confusion(decided: Bool[np.ndarray, "r n"], labels: Labels) -> dict[str, fl
 
 
 def reliability(probabilities: Float[np.ndarray, " n"], labels: Labels) -> dict[str, Any]:
-    """Mean probability and share of defects in equal bins, and their mean difference."""
+    """Return mean probability and share of defects in equal bins, and their mean difference."""
     place = np.minimum((probabilities * BINS).astype(int), BINS - 1)
     rows = [
         {

@@ -282,15 +282,15 @@ def test_a_model_that_classifies_otherwise_is_refused(classified, monkeypatch, t
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "has to be path,label"),
-        ("file,label\na.png,defect\n", "first line is 'file,label' and has to be path,label"),
+        ("", "must be path,label"),
+        ("file,label\na.png,defect\n", "first line is 'file,label', but must be path,label"),
         ("path,label\n", "has no row below its first line: give one for each"),
         ("path,label\na.png,scratch\n", "row 2 has the label 'scratch': write defect or harmless"),
         ("path,label\na.png\n", "row 2 has the label None"),
         ("path,label\na.png,defect\na.png,harmless\n", "row 3 names a.png a second time"),
         ("path,label\nb.png,defect\n", "row 2 names 'b.png', which is not in"),
         ("path,label\n,defect\n", "row 2 names '', which is not in"),
-        ("path,label\n\xff.png,defect\n", "is no CSV file in UTF-8"),
+        ("path,label\n\xff.png,defect\n", "not a CSV file in UTF-8"),
     ],
 )
 def test_labels_that_cannot_be_used_are_named(text, says, tmp_path):
@@ -299,7 +299,7 @@ def test_labels_that_cannot_be_used_are_named(text, says, tmp_path):
     path.write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=says):
         classifier_labels.read_labels(path, tmp_path)
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UserError, match="not found"):
         classifier_labels.read_labels(tmp_path / "gone.csv", tmp_path)
 
 
