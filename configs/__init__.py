@@ -1,1 +1,1 @@
-"""Configs: the only home of defaults. Run the commands from the repository's root."""
+"""Configs, the only home of defaults; run the commands from the repository's root."""

@@ -3,12 +3,13 @@
     python -m recon_ad.train --workdir runs/nanofibres \\
         --config configs/bergmann2019.py:dataset=nanofibres,path=DIR
 
-`dataset=` is nanofibres (NanoTWICE), grid (MVTec AD) or any folder's name; `path=` the folder in
-the MVTec layout. `method=` is ssim_ae, l2_ae, vae or fm_ae, whose features are those of
-`encoder=`, with the weights `weights=` (see configs/folder.py). The paper trains on 10 000 patches
-of 128 px for 200 epochs with Adam at 2e-4; tiles are 30 px apart and averaged evenly. The code has
-500 numbers for the nanofibres and 100 for textures, by memory of the paper. `scale=cpu` is for two
-cores: fewer patches, in smaller batches, at a higher rate that rises for 300 steps and then falls.
+`dataset=` is nanofibres (NanoTWICE), grid (MVTec AD) or any folder's name; `path=` is the folder in
+the MVTec layout. `method=` is ssim_ae, l2_ae, vae or fm_ae. The features of fm_ae are those of
+`encoder=` with the weights `weights=` (see configs/folder.py). The paper trains on 10 000 patches
+of 128 px for 200 epochs with Adam at 2e-4; tiles are 30 px apart and averaged evenly. The code's
+length, 500 for the nanofibres and 100 for textures, is quoted from memory of the paper.
+`scale=cpu` is for two cores: fewer patches, in smaller batches, at a higher rate that rises for 300
+steps and then falls.
 """
 
 from configs import default

@@ -2,12 +2,12 @@
 
     python -m recon_ad.train --config configs/covision.py:path=DIR --workdir runs/line
 
-Images are aligned to a template first (section 3.1; `align=false`: they are judged as they lie);
-with `--config.part.background=auto`, or a mask's file, the ground beside the part never scores. See
-`part` in configs/default.py. `scale=cpu` is a short training, for two cores.
+Images are first aligned to a template (section 3.1); `align=false` uses them without alignment.
+With `--config.part.background=auto`, or a mask's file, the background beside the part never scores.
+See `part` in configs/default.py. `scale=cpu` is a short training for two cores.
 
-The paper gives residual blocks, Gaussian noise, the squared error and the sum of the heatmap as the
-image score; noise level, widths and training are ours.
+The paper specifies residual blocks, Gaussian noise, the squared error and the sum of the heatmap as
+the image score. The noise level, the widths and the training are ours.
 """
 
 from configs import default
@@ -26,6 +26,6 @@ def get_config(arg=""):
     c.optim.schedule = "cosine"
     c.train.steps = default.scaled(args.scale, cpu=1_500, paper=20_000)
     c.train.batch_size = default.scaled(args.scale, cpu=16, paper=32)
-    if args.smoke and not args.path:  # the generated boards are no parts
+    if args.smoke and not args.path:  # the generated boards show no part
         c.part.align = False
     return default.finish(c, smoke=args.smoke)

@@ -4,7 +4,7 @@
     python -m recon_ad.train --config configs/demo.py --workdir runs/demo
     python -m recon_ad.train --config configs/demo.py:dataset=noise --workdir runs/noise
 
-Time and score, with hardware: results/runs.json.
+Times and scores, with the hardware, are in results/runs.json.
 """
 
 from configs import default
@@ -14,14 +14,14 @@ from recon_ad.config import parse_arg
 def get_config(arg=""):
     args = parse_arg(arg, method="cae", dataset="chess", seed=0, smoke=False)
     c = default.synthetic_config(args)
-    # Some four minutes on two cores.
+    # This takes about four minutes on two cores.
     c.train.steps = 700
     c.train.batch_size = 16
     c.train.eval_every = 100
     c.train.log_every = 20
     c.optim.schedule = "cosine"
-    # Every pixel is seen by sixteen tiles, and single misplaced pixels are smoothed away; the paper
-    # thresholds the map as it is (configs/schneider2022.py).
+    # Sixteen tiles cover every pixel, and smoothing removes single misplaced pixels. The paper
+    # thresholds the map without smoothing (configs/schneider2022.py).
     c.inference.stride = 32
     c.inference.sigma = 1.0
     return default.finish(c, smoke=args.smoke)

@@ -1,14 +1,14 @@
-"""Your own images: a folder in the MVTec layout, or a folder of good images.
+"""A user's own images: a folder in the MVTec layout, or a folder of good images.
 
     python -m recon_ad.train --config configs/folder.py:path=DIR --workdir runs/mine
     python -m recon_ad.train --config configs/folder.py:path=DIR,category=grid --workdir runs/grid
 
-The method is knn, on the features of a pretrained encoder, where its weights can be had: from
+The method is knn, on the features of a pretrained encoder, if its weights are available: from
 `weights=`, a safetensors file or folder of `encoder=`, from the Hugging Face hub's cache, or from
-the hub. Else it is cae, on pixels. `method=` names another. `scale=cpu` is for two cores: a small
-encoder, or a short training. `side=` is the shorter side of the images in px as the encoder sees
-them, a multiple of its patch. One model for several categories: `category=grid+carpet`, or
-`category=*` for all.
+the hub. Otherwise it is cae, on pixels. `method=` names another method. `scale=cpu` is for two
+cores: a small encoder, or a short training. `side=` is the shorter side in px to which images are
+resized for the encoder, a multiple of its patch. `category=grid+carpet` trains one model for
+several categories, and `category=*` for all.
 """
 
 from configs import default

@@ -4,11 +4,11 @@
         --config configs/preste.py:dataset=transistor,path=DIR
 
 `dataset=` is transistor (MVTec AD) or sewer, with the article's two thresholds, or any other name,
-with thresholds from held-out normal images; `path=` the folder in the MVTec layout. The article
-names the network and its thresholds, and nothing of its training: that is as in
-configs/bergmann2019.py. Its objects are seen whole, at 256 px; textures in patches of 128.
+with thresholds from held-out normal images; `path=` is the folder in the MVTec layout. The article
+gives the network and its thresholds, but not its training, which is as in configs/bergmann2019.py.
+Images of its two sets are seen whole, at 256 px, and those of other sets in patches of 128 px.
 
-`method=` is ssim_l1, the autoencoder with SSIM and L1, or vit_flow, whose code cannot be found: a
+`method=` is ssim_l1, the autoencoder with SSIM and L1, or vit_flow, whose code is not available: a
 normalising flow with attention on a frozen DeiT, `encoder=` with the weights `weights=` (see
 configs/folder.py). The article's encoder is DeiT-base-distilled at 384 px; `scale=cpu` has a tiny
 one at 224 px.
@@ -17,7 +17,7 @@ one at 224 px.
 from configs import default
 from recon_ad.config import parse_arg
 
-# Of 1 − S and of |x − x̃|, from the article.
+# Thresholds of 1 − S and of |x − x̃|, from the article.
 THRESHOLDS = {"transistor": (0.330540, 0.079739), "sewer": (0.850003, 0.112418)}
 
 

@@ -1,12 +1,13 @@
-"""Public data sets that you downloaded: prepared once, as ArrayRecord files, then read from there.
+"""Downloaded public data sets, prepared once as ArrayRecord files and then read from there.
 
-    python -m recon_ad.train --workdir runs/candle \
+    python -m recon_ad.train --workdir runs/candle \\
         --config configs/public.py:dataset=visa,category=candle,path=DOWNLOADS
 
-`dataset=` is mvtec_ad, mvtec_loco, mvtec_ad_2, visa, nanotwice, woven_fabrics or kolektor_sdd with
-`path=` the folder that holds the archive or what is in it; or sewer_ml with `path=` the folder of
-its CSV files and `--config.data.images=` the folder of its images, where that is another one.
-`method=`, `encoder=`, `weights=`, `side=` and `scale=` are as in configs/folder.py.
+`dataset=` is mvtec_ad, mvtec_loco, mvtec_ad_2, visa, nanotwice, woven_fabrics or kolektor_sdd, and
+`path=` is the folder that contains the archive or its content. `dataset=` may also be sewer_ml;
+then `path=` is the folder of its CSV files, and `--config.data.images=` the folder of its images if
+that is another one. `method=`, `encoder=`, `weights=`, `side=` and `scale=` are as in
+configs/folder.py.
 """
 
 from configs import default

@@ -6,8 +6,8 @@
 
 `dataset=` is chess, noise, riblet_albedo, riblet_normals, granular_gradient or granular_curvature,
 all generated; `method=` is cae, vae or aae. The paper gives neither epochs, batch size nor learning
-rate, but that they are the same for all three methods: those here are ours. `scale=cpu` is for two
-cores.
+rate, only that they are the same for all three methods; the values here are ours. `scale=cpu` is
+for two cores.
 """
 
 from configs import default
@@ -23,5 +23,5 @@ def get_config(arg=""):
     c.train.eval_every = default.scaled(args.scale, cpu=100, paper=1_000)
     if args.dataset not in ("chess", "noise"):
         c.method.variant = "industrial"
-        c.data.channels = 0  # albedo has one, normals have three
+        c.data.channels = 0  # albedo has one channel, normals have three
     return default.finish(c, smoke=args.smoke)
