@@ -1,10 +1,10 @@
-"""recon_ad finds defects in industrial images by reconstruction, trained on good images only.
+"""Reconstruction-based defect detection in industrial images, trained on good images only.
 
     detector = recon_ad.fit("my_good_images/", recon_ad.load_config("configs/folder.py"))
     prediction = detector(image)
-    detector = recon_ad.load("runs/demo/detector")  # or of an exported "model.onnx", without JAX
+    detector = recon_ad.load("runs/demo/detector")  # or an exported "model.onnx", without JAX
 
-Importing the package imports no JAX: names are looked up when they are first used.
+Importing the package does not import JAX: each name is imported when it is first used.
 """
 
 import importlib

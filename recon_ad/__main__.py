@@ -1,4 +1,4 @@
-"""Lists the commands: python -m recon_ad."""
+"""List the commands: python -m recon_ad."""
 
 import sys
 
@@ -6,14 +6,14 @@ from recon_ad import usage
 
 
 def main(words: list[str]) -> int:
-    """Prints the list; returns the exit status, which is 2 where something else was wanted."""
+    """Print the list and return the exit status, which is 2 if any other argument was given."""
     if not words or usage.asks_for_help(["", *words]):
         print(usage.listing())
         return 0
     name = words[0].removeprefix("recon_ad.")
     command = f"python -m recon_ad.{name}" if name in usage.COMMANDS else "python -m recon_ad alone"
-    lists = "" if name in usage.COMMANDS else ", which lists the commands"
-    print(f"error: {words[0]} is not taken here: write {command}{lists}.", file=sys.stderr)
+    lists = "" if name in usage.COMMANDS else " to list the commands"
+    print(f"error: unexpected argument {words[0]}: write {command}{lists}.", file=sys.stderr)
     return 2
 
 

@@ -1,4 +1,4 @@
-"""Training from a notebook: images or a folder in, a detector out."""
+"""Training from Python: images or a folder in, a detector out."""
 
 import os
 import tempfile
@@ -20,16 +20,16 @@ def fit(
     *,
     workdir: str | os.PathLike[str] | None = None,
 ) -> Detector:
-    """Trains and calibrates on good images, as `python -m recon_ad.train` does.
+    """Train and calibrate a detector on good images, as `python -m recon_ad.train` does.
 
     Args:
-      images_or_path: a folder as `configs/folder.py:path=` takes it, or good images, [h, w] or
-        [h, w, c], uint8, uint16 or float in [0, 1], in a list or in one array [n, h, w, c].
-      config: from `recon_ad.load_config("configs/folder.py")`, say; not changed.
-      workdir: where checkpoints and logs are kept; a temporary directory by default.
+      images_or_path: A folder, as for `configs/folder.py:path=`; or good images [h, w] or
+        [h, w, c], uint8, uint16 or float in [0, 1], as a list or as one array [n, h, w, c].
+      config: A config, for example `recon_ad.load_config("configs/folder.py")`. It is not changed.
+      workdir: Directory for checkpoints and logs; a temporary one by default.
 
     Raises:
-      UserError: the images or the config do not fit; the sentence says how.
+      UserError: If the images or the config are unusable. The message says why.
     """
     config = config.copy_and_resolve_references()
     source = None

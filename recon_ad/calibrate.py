@@ -1,9 +1,9 @@
-"""Sets a detector's thresholds anew, from good images that it was not trained on.
+"""Recompute a detector's thresholds from good images that it was not trained on.
 
     python -m recon_ad.calibrate --detector D/detector --normals FOLDER --fpr 0.01
 
-does it without training. The thresholds then rest on the good images of before and these together,
-or on these alone with `--replace`.
+Nothing is trained. The new images are added to those of earlier calibrations, or replace them with
+`--replace`.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from recon_ad.runtime.compilation import keep_compiled
 
 
 def main() -> None:
-    """Runs the command."""
+    """Run the command."""
     keep_compiled()
     _ADD_METHODS()
     recalibrate(
@@ -31,11 +31,15 @@ def main() -> None:
 
 if __name__ == "__main__":
     _DETECTOR = flags.DEFINE_string("detector", None, "Detector directory.", required=True)
-    _NORMALS = flags.DEFINE_string("normals", None, "Folder of normal images.", required=True)
-    _FPR = flags.DEFINE_float("fpr", None, "False-positive rate per image; else as before.")
-    _CATEGORY = flags.DEFINE_string(
-        "category", "", "What the images show, for a detector of several categories."
+    _NORMALS = flags.DEFINE_string("normals", None, "Folder of good images.", required=True)
+    _FPR = flags.DEFINE_float(
+        "fpr", None, "False-positive rate per image; by default that of the last calibration."
     )
-    _REPLACE = flags.DEFINE_bool("replace", False, "Drops the good images of before.")
+    _CATEGORY = flags.DEFINE_string(
+        "category", "", "Category of the images, for a detector of several categories."
+    )
+    _REPLACE = flags.DEFINE_bool(
+        "replace", False, "Replace the good images of earlier calibrations instead of adding."
+    )
     _ADD_METHODS = methods_flag()
     cli.run(main)

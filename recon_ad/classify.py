@@ -1,13 +1,13 @@
-"""Trains a classifier of heatmaps from a few labels, and writes it into the detector.
+"""Train a heatmap classifier from a few labels and add it to the detector.
 
     python -m recon_ad.classify --detector D/detector --images FOLDER --labels labels.csv
         [--config configs/classifier.py:features=encoder,weights=FILE] [--roi PATH]
 
-labels.csv has the columns path (below FOLDER) and label ("defect" or "harmless"). Writes
-D/detector/classifier.safetensors, which every command then uses: an image is rejected where its
-score is above the image threshold and the probability of a defect above the classifier's. Writes
-D/classifier.json too, the cross-validation. Delete the first to be without a classifier again. The
-labelled images are left out of all metrics from then on.
+labels.csv has the columns path (below FOLDER) and label ("defect" or "harmless"). The classifier is
+written to D/detector/classifier.safetensors, and every command then uses it: an image is rejected
+if its score is above the image threshold and its defect probability is above the classifier's
+threshold. Deleting the file removes the classifier. The cross-validation is written to
+D/classifier.json. From then on all metrics exclude the labelled images.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ from recon_ad.runtime.compilation import keep_compiled
 
 
 def main() -> None:
-    """Runs the command."""
+    """Run the command."""
     keep_compiled()
     _ADD_METHODS()
     train_classifier(
@@ -37,8 +37,10 @@ def main() -> None:
 if __name__ == "__main__":
     _DETECTOR = flags.DEFINE_string("detector", None, "Detector directory.", required=True)
     _IMAGES = flags.DEFINE_string("images", None, "Folder with the labelled images.", required=True)
-    _LABELS = flags.DEFINE_string("labels", None, "CSV with path and label.", required=True)
-    _ROI = flags.DEFINE_string("roi", "", "Region of interest: an image, or a folder of them.")
+    _LABELS = flags.DEFINE_string(
+        "labels", None, "CSV file with the columns path and label.", required=True
+    )
+    _ROI = flags.DEFINE_string("roi", "", "Region of interest: an image or a folder of images.")
     _CONFIG = config_flag("classifier")
     _ADD_METHODS = methods_flag()
     cli.run(main)

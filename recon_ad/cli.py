@@ -1,4 +1,4 @@
-"""How every command starts: absl flags, --help, the log, user errors as one sentence."""
+"""Entry point of every command: absl flags, --help, the log, and user errors as one sentence."""
 
 import hashlib
 import io
@@ -19,22 +19,23 @@ from recon_ad.errors import UserError
 from recon_ad.runtime.terminal import EscapingFormatter, escaped
 from recon_ad.runtime.waiting import disk_is_full
 
-# What parsing flags may end in: a config file is run meanwhile, and ml_collections reports an
-# override of an unknown field as AttributeError, of an unknown section as KeyError.
+# Errors that parsing flags may raise. Parsing runs the config file, and ml_collections reports an
+# override of an unknown field as AttributeError and of an unknown section as KeyError.
 WRONG_FLAGS = (UserError, flags.Error, OSError, AttributeError, KeyError)
-TOLD = "RECON_AD_TOLD"  # folder with a file for each error that some process has told
-INTERRUPTED = 130  # exit status, as shells have it of SIGINT
-# What it says, and what ml_collections says, of --config.field=value without --config before it.
+TOLD = "RECON_AD_TOLD"  # folder with a file for each error that some process has printed
+INTERRUPTED = 130  # exit status; shells report SIGINT in the same way
+# Messages of absl and of ml_collections for --config.field=value without --config before it.
 EARLY = re.compile(r"(?:Unknown command line flag '|Found --)(config\.[^\s'=]+)")
 
 
 def run(main: Callable[..., int | None], *, words: bool = False) -> None:
-    """Parses the flags and runs `main`; its return value is the exit status.
-
-    With `words`, `main` is given what stands on the command line beside the flags; else there may
-    be nothing.
+    """Parse the flags and run `main`, whose return value is the exit status.
 
     A `UserError` is printed without a traceback, with exit status 2.
+
+    Args:
+      main: The command.
+      words: Whether `main` takes the positional arguments. Otherwise they are an error.
     """
 
     def parse(argv: list[str]) -> list[str]:
@@ -48,12 +49,13 @@ def run(main: Callable[..., int | None], *, words: bool = False) -> None:
             absent = _missing() if usage.REQUIRED in str(error) else []
             sys.exit(_say(UserError(_give(absent)) if absent else error))
 
-    # Names of files may hold what the terminal cannot show; the log's stream is so already.
+    # File names may contain characters that the terminal cannot show. The log's stream already
+    # replaces them.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
     def guarded(argv: Sequence[str]) -> int | None:
-        # Our own progress, and only warnings of the libraries, some of which are very chatty.
+        # Show our own progress, but only warnings of libraries, some of which log a lot.
         absl_logging.set_verbosity(absl_logging.WARNING)
         absl_logging.get_absl_handler().setFormatter(EscapingFormatter("%(message)s"))
         absl_logging.get_absl_handler().addFilter(_not_of_a_full_disk)
@@ -63,7 +65,7 @@ def run(main: Callable[..., int | None], *, words: bool = False) -> None:
                 return main(argv[1:])
             if len(argv) > 1:
                 raise UserError(
-                    f"{argv[1]!r} is not a flag; options are written --name=value (see --help)."
+                    f"{argv[1]!r} is not a flag; write options as --name=value (see --help)."
                 )
             return main()
         except UserError as error:
@@ -73,11 +75,11 @@ def run(main: Callable[..., int | None], *, words: bool = False) -> None:
             return INTERRUPTED
         except Exception as error:
             if disk_is_full(error):
-                # Threads of libraries that still want to write have nothing to add.
+                # Library threads that are still writing would only add tracebacks.
                 sys.unraisablehook = threading.excepthook = lambda _: None
                 where = getattr(error, "filename", None)
                 place = f"{where}: the disk is full" if where else "the disk is full"
-                return _say(UserError(f"{place}: make room and give the same command again."))
+                return _say(UserError(f"{place}: free some space and run the same command again."))
             if not isinstance(error, OSError) or error.filename is None:
                 raise
             return _say(UserError(f"{error.filename}: {error.strerror}; check the path."))
@@ -86,31 +88,31 @@ def run(main: Callable[..., int | None], *, words: bool = False) -> None:
 
 
 def _not_of_a_full_disk(record: logging.LogRecord) -> bool:
-    """Drops the tracebacks of libraries that write in threads; the command ends in a sentence."""
+    """Drop tracebacks of library threads on a full disk; the command reports it in a sentence."""
     return not (record.exc_info and disk_is_full(record.exc_info[1]))
 
 
 def sentence(error: Exception) -> str:
-    """What is wrong, of `WRONG_FLAGS` or any other error, in one line."""
-    # Libraries add paragraphs to their messages; the first line says what is wrong.
+    """Return an error's message in one line, for `WRONG_FLAGS` and any other error."""
+    # Libraries add paragraphs to their messages. The first line says what is wrong.
     text = str(error).splitlines()[0]
     if "config" in flags.FLAGS and (early := EARLY.match(text)):
         return f"--{early[1]} changes a field of the config: give --config FILE before it."
-    if isinstance(error, AttributeError | KeyError):  # of ml_collections, at --config.field=value
-        # Its own sentence is a quoted name, and perhaps a guess at what was meant, a line lower.
+    if isinstance(error, AttributeError | KeyError):  # ml_collections, for --config.field=value
+        # Its message is a quoted name and, on the next line, perhaps a suggestion.
         cause = error.args[0]
         said = str(cause.args[0] if isinstance(cause, KeyError) else cause)
         name, *guess = said.replace('"', "").splitlines()
         name = name.strip("'")
         if moved := MOVED.get(name):
-            guess = [f"What was config.method.{name} is config.{'.'.join(moved)}."]
+            guess = [f"The former config.method.{name} is config.{'.'.join(moved)}."]
         guess = guess or ["See configs/default.py."]
         text = " ".join([f"the config has no field {name}.", *guess])
     return text
 
 
 def _missing() -> list[str]:
-    """Flags that the command cannot do without and was not given."""
+    """Return the required flags that were not given."""
     return [
         f"--{name}"
         for name in flags.FLAGS
@@ -119,7 +121,7 @@ def _missing() -> list[str]:
 
 
 def command_name() -> str:
-    """Returns how the command that runs was started."""
+    """Return the command line that starts the running command, without its flags."""
     spec = sys.modules["__main__"].__spec__
     return f"python -m {spec.name.removesuffix('.__main__')}" if spec else sys.argv[0]
 
@@ -138,7 +140,10 @@ def _say(error: Exception) -> int:
 
 
 def _first_to_say(text: str) -> bool:
-    """False where another process of launch/local.sh, which names a folder for it, has said so."""
+    """Return whether no other process of this launch has printed the message.
+
+    launch/local.sh names a folder in which the processes record what they have printed.
+    """
     folder = os.environ.get(TOLD)
     if not folder:
         return True
@@ -147,6 +152,6 @@ def _first_to_say(text: str) -> bool:
         (Path(folder) / name).touch(exist_ok=False)
     except FileExistsError:
         return False
-    except OSError:  # no room, or the launcher is gone: better twice than never
+    except OSError:  # disk full, or the launcher has ended: better printed twice than never
         return True
     return True

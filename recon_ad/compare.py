@@ -1,10 +1,10 @@
-"""Compares finished runs in a table, also in compare.md, and on a page, compare.html.
+"""Compare finished runs in a table (compare.md) and on a page (compare.html).
 
     python -m recon_ad.compare runs/cae runs/vae runs/sweep --output runs/compared
 
-A folder that is no run stands for the runs in it, as that of a sweep does.
-Runs that differ in nothing but the seed form one row: the mean, with a 95 % interval by Student's t
-where there are two seeds or more.
+The table is also printed. A folder that is not itself a run, such as that of a sweep, stands for
+the runs in it. Runs that differ only in the seed form one row with their mean and, for two or more
+seeds, a 95 % interval from Student's t distribution.
 """
 
 import logging
@@ -21,14 +21,14 @@ logger = logging.getLogger("recon_ad")
 
 
 def main(words: Sequence[str]) -> None:
-    """Runs the command."""
+    """Run the command on its arguments, the folders of runs."""
     if not words:
-        raise UserError("no run was given: python -m recon_ad.compare RUN… --output FOLDER.")
+        raise UserError("no run was given: write python -m recon_ad.compare RUN… --output FOLDER.")
     output = Path(_OUTPUT.value)
     print(write_comparison([Path(word) for word in words], output), end="")
     logger.info("page: %s", output / "compare.html")
 
 
 if __name__ == "__main__":
-    _OUTPUT = flags.DEFINE_string("output", None, "Folder of the table and page.", required=True)
+    _OUTPUT = flags.DEFINE_string("output", None, "Folder for the table and page.", required=True)
     cli.run(main, words=True)

@@ -1,7 +1,7 @@
-"""Reading configs: --config, typed arguments after the colon, loading by name or path.
+"""Config reading: the --config flag, typed arguments after the colon, loading by name or path.
 
-A config file is Python with `get_config(arg="")`; `configs/default.py` holds every default. Configs
-import each other as `configs.NAME`, wherever they and the caller are.
+A config file is a Python file with `get_config(arg="")`. `configs/default.py` holds every default.
+Configs import each other as `configs.NAME`, independently of their folder and of the caller's.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ from ml_collections import ConfigDict, config_flags
 
 from recon_ad.errors import UserError
 
-# What `config_flag` defines belongs to the command that calls it, whose --help shows it then.
+# Flags defined by `config_flag` count as the calling command's own, so that its --help shows them.
 flags.disclaim_key_flags()
 
-# Whether a value is usable, and which would be.
+# Returns whether a value is allowed, and describes the allowed values.
 Rule = tuple[Callable[[Any], bool], str]
 
 
@@ -51,7 +51,8 @@ OPTIONAL: Rule = (lambda value: value is None or _is_number(value), "a number or
 TEXTS: Rule = _list_of(TEXT)
 WHOLES: Rule = _list_of((_is_whole, "whole numbers"))
 NUMBERS: Rule = _list_of((_is_number, "numbers"))
-# The type of each field of configs/default.py. Commands give no other, but files may.
+# The type of each field of configs/default.py. Flags are parsed as that type, but a config file may
+# set a value of any type.
 TYPES: Mapping[str, Rule] = {
     field: kind
     for kind, fields in (
@@ -93,12 +94,12 @@ TYPES: Mapping[str, Rule] = {
     for field in fields.split()
 }
 
-MAX_SIDE = 1 << 16  # px, of a tile
+MAX_SIDE = 1 << 16  # px, the largest tile
 _COUNT = (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more")
 _WHOLE = (lambda value: _is_whole(value) and value >= 0, "a whole number, 0 or more")
 _AMOUNT = (lambda value: 0 <= value < math.inf, "0 or more")
 _SHARE = (lambda value: 0 < value < 1, "between 0 and 1")
-# What a method or a data source checks itself (names of methods, patch sizes) is not here.
+# Values that a method or a data source checks itself, such as method names, are not listed.
 RULES: Mapping[str, Rule] = {
     "seed": _WHOLE,
     "ssim.window": (
@@ -122,12 +123,11 @@ RULES: Mapping[str, Rule] = {
             and all(map(_is_whole, value))
             and (value[0] > 0 <= value[1] or not any(value))
         ),
-        "(height, width) in px, (n, 0) for a shorter side of n px, or (0, 0) for the images' own "
-        "size",
+        "(height, width) in px, (n, 0) for a shorter side of n px, or (0, 0) for the original size",
     ),
     "data.input_range": (
         lambda value: len(value) == 2 and (value[0] < value[1] or not any(value)),
-        "(black, white) with black below white, or (0, 0) to go by the files' type",
+        "(black, white) with black below white, or (0, 0) for the range of the files' type",
     ),
     "data.cache_mib": _WHOLE,
     "data.disk_cache_mib": _WHOLE,
@@ -165,7 +165,7 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-# Of configs/classifier.py.
+# For configs/classifier.py.
 CLASSIFIER_RULES: Mapping[str, Rule] = {
     "seed": _WHOLE,
     "features": _one_of("hu", "encoder"),
@@ -178,36 +178,36 @@ CLASSIFIER_RULES: Mapping[str, Rule] = {
     "repeats": _COUNT,
     "threshold": (
         lambda value: value is None or 0 < value < 1,
-        "between 0 and 1, or None for the best on labels not learnt from",
+        "between 0 and 1, or None to choose it by cross-validation",
     ),
 }
 
 
 def check_config(config: ConfigDict, rules: Mapping[str, Rule] = RULES) -> None:
-    """Finds at the start what would else stop a run after its training, or mislead it.
+    """Check a config for values that would stop a run after its training or falsify its results.
 
     Raises:
-      UserError: a field's value is not usable; says which would be.
+      UserError: If a field has an invalid value. The message says which values are allowed.
     """
     fields = flatten(config.to_dict())
     for name, value in fields.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"config.{name} is {value}; it has to be a finite number.")
+            raise UserError(f"config.{name} is {value}; it must be a finite number.")
     types = [(name, TYPES[name]) for name in fields if name in TYPES]
     for name, (fits, what) in (*types, *rules.items()):
         if not fits(fields[name]):
-            raise UserError(f"config.{name} is {fields[name]!r}; it has to be {what}.")
+            raise UserError(f"config.{name} is {fields[name]!r}; it must be {what}.")
 
 
 def parse_arg(arg: str, **defaults: Any) -> SimpleNamespace:
-    """The arguments of `--config file.py:name=value,flag`, typed as their defaults are.
+    """Parse the arguments of `--config file.py:name=value,flag` to the types of their defaults.
 
     Args:
-      arg: what stands after the colon; a bare name sets a boolean.
-      **defaults: every argument the config knows.
+      arg: Text after the colon. A bare name sets a boolean.
+      **defaults: Every argument of the config, with its default.
 
     Raises:
-      UserError: an unknown name, or a value that does not have the default's type.
+      UserError: If a name is unknown or a value does not have its default's type.
     """
     values = dict(defaults)
     for part in filter(None, (p.strip() for p in arg.split(","))):
@@ -218,7 +218,7 @@ def parse_arg(arg: str, **defaults: Any) -> SimpleNamespace:
         kind = type(defaults[name])
         if kind is bool:
             if text not in ("", "true", "false"):
-                raise UserError(f"config argument {name} is true or false, not {text!r}.")
+                raise UserError(f"config argument {name} must be true or false, not {text!r}.")
             values[name] = text != "false"
         elif not has_value:
             raise UserError(f"config argument {name} needs a value: {name}=….")
@@ -232,29 +232,29 @@ def parse_arg(arg: str, **defaults: Any) -> SimpleNamespace:
     return SimpleNamespace(**values)
 
 
-PACKAGE = "configs"  # as which configs import each other, and the folder of those that are shipped
+PACKAGE = "configs"  # package name under which configs import each other, and folder of ours
 
 
 def shipped() -> Path:
-    """Returns the folder of the configs that come with recon_ad: in it, or beside it in a clone."""
+    """Return the folder of recon_ad's own configs: in the package, or beside it in a clone."""
     inside = Path(__file__).parent / PACKAGE
     return inside if inside.is_dir() else inside.parent.parent / PACKAGE
 
 
 def shipped_names() -> list[str]:
-    """Lists the configs that come with recon_ad, without the defaults that all share."""
+    """List the configs that come with recon_ad, without the defaults that all share."""
     return sorted({file.stem for file in shipped().glob("*.py")} - {"__init__", "default"})
 
 
 def find_config(path: str) -> Path:
-    """Finds a config file: the caller's own, or one that comes with recon_ad.
+    """Find a config file: the caller's own, or one that comes with recon_ad.
 
     Args:
-      path: of a file; or the name of a config that comes with recon_ad, as folder, for which
-        configs/folder.py stands too where the caller has no such file.
+      path: Path of a file, or name of a config that comes with recon_ad, such as "folder". If the
+        caller has no file configs/folder.py, that path also means recon_ad's own.
 
     Raises:
-      UserError: there is neither.
+      UserError: If no such config exists.
     """
     own = Path(path)
     if own.suffix == ".py" and own.is_file():
@@ -264,16 +264,16 @@ def find_config(path: str) -> Path:
     if own.parent == here and file.is_file():
         return file
     raise UserError(
-        f"there is no config file {path}; give the path of one, or a name: "
+        f"no config file {path}; give the path of a file or one of these names: "
         f"{', '.join(shipped_names())}."
     )
 
 
 @contextlib.contextmanager
 def _importing_each_other(folder: Path) -> Iterator[None]:
-    """Lets a config import those that come with recon_ad, and first those of its folder `configs`.
+    """Allow a config to import others: those of its own folder `configs` first, then recon_ad's.
 
-    What the caller has imported under that name is put back afterwards.
+    Modules that the caller has imported under that name are restored afterwards.
     """
 
     def of_configs() -> list[str]:
@@ -293,10 +293,10 @@ def _importing_each_other(folder: Path) -> Iterator[None]:
 
 
 def load_config(spec: str) -> ConfigDict:
-    """The config of `path/to/file.py:arguments` or `name:arguments`, as `--config` takes it.
+    """Load the config `path/to/file.py:arguments` or `name:arguments`, as given to `--config`.
 
     Raises:
-      UserError: no such file, or an argument it does not have.
+      UserError: If no such file exists or an argument is invalid.
     """
     path, colon, arg = spec.partition(":")
     file = find_config(path)
@@ -306,19 +306,21 @@ def load_config(spec: str) -> ConfigDict:
     with _importing_each_other(file.absolute().parent):
         module_spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
-            raise UserError(f"{path} has no get_config: it is no config; see the folder configs/.")
+            raise UserError(
+                f"{path} has no get_config, so it is not a config; see the folder configs/."
+            )
         return module.get_config(*[arg] * bool(colon)).lock()
 
 
 class _ConfigParser(flags.ArgumentParser):
-    """Reads a config as `load_config` does, in place of ml_collections, which knows no names."""
+    """Parser of --config with `load_config`; that of ml_collections accepts paths but no names."""
 
     def parse(self, argument: str) -> ConfigDict:
-        """Returns the config that --config names."""
+        """Return the config that --config names."""
         return load_config(argument)
 
     def flag_type(self) -> str:
-        """Returns what --helpfull calls it."""
+        """Return the type's name for --helpfull."""
         return "config"
 
 
@@ -328,17 +330,17 @@ def config_flag(
     flag_values: flags.FlagValues = flags.FLAGS,
     argv: list[str] | None = None,
 ) -> flags.FlagHolder:
-    """Defines --config, and --config.FIELD for each field of the config that it names.
+    """Define --config, and --config.FIELD for each field of the config that it names.
 
     Args:
-      default: config where none is given; None: one has to be.
-      flag_values: that it is added to.
-      argv: command line on which fields are looked for; None: this process's.
+      default: Config to use if none is given. None makes the flag required.
+      flag_values: Flags to which it is added.
+      argv: Command line that is searched for fields. None uses this process's.
     """
     names = [default] if default else [n for n in shipped_names() if n != "classifier"]
     holder = config_flags.DEFINE_config_file(
         "config",
-        help_string=f"{', '.join(names)} or FILE.py, each with :arguments behind it.",
+        help_string=f"{', '.join(names)} or FILE.py, optionally followed by :arguments.",
         flag_values=flag_values,
         sys_argv=argv,
     )
@@ -351,7 +353,7 @@ def config_flag(
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"data.path": …} of a nested config."""
+    """Flatten a nested config to dotted names, such as {"data.path": …}; tuples become lists."""
     flat = {}
     for name, value in config.items():
         if isinstance(value, Mapping):

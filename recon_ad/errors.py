@@ -1,20 +1,20 @@
-"""The one exception that a user's mistake or a broken file ends in."""
+"""The exception for users' mistakes and damaged files."""
 
 from collections.abc import Sequence
 
 
 class UserError(Exception):
-    """Bad input. Its text is one sentence: what is wrong, where, and what to do about it.
+    """Bad input, with one sentence that says what is wrong, where, and what to do about it.
 
     The commands print it without a traceback and exit with status 2.
     """
 
 
-TOLD = 3  # of several errors, whose text is shown
+SHOWN = 3  # errors whose text is shown, if there are several
 
 
 def together(errors: Sequence[UserError]) -> str:
-    """Returns the texts of several errors as one; of many the first and how many more there are."""
-    shown = "; ".join(str(error).rstrip(".") for error in errors[:TOLD])
-    more = len(errors) - TOLD
+    """Return the texts of the first few errors as one sentence, and the number of the others."""
+    shown = "; ".join(str(error).rstrip(".") for error in errors[:SHOWN])
+    more = len(errors) - SHOWN
     return f"{shown}; and {more} more." if more > 0 else f"{shown}."

@@ -1,8 +1,8 @@
-"""Evaluates a run on its test images: metrics.json, report.html, scores.csv, model.onnx.
+"""Evaluate a run on its test images: metrics.json, report.html, scores.csv, model.onnx.
 
     python -m recon_ad.evaluate --workdir D [--data PATH] [--export=off]
 
-writes them anew, for the run's own test images or those of a folder.
+Existing files are overwritten. `--data` evaluates on the test images of another folder.
 """
 
 import signal
@@ -18,7 +18,7 @@ from recon_ad.runtime.compilation import keep_compiled
 
 
 def main() -> None:
-    """Runs the command."""
+    """Run the command."""
     keep_compiled()
     _ADD_METHODS()
     signal.signal(signal.SIGTERM, stopping.requeue)
@@ -28,7 +28,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
-    _DATA = flags.DEFINE_string("data", "", "Folder to evaluate on; else the run's own.")
-    _EXPORT = flags.DEFINE_enum("export", "auto", ["auto", "off"], "Whether to write model.onnx.")
+    _DATA = flags.DEFINE_string("data", "", "Folder to evaluate on; by default the run's own.")
+    _EXPORT = flags.DEFINE_enum("export", "auto", ["auto", "off"], "auto also exports model.onnx.")
     _ADD_METHODS = methods_flag()
     cli.run(main)

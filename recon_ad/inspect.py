@@ -1,30 +1,30 @@
-"""Judges images as they arrive in a folder.
+"""Judge images as they arrive in a folder.
 
     python -m recon_ad.inspect --detector D/detector --watch FOLDER --output O
     python -m recon_ad.inspect --onnx M.onnx [--runtime openvino] --watch … --output …
 
-writes a row for each image to O/line.sqlite (`recon_ad.line.store`), once, however often it
-is stopped, killed and started again, and the overlay of each image to O/good or O/reject before its
-row. An image that cannot be judged has a row with its error; when its file changes within minutes,
-as one that was half written does, it is judged again and has that row.
+Each image gets exactly one row in O/line.sqlite (`recon_ad.line.store`), however often the command
+is stopped, killed and restarted. Its overlay is written to O/good or O/reject before the row. An
+image that cannot be judged gets a row with its error. If its file changes within minutes, as a
+half-written file does, it is judged again and its row is replaced.
 
-**Back-pressure.** The folder is the queue: nothing is dropped, one image is judged at a time, the
-oldest first. How many were waiting stands in each row, and a growing queue is told. Images are
-never moved or deleted; whoever writes them tidies up.
+**Back-pressure.** The folder is the queue. Nothing is dropped, and images are judged one at a time,
+oldest first. Each row records how many images were waiting, and a growing queue is logged. Images
+are never moved or deleted; the program that writes them must also clean up.
 
-A file that exists but cannot be read just now (EIO, EACCES, ESTALE and the like, as network drives
-give) is tried again for a minute, and others meanwhile, before its error is its row.
+A file that exists but temporarily cannot be read (EIO, EACCES or ESTALE, for example on a network
+drive) is retried for a minute while other images are judged. Then its error becomes its row.
 
-Before an image is opened the attempt is noted: one that ended the process twice is a broken file at
-the third start. One that takes longer than --seconds, or makes the process grow by more than
---memory GiB, is a broken file, too, and the command starts itself anew; a decoder at work cannot be
-ended otherwise.
+Each attempt is recorded before the image is opened, so that an image that ended the process twice
+counts as a broken file at the third start. An image that takes longer than --seconds, or makes the
+process grow by more than --memory GiB, also counts as broken. The command then restarts itself,
+because nothing else stops a running decoder.
 
-When the disk is full, or another program holds the table, it waits and tries the same image again.
-SIGTERM and SIGINT let the image that is being judged finish; the exit status is then 0.
+If the disk is full or another program holds the table, the command waits and tries the same image
+again. On SIGTERM and SIGINT it finishes the current image and exits with status 0.
 
-The log names each reject with its score, some twenty a minute at most, and says once a minute how
-many images were judged and rejected.
+The log names each reject with its score, about twenty a minute at most, and reports once a minute
+how many images were judged and rejected.
 """
 
 import logging
@@ -43,21 +43,21 @@ logger = logging.getLogger("recon_ad")
 
 
 def main() -> int:
-    """Runs the command."""
+    """Run the command."""
     folder = Path(_WATCH.value)
     if folder.is_file():
         raise UserError(
-            f"--watch {folder} is a file: give the folder in which images arrive; "
-            "recon_ad.predict judges a file."
+            f"--watch {folder} is a file: give the folder in which images arrive, or use "
+            "recon_ad.predict to judge a file."
         )
     if not folder.is_dir():
-        raise UserError(f"--watch {folder}: there is no such folder.")
+        raise UserError(f"--watch {folder}: no such folder; check the path.")
     output = Path(_OUTPUT.value)
     inner, outer = output.resolve(), folder.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise UserError(
-            f"--output {output} and --watch {folder} lie one in the other, so that overlays would "
-            "be judged: give another."
+            f"--output {output} and --watch {folder}: one contains the other, so overlays would be "
+            "judged as images; give another --output."
         )
     stop = on_signals()
     detector = _DETECTOR.open()
@@ -75,9 +75,9 @@ if __name__ == "__main__":
     _WATCH = flags.DEFINE_string("watch", None, "Folder in which images arrive.", required=True)
     _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)
     _SECONDS = flags.DEFINE_float(
-        "seconds", SECONDS, "The most that judging an image may take.", lower_bound=1.0
+        "seconds", SECONDS, "Longest time that judging one image may take.", lower_bound=1.0
     )
     _MEMORY = flags.DEFINE_float(
-        "memory", MEMORY, "GiB by which it may make the process grow (Linux).", lower_bound=0.1
+        "memory", MEMORY, "GiB by which one image may grow the process (Linux).", lower_bound=0.1
     )
     cli.run(main)

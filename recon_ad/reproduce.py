@@ -1,9 +1,9 @@
-"""Reproduces a paper's table, ours beside the paper's: NAME.md, NAME.json, pictures.
+"""Reproduce a paper's table beside the published figures: NAME.md, NAME.json, pictures.
 
     python -m recon_ad.reproduce --table schneider2022 --scale cpu --workdir runs/schneider2022
     python -m recon_ad.reproduce --table mvtec_ad --workdir runs/mvtec_ad --data FOLDER
 
-The same command again goes on where it stopped, also on another machine that has only NAME.json.
+The same command resumes where it stopped, even on another machine that has only NAME.json.
 """
 
 import signal
@@ -20,7 +20,7 @@ from recon_ad.tables.run import run_table
 
 
 def main() -> None:
-    """Runs the command."""
+    """Run the command."""
     keep_compiled()
     signal.signal(signal.SIGTERM, stopping.requeue)
     run_table(
@@ -33,15 +33,20 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    _TABLE = flags.DEFINE_enum("table", None, list(TABLES), "Which table.", required=True)
+    _TABLE = flags.DEFINE_enum("table", None, list(TABLES), "Table to reproduce.", required=True)
     _SCALE = flags.DEFINE_enum(
-        "scale", "cpu", ["cpu", "paper"], "cpu: an hour or two on two cores; paper: for a GPU."
+        "scale",
+        "cpu",
+        ["cpu", "paper"],
+        "cpu takes an hour or two on two cores; paper needs a GPU.",
     )
     _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the runs.", required=True)
     _DATA = flags.DEFINE_string(
-        "data", "", "Folder with the data sets, in the MVTec layout; others are null."
+        "data",
+        "",
+        "Folder with the data sets in the MVTec layout; without its data, a cell is null.",
     )
     _WEIGHTS = flags.DEFINE_string(
-        "weights", "", "Folder with a folder of each encoder's name; else they are fetched."
+        "weights", "", "Folder with one folder per encoder; by default weights are downloaded."
     )
     cli.run(main)

@@ -1,22 +1,22 @@
-"""Trains every combination of lists of settings, run after run, and compares them.
+"""Train every combination of lists of settings, one run after another, and compare them.
 
     python -m recon_ad.sweep --config configs/folder.py:path=DIR --workdir runs/sweep \\
         --sweep method=cae,vae --sweep seed=0,1,2 --config.train.steps=2000
 
-What is swept is an argument of the config, or a field as `config.optim.learning_rate=1e-3,5e-4`.
-Commas separate values unless they stand in brackets, as in
+A list is for an argument of the config, or for a field, as in
+`config.optim.learning_rate=1e-3,5e-4`. Commas separate values except inside brackets, as in
 `--sweep 'config.data.resize=(128,128),(0,0)'`.
 
-Each combination is a `python -m recon_ad.train` in a folder of the workdir that is named by it, as
-`method=cae,seed=0`. The same command again keeps what is finished and goes on with the rest. One
-that fails stops no other; it is named at the end, and the exit status is then 1. `compare.md` and
-`compare.html` in the workdir are what `recon_ad.compare` makes of them.
+Each combination is a `python -m recon_ad.train` in a folder of the workdir that is named after it,
+such as `method=cae,seed=0`. The same command skips finished runs and continues with the rest. A
+failed run does not stop the others; it is named at the end, and the exit status is then 1. The
+comparison is written to `compare.md` and `compare.html` in the workdir, as by `recon_ad.compare`.
 
-With `--index I` only the combination I is run, counted from 0, as a job of its own:
+With `--index I` only combination I runs, counted from 0, for example as one job of an array:
 
     sbatch --array=0-5 --wrap 'python -m recon_ad.sweep … --index $SLURM_ARRAY_TASK_ID'
 
-The command without it then writes the comparison.
+The same command without `--index` then writes the comparison.
 """
 
 import itertools
@@ -42,18 +42,18 @@ from recon_ad.training.same_run import check_same_run
 
 logger = logging.getLogger("recon_ad")
 
-FIELD = "config."  # how the name of a field begins, where an argument's does not
+FIELD = "config."  # prefix of a field's name; an argument's has none
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
-LOOK = 0.2  # s between two looks at a run and at whether to stop
+LOOK = 0.2  # s between two checks of the run and of the stop signal
 
-Combination = dict[str, str]  # value by the name of what is swept
+Combination = dict[str, str]  # value by the name of the argument or field
 
 
 def split_values(text: str) -> list[str]:
-    """The values of a list, at its commas outside of brackets.
+    """Split a list into its values, at the commas outside brackets.
 
     Raises:
-      UserError: a value is empty, or a bracket is not closed.
+      UserError: If a value is empty or the brackets do not match.
     """
     values, closing = [""], []
     for character in text:
@@ -64,40 +64,40 @@ def split_values(text: str) -> list[str]:
         if character in BRACKETS:
             closing.append(BRACKETS[character])
         elif character in BRACKETS.values() and (not closing or closing.pop() != character):
-            closing = [character]  # one too many, which nothing closes
+            closing = [character]  # an unmatched closing bracket
             break
     if closing:
         raise UserError(
-            f"--sweep …={text}: its brackets do not match; see python -m recon_ad.sweep --help."
+            f"--sweep …={text}: the brackets do not match; see python -m recon_ad.sweep --help."
         )
     values = [value.strip() for value in values]
     if not all(values):
-        raise UserError(f"--sweep …={text}: a value is empty; write them as in seed=0,1,2.")
+        raise UserError(f"--sweep …={text}: a value is empty; write a list such as seed=0,1,2.")
     return values
 
 
 def combinations(lists: Sequence[str]) -> list[Combination]:
-    """All of them, the last list varying fastest.
+    """Return all combinations of the lists' values, the last list varying fastest.
 
     Args:
-      lists: each "name=value,value".
+      lists: Lists, each written as "name=value,value".
 
     Raises:
-      UserError: one is no list, or two have the same name.
+      UserError: If one is not a list, or two have the same name.
     """
     found: dict[str, list[str]] = {}
     for text in lists:
         name, equals, values = text.partition("=")
         if not name or not equals:
-            raise UserError(f"--sweep {text} is no list; write it as in --sweep seed=0,1,2.")
+            raise UserError(f"--sweep {text} is not a list; write it as in --sweep seed=0,1,2.")
         if name in found:
-            raise UserError(f"--sweep {name}= was given twice; give one list of its values.")
+            raise UserError(f"--sweep {name}= was given twice; give one list with all values.")
         found[name] = split_values(values)
     return [dict(zip(found, values, strict=True)) for values in itertools.product(*found.values())]
 
 
 def folder_name(combination: Combination) -> str:
-    """Of its run: what differs, in characters that need no quoting."""
+    """Return the name of a run's folder: its values, in characters that need no quoting."""
     parts = []
     for name, value in combination.items():
         plain = "".join(c if c.isalnum() or c in "._+-" else " " for c in value)
@@ -106,12 +106,12 @@ def folder_name(combination: Combination) -> str:
 
 
 def arguments(spec: str, overrides: Mapping[str, Any], combination: Combination) -> list[str]:
-    """What `recon_ad.train` is given for a combination, beside its workdir.
+    """Return the arguments of `recon_ad.train` for a combination, without its workdir.
 
     Args:
-      spec: of the config, with the arguments that all runs share.
-      overrides: fields that all runs share, by dotted names.
-      combination: stands above both.
+      spec: The config, with the arguments that all runs share.
+      overrides: Fields that all runs share, by their dotted names.
+      combination: Values that take precedence over both.
     """
     swept = {n.removeprefix(FIELD): v for n, v in combination.items() if n.startswith(FIELD)}
     path, _, shared = spec.partition(":")
@@ -122,10 +122,10 @@ def arguments(spec: str, overrides: Mapping[str, Any], combination: Combination)
 
 
 def config_of(given: Sequence[str]) -> ConfigDict:
-    """The config that `recon_ad.train` reads from these arguments.
+    """Return the config that `recon_ad.train` reads from these arguments.
 
     Raises:
-      UserError: as that command would end.
+      UserError: If that command would reject them.
     """
     argv = ["recon_ad.train", *given]
     values = flags.FlagValues()
@@ -140,27 +140,27 @@ def config_of(given: Sequence[str]) -> ConfigDict:
 
 
 def run_one(command: Sequence[str], stop: Stop) -> int:
-    """Runs a command to its end, or until it is to stop; the exit status."""
+    """Run a command until it ends or a stop is requested, and return its exit status."""
     child = subprocess.Popen(command)
     while child.poll() is None:
         if stop.wait(LOOK):
             child.terminate()
             child.wait()
-    # As shells do for what a signal ended.
+    # Shells report a process that was ended by a signal in the same way.
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
 def sweep(runs: Mapping[Path, Sequence[str]], workdir: Path) -> int:
-    """Runs what is not finished, and compares; the exit status.
+    """Run all unfinished runs, compare all runs, and return the exit status.
 
     Args:
-      runs: arguments of `recon_ad.train` by the run's folder.
-      workdir: where the comparison is written.
+      runs: Arguments of `recon_ad.train` by the run's folder.
+      workdir: Folder to which the comparison is written.
     """
     stop = on_signals()
     failed = {}
     for i, (folder, given) in enumerate(runs.items(), 1):
-        if (folder / "metrics.json").is_file():  # written last
+        if (folder / "metrics.json").is_file():  # a run writes it last
             logger.info("%d of %d, %s: finished", i, len(runs), folder.name)
             continue
         logger.info("%d of %d, %s", i, len(runs), folder.name)
@@ -174,7 +174,7 @@ def sweep(runs: Mapping[Path, Sequence[str]], workdir: Path) -> int:
         print(write_comparison(begun, workdir), end="")
         logger.info("page: %s", workdir / "compare.html")
     for folder, status in failed.items():
-        logger.error("failed: %s, with exit status %d; see above why", folder.name, status)
+        logger.error("failed: %s, with exit status %d; see its error above", folder.name, status)
     return 1 if failed else 0
 
 
@@ -183,7 +183,7 @@ def _command(folder: Path, given: Sequence[str]) -> list[str]:
 
 
 def main() -> int:
-    """Runs the command."""
+    """Run the command."""
     flag = flags.FLAGS["config"]
     spec, overrides = config_flags.get_config_filename(flag), config_flags.get_override_values(flag)
     workdir, index = Path(_WORKDIR.value), _INDEX.value
@@ -192,13 +192,14 @@ def main() -> int:
     if len(runs) < len(all_of_them):
         raise UserError(
             f"{len(all_of_them)} combinations would share {len(runs)} folders: give each value "
-            "once, in letters and digits that tell it from the others."
+            "once; values must differ in their letters and digits."
         )
     if index is not None and not 0 <= index < len(runs):
         raise UserError(
-            f"--index {index}: there are {len(runs)} combinations, 0 to {len(runs) - 1}."
+            f"--index {index}: the sweep has {len(runs)} combinations; give a number from 0 to "
+            f"{len(runs) - 1}."
         )
-    # All configs are made before the first run: a mistake shows at once.
+    # All configs are built before the first run, so that mistakes show at once.
     for folder, given in runs.items():
         config = config_of(given)
         if (folder / "config.json").is_file():
@@ -207,7 +208,7 @@ def main() -> int:
         return sweep(runs, workdir)
     folder, given = list(runs.items())[index]
     command = _command(folder, given)
-    # In this process's place: signals and the exit status are the training's own.
+    # The training replaces this process, so that it receives the signals and sets the exit status.
     os.execv(command[0], command)
 
 
@@ -215,7 +216,7 @@ if __name__ == "__main__":
     config_flag()
     _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the runs.", required=True)
     _SWEEP = flags.DEFINE_multi_string(
-        "sweep", None, "name=value,value; once for each list.", required=True
+        "sweep", None, "One list, as name=value,value. May be repeated.", required=True
     )
-    _INDEX = flags.DEFINE_integer("index", None, "Run this combination only, counted from 0.")
+    _INDEX = flags.DEFINE_integer("index", None, "Run only this combination, counted from 0.")
     cli.run(main)

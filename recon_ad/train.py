@@ -1,10 +1,10 @@
-"""Trains a method on good images, calibrates it, and evaluates it.
+"""Train a method on good images, calibrate it, and evaluate it.
 
     python -m recon_ad.train --config configs/demo.py --workdir runs/demo
 
-The same command again resumes a run that was stopped, or says that it is complete. With
-`--fit_check=80GiB` it trains nothing and says how large a batch fits into that much of a GPU's
-memory.
+The same command resumes a run that was stopped, or reports that it is complete. With
+`--fit_check=80GiB` nothing is trained; the command reports the largest batch that fits into a GPU
+with that much memory.
 """
 
 import logging
@@ -33,16 +33,16 @@ def _is_complete(workdir: Path) -> bool:
 
 
 def main() -> None:
-    """Runs the command."""
+    """Run the command."""
     keep_compiled()
     if _FIT_CHECK.value is not None:
         check_run(_CONFIG.value)
         print(fit_check(_CONFIG.value, _FIT_CHECK.value))
         return
     meshes.initialize_distributed()
-    signal.signal(signal.SIGTERM, stopping.requeue)  # JAX's own handler would only take note
+    signal.signal(signal.SIGTERM, stopping.requeue)  # JAX's own handler would only record it
     if not meshes.is_first_host():
-        logger.setLevel(logging.WARNING)  # the first host tells how it goes
+        logger.setLevel(logging.WARNING)  # only the first host logs the progress
     workdir, config = Path(_WORKDIR.value), _CONFIG.value
     check_run(config)
     source = build_source(config)
@@ -60,12 +60,16 @@ def main() -> None:
 if __name__ == "__main__":
     _CONFIG = config_flag()
     _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
-    _PROFILE = flags.DEFINE_bool("profile", False, "Profile a few steps to WORKDIR/profile.")
+    _PROFILE = flags.DEFINE_bool(
+        "profile", False, "Profile a few steps and write the trace to WORKDIR/profile."
+    )
     _FIT_CHECK = flags.DEFINE_string(
-        "fit_check", None, "Memory of a GPU, such as 80GiB: how large a batch fits? Trains nothing."
+        "fit_check",
+        None,
+        "Do not train; report the largest batch for this much GPU memory, such as 80GiB.",
     )
     _STOP_AFTER = flags.DEFINE_enum(
-        "stop_after", "", ["", "train"], "Ends after training, without an evaluation."
+        "stop_after", "", ["", "train"], "Stop after training, without an evaluation."
     )
     with meshes.ending_at_once():
         cli.run(main)

@@ -1,7 +1,7 @@
-"""What the commands say of themselves: the list of them, and the --help of each.
+"""Help texts: the list of commands, and the --help of each command.
 
-All of it comes from their docstrings and flags. A docstring begins with a sentence, and how the
-command is typed stands in it as an indented block.
+Both are built from the commands' docstrings and flags. A docstring begins with a one-line sentence
+and shows the command lines as indented blocks.
 """
 
 import ast
@@ -12,31 +12,31 @@ from pathlib import Path
 
 from absl import flags
 
-# In the order in which one comes to need them.
+# In the order in which a user needs them.
 COMMANDS = (
     "check", "train", "evaluate", "predict", "calibrate", "export", "compare", "sweep", "classify",
     "inspect", "monitor", "weights", "reproduce",
 )  # fmt: skip
 HELP = ("--help", "-help", "-h", "-?", "--helpshort", "-helpshort")
-REQUIRED = "must have a value other than None"  # what absl says of a flag that is missing
+REQUIRED = "must have a value other than None"  # absl's message for a missing flag
 WIDTH = 100  # columns at most
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
-    """Tells whether a command line has one of `HELP` among its flags."""
+    """Return whether a command line has one of `HELP` among its flags."""
     given = list(argv[1:])
     return any(word in HELP for word in given[: given.index("--") if "--" in given else None])
 
 
 def sentence_of(doc: str) -> str:
-    """Returns a docstring's first line."""
+    """Return a docstring's first line."""
     return doc.strip().partition("\n")[0]
 
 
 def listing() -> str:
-    """Returns a line for each command, from its docstring, which is read without importing it."""
+    """Return one line per command from its docstring, which is read without importing it."""
     root, width = Path(__file__).parent, max(map(len, COMMANDS))
-    lines = ["python -m recon_ad.COMMAND runs one of these; each has --help.", ""]
+    lines = ["Usage: python -m recon_ad.COMMAND [--help]", ""]
     for name in COMMANDS:
         doc = ast.get_docstring(ast.parse((root / f"{name}.py").read_text())) or ""
         lines.append(f"  {name:{width}}  {sentence_of(doc)}")
@@ -44,14 +44,14 @@ def listing() -> str:
 
 
 def help_of(doc: str, *, command: str) -> str:
-    """Returns what --help prints: what a command does, how it is typed, a line for each flag.
+    """Return the text of --help: the first sentence, the command lines, and one entry per flag.
 
     Args:
-      doc: of the command's module, whose flags are defined.
-      command: how it is called, as "python -m recon_ad.train".
+      doc: Docstring of the command's module, whose flags are defined.
+      command: Command as it is typed, such as "python -m recon_ad.train".
     """
     blocks = [block.rstrip() for block in doc.split("\n\n") if block.startswith("    ")]
-    # A flag with a dot is a field of the config that the command line sets.
+    # A flag with a dot in its name is a config field that is set on the command line.
     own = flags.FLAGS.get_key_flags_for_module("__main__")
     lines = "\n".join(_lines([flag for flag in own if "." not in flag.name]))
     parts = [sentence_of(doc), *blocks, lines, f"More: {command} --helpfull"]
@@ -59,17 +59,17 @@ def help_of(doc: str, *, command: str) -> str:
 
 
 def is_required(flag: flags.Flag) -> bool:
-    """Tells whether a command cannot do without the flag."""
+    """Return whether the flag is required."""
     return any(REQUIRED in str(check.message) for check in flag.validators)
 
 
 def _lines(own: Sequence[flags.Flag]) -> list[str]:
-    """A line for each flag, those that are required first."""
+    """Return one entry per flag, the required ones first."""
     rows = [
         (f"--{flag.name}", _text(flag)) for flag in sorted(own, key=lambda f: not is_required(f))
     ]
     if any(name == "--config" for name, _ in rows):
-        rows.append(("--config.FIELD", "A field of the config, as in --config.seed=1."))
+        rows.append(("--config.FIELD", "Set a field of the config, as in --config.seed=1."))
     indent = 4 + max((len(name) for name, _ in rows), default=0)
     columns = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
     return [
@@ -81,8 +81,8 @@ def _lines(own: Sequence[flags.Flag]) -> list[str]:
 
 
 def _text(flag: flags.Flag) -> str:
-    """What the flag is, and that it is required or what stands where it is not given."""
-    # What absl adds of repeating a flag is left out, and that of several values one is empty.
+    """Return the flag's help, followed by "Required." or its default."""
+    # Omits absl's remark on repeated flags, and the empty value of an enum.
     help_ = flag.help.partition(";\n")[0].replace("<|", "<")
     if is_required(flag):
         return f"{help_} Required."

@@ -98,7 +98,7 @@ def test_commands_find_configs_from_any_folder(tmp_path):
     assert (tmp_path / "w" / "detector" / "detector.json").is_file()
     assert "step 2 of 2: train_loss" in done.stderr
     sentence = refusal("train", "--config=folders", "--workdir=w", cwd=tmp_path)
-    assert "there is no config file folders; " in sentence
+    assert "no config file folders; " in sentence
     (tmp_path / "none.py").write_text("")
     assert "none.py has no get_config" in refusal(
         "train", "--config=none.py", "--workdir=w", cwd=tmp_path
@@ -213,7 +213,7 @@ def test_a_value_of_another_type_is_found(value, fields):
         section, _, name = field.rpartition(".")
         content = load_config("configs/demo.py:smoke").to_dict()
         functools.reduce(operator.getitem, filter(None, section.split(".")), content)[name] = value
-        with pytest.raises(UserError, match=rf"config\.{field} is .*; it has to be "):
+        with pytest.raises(UserError, match=rf"config\.{field} is .*; it must be "):
             configs.check_config(ConfigDict(content))
 
 

@@ -90,7 +90,7 @@ RUN = ["--detector", "{run}/detector"]
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ([*RUN, "--input", "{tmp}/missing"], "there is no file or folder {tmp}/missing"),
+        ([*RUN, "--input", "{tmp}/missing"], "no file or folder {tmp}/missing"),
         ([*RUN, "--input", "{tmp}"], "{tmp} holds no images"),
         ([*RUN, "--input", "{run}", "--runtime", "openvino"], "--runtime is for --onnx"),
         ([*RUN, "--input", "{good}", "--roi", "{tmp}"], "for none of the images"),

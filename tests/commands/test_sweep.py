@@ -37,8 +37,8 @@ def test_commas_separate_values_outside_of_brackets(text, values):
     [
         ("a value is empty", ["seed=0,,1"]), ("a value is empty", ["seed="]),
         ("brackets do not match", ["size=(1,2"]), ("brackets do not match", ["size=1,2)"]),
-        ("brackets do not match", ["size=(1,2],3"]), ("is no list", ["seed"]),
-        ("is no list", ["=1"]), ("seed= was given twice", ["seed=0", "seed=1"]),
+        ("brackets do not match", ["size=(1,2],3"]), ("is not a list", ["seed"]),
+        ("is not a list", ["=1"]), ("seed= was given twice", ["seed=0", "seed=1"]),
     ],
 )  # fmt: skip
 def test_wrong_lists_are_refused(says, lists):
@@ -129,7 +129,7 @@ def test_one_that_fails_is_named_and_the_rest_goes_on(three, capfd, caplog):
     begun.clear()
     assert sweeping.sweep(runs, workdir) == 1
     assert begun == ["seed=1", "seed=2"]  # seed 0 was finished
-    for told in ("failed: seed=1, with exit status 7; see above why", "1 of 3, seed=0: finished"):
+    for told in ("failed: seed=1, with exit status 7; see its error", "1 of 3, seed=0: finished"):
         assert told in caplog.text
     table = (workdir / "compare.md").read_text()
     assert "2, seeds 0, 2" in table and capfd.readouterr().out == table
@@ -167,7 +167,7 @@ def test_a_run_is_stopped_with_the_sweep_and_no_other_is_begun(three, monkeypatc
     ("given", "says"),
     [
         (["--sweep=seed=0,0"], "2 combinations would share 1 folders"),
-        (["--sweep=seed=0,1", "--index=2"], "--index 2: there are 2 combinations, 0 to 1"),
+        (["--sweep=seed=0,1", "--index=2"], "--index 2: the sweep has 2 combinations; give"),
         (["--sweep=seed=0,1", "--sweep=method=cae,caee"], "config.method.name is 'caee'"),
     ],
 )

@@ -73,7 +73,7 @@ def test_a_set_prepared_from_another_folder_is_not_taken_for_this_one(tmp_path):
 
 def test_unusable_fields_are_told(tmp_path):
     check_config(small_config(**{"data.side": 96}))
-    with pytest.raises(UserError, match=r"config\.data\.side is 95; it has to be 96 px or more"):
+    with pytest.raises(UserError, match=r"config\.data\.side is 95; it must be 96 px or more"):
         check_config(small_config(**{"data.side": 95}))
     with pytest.raises(UserError, match='no generated set "velvet": there are chess, noise'):
         build_source(small_config(**{"data.name": "velvet"}))

@@ -224,11 +224,11 @@ def test_the_command_ends_with_1_where_it_refuses(finished_run, image_files, mon
     flags = ("--detector", finished_run() / "detector", "--data", image_files, "--output", output)
     done = run_command("export", *flags)
     assert done.returncode == 0, done.stderr
-    assert f"{output}: as the detector on 4 images" in done.stdout and output.is_file()
+    assert f"{output}: matches the detector on 4 images" in done.stdout and output.is_file()
     monkeypatch.setattr(onnx_graphs, "core", lambda *a, **k: [r * 1.01 for r in right(*a, **k)])
     done = run_command("export", *flags)
     assert done.returncode == 1
-    assert "does not decide as the detector does: residual_map" in done.stdout
+    assert "does not match the detector: residual_map" in done.stdout
     assert not output.exists()
 
 

@@ -64,9 +64,9 @@ def test_a_file_that_is_fetched_or_given_is_verified_and_its_digest_printed(smal
     ("given", "says"),
     [
         (["--fetch=resnet50"], "unknown encoder 'resnet50'"),
-        (["--verify=a.safetensors"], "--verify and --name belong together"),
-        (["--name=deit_tiny_patch16_224"], "--verify and --name belong together"),
-        (["--fetch=deit_tiny_patch16_224", "--verify=a"], "--fetch stands alone"),
+        (["--verify=a.safetensors"], "--verify and --name go together"),
+        (["--name=deit_tiny_patch16_224"], "--verify and --name go together"),
+        (["--fetch=deit_tiny_patch16_224", "--verify=a"], "--fetch cannot be combined"),
         (["--verify=a.safetensors", "--name=deit_tiny_patch16_224"], "no weights at a.safetensors"),
     ],
 )
