@@ -1,13 +1,13 @@
-"""What a line's table says over time: charts of each statistic, and the alarms.
+"""Alarms over a line's table, from control charts of each statistic.
 
 Everything follows from the rows and the reference periods alone, so that the same rows give the
-same alarms however often the monitor was stopped. Rows are compared with the last period that is
-over; those of a period itself, and those before the first, are not judged. So a period that is
-added after an intended change leaves earlier alarms as they are.
+same alarms however often the monitor was stopped. Rows are compared with the last reference period
+that is over. Rows before the first period, and those within a period, are not judged. A period that
+is added after an intended change therefore leaves earlier alarms unchanged.
 
-No single row decides anything: a value that is no finite number is none, a time that is far from
-the row before counts once the next row confirms it, and a chart that the reference will not do for
-is left out.
+No single row can upset the monitor. A value that is not a finite number counts as missing. A time
+that is far from the previous row's counts only once the next row confirms it. A chart for which the
+reference period is unsuitable is left out.
 """
 
 import logging
@@ -22,21 +22,21 @@ from recon_ad.errors import UserError
 from recon_ad.line.charts import FEWEST, KINDS, Chart, State, make_chart, step
 
 LATEST = 253_402_300_800.0  # the end of the year 9999, seconds since 1970
-JUMP = 3600.0  # s between two rows, from which the next has to confirm the time
-KEPT = 500  # latest values of each statistic, for the dashboard
-PICTURED = 6  # latest rejects, for the dashboard
+JUMP = 3600.0  # s between two rows, above which the next row has to confirm the time
+KEPT = 500  # latest values of each statistic that the dashboard shows
+PICTURED = 6  # latest rejects that the dashboard shows
 Row = Mapping[str, Any]
 
 logger = logging.getLogger("recon_ad")
 
 
 class Statistic(NamedTuple):
-    """What is watched of each image.
+    """A quantity that is monitored for each image.
 
     Attributes:
-      name: of it.
-      value: of a row; None where it has none, which is no change.
-      words: what an alarm says, by its direction.
+      name: Name of the statistic.
+      value: Function that returns a row's value, or None if it has none. None changes no chart.
+      words: Message of an alarm, by its direction.
     """
 
     name: str
@@ -45,17 +45,17 @@ class Statistic(NamedTuple):
 
     @property
     def charts(self) -> tuple[str, ...]:
-        """Kinds of its charts; none is drawn where no image of the reference has a value."""
+        """Kinds of its charts. None is drawn if no image of the reference has a value."""
         return tuple(name for name, kind in KINDS.items() if self.name in kind.statistics)
 
 
 def column(name: str) -> Callable[[Row], float | int | None]:
-    """The finite number in that column; None where there is another thing."""
+    """Return a function for the finite number in that column, or None for anything else."""
     return lambda row: number(row[name])
 
 
 def number(value: Any) -> float | int | None:
-    """The value, where it is a finite number: a table takes text and infinity, too."""
+    """Return the value if it is a finite number, else None: tables also store text and infinity."""
     is_one = isinstance(value, int | float) and math.isfinite(value)
     return value if is_one else None
 
@@ -65,25 +65,25 @@ STATISTICS = (
         "score",
         column("score"),
         {
-            "high": "scores are higher than they were",
-            "low": "scores are lower than they were",
-            "changed": "scores are distributed otherwise than they were",
+            "high": "scores are higher than before",
+            "low": "scores are lower than before",
+            "changed": "scores are distributed differently than before",
         },
     ),
     Statistic(
         "brightness",
         column("brightness"),
         {
-            "high": "images are brighter than they were",
-            "low": "images are darker than they were",
+            "high": "images are brighter than before",
+            "low": "images are darker than before",
         },
     ),
     Statistic(
         "sharpness",
         column("sharpness"),
         {
-            "high": "images are sharper or noisier than they were",
-            "low": "images are more blurred than they were",
+            "high": "images are sharper or noisier than before",
+            "low": "images are more blurred than before",
         },
     ),
     Statistic(
@@ -95,13 +95,13 @@ STATISTICS = (
         "registration",
         column("registration"),
         {
-            "high": "parts are found with more confidence than they were",
-            "low": "parts are found with less confidence than they were",
+            "high": "parts are found with more confidence than before",
+            "low": "parts are found with less confidence than before",
         },
     ),
     Statistic(
         "not registered",
-        # Without alignment there is no confidence, and nothing to watch.
+        # Without alignment rows have no confidence, and the statistic does not apply.
         lambda row: (
             None if number(row["registration"]) is None else row["outcome"] == NOT_REGISTERED
         ),
@@ -116,14 +116,14 @@ STATISTICS = (
 
 
 class Period(NamedTuple):
-    """Rows that others are compared with.
+    """A reference period: the rows that later rows are compared with.
 
     Attributes:
-      text: as it was given.
-      of: what of a row counts: "count", so that it is the first images there are, "id", or
-        "committed", seconds since 1970.
-      first: of its rows, by that.
-      last: the same; it belongs to the period.
+      text: The period as it was given.
+      of: Quantity that `first` and `last` refer to: "count" (the number of the image since the
+        start of the table), "id" (of the row), or "committed" (seconds since 1970).
+      first: First value of the period.
+      last: Last value, inclusive.
     """
 
     text: str
@@ -133,16 +133,19 @@ class Period(NamedTuple):
 
 
 def parse_period(text: str) -> Period:
-    """`500`, the first images; `8001..8500`, rows; `2026-03-01T06:00..2026-03-01T14:00`, times of
-    this machine's clock, or with an offset.
+    """Parse a reference period.
+
+    Args:
+      text: `500`, the first 500 images; `8001..8500`, rows by their ids; or
+        `2026-03-01T06:00..2026-03-01T14:00`, times by this machine's clock or with an offset.
 
     Raises:
-      UserError: it is none of these, or too short.
+      UserError: If the text has none of these forms, or the period is too short.
     """
     first, dots, last = (part.strip() for part in text.partition(".."))
     wrong = UserError(
-        f"the reference period {text!r} cannot be read: give the number of first images, as 500, "
-        "rows, as 8001..8500, or times, as 2026-03-01T06:00..2026-03-01T14:00."
+        f"the reference period {text!r} cannot be read: give a number of first images such as 500, "
+        "rows such as 8001..8500, or times such as 2026-03-01T06:00..2026-03-01T14:00."
     )
     try:
         if not dots:
@@ -155,25 +158,27 @@ def parse_period(text: str) -> Period:
     except (ValueError, OverflowError):
         raise wrong from None
     if dots and period.last <= period.first:
-        raise UserError(f"the reference period {text!r} ends before it begins: turn it round.")
+        raise UserError(f"the reference period {text!r} ends before it begins: swap its ends.")
     if period.of != "committed" and period.last - period.first + 1 < FEWEST:
-        raise UserError(f"the reference period {text!r} is short: give {FEWEST} images or more.")
+        raise UserError(
+            f"the reference period {text!r} is too short: give {FEWEST} images or more."
+        )
     return period
 
 
 class Alarm(NamedTuple):
-    """A change that a chart has seen.
+    """A change that a chart has detected.
 
     Attributes:
-      image: the row's id in the table at which it was seen.
-      committed: that row's time, seconds since 1970.
-      statistic: whose chart.
-      kind: of the chart.
+      image: Id of the row at which the alarm began.
+      committed: That row's time, seconds since 1970.
+      statistic: Name of the statistic.
+      kind: Kind of the chart.
       direction: "high", "low" or "changed".
-      words: what that means.
-      reference: the period with which the image was compared.
-      ended: the row's id at which it was over, or at which another reference period began; None
-        while it lasts.
+      words: Message of the alarm.
+      reference: Reference period with which the image was compared.
+      ended: Id of the row at which the alarm ended or another reference period began; None while
+        the alarm lasts.
     """
 
     image: int
@@ -187,17 +192,25 @@ class Alarm(NamedTuple):
 
 
 class Monitor:
-    """Takes rows one after the other.
+    """Control charts and alarms of a line, fed with one row at a time.
 
     Args:
-      references: the periods, in their order.
-      run_length: images between two false alarms of a chart, on average.
+      references: The reference periods, in order.
+      run_length: Images between two false alarms of a chart, on average.
 
-    `images` is how many there were, `last` when the last was committed, seconds since 1970;
-    `reference` the period that rows are compared with, None before the first is over, and
-    `collecting` the one that has begun and is not over. `latest` are the latest values of each
-    statistic and `times` when these images were committed, `rejected` is how many images were
-    rejected, `rejects` are the latest of their rows, and `threshold` is the last image's.
+    Attributes:
+      reference: Period that rows are compared with; None until the first one is over.
+      collecting: Period that has begun and is not over, if any.
+      charts: Charts by statistic and kind.
+      states: States of the charts.
+      alarms: All alarms so far.
+      images: Number of rows so far.
+      last: Time at which the last row was committed, seconds since 1970.
+      latest: Latest values of each statistic.
+      times: Times at which these rows were committed.
+      rejected: Number of rejected images.
+      rejects: Rows of the latest rejects.
+      threshold: Threshold of the last image that has one.
     """
 
     def __init__(self, *, references: Sequence[Period], run_length: float | int):
@@ -210,7 +223,7 @@ class Monitor:
         self.states: dict[tuple[str, str], State] = {}
         self.alarms: list[Alarm] = []
         self.images, self.last = 0, 0.0
-        self._beyond = False  # whether the row before lay beyond a period that has not begun
+        self._beyond = False  # whether the previous row lay beyond a period that has not begun
         self.latest: dict[str, deque[float]] = {s.name: deque(maxlen=KEPT) for s in STATISTICS}
         self.times: deque[float] = deque(maxlen=KEPT)
         self.rejected = 0
@@ -219,19 +232,19 @@ class Monitor:
 
     @property
     def collected(self) -> int:
-        """Images of the period that has begun."""
+        """Number of images collected for the current reference period."""
         return len(self._reference)
 
     @property
     def ahead(self) -> Period | None:
-        """The period that has not begun."""
+        """The next reference period that has not begun, if any."""
         return self._ahead[0] if self._ahead else None
 
     def feed(self, row: Row) -> None:
-        """The next row.
+        """Process the next row.
 
         Raises:
-          UserError: it lies beyond a reference period in which there was no row.
+          UserError: If the rows have passed a reference period without a row in it.
         """
         self.images += 1
         committed = self._time(row["committed"])
@@ -255,13 +268,13 @@ class Monitor:
             before, self._beyond = self._beyond, now > ahead.last
             if self._beyond and before:
                 raise UserError(
-                    f"no image lies in the reference period {ahead.text!r}: give another."
+                    f"no image lies in the reference period {ahead.text!r}: give another one."
                 )
             if ahead.first <= now <= ahead.last:
                 self._collect(row["id"])
         if self.collecting:
             self._reference.append(values)
-            # The last row may be known to be it: charts are there before the next.
+            # If this is known to be the period's last row, the charts start before the next row.
             if self.collecting.of != "committed" and (
                 place[self.collecting.of] >= self.collecting.last
             ):
@@ -270,10 +283,10 @@ class Monitor:
         self._chart(row, values)
 
     def _time(self, committed: Any) -> float:
-        """When the row was committed; NaN, which no period knows, where that is in doubt.
+        """Return when the row was committed, or NaN, which lies in no period, if that is in doubt.
 
-        A clock may be wrong for a row: a time far from that of the row before counts once the next
-        row confirms it.
+        A clock may be wrong for one row, so a time far from the previous row's counts only once the
+        next row confirms it.
         """
         if number(committed) is None or not 0 <= committed < LATEST:
             return float("nan")

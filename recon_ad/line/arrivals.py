@@ -1,13 +1,12 @@
-"""Which images of a watched folder are to be judged next.
+"""The queue of a watched folder: which images are to be judged next.
 
-A file that is being written is left alone: one counts as whole when neither size nor time of change
-moved between two looks at least `settle` seconds apart.
+A file that is still being written is left alone. It counts as complete if neither its size nor its
+time of change differs between two scans that are at least `settle` seconds apart. A file that keeps
+changing for a minute is logged.
 
-A file that does not come to rest for a minute is told.
-
-A look at a folder of a million judged images costs 1.8 s of one core (EPYC, local disk). Whether
-one of them has become another image costs 5 s and is seen to in a tenth of the time at most, so
-that in such a folder a name that is used again is noticed within a minute.
+Scanning a folder of a million judged images takes 1.8 s of one core (EPYC, local disk). Checking
+whether any of them has been replaced takes 5 s. That check uses a tenth of the time at most, so in
+such a folder a name that is reused is noticed within a minute.
 """
 
 import logging
@@ -20,20 +19,20 @@ from typing import NamedTuple
 from recon_ad.data.decode import SUFFIXES
 from recon_ad.line.store import Key
 
-SELDOM = 9  # times what a look at known names took, until the next
-RESTLESS = 60.0  # s for which a file has been changing, at which that is told
-INT64 = 2**63 - 1  # the largest number that a table takes
+SELDOM = 9  # pause between two checks of known names, as a multiple of one check's duration
+RESTLESS = 60.0  # s after which a file that keeps changing is logged
+INT64 = 2**63 - 1  # the largest integer that SQLite stores
 
 logger = logging.getLogger("recon_ad")
 
 
 class Arrival(NamedTuple):
-    """An image that is whole.
+    """A complete image that is ready to be judged.
 
     Attributes:
-      file: its path.
-      key: what the store knows it by.
-      seen: when it was first seen as it is, by the given clock.
+      file: Path of the file.
+      key: Key of the image in the store.
+      seen: Time at which the file was first seen in this state, by the given clock.
     """
 
     file: Path
@@ -42,13 +41,13 @@ class Arrival(NamedTuple):
 
 
 class Arrivals:
-    """What has been seen of a folder.
+    """Arrivals in a folder and what is known of each file.
 
     Args:
-      folder: watched, with all folders below it.
-      known: images that have been judged, of one name the latest last.
-      settle: seconds for which a file has to stay as it is.
-      clock: monotonic, in seconds.
+      folder: Watched folder, including all folders below it.
+      known: Images that have been judged; for a repeated name, the latest comes last.
+      settle: Seconds for which a file must stay unchanged.
+      clock: Monotonic clock, in seconds.
     """
 
     def __init__(
@@ -58,19 +57,19 @@ class Arrivals:
         self._done = {key.name: key for key in known}  # the latest of each name
         self._settle, self._clock = settle, clock
         self._seen: dict[Key, float] = {}
-        self._moving: dict[str, float] = {}  # since when, by name
-        self._put_off: dict[Key, tuple[float, float]] = {}  # since when, until when
-        self._thorough = float("-inf")  # when known names are to be looked at again
-        self._gone = False  # whether the folder was away at the last look
+        self._moving: dict[str, float] = {}  # start of the changes, by name
+        self._put_off: dict[Key, tuple[float, float]] = {}  # start and end of the delay
+        self._thorough = float("-inf")  # time of the next check of known names
+        self._gone = False  # whether the folder was missing at the last scan
 
     def ready(self) -> list[Arrival]:
-        """Whole images that are not done, those that came first at the front."""
+        """Scan the folder and return complete images that are not done, oldest first."""
         now = self._clock()
         self._tell_if_gone()
         thorough = now >= self._thorough
         before, self._seen = self._seen, {}
         moving, self._moving = self._moving, {}
-        # A known name that has become another image stays in sight until that is done.
+        # A known name with a new image is checked at every scan until that image is done.
         changing = {key.name for key in before}
         whole = []
         for entry, path in _below(str(self._folder)):
@@ -92,35 +91,37 @@ class Arrivals:
         return sorted(whole, key=lambda a: (a.key.changed_ns, a.key.name))
 
     def key_of(self, file: Path) -> Key | None:
-        """What the file is now; None if it is gone, or a dangling link that may yet be filled."""
+        """Return the file's current key, or None if it is gone or a link without a target."""
         return _key(_storable(file.relative_to(self._folder).as_posix()), file)
 
     def done(self, key: Key) -> None:
-        """The image has its row."""
+        """Record that the image has its row."""
         self._done[key.name] = key
 
     def put_off(self, key: Key, *, pause: float, most: float) -> bool:
-        """Leaves the image for so many seconds; False where that has gone on for `most`."""
+        """Delay the image by `pause` seconds; return False once the delays last `most` seconds."""
         now = self._clock()
         since, _ = self._put_off.get(key, (now, now))
         self._put_off[key] = (since, now + pause)
         return now - since < most
 
     def _tell_if_gone(self) -> None:
-        """Warns where the watched folder cannot be seen any more, and where it can again."""
+        """Warn when the watched folder disappears and when it is back."""
         gone = not self._folder.is_dir()
         if gone and not self._gone:
-            logger.warning("%s cannot be seen: no image arrives until it is back", self._folder)
+            logger.warning(
+                "%s is not accessible: no image is judged until it is back", self._folder
+            )
         elif self._gone and not gone:
             logger.warning("%s is back", self._folder)
         self._gone = gone
 
     def _told_if_restless(self, name: str, since: float, now: float) -> float:
-        """Since when the file has been changing; infinity once that was told."""
+        """Return since when the file has been changing, or infinity once that has been logged."""
         if now - since < RESTLESS:
             return since
         logger.warning(
-            "%s has been changing for %g s: it is judged when it has been at rest for %g s",
+            "%s has been changing for %g s: it is judged once it stays unchanged for %g s",
             name, now - since, self._settle,
         )  # fmt: skip
         return float("inf")
@@ -131,25 +132,28 @@ def _key(name: str, file: Path | os.DirEntry) -> Key | None:
         stat = file.stat()
     except FileNotFoundError:
         return None
-    except OSError:  # a link to itself, say, which is a broken image
+    except OSError:  # for example a link to itself, which counts as a broken image
         try:
             stat = os.lstat(file)
         except OSError:
             return None
-    # Some file systems know times beyond 2262, and inodes of 64 bits without a sign.
+    # Some file systems have times beyond 2262 and unsigned 64-bit inodes; SQLite stores neither.
     changed, status = (max(-INT64, min(ns, INT64)) for ns in (stat.st_mtime_ns, stat.st_ctime_ns))
     return Key(name, stat.st_size, changed, stat.st_ino & INT64, status)
 
 
 def _storable(path: str) -> str:
-    """A name may hold bytes that are no UTF-8, which a table does not take."""
+    """Escape bytes in a name that are not valid UTF-8, which SQLite does not store."""
     return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode()
 
 
 def _below(folder: str) -> Iterator[tuple[os.DirEntry, str]]:
-    """Images below the folder and their paths from there, no dotfiles; what vanishes or may not be
-    read is left out."""
-    # Unlike `data.listing`, which refuses what it cannot list: trays come and go here.
+    """Yield the images below the folder with their relative paths, without dotfiles.
+
+    Files and folders that vanish or may not be read are left out.
+    """
+    # `data.listing` instead raises an error for a folder that it cannot list. On a line folders
+    # come and go.
     folders = [(folder, "")]
     while folders:
         path, above = folders.pop()
@@ -166,8 +170,8 @@ def _below(folder: str) -> Iterator[tuple[os.DirEntry, str]]:
 
 
 def _links_to_folder(entry: os.DirEntry) -> bool:
-    """Tells whether it is a link to a folder; one that leads nowhere is a broken image."""
+    """Return whether the entry is a link to a folder. A dangling link is a broken image."""
     try:
         return entry.is_symlink() and entry.is_dir()
-    except OSError:  # a link to itself, say
+    except OSError:  # for example a link to itself
         return False

@@ -1,18 +1,20 @@
-"""Limits of control charts: those at which a chart of what has not changed gives one alarm in
-`run_length` images on average, though the reference period is but a sample.
+"""Limits of control charts, corrected for the finite reference period.
 
-A chart is a Markov chain (Brook and Evans 1972), so that its mean run length solves linear
-equations. It depends on the chances of the normal scores of later images. Of n reference values
-from a continuous distribution, whichever that is, later values fall into the n + 1 gaps between
-them with chances that are Dirichlet(1, …, 1) distributed; N(0, 1) is the case of a reference
-without end. A limit that takes one for the other gives more alarms than asked for (Jones, Champ and
-Rigdon 2001, of estimated means and deviations). So the rate of false alarms, one by the run length,
-is averaged over draws of these chances, and the limit is where the average is as wanted. It is an
-average: of single references some give fewer alarms and some more.
+A limit is chosen so that a chart gives one alarm in `run_length` images on average while nothing
+has changed, although the reference period is only a sample.
 
-A rate of events cannot be averaged so: to some share of what may be true, no limit is high enough.
-It is taken for as high as it may be (Gandy and Kvaløy 2013): alarms are as seldom as wanted, or
-more so, with nine references of ten.
+A chart is a Markov chain (Brook and Evans 1972), so its mean run length solves linear equations. It
+depends on the probabilities of the normal scores of later images. Given n reference values from any
+continuous distribution, later values fall into the n + 1 gaps between them with probabilities that
+are Dirichlet(1, …, 1) distributed; an infinite reference gives N(0, 1). A limit that assumes an
+infinite reference for a finite one gives too many alarms (Jones, Champ and Rigdon 2001, for
+estimated means and deviations). The false-alarm rate, which is one over the run length, is
+therefore averaged over draws of these probabilities, and the limit is chosen for the wanted
+average. Single references give fewer or more alarms than this average.
+
+An event rate cannot be averaged in this way, because for some of the rates that are compatible with
+the reference no limit is high enough. Instead its upper confidence bound is used (Gandy and Kvaløy
+2013): with nine references in ten, alarms are as rare as wanted or rarer.
 """
 
 import functools
@@ -25,30 +27,30 @@ from scipy import optimize, sparse, special, stats
 
 SMOOTHING = 0.1  # λ of the moving average
 ALLOWANCE = 0.5  # standard deviations, half of the shift that cusum is soonest for
-RATIO = 3.0  # by which a rate of events has grown that is to be seen soonest
-BINS, FORGETTING = 10, 0.01  # of the distribution's chart: equal shares, λ of their averages
-END = 0.5  # share of the limit below which an alarm ends
+RATIO = 3.0  # growth of an event rate for which the chart is fastest
+BINS, FORGETTING = 10, 0.01  # distribution chart: number of equal shares, λ of their averages
+END = 0.5  # fraction of the limit below which an alarm ends
 
-STATES = 80  # of the Markov chain, even
-DRAWS = 120  # of what a reference may be
-STEP = 1.2  # between two limits that are tried
-NEVER = 1e14  # images
-SURE = 0.9  # that the rate of events is not above what is taken for it
-STREAMS, LENGTH = 512, 4096  # simulated for the distribution's chart
-SEEN = 100  # alarms, from which a simulated rate counts
+STATES = 80  # states of the Markov chain, an even number
+DRAWS = 120  # draws of the probabilities for a finite reference
+STEP = 1.2  # factor between two limits in the search
+NEVER = 1e14  # images, cap of the run length
+SURE = 0.9  # confidence of the upper bound on the event rate
+STREAMS, LENGTH = 512, 4096  # simulated streams and their lengths, for the distribution chart
+SEEN = 100  # alarms, the fewest for which a simulated rate is used
 
 Values = Float[np.ndarray, " n"]
 Lengths = Float[np.ndarray, "draws"]
-Below = Callable[[np.ndarray], np.ndarray]  # chance of a score below, [edges] -> [draws, edges]
+Below = Callable[[np.ndarray], np.ndarray]  # P(score below edge), [edges] -> [draws, edges]
 
 
 def known(edges: np.ndarray) -> np.ndarray:
-    """Chances of scores of a reference without end."""
+    """Return the probabilities of scores below the edges for an infinite reference."""
     return stats.norm.cdf(edges)[None]
 
 
 def drawn(count: int) -> Below:
-    """Chances of scores of a reference of so many values, for draws of what it may be."""
+    """Draw the score probabilities for references of `count` values."""
     random = np.random.default_rng(count)
     scores = special.ndtri((np.arange(count + 1) + 0.5) / (count + 1))
     chances = random.dirichlet(np.ones(count + 1), DRAWS)
@@ -57,9 +59,12 @@ def drawn(count: int) -> Below:
 
 
 def cusum_run_length(limit: float, below: Below) -> Lengths:
-    """Images until max(0, S + score - allowance) first exceeds the limit, on average, from 0."""
+    """Return the mean number of images until max(0, S + score - allowance) exceeds the limit.
+
+    The sum S begins at 0.
+    """
     width = limit / (STATES - 0.5)  # the last state ends at the limit
-    # From state i to j; the least takes all that is below it.
+    # From state i to state j. The lowest state also takes everything below it.
     moves = np.arange(-STATES, STATES) + 0.5
     upto = below(moves * width + ALLOWANCE)
     jumps = np.arange(STATES)[None] - np.arange(STATES)[:, None] + STATES
@@ -69,12 +74,12 @@ def cusum_run_length(limit: float, below: Below) -> Lengths:
 
 
 def ewma_run_length(limit: float, below: Below) -> Lengths:
-    """Images until the average of scores first exceeds the limit either way, from 0."""
+    """Return the mean number of images until the moving average exceeds ± the limit, from 0."""
     count = STATES + 1
     width = 2 * limit / count
     edges = -limit + np.arange(count + 1) * width
     places = (edges[1:] + edges[:-1]) / 2
-    # From each place to each: what the next score has to lie between.
+    # The interval in which the next score must lie to move from one place to another.
     upto = below((edges[None] - (1 - SMOOTHING) * places[:, None]) / SMOOTHING)
     return _mean_length(np.diff(upto, axis=2), start=STATES // 2)
 
@@ -83,20 +88,20 @@ def _mean_length(transitions: Float[np.ndarray, "draws s s"], *, start: int) -> 
     states = transitions.shape[1]
     ones = np.ones((len(transitions), states, 1))
     lengths = np.linalg.solve(np.eye(states) - transitions, ones)[:, start, 0]
-    # Of a chain that is hardly ever left, rounding decides, down to the sign.
+    # If a chain is almost never left, rounding errors dominate, even in the sign.
     return np.where((lengths < 0) | (lengths > NEVER), NEVER, lengths)
 
 
 @functools.cache
 def event_weight(rate: float) -> int:
-    """What an event adds, where an image without one takes 1."""
-    odds = RATIO * rate / (1 - rate)  # odds, not rates: one of 0.5 cannot triple
+    """Return what an event adds to the sum, if an image without one subtracts 1."""
+    odds = RATIO * rate / (1 - rate)  # odds, because a rate of 0.5 cannot triple
     grown = odds / (1 + odds)
     return max(1, round(-np.log(grown / rate) / np.log((1 - grown) / (1 - rate))))
 
 
 def events_run_length(limit: int, rate: float) -> float:
-    """Images until the sum of events first exceeds the limit, on average, from 0."""
+    """Return the mean number of images until the sum of events exceeds the limit, from 0."""
     weight = event_weight(rate)
     places = np.arange(limit + 1)
     without = sparse.csr_array(
@@ -112,7 +117,7 @@ def events_run_length(limit: int, rate: float) -> float:
 
 @functools.cache
 def ewma_limit(count: int | None, wanted: float) -> float:
-    """Of a reference of so many values, None being one without end."""
+    """Return the ewma limit for a reference of `count` values; None means an infinite one."""
     below = known if count is None else drawn(count)
     low = (SMOOTHING / (2 - SMOOTHING)) ** 0.5 if count is None else ewma_limit(None, wanted)
     return _limit(lambda limit: np.mean(1 / ewma_run_length(limit, below)), wanted, low)
@@ -120,15 +125,15 @@ def ewma_limit(count: int | None, wanted: float) -> float:
 
 @functools.cache
 def cusum_limit(count: int | None, wanted: float) -> float:
-    """As `ewma_limit`."""
+    """Return the cusum limit, with the arguments of `ewma_limit`."""
     below = known if count is None else drawn(count)
     low = 0.5 if count is None else cusum_limit(None, wanted)
-    # Two sides alarm twice as often as one.
+    # A chart with two sides gives twice as many alarms as one side.
     return _limit(lambda limit: 2 * np.mean(1 / cusum_run_length(limit, below)), wanted, low)
 
 
 def _limit(rate: Callable[[float], float], wanted: float, low: float) -> float:
-    """Where that rate of alarms is one in so many images, from `low` on."""
+    """Find the limit, from `low` on, at which the alarm rate is one in `wanted` images."""
 
     def excess(limit: float) -> float:
         return float(np.log(rate(limit) * wanted))
@@ -142,13 +147,13 @@ def _limit(rate: Callable[[float], float], wanted: float, low: float) -> float:
 
 
 def events_rate(events: int, count: int) -> float:
-    """What the rate of events does not exceed, of nine references of ten (Beta, uniform prior)."""
+    """Return the 90 % upper bound on the event rate (Beta posterior, uniform prior)."""
     return float(stats.beta.ppf(SURE, events + 1, count - events + 1))
 
 
 @functools.cache
 def events_limit(rate: float, wanted: float) -> float:
-    """The least whole one with that run length or more."""
+    """Return the smallest whole limit whose run length is at least `wanted`."""
     low, high = 0, event_weight(rate)
     while events_run_length(high, rate) < wanted:
         low, high = high, 2 * high
@@ -159,15 +164,18 @@ def events_limit(rate: float, wanted: float) -> float:
 
 
 def distance(shares: Sequence[float] | Float[np.ndarray, "bins b"]) -> Any:
-    """χ² of averaged shares of bins that were equal in the reference period, bins first."""
-    # No NumPy for one image's ten floats: this is the monitor's innermost loop.
+    """Return χ² of the averaged shares [bins, …]; in the reference period all bins were equal."""
+    # Avoids NumPy for one image's ten floats, because this is the monitor's innermost loop.
     off = sum((share - 1 / BINS) ** 2 for share in shares)
     return (2 - FORGETTING) / FORGETTING * BINS * off
 
 
 @functools.cache
 def distribution_limit(count: int | None, wanted: float) -> float:
-    """As `ewma_limit`, by simulation; beyond what that saw, log(rate) is continued as a line."""
+    """Return the distribution chart's limit by simulation, with the arguments of `ewma_limit`.
+
+    Beyond the simulated rates, log(rate) is extrapolated linearly.
+    """
     random = np.random.default_rng(count)
     chances = np.full((STREAMS, BINS), 1 / BINS)
     if count is not None:
@@ -185,7 +193,7 @@ def distribution_limit(count: int | None, wanted: float) -> float:
         beyond = now > levels
         alarms += (beyond & ~lasting).sum(axis=1)
         lasting = beyond | (lasting & (now >= END * levels))
-    # Below the most frequent, levels are so low that an alarm hardly ever ends.
+    # Below the level with the most alarms, levels are so low that an alarm almost never ends.
     first = int(alarms.argmax())
     known_levels = np.flatnonzero(alarms[first:] >= SEEN) + first
     x, y = levels[known_levels, 0], np.log(alarms[known_levels] / (STREAMS * LENGTH))

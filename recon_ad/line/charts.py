@@ -1,26 +1,29 @@
-"""Control charts: whether what is measured of one image after the other is still as it was in a
-reference period (Buzzega et al., section 4: anomaly detection on the system's own statistics).
+"""Control charts that compare a statistic of successive images with a reference period.
 
-- `ewma`, an exponentially weighted moving average (Roberts 1959): small lasting shifts.
-- `cusum`, cumulative sums of what exceeds an allowance, either way (Page 1954): shifts of a known
-  size soonest.
-- `distribution`, averaged shares of ten bins that were equal in the reference period, as χ²: any
-  other shape, one with the same middle too.
-- `events`, the cumulative sum for a rate (Reynolds and Stoumbos 1999): rejects, parts that could
-  not be registered; only more of them is an alarm. Each image without an event takes 1 from the sum
-  and each event adds the whole number that is nearest to the ratio of their log-likelihood ratios.
+Buzzega et al., section 4, propose this anomaly detection on the system's own statistics. The kinds:
 
-Values are no normal variables, least of all anomaly scores. Each is replaced by its normal score:
-the quantile of N(0, 1) that belongs to its rank among the reference values. One that ties with some
-of these has all of their ranks: the middle one counts for `ewma` and `cusum`, and its share is
-spread over all of them for `distribution`, so that few values repeated are no change. Limits
-(`recon_ad.line.chart_limits`) reckon with how little a short reference says. Images that depend on
-each other, as those of one batch do, give more alarms than they say. Of events that are very rare
-a single one may suffice.
+- `ewma`, an exponentially weighted moving average (Roberts 1959), detects small lasting shifts.
+- `cusum`, two cumulative sums of what exceeds an allowance upwards and downwards (Page 1954), is
+  fastest for shifts of a known size.
+- `distribution` is χ² of the averaged shares of ten bins that were equal in the reference period.
+  It detects any change of shape, even with an unchanged mean.
+- `events`, a cumulative sum for a rate (Reynolds and Stoumbos 1999), is for rejects, unreadable
+  files and parts that could not be registered. Only an increase is an alarm. Each image without an
+  event subtracts 1, and each event adds the whole number nearest to the ratio of their
+  log-likelihood ratios.
 
-An alarm ends when the statistic is back below half its limit, so that one disturbance is one alarm.
+The statistics, above all anomaly scores, are not normally distributed. Each value is therefore
+replaced by its normal score, the quantile of N(0, 1) at its rank among the reference values. A
+value that ties with reference values has all of their ranks: `ewma` and `cusum` use the middle one,
+and `distribution` spreads the value over all of them, so that a few repeated values are not taken
+for a change. The limits (`recon_ad.line.chart_limits`) allow for the uncertainty of a short
+reference. Images that depend on each other, such as those of one batch, give more alarms than the
+limits promise. For very rare events a single one may raise an alarm.
 
-A kind of chart is a record of functions, as a method is: a new one is a row of `KINDS`.
+An alarm ends when the statistic falls below half its limit, so that one disturbance gives one
+alarm.
+
+A kind of chart is a record of functions, as a method is. A new kind is a new row of `KINDS`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -46,22 +49,22 @@ from recon_ad.line.chart_limits import (
     ewma_limit,
 )
 
-MOST = 0.4  # rate of events in a reference
-FEWEST = 30  # values of a reference
-CAPPED = 1.5  # times its limit, cusum's greatest: a long disturbance ends soon, too
+MOST = 0.4  # highest rate of events in a reference
+FEWEST = 30  # fewest values of a reference
+CAPPED = 1.5  # cap of cusum relative to its limit, so that a long disturbance also ends soon
 
 Values = Float[np.ndarray, " n"]
-Kept = Float[np.ndarray, " k"]  # of a reference period
+Kept = Float[np.ndarray, " k"]  # summary of a reference period
 
 
 class Chart(NamedTuple):
-    """What does not change from image to image.
+    """The fixed part of a control chart.
 
     Attributes:
-      name: of the statistic.
-      kind: a name in `KINDS`.
-      reference: what its kind keeps of the reference period.
-      limit: beyond which the chart's statistic is an alarm.
+      name: Name of the statistic.
+      kind: Name in `KINDS`.
+      reference: Summary of the reference period that this kind keeps.
+      limit: Value of the chart above which it raises an alarm.
     """
 
     name: str
@@ -71,13 +74,13 @@ class Chart(NamedTuple):
 
 
 class State(NamedTuple):
-    """What changes.
+    """The state of a control chart after an image.
 
     Attributes:
-      up: the statistic for growing values, 0 or more; of ewma the average's positive part.
-      down: the same for falling ones.
-      alarm: "" or what is wrong now, "high", "low" or, of a distribution, "changed".
-      shares: of a distribution's bins; () at first.
+      up: Value of the chart for growing values, 0 or more; for ewma the average's positive part.
+      down: The same for falling values.
+      alarm: Current alarm, "high", "low" or, for a distribution, "changed"; "" means no alarm.
+      shares: Averaged shares of a distribution's bins; () at first.
     """
 
     up: float = 0.0
@@ -93,17 +96,17 @@ def make_chart(
     *,
     run_length: float | int,
 ) -> Chart:
-    """A chart with its limit.
+    """Return a chart with its limit.
 
     Args:
-      name: of the statistic.
-      kind: a name in `KINDS`.
-      reference: values of the reference period, 30 at least; of events 1 where one was, else 0.
-      run_length: images between two false alarms, on average.
+      name: Name of the statistic.
+      kind: Name in `KINDS`.
+      reference: Values of the reference period, at least 30; for events 1 or 0 per image.
+      run_length: Images between two false alarms, on average.
 
     Raises:
-      UserError: the reference is too short, holds values that are not finite, or more events than
-        can grow.
+      UserError: If the reference is too short, contains values that are not finite, or has too
+        many events for an increase to be detectable.
     """
     values = np.asarray(reference, np.float64)
     if len(values) < FEWEST:
@@ -111,28 +114,29 @@ def make_chart(
             f"the reference period of {name} has {len(values)} images: give {FEWEST} or more."
         )
     if not np.isfinite(values).all():
-        raise UserError(f"the reference period of {name} holds values that are not finite.")
+        raise UserError(
+            f"the reference period of {name} contains values that are not finite: give another one."
+        )
     kept, limit = KINDS[kind].start(name, values, float(run_length))
     return Chart(name, kind, kept, limit)
 
 
 def standardised(chart: Chart, values: Float[np.ndarray, "*b"] | float | int | bool) -> Any:
-    """What the chart reckons with: normal scores [*b], of a distribution ranks [*b, 2], or events
-    as they are."""
+    """Return the chart's input: normal scores [*b], ranks [*b, 2] (distribution), or raw events."""
     return KINDS[chart.kind].score(chart.reference, values)
 
 
 def step(chart: Chart, state: State, value: float | int | bool) -> tuple[State, str]:
-    """The next image.
+    """Advance a chart by one image.
 
     Args:
-      chart: of the statistic.
-      state: after the image before; `State()` at first.
-      value: of this image; nan where there is none, which changes nothing.
+      chart: Chart of the statistic.
+      state: State after the previous image; `State()` at first.
+      value: Value of this image. NaN means that it has none, and changes nothing.
 
     Returns:
-      The state after it, and "high", "low" or "changed" where an alarm begins, "end" where one
-      ends, else "".
+      The new state, and an event: "high", "low" or "changed" if an alarm begins, "end" if one ends,
+      else "".
     """
     if np.isnan(value):
         return state, ""
@@ -140,12 +144,13 @@ def step(chart: Chart, state: State, value: float | int | bool) -> tuple[State, 
 
 
 def advance(chart: Chart, state: State, z: Any) -> tuple[State, str]:
-    """`step` by a value that is standardised."""
+    """Advance a chart as `step` does, by a value that is already standardised."""
     kind = KINDS[chart.kind]
     up, down, shares = kind.move(chart, state, z)
     alarm, event = state.alarm, ""
     if alarm:
-        # By its own side: the other may have begun, and is told with the next image.
+        # An alarm ends by its own side. The other side may already have one, which begins with the
+        # next image.
         own = down if alarm == "low" else up
         if own < END * chart.limit:
             alarm, event = "", "end"
@@ -161,16 +166,17 @@ Moved = tuple[float, float, tuple[float, ...]]  # up, down and shares of a state
 
 
 class Kind(NamedTuple):
-    """What a kind of chart does.
+    """A kind of chart, as a record of functions.
 
     Attributes:
-      statistics: names of those that it is drawn of (`recon_ad.line.alarms.STATISTICS`).
-      limit: (values of the reference, None for one without end; run length) -> limit.
-      start: (name, values of the reference [n], run length) -> what is kept of them, and the limit;
-        raises UserError where they will not do.
-      score: (what is kept, values) -> what `move` takes.
-      move: (chart, state, what `score` gave for a value) -> the statistic's new values.
-      rising: what an alarm of `State.up` is called.
+      statistics: Names of the statistics that it is drawn for (`recon_ad.line.alarms.STATISTICS`).
+      limit: (number of reference values, None for an infinite reference; run length) -> limit. For
+        events the first argument is the event rate.
+      start: (name, values of the reference [n], run length) -> summary and limit. Raises UserError
+        if the values are unsuitable.
+      score: (summary, values) -> input of `move`.
+      move: (chart, state, output of `score` for one value) -> new values of the chart.
+      rising: Direction of an alarm of `State.up`.
     """
 
     statistics: tuple[str, ...]
@@ -184,13 +190,13 @@ class Kind(NamedTuple):
 def normal_scores(
     reference: Kept, values: Float[np.ndarray, "*b"] | float
 ) -> Float[np.ndarray, "*b"] | float:
-    """The quantiles of N(0, 1) at the values' ranks among the reference values, sorted."""
+    """Return the quantiles of N(0, 1) at the values' ranks among the sorted reference values."""
     below, upto = (np.searchsorted(reference, values, side=side) for side in ("left", "right"))
     return special.ndtri(((below + upto) / 2 + 0.5) / (len(reference) + 1))
 
 
 def ranks(reference: Kept, values: Float[np.ndarray, "*b"] | float) -> Float[np.ndarray, "*b 2"]:
-    """From where to where in [0, 1] the values' ranks among the reference values reach, sorted."""
+    """Return the values' lowest and highest ranks, in [0, 1], among the sorted reference values."""
     below, upto = (np.searchsorted(reference, values, side=side) for side in ("left", "right"))
     return np.stack([below, upto + 1], axis=-1) / (len(reference) + 1)
 
@@ -201,7 +207,7 @@ def _of_values(
     score: Callable[[Kept, Any], Any] = normal_scores,
     **fields: Any,
 ) -> Kind:
-    """A kind that charts the ranks of values."""
+    """Return a kind of chart for the ranks of values."""
 
     def start(_: str, values: Values, run_length: float) -> tuple[Kept, float]:
         return np.sort(values), limit(len(values), run_length)
@@ -234,8 +240,8 @@ def _move_distribution(
 def _start_events(name: str, values: Values, run_length: float) -> tuple[Kept, float]:
     if values.mean() > MOST:
         raise UserError(
-            f"in the reference period of {name} {values.mean():.0%} of the images are such events: "
-            "a rate that grows cannot be seen there; give a period in which they are rare."
+            f"in the reference period of {name}, {values.mean():.0%} of the images are such "
+            "events, too many to detect an increase: give a period in which they are rare."
         )
     rate = events_rate(int(values.sum()), len(values))
     return np.array([rate]), events_limit(rate, run_length)

@@ -1,4 +1,4 @@
-"""The monitor's page: one HTML file that loads itself again and needs nothing else."""
+"""The monitor's page: one self-contained HTML file that reloads itself."""
 
 import base64
 import io
@@ -19,34 +19,34 @@ from recon_ad.report import wording
 from recon_ad.report.markup import folded, name, paragraph, section, table, text
 
 REFRESH = 5  # s
-STALE = 600.0  # s without an image, after which a line is not called well
-WIDTH, HEIGHT = 640, 120  # of a curve's own coordinates, which are stretched to the page
-LISTED = 50  # alarms, the latest
-SHARE = 50  # images of which the share is drawn, of what happens or not
-THUMBNAIL = 360  # px of a reject's longer side
+STALE = 600.0  # s without an image after which the page warns
+WIDTH, HEIGHT = 640, 120  # coordinate range of a curve, which is stretched to the page
+LISTED = 50  # latest alarms that are listed
+SHARE = 50  # images over which the share of an event is averaged
+THUMBNAIL = 360  # px, longer side of a reject's picture
 TITLES = {
     "score": "Anomaly score",
     "brightness": "Brightness (0 black, 1 white)",
     "rejected": f"Rejected, share of the latest {SHARE} images",
     "not registered": f"Part not found, share of the latest {SHARE} images",
     "broken": f"Unreadable files, share of the latest {SHARE} images",
-    "registration": "How surely the part is found (1 is best)",
+    "registration": "Confidence with which the part is found (1 is best)",
 }
 KINDS = (
-    "Charts compare each image with the reference period. ewma is a moving average and shows small "
-    "lasting changes, cusum adds up what exceeds the usual and shows sudden ones, distribution "
-    "looks at the shape of the values, events counts what should be rare."
+    "The charts compare each image with the reference period. ewma is a moving average, which "
+    "shows small lasting changes. cusum adds up deviations from the usual values and shows sudden "
+    "changes. distribution compares how the values are spread. events counts what should be rare."
 )
 
 
 def page(monitor: Monitor, *, name: str, now: float, line: Path | None = None) -> str:
-    """The page.
+    """Return the page as HTML.
 
     Args:
-      monitor: with all rows so far.
-      name: of the line.
-      now: seconds since 1970.
-      line: the folder with the overlays of rejected images; None: they are not shown.
+      monitor: Monitor with all rows so far.
+      name: Name of the line.
+      now: Current time, seconds since 1970.
+      line: Folder with the overlays of rejected images. None shows no rejects.
     """
     lasting = [alarm for alarm in monitor.alarms if alarm.ended is None]
     age = now - monitor.last
@@ -58,14 +58,14 @@ def page(monitor: Monitor, *, name: str, now: float, line: Path | None = None) -
     elif lasting:
         state = "; ".join(dict.fromkeys(alarm.words for alarm in lasting)).capitalize() + "."
     else:
-        state = "All is as it was in the reference period."
+        state = "No change since the reference period."
     kind = "state alarm" if lasting or stale else "state"
     parts = [
         paragraph(f"Inspection line: {text(name)}", kind="note"),
         f'<h1 class="{kind}">{text(state)}</h1>',
         paragraph(
-            f"{monitor.images:,} images, {monitor.rejected:,} of them rejected; the last at "
-            f"{text(stamp(monitor.last))}, page of {text(stamp(now))}." + _compared(monitor)
+            f"{monitor.images:,} images, {monitor.rejected:,} of them rejected; last image at "
+            f"{text(stamp(monitor.last))}, page written at {text(stamp(now))}." + _compared(monitor)
         ),
         section("alarms", "Alarms", _alarms(monitor.alarms)),
     ]
@@ -73,7 +73,7 @@ def page(monitor: Monitor, *, name: str, now: float, line: Path | None = None) -
         parts.append(section("rejects", "Latest rejects", pictures))
     for statistic, values in monitor.latest.items():
         if monitor.images and not np.isfinite(values).any():
-            continue  # not measured on this line, as registration without alignment
+            continue  # not measured on this line, such as registration without alignment
         title = TITLES.get(statistic, statistic.capitalize())
         body = _drawn(monitor, statistic, title) + _charts(monitor, statistic)
         parts.append(section(statistic.replace(" ", "-"), title, body))
@@ -89,31 +89,30 @@ def page(monitor: Monitor, *, name: str, now: float, line: Path | None = None) -
 
 
 def _waiting(monitor: Monitor) -> str:
-    """What charts wait for."""
+    """Return which reference period the charts are waiting for."""
     period = monitor.collecting
     if not period:
         begins = monitor.ahead.text if monitor.ahead else ""
-        return f"Charts begin after the reference period {begins}, which has not begun"
+        return f"Charts start after the reference period {begins}, which has not begun"
     if period.of == "committed":
         return (
-            f"Charts begin when the reference period {period.text} is over: "
+            f"Charts start when the reference period {period.text} is over: "
             f"{monitor.collected:,} images so far"
         )
     whole = int(period.last - period.first) + 1
     return (
-        f"Charts begin when the reference period {period.text} is complete: "
-        f"{monitor.collected:,} of {whole:,} images are there, {whole - monitor.collected:,} are "
-        "missing"
+        f"Charts start when the reference period {period.text} is complete: "
+        f"{monitor.collected:,} of {whole:,} images so far, {whole - monitor.collected:,} to go"
     )
 
 
 def _compared(monitor: Monitor) -> str:
-    """Which reference period counts, and what is still to come."""
+    """Return the current reference period and the next one, in words."""
     words = ""
     if monitor.charts and monitor.reference:
         words = f" Compared with {_spoken(monitor.reference)}."
     if monitor.ahead:
-        words += f" The next reference period: {_spoken(monitor.ahead)}."
+        words += f" Next reference period: {_spoken(monitor.ahead)}."
     return text(words)
 
 
@@ -124,12 +123,12 @@ def _spoken(period: Period) -> str:
 
 
 def stamp(seconds: float) -> str:
-    """A time as the machine's clock shows it."""
+    """Format a time by the machine's clock."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _drawn(monitor: Monitor, statistic: str, title: str) -> str:
-    """The curve of a statistic; of what happens or not, its share of the latest images."""
+    """Return the curve of a statistic, or of its share of the latest images if it is an event."""
     values = np.array(monitor.latest[statistic])
     known = values[np.isfinite(values)]
     if np.isin(known, (0.0, 1.0)).all():
@@ -142,7 +141,7 @@ def _drawn(monitor: Monitor, statistic: str, title: str) -> str:
 
 
 def shares(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """The share of ones among the latest `SHARE` known values, at each."""
+    """Return, at each image, the share of ones among the known values of the latest `SHARE`."""
     ones, known = (np.cumsum(x) for x in (np.nan_to_num(values), np.isfinite(values)))
     before = np.maximum(np.arange(len(values)) - SHARE, -1)
     ones, known = (x - np.where(before < 0, 0, x[before]) for x in (ones, known))
@@ -156,13 +155,13 @@ def curve(
     times: Sequence[float] = (),
     threshold: float = float("nan"),
 ) -> str:
-    """The values in order, with both axes; gaps where there is none.
+    """Draw the values in order with both axes, leaving gaps for missing values.
 
     Args:
-      values: NaN where there is none.
-      alt: what they are.
-      times: when each was, seconds since 1970; (): there is no axis of time.
-      threshold: drawn where it is finite; values above it have a dot.
+      values: Values; NaN marks a missing one.
+      alt: Description of the curve.
+      times: Time of each value, seconds since 1970. An empty sequence draws no time axis.
+      threshold: Threshold, drawn if it is finite. Values above it are marked with a dot.
     """
     known = values[np.isfinite(values)]
     if not known.size:
@@ -186,7 +185,7 @@ def curve(
         lines.append(f'<line class="threshold" x1="0" x2="{WIDTH}" y1="{at:.1f}" y2="{at:.1f}"/>')
         above = np.flatnonzero(values > threshold)
         lines += [_polyline([f"{x[i]:.1f},{y[i]:.1f}"], kind="above") for i in above]
-        over = f", dashed the threshold {wording.significant(threshold)}"
+        over = f"; dashed line: threshold {wording.significant(threshold)}"
     marks = (high, (low + high) / 2, low) if high > low else (low,)
     labels = "".join(f"<span>{wording.significant(v)}</span>" for v in marks)
     clock = "".join(f"<span>{text(t)}</span>" for t in _clock(times))
@@ -200,13 +199,13 @@ def curve(
 
 
 def _polyline(points: Sequence[str], *, kind: str = "") -> str:
-    # A single point twice: a line of one point draws nothing.
+    # A single point is repeated, because a line of one point draws nothing.
     drawn = points if len(points) > 1 else [*points, *points]
     return f'<polyline class="{kind}" points="{" ".join(drawn)}"/>'
 
 
 def _clock(times: Sequence[float]) -> list[str]:
-    """When the first, the middle and the last image were, with the day where it is another."""
+    """Return the times of the first, middle and last image, with the day if they differ in it."""
     if not times:
         return []
     chosen = [times[0], times[len(times) // 2], times[-1]]
@@ -242,28 +241,28 @@ def _alarms(alarms: Sequence[Alarm]) -> str:
         ended = "" if lasts else f", until image {alarm.ended:,}"
         items.append(
             f'<li class="{"lasts" if lasts else ""}"><b>{text(alarm.words.capitalize())}</b>'
-            f"{' (lasts)' * lasts}<br>{text(stamp(alarm.committed))}, from image {alarm.image:,}"
+            f"{' (ongoing)' * lasts}<br>{text(stamp(alarm.committed))}, from image {alarm.image:,}"
             f"{ended}<br><small>chart {text(alarm.statistic)}, {text(alarm.kind)}; compared with "
             f"{text(_spoken(parse_period(alarm.reference)))}</small></li>"
         )
     count = f"{len(alarms):,} alarms" if len(alarms) != 1 else "1 alarm"
-    words = count + (f", the latest {LISTED}" if len(alarms) > LISTED else "") + ":"
+    words = count + (f", the latest {LISTED} of them" if len(alarms) > LISTED else "") + ":"
     return paragraph(words) + f'<ul class="alarms">{"".join(items)}</ul>'
 
 
 def _rejects(monitor: Monitor, line: Path) -> str:
-    """The overlays of the latest rejects, small, with links to the files."""
+    """Return small pictures of the latest rejects' overlays, with links to the files."""
     figures = []
     for row in reversed(monitor.rejects):
         path = overlay_of(line, str(row["name"]), anomalous=True)
         try:
             picture = _thumbnail(path, path.stat().st_mtime_ns)
         except (OSError, ValueError, Image.DecompressionBombError):
-            continue  # tidied up, or being written
+            continue  # deleted, or still being written
         address = quote(path.relative_to(line).as_posix())
         score = wording.score(row["score"]) if number(row["score"]) is not None else "none"
         figures.append(
-            f'<figure><a href="{text(address)}"><img alt="Marks on {text(row["name"])}" '
+            f'<figure><a href="{text(address)}"><img alt="Overlay of {text(row["name"])}" '
             f'src="data:image/jpeg;base64,{picture}"></a><figcaption>{name(row["name"])}<br>'
             f"{text(stamp(row['committed']))}, score {text(score)}</figcaption>"
             "</figure>"
@@ -273,7 +272,7 @@ def _rejects(monitor: Monitor, line: Path) -> str:
 
 @lru_cache(maxsize=32)
 def _thumbnail(path: Path, changed_ns: int) -> str:
-    """A small JPEG of the picture, in base64; `changed_ns` tells a file from one that it was."""
+    """Return a small JPEG of the picture in base64, cached until `changed_ns` differs."""
     del changed_ns
     buffer = io.BytesIO()
     with Image.open(path) as picture:

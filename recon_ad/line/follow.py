@@ -1,4 +1,4 @@
-"""The monitor's loop: rows are read, charts drawn, alarms logged and posted."""
+"""The monitor's loop: it reads rows, updates the charts, and logs and posts alarms."""
 
 import json
 import logging
@@ -16,19 +16,19 @@ from recon_ad.runtime import files
 from recon_ad.runtime.stopping import Stop
 from recon_ad.runtime.waiting import Retry, opened
 
-POLL = 1.0  # s between two looks at the table
+POLL = 1.0  # s between two reads of the table
 
-REDRAWN = 5.0  # s between two pages at most: how old the last image is stands there
+REDRAWN = 5.0  # s between two pages; the page shows how old the last image is
 
 logger = logging.getLogger("recon_ad")
 
 
 class Told:
-    """Which alarms have been logged and posted, kept in a file.
+    """Record of the alarms that have been logged and posted, kept in a file.
 
     Args:
-      path: of the file.
-      settings: with others, or another table, nothing has been told.
+      path: Path of the file.
+      settings: Table and settings of the monitor. A record with different ones is discarded.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]):
@@ -41,19 +41,19 @@ class Told:
         except FileNotFoundError:
             pass
         except (ValueError, KeyError, TypeError) as error:
-            logger.warning("%s is damaged (%s): alarms may be told a second time", path, error)
+            logger.warning("%s is damaged (%s): alarms may be reported again", path, error)
 
     def has(self, what: str, alarm: Alarm) -> bool:
-        """Returns whether that was done."""
+        """Return whether the alarm was "logged" or "posted"."""
         return self._name(alarm) in self._marks[what]
 
     def mark(self, what: str, alarm: Alarm) -> None:
-        """Notes that it was done."""
+        """Record that the alarm was "logged" or "posted"."""
         self._marks[what].append(self._name(alarm))
         files.write_json(self._path, {"settings": self._settings, "marks": self._marks})
 
     def _name(self, alarm: Alarm) -> str:
-        # With the period: of another one the same row is another alarm.
+        # Includes the reference period, because with another one the same row is another alarm.
         what = f"{alarm.statistic} {alarm.kind} {alarm.direction}"
         return f"{alarm.image} {what}, {alarm.reference}"
 
@@ -61,7 +61,18 @@ class Told:
 def follow(
     line: Path, *, references: Sequence[Period], run_length: float, webhook: str, stop: Stop
 ) -> Monitor:
-    """Follows the table until it is to stop."""
+    """Follow the table until a stop is requested.
+
+    Args:
+      line: Output folder of `recon_ad.inspect`.
+      references: Reference periods, in order.
+      run_length: Images between two false alarms of a chart, on average.
+      webhook: URL that alarms are posted to; "" posts nothing.
+      stop: Stop request.
+
+    Returns:
+      The monitor after the last row.
+    """
     monitor = Monitor(references=references, run_length=run_length)
     retry = Retry(line, stop)
     store = opened(lambda: Store(line / "line.sqlite"), retry=retry, stop=stop)

@@ -1,4 +1,4 @@
-"""The line's loop: each image that arrives is judged once, and its row is committed."""
+"""The line's loop: each arriving image is judged once, and its row is committed."""
 
 import enum
 import errno
@@ -30,37 +30,37 @@ from recon_ad.runtime import memory
 from recon_ad.runtime.stopping import Stop
 from recon_ad.runtime.waiting import Retry, opened
 
-SECONDS = 600.0  # that judging an image may take; a large one takes tens
+SECONDS = 600.0  # longest time that judging an image may take; a large one takes tens of seconds
 
-MEMORY = 4.0  # GiB by which it may make the process grow; 20 million pixels take one
+MEMORY = 4.0  # GiB by which an image may grow the process; 20 million pixels need one GiB
 
-LOOK = 0.1  # s between two looks at what judging an image takes
+LOOK = 0.1  # s between two checks of the time and memory that judging takes
 
-POLL = 0.2  # s between two looks at a folder in which nothing waits
+POLL = 0.2  # s between two scans of an idle folder
 
-SETTLE = 1.0  # s for which a file has to stay as it is
+SETTLE = 1.0  # s for which a file must stay unchanged
 
-LONG = 100  # images waiting, at which a growing queue is told
+LONG = 100  # waiting images above which a growing queue is logged
 
-UNREADABLE, AGAIN = 60.0, 2.0  # s for which a file is tried again, s between two tries
+UNREADABLE, AGAIN = 60.0, 2.0  # s for which an unreadable file is retried, s between two tries
 
 PASSING = (errno.EIO, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY)
 
 ENDED = (
-    "the process ended twice while it judged this image: it is damaged, or takes more memory than "
-    "there is. Change the file to have it tried again."
+    "the process ended twice while judging this image: it is damaged, or needs more memory than "
+    "is available. Change the file to have it tried again."
 )
 
 logger = logging.getLogger("recon_ad")
 
 
 def brightness(image: Shaped[np.ndarray, "h w c"]) -> float:
-    """The mean, in [0, 1]."""
+    """Return the mean of the image, in [0, 1]."""
     return float(to_unit(image).mean(dtype=np.float64))
 
 
 def sharpness(image: Shaped[np.ndarray, "h w c"]) -> float:
-    """The variance of the Laplacian of the gray image in [0, 1]."""
+    """Return the variance of the Laplacian of the gray image in [0, 1]."""
     gray = to_unit(image).mean(axis=2)
     return float(ndimage.laplace(gray, mode="nearest").var(dtype=np.float64))
 
@@ -68,7 +68,7 @@ def sharpness(image: Shaped[np.ndarray, "h w c"]) -> float:
 def row_of(
     detector: Inference, arrival: Arrival, *, regions: Regions
 ) -> tuple[dict[str, Any], bytes, Exception | None]:
-    """The row of an image but for its times, its overlay, b"" if there is none, and its error."""
+    """Judge an image and return its row without times, its overlay (b"" if none) and its error."""
     try:
         judged = judge_file(detector, arrival.key.name, arrival.file, regions=regions)
         row = {k: v for k, v in judged.row.items() if k != "path"}
@@ -76,14 +76,14 @@ def row_of(
         if judged.image is not None:
             row |= {"brightness": brightness(judged.image), "sharpness": sharpness(judged.image)}
         return row, judged.overlay, judged.cause
-    except Exception as error:  # one image must not hold up all that come after it
+    except Exception as error:  # one image must not block all later ones
         logger.exception("%s could not be judged", arrival.key.name)
         row = {"outcome": BROKEN, "error": f"{type(error).__name__}: {error}"}
         return row, b"", error
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Whether the error, or what it came from, is one of reading that may be over soon."""
+    """Return whether the error, or a cause of it, is a read error that may soon pass."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in PASSING:
             return True
@@ -92,31 +92,33 @@ def is_transient(error: BaseException | None) -> bool:
 
 
 def overlay_of(output: Path, name: str, *, anomalous: bool) -> Path:
-    """Returns where an image's overlay goes."""
+    """Return the path of an image's overlay."""
     return overlay_path(output / ("reject" if anomalous else "good"), name)
 
 
 def give_up_and_restart(path: Path, arrival: Arrival, reason: str) -> None:
-    """Commits the row of an image that takes too much, and starts this process anew: nothing else
-    ends a decoder that is at work."""
+    """Commit an error row for an image that exceeds its limits, and restart this process.
+
+    Nothing but a restart ends a running decoder.
+    """
     error = f"judging it took {reason}: it was given up."
     latency = time.monotonic() - arrival.seen
     row = {"outcome": BROKEN, "error": error, "latency": latency, "waiting": 0}
     try:
         Store(path).commit(arrival.key, row)
-        logger.error("%s: %s Starting anew.", arrival.key.name, error)
-    finally:  # without a row the attempt is known all the same
+        logger.error("%s: %s Restarting.", arrival.key.name, error)
+    finally:  # the recorded attempt counts even if the row could not be written
         os.execv(sys.executable, sys.orig_argv)
 
 
 @contextmanager
 def limited(seconds: float, gib: float, give_up: Callable[[str], None]) -> Iterator[None]:
-    """Calls `give_up` in another thread, with the reason, where the block takes more.
+    """Call `give_up` from another thread with the reason if the block exceeds its limits.
 
     Args:
-      seconds: that it may take.
+      seconds: Longest time that the block may take.
       gib: GiB by which the process may grow meanwhile.
-      give_up: is called once at most.
+      give_up: Function that is called at most once.
     """
     done, start, before = threading.Event(), time.monotonic(), memory.resident()
 
@@ -136,9 +138,9 @@ def limited(seconds: float, gib: float, give_up: Callable[[str], None]) -> Itera
 
 
 def content_of(file: Path) -> str:
-    """Returns the SHA-256 of a file's content; "" where it cannot be read or is no regular file.
+    """Return the SHA-256 of a file, or "" if it is unreadable or not a regular file.
 
-    A pipe would be waited for, and a device has no end.
+    Reading a pipe would block, and reading a device would never end.
     """
     try:
         if not file.is_file():
@@ -150,11 +152,11 @@ def content_of(file: Path) -> str:
 
 
 class Outcome(enum.Enum):
-    """What became of an image that arrived."""
+    """Outcome of an attempt on an arrived image."""
 
     JUDGED = enum.auto()
-    KNOWN = enum.auto()  # it has a row, under another inode
-    LATER = enum.auto()  # the file has become another, is gone, or is to be tried again
+    KNOWN = enum.auto()  # the image already has a row, under another inode
+    LATER = enum.auto()  # the file has changed or is gone, or is to be tried again
 
 
 def inspect_one(
@@ -168,10 +170,10 @@ def inspect_one(
     waiting: int,
     tally: Tally,
 ) -> Outcome:
-    """Judges an image, writes its overlay, commits its row, and counts it.
+    """Judge an image, write its overlay, commit its row, and count it.
 
     Raises:
-      OSError, sqlite3.OperationalError: something cannot be written; there is no row then.
+      OSError, sqlite3.OperationalError: If something cannot be written. No row is committed then.
     """
     begin = time.monotonic()
     if arrivals.key_of(arrival.file) != arrival.key:
@@ -191,13 +193,13 @@ def inspect_one(
         if overlay:
             name, anomalous = arrival.key.name, row["anomalous"]
             reason = overlay_error(overlay_of(output, name, anomalous=anomalous), overlay)
-            # A name that is used again may have had the other verdict before.
+            # A reused name may have had the other verdict before.
             other = overlay_of(output, name, anomalous=not anomalous)
             if reason:
                 row |= {"outcome": BROKEN, "error": reason}
             elif other.is_file():
                 other.unlink()
-        # From when the file was whole: how long it waited is part of it.
+        # Measured from when the file was complete, so it includes the waiting time.
         latency = time.monotonic() - min(arrival.seen + SETTLE, begin)
         row |= {"waiting": waiting, "latency": latency, "sha256": sha256}
         store.commit(arrival.key, row)
@@ -216,18 +218,21 @@ def run_line(
     seconds: float = SECONDS,
     gib: float = MEMORY,
 ) -> Tally:
-    """Judges until it is to stop; returns how many images it was, and how many were rejected.
+    """Judge arriving images until a stop is requested.
 
     Args:
-      detector: calibrated.
-      folder: in which images arrive.
-      output: folder of the table and the overlays.
-      stop: asked for between two images.
-      seconds: the most that judging an image may take.
-      gib: the most GiB by which the process may grow for it.
+      detector: A calibrated detector.
+      folder: Folder in which images arrive.
+      output: Folder of the table and the overlays.
+      stop: Stop request, checked between two images.
+      seconds: Longest time that judging one image may take.
+      gib: GiB by which one image may grow the process.
+
+    Returns:
+      The counts of judged and rejected images.
 
     Raises:
-      UserError: the table is none, or was taken away.
+      UserError: If the table's file is not a line's table, or was moved or deleted.
     """
     regions = Regions(folder)
     retry = Retry(output, stop)
@@ -265,6 +270,6 @@ def run_line(
             tally.tell()
         if not ready:
             tally.tell()
-            stop.wait(max(POLL, time.monotonic() - begin))  # half of the time at most
+            stop.wait(max(POLL, time.monotonic() - begin))  # scanning takes half the time at most
     store.close()
     return tally

@@ -1,11 +1,14 @@
-"""Every image that a line has judged, in one SQLite file: a row is there whole or not at all, also
-after a power cut (write-ahead log, synced at each commit). The disk has to be a local one.
+"""Table of all images that a line has judged, in one SQLite file.
 
-An image is known by its name, size and time of last change, and where these tie by its content: a
-camera may use a name again within one tick of a coarse clock.
+Rows are written whole or not at all, even in a power cut (write-ahead log, synced at each commit).
+The disk must be a local one.
 
-Before an image is opened the attempt is noted. What ended the process at two attempts (too little
-memory, a fault of a library) gets a row as a broken file, so that a restart goes on with others.
+An image is identified by its name, size and time of last change and, if these are equal, by its
+content, because a camera may reuse a name within one tick of a coarse clock.
+
+Each attempt is recorded before the image is opened. An image that ended the process at two attempts
+(too little memory, a fault in a library) gets a row as a broken file, so that a restart continues
+with the others.
 """
 
 import secrets
@@ -20,7 +23,7 @@ from recon_ad.detector.image_files import BROKEN
 from recon_ad.errors import UserError
 from recon_ad.runtime import files
 
-# Of a row, with SQLite's types. Times are seconds since 1970, latency is in seconds.
+# Columns with their SQLite types. Times are seconds since 1970, and latency is in seconds.
 COLUMNS = {
     "name": "TEXT NOT NULL",
     "bytes": "INTEGER NOT NULL",
@@ -31,7 +34,7 @@ COLUMNS = {
     "threshold": "REAL",
     "anomalous": "INTEGER",
     "regions": "INTEGER",
-    "registration": "REAL",  # its confidence, where parts are aligned
+    "registration": "REAL",  # its confidence, if parts are aligned
     "brightness": "REAL",
     "sharpness": "REAL",
     "latency": "REAL NOT NULL",
@@ -41,12 +44,12 @@ COLUMNS = {
     "normalised_score": "REAL",
     "inode": "INTEGER",
     "status_ns": "INTEGER",
-    "sha256": "TEXT",  # of the file's content; "" if it could not be read
+    "sha256": "TEXT",  # SHA-256 of the file's content; "" if it could not be read
 }
-ADDED = ("normalised_score", "inode", "status_ns", "sha256")  # earlier versions lack some
-TRIED = 2  # attempts that ended the process, after which an image counts as broken
-HALF_WRITTEN = 600.0  # s in which a file that could not be read may become whole
-BUSY = 10.0  # s that a reader may hold the file
+ADDED = ("normalised_score", "inode", "status_ns", "sha256")  # some are missing in older tables
+TRIED = 2  # attempts that ended the process before an image counts as broken
+HALF_WRITTEN = 600.0  # s within which a file that could not be read may be completed
+BUSY = 10.0  # s for which a reader may lock the file
 
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS images (id INTEGER PRIMARY KEY AUTOINCREMENT, "
@@ -58,14 +61,14 @@ _SAME = f"{_KEY} AND (sha256 IS NULL OR sha256 = :sha256)"
 
 
 class Key(NamedTuple):
-    """What tells one image from another.
+    """Identity of an image.
 
     Attributes:
-      name: path below the watched folder, with forward slashes.
-      bytes: the file's size.
-      changed_ns: when its content was last changed (mtime).
-      inode: of the file; 0 if not known.
-      status_ns: when the file's content or status was last changed (ctime); 0 if not known.
+      name: Path below the watched folder, with forward slashes.
+      bytes: Size of the file.
+      changed_ns: Time of the last change of its content (mtime).
+      inode: Inode of the file; 0 if unknown.
+      status_ns: Time of the last change of its content or status (ctime); 0 if unknown.
     """
 
     name: str
@@ -76,14 +79,14 @@ class Key(NamedTuple):
 
 
 class Store:
-    """The file, open.
+    """The line's table, open for reading and writing.
 
     Args:
-      path: made if it is not there.
+      path: Path of the file, which is created if it does not exist.
 
     Raises:
-      UserError: it is no such file.
-      sqlite3.OperationalError: the disk is full, or another program holds it.
+      UserError: If the file is not a line's table.
+      sqlite3.OperationalError: If the disk is full or another program holds the file.
     """
 
     def __init__(self, path: Path):
@@ -92,7 +95,7 @@ class Store:
         self._noted: Key | None = None  # the image that is being judged
         self._connection = self._opened()
         self._connection.row_factory = sqlite3.Row
-        # A damaged word is no reason to read none of the others.
+        # Damaged text in one field must not make the other rows unreadable.
         self._connection.text_factory = lambda text: text.decode(errors="replace")
         self._file = files.identity(path)
 
@@ -117,7 +120,7 @@ class Store:
             connection.execute("COMMIT")
         except sqlite3.DatabaseError as error:
             connection.close()
-            if isinstance(error, sqlite3.OperationalError):  # a full disk, say: not the file's
+            if isinstance(error, sqlite3.OperationalError):  # for example a full disk
                 raise
             raise UserError(
                 f"{self._path} cannot be used as the table of a line ({error}): move it away, or "
@@ -132,11 +135,11 @@ class Store:
         return connection
 
     def close(self) -> None:
-        """Leaves one file: the log is merged into it."""
+        """Close the table and merge its log into it, which leaves one file."""
         self._connection.close()
 
     def known(self) -> list[Key]:
-        """All images with a row, in the order in which they were committed."""
+        """Return all images with a row, in the order in which they were committed."""
         with self._sound():
             rows = self._connection.execute(
                 "SELECT name, bytes, changed_ns, ifnull(inode, 0), ifnull(status_ns, 0) "
@@ -145,12 +148,14 @@ class Store:
             return [Key(*row) for row in rows]
 
     def has(self, key: Key, sha256: str) -> bool:
-        """Whether an image of that content has a row, as a file that was moved or copied has; it is
-        known by its inode from then on.
+        """Return whether an image with this key and content has a row, apart from its inode.
+
+        A file that was moved or copied has one. The row takes its new inode, so that the file is
+        known by it from then on.
 
         Args:
-          key: of the file.
-          sha256: of its content; "" if it could not be read, which has no row.
+          key: Key of the file.
+          sha256: SHA-256 of its content, or "" if it could not be read. Such a file has no row.
         """
         if not sha256:
             return False
@@ -164,16 +169,16 @@ class Store:
 
     @contextmanager
     def attempt(self, key: Key) -> Iterator[int]:
-        """Notes that an image is about to be opened; gives how often that ended the process.
+        """Record an attempt to open an image, and yield how many earlier ones ended the process.
 
         Raises:
-          sqlite3.OperationalError: the disk is full, or the file cannot be written.
+          sqlite3.OperationalError: If the disk is full or the file cannot be written.
         """
         self._check_there()
-        # It has to outlive the process, which needs no sync, and not a power cut.
+        # The record must survive the end of the process, which needs no sync, but not a power cut.
         self._connection.execute("PRAGMA synchronous=NORMAL")
         try:
-            # All rows are fetched, which ends the transaction.
+            # Fetching all rows ends the transaction.
             ((count,),) = self._connection.execute(
                 "INSERT INTO attempts VALUES (:name, :bytes, :changed_ns, 1) "
                 "ON CONFLICT DO UPDATE SET count = count + 1 RETURNING count",
@@ -185,13 +190,13 @@ class Store:
         try:
             yield count - 1
         finally:
-            if self._noted:  # there is no row, and none is owed to a fault
-                with suppress(sqlite3.OperationalError):  # one attempt too many is counted then
+            if self._noted:  # no row was committed, and the process has not ended either
+                with suppress(sqlite3.OperationalError):  # then one attempt too many is counted
                     self._connection.execute(f"DELETE FROM attempts {_KEY}", key._asdict())
 
     @contextmanager
     def _sound(self) -> Iterator[None]:
-        """Raises UserError where the table's file turns out to be damaged."""
+        """Raise UserError if the table's file turns out to be damaged."""
         try:
             yield
         except (sqlite3.OperationalError, sqlite3.IntegrityError):
@@ -199,31 +204,32 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise UserError(
                 f"{self._path} is damaged ({error}): move it away and start the command again, "
-                "which makes a new one."
+                "which creates a new one."
             ) from None
 
     def _check_there(self) -> None:
-        """Raises UserError where the table's file has been taken away."""
+        """Raise UserError if the table's file has been moved or deleted."""
         if files.identity(self._path) != self._file:
             raise UserError(
-                f"{self._path} was moved or deleted while it was written to: start the command "
-                "again, which makes a new one."
+                f"{self._path} was moved or deleted while in use: start the command again, which "
+                "creates a new one."
             )
 
     @property
     def identity(self) -> int:
-        """A number that another table does not have."""
+        """A random number that identifies this table."""
         return self._connection.execute("PRAGMA user_version").fetchone()[0]
 
     def commit(self, key: Key, row: Mapping[str, Any]) -> None:
-        """Adds the row of an image, once; the same image again changes nothing.
+        """Add the row of an image. If the image already has a row, nothing changes.
 
-        A row of a broken file that is some minutes old at most becomes that of another file with
-        the same name: it was not yet whole when it was read. A row stays where it is in the order.
+        The row of a broken file that is at most a few minutes old is replaced by that of a new file
+        with the same name, because the broken one was then only half written. The row keeps its
+        place in the order.
 
         Raises:
-          sqlite3.OperationalError: the disk is full, or the file cannot be written; nothing of the
-            row is there then.
+          sqlite3.OperationalError: If the disk is full or the file cannot be written. Nothing of
+            the row is stored then.
         """
         self._check_there()
         values = {"sha256": "", **row, **key._asdict(), "committed": time.time()}
@@ -253,7 +259,7 @@ class Store:
         self._noted = None
 
     def rows(self, *, after: int = 0) -> Iterator[dict[str, Any]]:
-        """Rows with an id above that, in the order in which they were committed."""
+        """Yield the rows with an id above `after`, in the order in which they were committed."""
         command = "SELECT * FROM images WHERE id > ? ORDER BY id"
         with self._sound():
             for row in self._connection.execute(command, (after,)):
@@ -261,7 +267,7 @@ class Store:
 
 
 def _take_over(connection: sqlite3.Connection, columns: Sequence[str]) -> None:
-    """Gives a table of an earlier version today's columns."""
+    """Convert a table of an earlier version to the current columns."""
     kept = ", ".join(columns)
     connection.execute("ALTER TABLE images RENAME TO earlier")
     connection.execute(_TABLE)

@@ -1,4 +1,4 @@
-"""Counts what a line judges, and logs it at a rate that a log can bear."""
+"""Counts of a line's images, and a log of limited length."""
 
 import logging
 import time
@@ -9,34 +9,34 @@ from typing import Any
 from recon_ad.detector.image_files import GOOD, REJECT
 from recon_ad.report import wording
 
-EVERY = 60.0  # s between two lines that count
-NAMED = 20  # rejects between two of these lines that have a line each
+EVERY = 60.0  # s between two log lines with counts
+NAMED = 20  # rejects between two of these lines that get a line each
 
 logger = logging.getLogger("recon_ad")
 
 
 class Tally:
-    """Counts images by what became of them; as text it is "124 images, 3 rejected".
+    """Counts of images by their outcome. As text it reads "124 images, 3 rejected".
 
-    Each reject is logged with its name and score, but for more than `NAMED` in a minute; how many
-    images were judged and rejected is logged once a minute, where there were any.
+    Each reject is logged with its name and score, up to `NAMED` per minute. The counts of judged
+    and rejected images are logged once a minute if new images have arrived.
 
     Args:
-      clock: monotonic, in seconds.
+      clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock, self._counts = clock, Counter()
-        self._spoke, self._counted = clock(), 0  # when, and how many images there were then
-        self._named = 0  # rejects since then that had a line
+        self._spoke, self._counted = clock(), 0  # time and images of the last line with counts
+        self._named = 0  # rejects since then that got a line
 
     @property
     def judged(self) -> int:
-        """How many images there were, those that could not be judged among them."""
+        """Number of images, including those that could not be judged."""
         return self._counts.total()
 
     def add(self, name: str, row: dict[str, Any]) -> None:
-        """Counts an image, which has its row, and logs a reject."""
+        """Count an image that has its row, and log it if it was rejected."""
         self._counts[row["outcome"]] += 1
         if row["outcome"] != REJECT:
             return
@@ -45,11 +45,11 @@ class Tally:
             score, threshold = (wording.score(row[k], digits) for k in ("score", "threshold"))
             logger.info("%s: rejected, score %s, threshold %s", name, score, threshold)
         elif self._named == NAMED:
-            logger.info("many rejects: until the next count, others are not named")
+            logger.info("many rejects: no more are named until the next count")
         self._named += 1
 
     def tell(self) -> None:
-        """Logs the counts where some images have come since, and a minute has passed."""
+        """Log the counts if images have arrived since the last time and a minute has passed."""
         if self.judged > self._counted and self._clock() - self._spoke >= EVERY:
             logger.info("judged so far: %s", str(self))
             self._spoke, self._counted, self._named = self._clock(), self.judged, 0

@@ -1,8 +1,8 @@
-"""Alarms to a web address, without ever waiting for it.
+"""Posting of alarms to a web address, without ever blocking the monitor.
 
-Each exchange runs in a thread of its own and has to be over in `PATIENCE` seconds: a server that
-sends a byte now and then, or headers without end, would else hold up the monitor for days. What is
-late is cut off at its socket, which ends the thread.
+Each exchange runs in its own thread and must finish within `PATIENCE` seconds. Otherwise a server
+that sends a byte now and then, or endless headers, would block the monitor for days. A late
+exchange is cut off at its socket, which ends the thread.
 """
 
 import http.client
@@ -17,23 +17,23 @@ from typing import Any
 
 from recon_ad.line.alarms import Alarm
 
-PATIENCE = 5.0  # s that an exchange may take, from the name's look-up to the answer
-QUICK = 0.2  # s in which most servers answer
-PAUSES = (1.0, 300.0)  # s between two tries, at first and at most
+PATIENCE = 5.0  # s, longest exchange, from the name look-up to the answer
+QUICK = 0.2  # s within which most servers answer
+PAUSES = (1.0, 300.0)  # s, first and longest pause between two tries
 
 logger = logging.getLogger("recon_ad")
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirected POST would arrive as a GET without its content."""
+    """Handler that rejects redirects, because urllib would turn the POST into an empty GET."""
 
     def redirect_request(self, *args: Any) -> None:
-        """Returns None, of which urllib makes an error."""
+        """Return None, for which urllib raises an error."""
         return None
 
 
 class _Exchange(threading.Thread):
-    """One POST: `error` is "" once the server took it, None until then."""
+    """One POST. `error` is None until it is over, and "" if the server accepted it."""
 
     def __init__(self, request: urllib.request.Request):
         super().__init__(daemon=True)
@@ -43,7 +43,7 @@ class _Exchange(threading.Thread):
         self._sockets: list[socket.socket] = []
 
     def run(self) -> None:
-        """Posts; see `error`."""
+        """Post the request and set `error`."""
         opener = urllib.request.build_opener(
             _NoRedirects, _Plain(self._sockets), _Secure(self._sockets)
         )
@@ -55,15 +55,15 @@ class _Exchange(threading.Thread):
         self.error = error if self.error is None else self.error
 
     def cut(self) -> None:
-        """Ends what is late."""
+        """End the exchange because it is late."""
         self.error = f"no answer within {PATIENCE:g} s"
         for one in self._sockets:
-            with suppress(OSError):  # it is closed already
+            with suppress(OSError):  # already closed
                 one.shutdown(socket.SHUT_RDWR)
 
 
 class _Keeping:
-    """Keeps in a list the sockets of the connections that a handler opens."""
+    """Mixin that collects the sockets of the connections that a handler opens."""
 
     def __init__(self, sockets: list[socket.socket]):
         super().__init__()
@@ -71,18 +71,18 @@ class _Keeping:
 
 
 class _Plain(_Keeping, urllib.request.HTTPHandler):
-    """HTTP by connections whose sockets are kept."""
+    """HTTP handler whose sockets are collected."""
 
     def http_open(self, req: urllib.request.Request) -> Any:
-        """Opens the address."""
+        """Open the address."""
         return self.do_open(_kept(http.client.HTTPConnection, self._sockets), req)
 
 
 class _Secure(_Keeping, urllib.request.HTTPSHandler):
-    """HTTPS in the same way."""
+    """HTTPS handler whose sockets are collected."""
 
     def https_open(self, req: urllib.request.Request) -> Any:
-        """Opens the address."""
+        """Open the address."""
         return self.do_open(_kept(http.client.HTTPSConnection, self._sockets), req)
 
 
@@ -96,11 +96,11 @@ def _kept(kind: type[http.client.HTTPConnection], sockets: list[socket.socket]) 
 
 
 class Webhook:
-    """Posts alarms, and waits longer and longer where it is not let.
+    """Client that posts alarms, with growing pauses after failures.
 
     Args:
-      url: http or https; "" posts nothing.
-      name: of the line.
+      url: Address with http or https. "" posts nothing.
+      name: Name of the line.
     """
 
     def __init__(self, url: str, *, name: str):
@@ -109,8 +109,12 @@ class Webhook:
         self._exchange: _Exchange | None = None
 
     def take(self, alarm: Alarm) -> bool:
-        """Begins to post the alarm, or looks how that went; True once it was taken, or where there
-        is no webhook. Until then it is to be called again with the same alarm."""
+        """Start to post the alarm, or check on the post that is running.
+
+        Returns:
+          True once the server has accepted the alarm, or if no webhook is set. Until then the
+          method must be called again with the same alarm.
+        """
         if not self._url:
             return True
         if self._exchange is None:
@@ -138,7 +142,7 @@ class Webhook:
 
     def _failed(self, error: str) -> None:
         logger.warning(
-            "the webhook did not take an alarm (%s); tried again after %g s", error, self._pause
+            "the webhook did not accept an alarm (%s); next try in %g s", error, self._pause
         )
         self._next = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, PAUSES[1])

@@ -321,7 +321,7 @@ def test_a_folder_that_is_taken_away_is_told_once(tmp_path, caplog):
     (tmp_path / "away").rename(folder)
     assert len(arrivals.ready()) == 1
     assert [m.rpartition("watched ")[2] for m in caplog.messages] == [
-        "cannot be seen: no image arrives until it is back", "is back",
+        "is not accessible: no image is judged until it is back", "is back",
     ]  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def test_no_change_is_no_alarm_and_an_alarm_ends():
         rows(600), rows(100, first=601, seed=1, darker=0.05), rows(300, first=701, seed=2)
     )
     (alarm,) = of(found, "brightness")
-    assert alarm.words == "images are darker than they were"
+    assert alarm.words == "images are darker than before"
     assert 601 <= alarm.image <= 620 and 701 <= alarm.ended <= 760
 
 
@@ -241,8 +241,8 @@ def test_a_further_period_leaves_earlier_alarms_and_starts_anew():
     [
         ("soon", "cannot be read"),
         ("1..2026-03-01T06:00", "cannot be read"),
-        ("20", "is short"),
-        ("100..120", "is short"),
+        ("20", "is too short"),
+        ("100..120", "is too short"),
         ("200..100", "ends before it begins"),
         ("2026-03-02T06:00..2026-03-01T06:00", "ends before it begins"),
     ],
@@ -336,7 +336,7 @@ def test_alarms_are_logged_and_posted_once_also_after_a_restart_and_a_refusal(
     assert [call["words"] for call in hook.calls] == [alarm.words] * 2
     assert hook.calls[0]["line"] == "press 4"
     assert sum(alarm.words in message for message in caplog.messages) == 1
-    assert "Images are darker than they were." in (line / "dashboard.html").read_text()
+    assert "Images are darker than before." in (line / "dashboard.html").read_text()
     run()
     assert len(hook.calls) == 2
     # Nor because of a further period after it; with another one it is another alarm.
@@ -368,18 +368,18 @@ def test_a_webhook_that_is_none_is_tried_again_and_holds_nothing_up(url):
 @pytest.mark.parametrize(
     ("count", "later", "reference", "words"),
     [
-        (600, 60, "500", "All is as it was in the reference period."),
+        (600, 60, "500", "No change since the reference period."),
         (600, 1200, "500", "No image for 20 minutes."),
-        (40, 0, "500", "500 is complete: 40 of 500 images are there, 460 are missing."),
+        (40, 0, "500", "500 is complete: 40 of 500 images so far, 460 to go."),
         (40, 0, "2001-01-01..2030-01-01", "2001-01-01..2030-01-01 is over: 40 images so far."),
         (40, 0, "50..90", "reference period 50..90, which has not begun."),
         (
             450,
             0,
             "200,501..700",
-            "Compared with the first 200 images. The next reference period: images 501..700.",
+            "Compared with the first 200 images. Next reference period: images 501..700.",
         ),
-        (600, 0, "200,501..700", "501..700 is complete: 100 of 200 images are there"),
+        (600, 0, "200,501..700", "501..700 is complete: 100 of 200 images so far"),
     ],
 )
 def test_the_page_says_how_a_line_is_and_what_charts_wait_for(count, later, reference, words):
@@ -401,7 +401,7 @@ def test_a_curve_has_its_axes_and_the_threshold():
     clock = [time.strftime("%H:%M:%S", time.localtime(t)) for t in times]
     assert re.findall(r"<span>([\d:]+:[\d:]+)</span>", drawn) == clock
     assert drawn.count('class="above"') == drawn.count('class="threshold"') == 1
-    assert "dashed the threshold 3.00" in drawn
+    assert "threshold 3.00" in drawn
     assert "threshold" not in curve(np.array([1.0]), alt="x")
     late = curve(np.array([1.0, 2.0]), alt="x", times=[1e9, 1e9 + 400_000])
     assert time.strftime("%m-%d %H:%M", time.localtime(1e9)) in late

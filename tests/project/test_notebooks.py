@@ -64,7 +64,7 @@ SAID = {
     "05_production_line": {
         "register": r"part:    registered True(?s:.*)no part: registered False",
         "line": "70 of 70 images judged; 0 parts were not registered",
-        "charts": "images are darker than they were",
+        "charts": "images are darker than before",
     },
 }
 MINUTES = 20  # that one of them may take where other work runs beside
