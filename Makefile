@@ -1,4 +1,4 @@
-# `make demo` and `make test` need Python ≥ 3.11 and make, nothing else.
+# `make demo` and `make test` need only Python ≥ 3.11 and make.
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
   $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
@@ -6,8 +6,8 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 VENV := .venv
 RUN := $(VENV)/bin/python
 BENCH := .venv-bench
-# Two files of tests at a time; a file stays in one process, which keeps what its tests share. Files
-# are taken in the order of tests/conftest.py, the longest first.
+# Two test files run at a time. A file stays in one process, so that its tests can share results.
+# tests/conftest.py sets the order of the files, the longest first.
 PYTEST := -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
 .PHONY: demo test test-all lint bench clean
@@ -15,10 +15,10 @@ PYTEST := -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=2
 demo: $(VENV)/base  ## train, evaluate and report on a generated chess board
 	$(RUN) -m recon_ad.train --config configs/demo.py --workdir runs/demo
 
-test: $(VENV)/dev  ## all but the slow tests
+test: $(VENV)/dev  ## run all tests but the slow ones
 	$(RUN) $(PYTEST) -m "not slow"
 
-test-all: $(VENV)/dev  ## the slow ones, which `make test` leaves out
+test-all: $(VENV)/dev  ## run the slow tests, which `make test` leaves out
 	$(RUN) $(PYTEST) -m slow
 
 lint: $(VENV)/dev
@@ -26,7 +26,7 @@ lint: $(VENV)/dev
 	$(RUN) -m ruff format --check .
 	$(VENV)/bin/lint-imports
 
-bench: $(BENCH)/peers  ## figures for results/, beside others'; BENCH_FLAGS=--data=DATASETS for all
+bench: $(BENCH)/peers  ## measure for results/, beside others; BENCH_FLAGS=--data=DATASETS runs all
 	$(BENCH)/bin/python -m benchmarks.all $(BENCH_FLAGS)
 
 clean:
@@ -44,7 +44,7 @@ $(VENV)/dev: pyproject.toml | $(VENV)/bin/python
 	$(RUN) -m pip install -q -e ".[dev]"
 	touch $@ $(VENV)/base
 
-# Apart from .venv: PyTorch and anomalib are only for comparison.
+# Separate from .venv, because PyTorch and anomalib are only needed for comparisons.
 $(BENCH)/peers: pyproject.toml benchmarks/peers/peers.txt | $(BENCH)/bin/python
 	$(BENCH)/bin/python -m pip install -q -e ".[export,openvino]" torch==2.13.0
 	$(BENCH)/bin/python -m pip install -q --no-deps -r benchmarks/peers/peers.txt

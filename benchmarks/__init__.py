@@ -1,1 +1,1 @@
-"""Scripts behind every speed claim: each prints a table and writes a JSON under results/."""
+"""Scripts behind every speed claim. Each prints a table and writes a JSON file to results/."""

@@ -1,15 +1,16 @@
-"""Every benchmark of speed in one command, and the table of what is in results/.
+"""Run every speed benchmark and print the table of all results.
 
     python -m benchmarks.all [--data DATASETS] [NAME …]
 
-One after the other, each in a process of its own, with the time that it takes on two cores said
-before (MINUTES, all together about an hour and a half). One that fails, or takes three times as
-long, is named at the end, the others run all the same, and the exit status is then 1.
+The benchmarks run one after another, each in its own process. The expected time on two cores is
+printed before each one; together they take about an hour and a half. One that fails, or takes three
+times as long as expected, does not stop the others. It is named at the end, and the exit status is
+then 1.
 
-Those that need images (registration, line) run where --data is given: a folder that holds
-ball_screw and grid in the MVTec layout, as `recon_ad.reproduce` takes it. The line's model is
-trained for some steps, as its quality is of no matter. benchmarks.studies.agreement is about
-decisions, not speed, and has to be given a detector.
+The benchmarks that need images (registration, line) run only with --data, a folder that contains
+ball_screw and grid in the MVTec layout, as for `recon_ad.reproduce`. The line's model is trained
+for a few steps only, because its quality does not matter. benchmarks.studies.agreement is not
+included: it compares decisions, not speed, and needs a detector.
 """
 
 import subprocess
@@ -28,17 +29,17 @@ from recon_ad import cli
 from recon_ad.data.locate import check_data, find_category
 from recon_ad.errors import UserError
 
-PATIENCE = 3  # times as long as it should take
-FAILED = 1  # exit status
+PATIENCE = 3  # multiple of the expected time after which a benchmark is stopped
+FAILED = 1  # exit status when a benchmark failed
 
 
 class Benchmark(NamedTuple):
-    """A command, or several of which each needs the one before.
+    """A benchmark: one command, or several that build on each other.
 
     Attributes:
-      minutes: that it takes, about.
-      commands: what follows `python -m`; {NAME} stands for the folder of that set, {scratch} for
-        one that is deleted afterwards.
+      minutes: Expected time.
+      commands: Words after `python -m`. {NAME} stands for the folder of that data set, and
+        {scratch} for a folder that is deleted afterwards.
     """
 
     minutes: float
@@ -79,13 +80,13 @@ SETS = ("ball_screw", "grid")
 
 
 def needed(benchmark: Benchmark) -> list[str]:
-    """Data sets that it asks for."""
+    """Return the names of the data sets that a benchmark needs."""
     words = [word for command in benchmark.commands for word in command]
     return [name for name in SETS if any(f"{{{name}}}" in word for word in words)]
 
 
 def run(benchmark: Benchmark, folders: Mapping[str, Path]) -> str:
-    """Runs its commands; why that failed, "" if it did not."""
+    """Run a benchmark's commands and return why they failed, or "" if they did not."""
     until = time.monotonic() + 60 * PATIENCE * benchmark.minutes
     with tempfile.TemporaryDirectory() as scratch:
         for command in benchmark.commands:
@@ -102,7 +103,7 @@ def run(benchmark: Benchmark, folders: Mapping[str, Path]) -> str:
 
 
 def main(names: Sequence[str]) -> int:
-    """Runs them, prints the table and what failed."""
+    """Run the benchmarks, and print the table and the failures."""
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         raise UserError(f"no benchmark {unknown[0]!r}; choose from: {', '.join(BENCHMARKS)}.")
@@ -130,5 +131,5 @@ def main(names: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    _DATA = flags.DEFINE_string("data", None, "Folder that holds data sets.")
+    _DATA = flags.DEFINE_string("data", None, "Folder with the data sets.")
     cli.run(main, words=True)

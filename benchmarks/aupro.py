@@ -1,9 +1,9 @@
-"""AUPRO at a false-positive rate of 0.3: ours against anomalib's, on the same maps in one run.
+"""Compare our AUPRO up to a false-positive rate of 0.3 with anomalib's on the same maps.
 
     python -m benchmarks.aupro
 
-Each side takes the maps image by image and ends
-with the figure: ours with a histogram of each image, anomalib's with its metric class on the CPU.
+Each side takes the maps image by image and returns the metric: ours adds up one histogram per
+image, anomalib's uses its metric class on the CPU.
 """
 
 import time
@@ -20,8 +20,8 @@ from recon_ad.metrics import aupro, empty_histogram, image_histogram, merge
 # isort: split
 from anomalib.metrics.aupro import _AUPRO as Theirs
 
-# Images, height and width in px; 57 + 24 as MVTec grid's test set has, at anomalib's usual size and
-# at twice that.
+# Number of maps and their side in px: the 57 + 24 images of MVTec grid's test set, at anomalib's
+# usual size and at twice that.
 SETS = {"81 maps of 256x256": (81, 256), "81 maps of 512x512": (81, 512)}
 REPEATS = 3
 
@@ -29,7 +29,7 @@ Maps = list[tuple[np.ndarray, np.ndarray]]
 
 
 def maps(count: int, side: int, *, seed: int = 0) -> Maps:
-    """Smooth random maps in [0, 1]; two of three have defects that score somewhat higher."""
+    """Draw smooth random maps in [0, 1]. Two of three have defects with somewhat higher scores."""
     rng = np.random.default_rng(seed)
     pairs = []
     for i in range(count):
@@ -46,7 +46,7 @@ def maps(count: int, side: int, *, seed: int = 0) -> Maps:
 
 
 def ours(pairs: Maps) -> float:
-    """Image by image into one histogram."""
+    """Compute our AUPRO, image by image into one histogram."""
     total = empty_histogram()
     for anomaly_map, truth in pairs:
         total = merge(total, image_histogram(anomaly_map, truth))
@@ -54,7 +54,7 @@ def ours(pairs: Maps) -> float:
 
 
 def theirs(pairs: Maps) -> float:
-    """Image by image into the metric, which keeps all maps until it computes."""
+    """Compute anomalib's AUPRO, image by image. The metric keeps all maps until the end."""
     metric = Theirs(fpr_limit=0.3)
     for anomaly_map, truth in pairs:
         metric.update(torch.from_numpy(anomaly_map)[None], torch.from_numpy(truth).int()[None])
@@ -62,13 +62,13 @@ def theirs(pairs: Maps) -> float:
 
 
 def seconds(run: Callable[[], float]) -> tuple[float, float]:
-    """The figure, and the time that it took."""
+    """Return the metric and the time that it took."""
     start = time.perf_counter()
     return run(), time.perf_counter() - start
 
 
 def main() -> None:
-    """Measures in turns, prints, writes."""
+    """Measure both in turns, print the result and write it."""
     rows = []
     for name, (count, side) in SETS.items():
         pairs = maps(count, side)

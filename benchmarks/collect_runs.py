@@ -1,8 +1,8 @@
-"""The figures of finished runs in one JSON, and as a table for the README.
+"""Collect the metrics of finished runs in one JSON file and print them as a table.
 
     python -m benchmarks.collect_runs results/runs.json NAME=WORKDIR …
 
-A NAME that is already in the file is replaced, others are kept.
+A NAME that is already in the file is replaced; all others are kept.
 """
 
 import json
@@ -16,7 +16,7 @@ SHOWN = ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle", "patch_auro
 
 
 def collected(workdir: Path) -> dict:
-    """What is worth keeping of one run."""
+    """Return the metrics and settings to keep of one run."""
     metrics = json.loads((workdir / "metrics.json").read_text())
     protocol = metrics["protocol"]
     kept = {key: metrics[key] for key in FIGURES}
@@ -35,7 +35,7 @@ def collected(workdir: Path) -> dict:
 
 
 def row(name: str, run: dict) -> str:
-    """A line of the README's table."""
+    """Return one line of the README's table."""
     figures = ["–" if run.get(key) is None else f"{run[key]:.3f}" for key in SHOWN]
     explained = f"{run['training']['explained_variance']:.2f}"
     patches = run["training"]["steps"] * run["batch_size"]
@@ -44,7 +44,7 @@ def row(name: str, run: dict) -> str:
 
 
 def main(output: str, *runs: str) -> None:
-    """Collects, writes, prints."""
+    """Collect the runs, write the file and print the table."""
     path = Path(output)
     content = json.loads(path.read_text()) if path.is_file() else {}
     for entry in runs:

@@ -1,4 +1,4 @@
-"""The README's picture: the demo's typical defective image, from a finished run.
+"""Draw the README's picture, a typical defective image of the demo, from a finished run.
 
 python -m benchmarks.demo_picture runs/demo results/demo.png
 """
@@ -14,7 +14,7 @@ from recon_ad.runtime import files
 
 
 def main(workdir: str, output: str) -> None:
-    """Draws the first defective test image."""
+    """Draw the first defective test image."""
     detector = load(Path(workdir) / "detector")
     record = next(r for r in build_source(detector.config).test if r.anomalous)
     files.write_bytes(

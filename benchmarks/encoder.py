@@ -1,11 +1,11 @@
-"""Images per second of the encoder: ours by JAX, timm's by PyTorch eager.
+"""Compare the speed of our encoder in JAX with timm's in eager PyTorch, in images per second.
 
     python -m benchmarks.encoder
 
-The same weights (timm's at random, read by ours from a file), all 12 blocks and the last norm, in
-turns in one process on all cores, medians after compilation. Before that all outputs are
-compared, at the trained size and at another, for which positions are interpolated. Writes
-results/encoder.json.
+Both have the same weights (random ones from timm, which ours reads from a file) and run all 12
+blocks and the last norm, in turns in one process on all cores. Medians are taken after compilation.
+First all outputs are compared, at the trained size and at another one for which positions are
+interpolated. The result is written to results/encoder.json.
 """
 
 import os
@@ -29,8 +29,8 @@ from benchmarks.harness.turns import in_turns
 from recon_ad.models.vit import ViT, fitted
 from recon_ad.pretrained import preset, read_encoder
 
-CLOSE = 1e-4  # of the largest value
-SECONDS = 20.0  # that two contenders take turns
+CLOSE = 1e-4  # tolerance, as a fraction of the largest value
+SECONDS = 20.0  # time for which two contenders take turns
 COMPARED = {
     "deit_tiny_patch16_224": (224, 384),
     "deit_tiny_distilled_patch16_224": (224, 160),
@@ -39,20 +39,21 @@ COMPARED = {
 }
 TIMED = (("deit_tiny_patch16_224", 224), ("deit_tiny_patch16_224", 384),
          ("vit_small_patch14_reg4_dinov2", 392))  # fmt: skip
-COUNTS = (1, 8)  # images at a time
+COUNTS = (1, 8)  # images per batch
 
 
 def theirs(name: str) -> torch.nn.Module:
-    """timm's network, for any size; positions are of the trained one."""
+    """Build timm's network for any image size, with positions for the trained size."""
     torch.manual_seed(0)
     model = timm.create_model(name, dynamic_img_size=True, num_classes=0).eval()
-    for parameter in model.parameters():  # zeros and ones, which many are at first, show no mistake
+    # Many parameters are initialised to zeros or ones, which would hide mistakes.
+    for parameter in model.parameters():
         parameter.data += 0.02 * torch.randn(parameter.shape)
     return model
 
 
 def ours(name: str, side: int, model: torch.nn.Module) -> Callable[[np.ndarray], jax.Array]:
-    """Our network with its weights, compiled."""
+    """Build our network with the weights of timm's, and compile it."""
     spec = preset(name).spec
     blocks, size = (spec.depth - 1,), (side // spec.patch, side // spec.patch)
     with tempfile.TemporaryDirectory() as scratch:
@@ -66,17 +67,21 @@ def ours(name: str, side: int, model: torch.nn.Module) -> Callable[[np.ndarray],
 
 
 def some_images(count: int, side: int) -> np.ndarray:
-    """Noise, as normalised images have it."""
+    """Return noise with the mean and variance of normalised images."""
     return np.random.default_rng(0).standard_normal((count, side, side, 3), np.float32)
 
 
 def to_torch(images: np.ndarray) -> torch.Tensor:
-    """As PyTorch has them."""
+    """Convert images to a PyTorch tensor with channels first."""
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1)))
 
 
 def compare() -> list[dict[str, Any]]:
-    """How far outputs are apart; raises AssertionError where they are not the same."""
+    """Return how far the outputs differ.
+
+    Raises:
+      AssertionError: If they differ by more than `CLOSE`.
+    """
     rows = []
     for name, sides in COMPARED.items():
         for side in sides:
@@ -92,7 +97,7 @@ def compare() -> list[dict[str, Any]]:
 
 
 def measure() -> list[dict[str, Any]]:
-    """Images per second, in turns."""
+    """Measure images per second, in turns."""
     rows = []
     for name, side in TIMED:
         model = theirs(name)
@@ -124,7 +129,7 @@ def measure() -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Compares, measures, writes."""
+    """Compare the outputs, measure the speed and write the result."""
     torch.set_num_threads(os.cpu_count() or 1)
     load_before = os.getloadavg()[0]
     compared = compare()

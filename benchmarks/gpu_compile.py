@@ -1,14 +1,15 @@
-"""Compiles every method for GPUs, and tells what its programs need there; no GPU takes part.
+"""Compile every method for GPUs, without a GPU, and report what its programs need there.
 
     python -m benchmarks.gpu_compile
 
-The training step and the core of each method, at the papers' widths and sizes, for one H100, for
-eight and for sixteen in two hosts. Of each: seconds of compilation, bytes on each device, the
-collectives by which devices share the work, and the largest window of a convolution. A window above
-LARGEST is what XLA makes of some gradients, in xla#34273 30 times as slow as a library's call: then
-the exit status is 1. The gradients of `lax.conv_transpose` are compiled beside them, to show that
-the look would see it. Writes results/gpu_compile.json. Needs the extra `aot`; as XLA tries out no
-algorithms so, nothing is known of times on the device.
+The training step and the core of each method are compiled at the papers' widths and sizes for one
+H100, for eight, and for sixteen in two hosts. For each program this reports the compilation time,
+the bytes on each device, the collectives by which the devices share the work, and the largest
+window of a convolution. XLA compiles some gradients to convolutions with very large windows, which
+were 30 times as slow as a library call in xla#34273. A window above LARGEST therefore gives exit
+status 1. The gradients of `lax.conv_transpose` are compiled as well, to show that the check detects
+the problem. The result is written to results/gpu_compile.json. The extra `aot` is needed. XLA does
+not autotune without a GPU, so nothing is known about times on the device.
 """
 
 import re
@@ -34,11 +35,11 @@ from recon_ad.runtime import targets
 from recon_ad.training.programs import Program, core_program, device_bytes, step_program
 
 DEVICES = (1, 8, 16)
-# px: side of the largest window that a method asks for, SSIM's. Convolutions have 4, patches of an
-# encoder are one product, but XLA may write either of the others as a convolution.
+# px: the largest window that a method needs, that of SSIM. Convolutions have at most 4. The patches
+# of an encoder are one matrix product, but XLA may write it or the SSIM as a convolution.
 LARGEST = 11
-SIDE = 392  # px, of the images that methods on features see
-STEPS = 50  # where a config leaves them to the images
+SIDE = 392  # px, images of the methods on features
+STEPS = 50  # training steps if the config derives them from the images
 COLLECTIVES = (
     "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute",
 )  # fmt: skip
@@ -48,23 +49,23 @@ _WINDOW = re.compile(r"window=\{size=(\d+)x(\d+)")
 
 
 def collectives(program: str) -> dict[str, int]:
-    """How many of each kind there are in the text of a compiled program."""
+    """Count the collectives of each kind in the text of a compiled program."""
     return dict(Counter(_COLLECTIVE.findall(program)))
 
 
 def windows(program: str) -> Counter[tuple[int, int]]:
-    """Height and width in px of the windows of its convolutions, and how many have them."""
+    """Count the convolutions of a program by the height and width of their window, in px."""
     found: Counter[tuple[int, int]] = Counter()
     for line in program.splitlines():
         if _CONVOLUTION.search(line):
             sides = _WINDOW.search(line)
-            # What has no window is a convolution of single pixels.
+            # A convolution without a window is one of single pixels.
             found[(int(sides[1]), int(sides[2])) if sides else (1, 1)] += 1
     return found
 
 
 def figures(compiled: jax.stages.Compiled) -> dict[str, Any]:
-    """Returns what a compiled program needs, and what is in it."""
+    """Return what a compiled program needs and contains."""
     program, memory = compiled.as_text(), compiled.memory_analysis()
     found = windows(program)
     return {
@@ -79,8 +80,8 @@ def figures(compiled: jax.stages.Compiled) -> dict[str, Any]:
 
 
 def config_of(name: str, count: int) -> ConfigDict:
-    """The paper's settings; its batch, or the next larger one that the devices share evenly."""
-    # Of a size that is not left to the images.
+    """Return the paper's config, with the batch rounded up to a multiple of the devices."""
+    # A fixed size, which would otherwise depend on the images.
     features = f",weights=random,side={SIDE}" if name in ON_FEATURES else ""
     config = load_config(f"configs/folder.py:method={name}{features}")
     config.train.steps = config.train.steps or STEPS
@@ -89,7 +90,7 @@ def config_of(name: str, count: int) -> ConfigDict:
 
 
 def row(what: str, make: Callable[[], Program]) -> dict[str, Any]:
-    """Compiles a program; returns its figures, or why it does not compile."""
+    """Compile a program and return its figures, or why it does not compile."""
     begin = time.perf_counter()
     try:
         found = figures(make().compile())
@@ -105,7 +106,7 @@ def row(what: str, make: Callable[[], Program]) -> dict[str, Any]:
 
 
 def of_methods(count: int, mesh: Mesh) -> Iterator[dict[str, Any]]:
-    """Step and core of all methods."""
+    """Yield a row for the step and the core of each method."""
     for name in METHODS:
         config, channels = config_of(name, count), 3 if name in ON_FEATURES else 1
         about = {"method": name, "devices": count, "side": config.data.patch_size}
@@ -123,7 +124,7 @@ def of_methods(count: int, mesh: Mesh) -> Iterator[dict[str, Any]]:
 
 
 def of_lax(mesh: Mesh) -> dict[str, Any]:
-    """The gradients of `lax.conv_transpose`, which the methods do without."""
+    """Compile the gradients of `lax.conv_transpose`, which no method uses."""
 
     def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
         y = lax.conv_transpose(x, kernel, (2, 2), "SAME", dimension_numbers=DIMENSIONS)
@@ -141,9 +142,12 @@ def of_lax(mesh: Mesh) -> dict[str, Any]:
 
 
 def verdict(rows: list[Mapping[str, Any]], seen: Mapping[str, Any]) -> str:
-    """One sentence on what is wrong, "" where nothing is."""
+    """Return one sentence about what is wrong, or "" if nothing is."""
     if max(seen.get("largest_window") or (0, 0)) <= LARGEST:
-        return "the gradients of lax.conv_transpose show no large window: the look sees nothing."
+        return (
+            "the gradients of lax.conv_transpose have no large window, so the check detects "
+            "nothing."
+        )
     for found in rows:
         of = f"{found['method']}, {found['program']}, for {found['devices']} GPUs"
         if not found["compiles"]:
@@ -155,7 +159,7 @@ def verdict(rows: list[Mapping[str, Any]], seen: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    """Compiles, prints, writes."""
+    """Compile all programs, print the result and write it."""
     targets.expect_no_gpu()
     seen = of_lax(targets.described_mesh(1))
     rows = [row for n in DEVICES for row in of_methods(n, targets.described_mesh(n))]

@@ -1,23 +1,22 @@
-"""From the decoded image to the mask: time and memory of ours by three runtimes, of PyTorch, and of
-anomalib's nearest models.
+"""Measure time and memory from the decoded image to the mask, for our runtimes and for others.
 
     python -m benchmarks.inference [METHOD …]
 
-of the methods on pixels, all if none is named.
+METHOD is one of the methods on pixels; by default all of them run. Images are 256x256x1 with 8
+bits, one or eight at a time, and are judged as configs/folder.py defines for each method, for
+example in nine tiles of 128 px every 64 px. All weights are random.
 
-Images are 256x256x1 of 8 bits, one or eight at a time, judged as configs/folder.py has it for each
-method: tiles of 128 px every 64 px, nine of an image, say. All weights are random.
+- Ours in JAX, ONNX Runtime and OpenVINO: from the image through tiles, network, residual and
+  smoothing to score, label and mask. Eight images are judged one after another.
+- PyTorch, eager and compiled: the same network with the same parameters and the same pre- and
+  postprocessing. Eight images are one batch. Its reconstructions, and the maps and labels of all
+  contenders, are first compared with ours.
+- anomalib's nearest models: from a tensor of 3x256x256 to the map (for GANomaly, which has no map,
+  to the score). Neither the conversion before nor the mask after it is timed. Eight images are one
+  batch.
 
-- Ours, by JAX, ONNX Runtime and OpenVINO: from the image through tiles, network, residual and
-  smoothing to score, label and mask. Eight images are judged one after the other.
-- PyTorch, eager and compiled: the same network with the same parameters, and the same around it;
-  eight images are one batch. Its reconstructions, and everybody's maps and labels, are compared
-  with ours first.
-- anomalib's: from a tensor of 3x256x256 to the map (GANomaly: to the score, it has no map). There
-  they stop: neither conversion before nor mask after is timed. Eight images are one batch.
-
-Each is a process of its own (benchmarks/harness/contenders.py). All take turns on the same cores,
-anomalib's with every method of ours. Writes results/inference.json.
+Each contender is its own process (benchmarks/harness/contenders.py). All take turns on the same
+cores, anomalib's with each of our methods. The result is written to results/inference.json.
 """
 
 import json
@@ -45,8 +44,8 @@ from benchmarks.peers.inference_models import (
     write_models,
 )
 
-TURNS = {1: 15, 8: 5}  # by the number of images
-PAUSE = 0.05  # s, until the threads of whoever was before have gone to sleep
+TURNS = {1: 15, 8: 5}  # turns by the number of images
+PAUSE = 0.05  # s, until the threads of the previous contender are asleep
 PACKAGES = (
     *("onnx", "onnxruntime", "openvino", "jax2onnx"),
     *("torch", "kornia", "anomalib", "timm"),
@@ -54,10 +53,10 @@ PACKAGES = (
 
 
 class Contender:
-    """A process that judges images when asked to."""
+    """A process that judges images on request."""
 
     def __init__(self, folder: Path, name: str):
-        # Without kept programs: compiling is part of the memory that it takes.
+        # No compilation cache, because compiling counts towards the memory.
         env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
         self._name = name
         self.seconds: dict[int, list[float]] = {count: [] for count in TURNS}
@@ -77,7 +76,7 @@ class Contender:
         self._process.communicate()
 
     def ask(self, count: int) -> float:
-        """The seconds that it took for so many images."""
+        """Have the process judge so many images, and return the seconds that it took."""
         with suppress(BrokenPipeError):
             self._process.stdin.write(f"{count}\n")
             self._process.stdin.flush()
@@ -89,7 +88,7 @@ class Contender:
         return seconds
 
     def described(self, count: int) -> dict[str, float]:
-        """Times and memory for so many images, as JSON."""
+        """Return the times and the memory for so many images, as JSON content."""
         ms = [1e3 * seconds / count for seconds in self.seconds[count]]
         return {
             "ms_per_image": statistics.median(ms),
@@ -100,7 +99,7 @@ class Contender:
 
 
 def in_turns(contenders: dict[str, Contender], folder: Path) -> dict[str, Any]:
-    """Times all; how far detectors' maps and decisions are from those of JAX."""
+    """Time all contenders, and return how far maps and decisions are from those of JAX."""
     for count in TURNS:
         for contender in contenders.values():
             contender.ask(count)
@@ -114,7 +113,11 @@ def in_turns(contenders: dict[str, Contender], folder: Path) -> dict[str, Any]:
 
 
 def agreement(folder: Path) -> dict[str, Any]:
-    """By contender; raises AssertionError where one computes something else."""
+    """Return each contender's differences from JAX.
+
+    Raises:
+      AssertionError: If one computes something else.
+    """
     with np.load(folder / "jax.npz") as file:
         ours = dict(file)
     rows = {}
@@ -138,7 +141,7 @@ def agreement(folder: Path) -> dict[str, Any]:
 
 
 def described(method: str, contender: Contender, *, name: str) -> list[dict[str, Any]]:
-    """A row for each number of images."""
+    """Return one row for each number of images."""
     return [
         {"method": method, "contender": name, "images": count, **contender.described(count)}
         for count in TURNS
@@ -146,7 +149,7 @@ def described(method: str, contender: Contender, *, name: str) -> list[dict[str,
 
 
 def measure() -> dict[str, Any]:
-    """Method by method, with all of anomalib's models beside each."""
+    """Measure method by method, with all of anomalib's models beside each."""
     images = some_images(max(TURNS))
     rows, apart = [], {}
     with ExitStack() as stack:
@@ -175,7 +178,7 @@ def measure() -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]], show: Callable[[dict[str, Any]], str], *, images: int) -> str:
-    """A line for each method, a column for each contender, in Markdown."""
+    """Return a Markdown table with a line for each method and a column for each contender."""
     cells = {(r["method"], r["contender"]): show(r) for r in rows if r["images"] == images}
     columns = dict.fromkeys(contender for _, contender in cells)
     lines = [["", *columns], ["---"] * (1 + len(columns))]
@@ -185,17 +188,17 @@ def table(rows: list[dict[str, Any]], show: Callable[[dict[str, Any]], str], *, 
 
 
 def show(measured: dict[str, Any]) -> None:
-    """Prints what the README needs."""
+    """Print the tables for the README."""
     rows = measured["rows"]
     for images in TURNS:
         print(f"\nms per image, median (best), {images} at a time\n")
         print(table(rows, lambda r: f"{r['ms_per_image']:.1f} ({r['best']:.1f})", images=images))
-    print(f"\nMiB at most, {max(TURNS)} images at a time\n")
+    print(f"\npeak memory in MiB, {max(TURNS)} images at a time\n")
     print(table(rows, lambda r: f"{r['peak_mib']:.0f}", images=max(TURNS)))
 
 
 def main() -> None:
-    """Measures in turns, prints, writes."""
+    """Measure in turns, print the result and write it."""
     load_before = os.getloadavg()[0]
     measured = measure()
     show(measured)

@@ -1,12 +1,12 @@
-"""Figures of merit: ours beside anomalib's on the same scores, in ten random cases.
+"""Compare our metrics with anomalib's on the same scores, in ten random cases.
 
     python -m benchmarks.metrics_peers
 
-In every other case scores are such that anomalib's approximations are exact: its quantiles for PG
-and PB fall on an image, and its evenly spaced thresholds for AUPIMO are all the scores there are.
-The others have any numbers. Ours take each pixel's own score (32 bits), as what the bins of an
-evaluation cost is told by its bounds. Scores are in [0, 1], as anomalib's AUROC takes others for
-logits.
+In every other case the scores make anomalib's approximations exact: its quantiles for PG and PB
+fall on an image, and its evenly spaced thresholds for AUPIMO include every score. The other cases
+have arbitrary scores. Ours use each pixel's exact score (32 bits), because an evaluation already
+reports bounds for the error of its bins. Scores are in [0, 1], because anomalib's AUROC treats
+other values as logits.
 """
 
 import logging
@@ -30,11 +30,11 @@ from anomalib.metrics.pg_pb import _PBn, _PGn
 from anomalib.metrics.pimo.pimo import _AUPIMO
 
 CASES = 10
-# Four good maps: 200,000 pixels, of which 1e-5 and 1e-4 are whole ones.
+# The four good maps have 200,000 pixels, so that 1e-5 and 1e-4 of them are whole numbers.
 MAPS, HEIGHT, WIDTH = 8, 200, 250
-DEFECT = 30  # side of a defect in px, at most
-THRESHOLDS = 300_000  # of anomalib's AUPIMO, by default
-# How anomalib comes to each figure, but for rounding to float32.
+DEFECT = 30  # px, longest side of a defect
+THRESHOLDS = 300_000  # anomalib's default for AUPIMO
+# How anomalib computes each metric, apart from rounding to float32.
 WAYS: Mapping[str, str] = {
     "image_auroc": "exact",
     "pixel_auroc": "exact",
@@ -48,14 +48,14 @@ APPROXIMATE = {key for key, way in WAYS.items() if way != "exact"}
 
 
 class Case(NamedTuple):
-    """Scores of images, and maps of some others.
+    """A test case: image scores, and anomaly maps of other images.
 
     Attributes:
-      on_grid: whether anomalib's approximations are exact for it.
-      scores: float32, of images.
-      labels: of images, True where defective.
-      maps: float32 [n, h, w].
-      truths: bool [n, h, w].
+      on_grid: Whether anomalib's approximations are exact for it.
+      scores: Image scores, float32.
+      labels: Image labels, True if defective.
+      maps: Anomaly maps, float32 [n, h, w].
+      truths: Masks, bool [n, h, w].
     """
 
     on_grid: bool
@@ -66,10 +66,10 @@ class Case(NamedTuple):
 
 
 def case(seed: int) -> Case:
-    """A random case; those of even seeds are on anomalib's grid."""
+    """Draw a random case. Cases with even seeds are on anomalib's grid."""
     rng = np.random.default_rng(seed)
     on_grid = seed % 2 == 0
-    # Of 100 n + 1 scores, 1, 2 and 5 % are whole steps from the first.
+    # With 100 n + 1 scores, the 1, 2 and 5 % quantiles fall on a score.
     good, bad = 100 * rng.integers(1, 4, 2) + 1 if on_grid else rng.integers(100, 400, 2)
     labels = np.arange(good + bad) >= good
     scores = rng.normal(size=len(labels)) + rng.uniform(0.5, 3) * labels
@@ -86,10 +86,10 @@ def case(seed: int) -> Case:
 
 
 def ranks(maps: np.ndarray, truths: np.ndarray) -> np.ndarray:
-    """Each score's rank, times a power of two: without ties, evenly spaced, exact in float32.
+    """Return each score's rank times a power of two: evenly spaced and exact in float32, no ties.
 
-    The lowest and the highest score are made those of good images, between which anomalib's
-    thresholds are.
+    The lowest and the highest score are swapped into good images, because anomalib's thresholds lie
+    between the scores of good images.
     """
     found = np.argsort(np.argsort(maps, axis=None)).reshape(maps.shape)
     good = np.flatnonzero(np.broadcast_to(~truths.any((1, 2), keepdims=True), maps.shape))
@@ -101,7 +101,7 @@ def ranks(maps: np.ndarray, truths: np.ndarray) -> np.ndarray:
 
 
 def ours(one: Case) -> Iterator[tuple[str, float]]:
-    """Our figures, by their names in metrics.json."""
+    """Yield our metrics with their names in metrics.json."""
     images = metrics.levels(one.scores, one.labels)
     histograms = [
         metrics.image_histogram(m, t, bits=32) for m, t in zip(one.maps, one.truths, strict=True)
@@ -120,7 +120,7 @@ def ours(one: Case) -> Iterator[tuple[str, float]]:
 
 
 def theirs(one: Case) -> Iterator[tuple[str, float]]:
-    """anomalib's figures, by our names."""
+    """Yield anomalib's metrics with our names."""
     images = torch.from_numpy(one.scores), torch.from_numpy(one.labels).int()
     pixels = torch.from_numpy(one.maps), torch.from_numpy(one.truths).int()
     flat = [part.flatten() for part in pixels]
@@ -142,7 +142,7 @@ def _figure(metric: torch.nn.Module, scores: torch.Tensor, truths: torch.Tensor)
 
 
 def main() -> None:
-    """Computes both, prints the largest differences, writes."""
+    """Compute both, print the largest differences and write the result."""
     logging.getLogger("anomalib").setLevel(logging.ERROR)
     found = []
     for seed in range(CASES):

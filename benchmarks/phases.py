@@ -1,12 +1,12 @@
-"""From the command to the report: seconds of each phase of a run.
+"""Measure the time of each phase of a run, from the command to the report.
 
     python -m benchmarks.phases [--data DATASETS --weights FOLDER]
 
-Runs `recon_ad.train` as a user does, on a machine that has compiled nothing yet, then
-`recon_ad.evaluate` again with what is compiled by then. Takes the times of the log's lines: the
-start (imports, images listed), training with calibration, judging with the report, and export. The
-demo is always run; with `--data`, grid and the ball screw by `knn`, `vit_flow` and the CAE at the
-scale of a CPU. Writes results/phases.json after each run.
+`recon_ad.train` runs as for a user, with an empty compilation cache, and then `recon_ad.evaluate`
+runs again with the filled cache. The times come from the lines of the log: start (imports and
+listing of images), training with calibration, judging with the report, and export. The demo always
+runs. With `--data`, `knn`, `vit_flow` and the CAE also run on grid and the ball screw at CPU scale.
+The result is written to results/phases.json after each run.
 """
 
 import os
@@ -27,7 +27,7 @@ from recon_ad.data.locate import check_data, find_category
 SETS = ("grid", "ball_screw")
 METHODS = ("knn", "vit_flow", "cae")
 ENCODER = "deit_tiny_patch16_224"
-# The line of the log with which a phase ends, in their order.
+# The log line with which each phase ends, in order.
 PHASES = {
     "start": "held out for calibration",
     "training and calibration": "detector: ",
@@ -37,10 +37,10 @@ PHASES = {
 
 
 def timed(command: list[str], cache: Path) -> dict[str, float]:
-    """Runs a command of the package; seconds of its phases, and in all.
+    """Run a command of the package and return the seconds of its phases and in all.
 
     Raises:
-      RuntimeError: it failed.
+      RuntimeError: If the command fails.
     """
     begin = before = time.perf_counter()
     process = subprocess.Popen(
@@ -65,7 +65,7 @@ def timed(command: list[str], cache: Path) -> dict[str, float]:
 
 
 def run(config: list[str], scratch: Path) -> dict[str, Any]:
-    """A training with all that follows, and the evaluation once more."""
+    """Time a training with its evaluation, and then the evaluation alone."""
     workdir, cache = scratch / "run", scratch / "cache"
     train = ["recon_ad.train", *config, f"--workdir={workdir}"]
     return {
@@ -75,7 +75,7 @@ def run(config: list[str], scratch: Path) -> dict[str, Any]:
 
 
 def runs() -> dict[str, list[str]]:
-    """The config of each run, by its name."""
+    """Return the config of each run by the run's name."""
     found = {"demo": ["--config=configs/demo.py"]}
     if not _DATA.value:
         return found
@@ -91,7 +91,7 @@ def runs() -> dict[str, list[str]]:
 
 
 def main() -> None:
-    """Runs all."""
+    """Time all runs and write the result."""
     rows: dict[str, Any] = {}
     for name, config in runs().items():
         with tempfile.TemporaryDirectory() as scratch:
@@ -101,6 +101,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    _DATA = flags.DEFINE_string("data", "", "Folder that holds data sets.")
-    _WEIGHTS = flags.DEFINE_string("weights", "", "Folder with a folder of each encoder's name.")
+    _DATA = flags.DEFINE_string("data", "", "Folder with the data sets.")
+    _WEIGHTS = flags.DEFINE_string("weights", "", "Folder with one folder per encoder.")
     cli.run(main)

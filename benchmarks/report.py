@@ -1,8 +1,8 @@
-"""Writes results/README.md: a section with a table for each JSON file of results/.
+"""Write results/README.md, with a section and a table for each JSON file in results/.
 
     python -m benchmarks.report [FOLDER]
 
-Run it after a file has changed; what it writes depends on nothing but these files.
+Run it after a file has changed. The page depends only on these files.
 """
 
 import json
@@ -21,17 +21,17 @@ from recon_ad.metrics.figures import figure_label
 from recon_ad.runtime import files, provenance
 
 Content = Mapping[str, Any]
-Rows = Iterator[Sequence[str]]  # the first is the header
+Rows = Iterator[Sequence[str]]  # the first row is the header
 
 HEAD = """# Results
 
-Figures that were measured, a section for each JSON file in this folder. The files have more
-figures than the tables.
-Written by `python -m benchmarks.report`: change the files, not this page.
+All measured results, with one section for each JSON file in this folder. The files contain more
+figures than the tables. This page is written by `python -m benchmarks.report`; do not edit it by
+hand.
 """
 KEYS = ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle", "patch_auroc")
 FIGURES = {key: figure_label(key) for key in KEYS}
-# Of the versions, those that are always shown; and all that are not recon_ad's own stack.
+# These versions are always shown, as are those of packages outside recon_ad's own stack.
 SHOWN = ("python", "jax", "numpy")
 
 
@@ -39,10 +39,10 @@ class Section(NamedTuple):
     """A section of the page, for one file.
 
     Attributes:
-      title: of the section, what was measured.
-      rows: the table.
-      command: that wrote the file, where the file does not hold it.
-      note: a sentence below the table.
+      title: Title, which says what was measured.
+      rows: Function that yields the rows of the table.
+      command: Command that wrote the file, if the file does not contain it.
+      note: Text below the table.
     """
 
     title: str
@@ -56,7 +56,7 @@ def _number(value: float | None, form: str = ".3f") -> str:
 
 
 def _speed(name: str) -> Callable[[Content], Rows]:
-    """The rows of `benchmarks.summary`."""
+    """Return a function that yields the rows of `benchmarks.summary`."""
 
     def rows(content: Content) -> Rows:
         yield ["what", "ours", "others", "times as fast"]
@@ -78,10 +78,10 @@ def _runs(content: Content) -> Rows:
 
 
 def _cells(content: Content) -> Rows:
-    """A paper's table: the cells that were run, a row for each category."""
+    """Yield the finished cells of a paper's table, with a row for each category."""
     yield [
-        "data", "variant", "method", "seed", "steps", *FIGURES.values(), "the paper's figures",
-        "all of it, s",
+        "data", "variant", "method", "seed", "steps", *FIGURES.values(), "published figures",
+        "total time, s",
     ]  # fmt: skip
     for cell in content["cells"]:
         for category, figures in (cell.get("per_category") or {cell["dataset"]: cell}).items():
@@ -97,11 +97,11 @@ def _cells(content: Content) -> Rows:
 
 def _agreement(content: Content) -> Rows:
     differences = {
-        "labels_that_differ": "labels that differ",
-        "region_counts_that_differ": "numbers of regions that differ",
-        "largest_relative_score_difference": "largest difference of scores, relative",
+        "labels_that_differ": "different labels",
+        "region_counts_that_differ": "different numbers of regions",
+        "largest_relative_score_difference": "largest relative difference of scores",
     }
-    yield ["detector", "runtime, against JAX", "images", *differences.values()]
+    yield ["detector", "runtime, compared with JAX", "images", *differences.values()]
     for name, run in content.items():
         for runtime, found in run["against_jax"].items():
             yield [name, runtime, str(found["images"]), *(f"{found[k]:.2g}" for k in differences)]
@@ -134,16 +134,17 @@ def _registration(content: Content) -> Rows:
     ours, theirs = content["corner_error_px"], content["opencv_guil"]
     absent = content["flag"]["registered_although_not_there"].values()
     yield ["what", "figure"]
-    yield ["pictures with the part", str(content["pictures"])]
-    yield ["of them not registered", str(content["flag"]["not_registered_although_there"])]
-    yield ["pictures without it", str(sum(found["pictures"] for found in absent))]
-    yield ["of them registered", str(sum(found["registered"] for found in absent))]
+    yield ["images with the part", str(content["pictures"])]
+    yield ["of these, not registered", str(content["flag"]["not_registered_although_there"])]
+    yield ["images without the part", str(sum(found["pictures"] for found in absent))]
+    yield ["of these, registered", str(sum(found["registered"] for found in absent))]
     errors = " / ".join(f"{ours[name]:.2f}" for name in ("median", "p95", "greatest"))
-    yield ["worst corner, px: median / 95th percentile / greatest", errors]
+    yield ["error of the worst corner, px: median / 95th percentile / maximum", errors]
     yield ["time, ms", f"{content['ms_per_image']:.0f}"]
     corners = theirs["corner_error_px"]
     yield [
-        f"OpenCV's generalised Hough transform at {theirs['side']} px: worst corner, px; time, ms",
+        f"OpenCV's generalised Hough transform at {theirs['side']} px: error of the worst corner, "
+        "px; time, ms",
         f"{min(corners):.0f} to {max(corners):.0f}; {theirs['ms_per_image']:.0f}",
     ]
 
@@ -159,34 +160,37 @@ def _line(content: Content) -> Rows:
     yield ["from file to row, s: median / 99th percentile", shown]
 
 
-PARTS = {  # what the page calls them
-    "program": "images, by the C++ program's decoders under sanitizers",
-    "metadata": "metadata of models, by the C++ program under sanitizers",
+PARTS = {  # names on the page
+    "program": "images, in the C++ program's decoders under sanitizers",
+    "metadata": "model metadata, in the C++ program under sanitizers",
 }
 
 
 def _robustness(content: Content) -> Rows:
-    yield ["damaged", "tried", "refused", "accepted", "crashes, hangs, tracebacks, wrong results"]
+    yield ["input", "tried", "rejected", "accepted", "crashes, hangs, tracebacks, wrong results"]
     for part, found in content.items():
         if isinstance(found, Mapping) and "tried" in found:
             faults = [str(found[kind]) for kind in ("crash", "hang", "traceback", "wrong")]
             counts = [str(found.get(kind, 0)) for kind in ("tried", "refused", "accepted")]
-            if alone := found.get(STRICTER):  # by the program in C++
+            if alone := found.get(STRICTER):  # rejected only by the C++ program
                 counts[1] += f", and {alone} that Python accepts"
             yield [PARTS.get(part, part), *counts, ", ".join(faults)]
     for command, found in content.get("kills", {}).items():
         if "kills" in found:
-            ends = "as undisturbed" if found["same_in_the_end"] else "not as undisturbed"
+            ends = "same result as undisturbed" if found["same_in_the_end"] else "another result"
             lost = f"{ends}, {found['tracebacks']} tracebacks"
             yield [f"{command}, killed", str(found["kills"]), "", "", lost]
     for command, found in content.get("disk", {}).items():
         if "sentences" in found:
-            lost = f"{found['same_in_the_end']} as undisturbed, {found['tracebacks']} tracebacks"
+            lost = (
+                f"{found['same_in_the_end']} with the same result as undisturbed, "
+                f"{found['tracebacks']} tracebacks"
+            )
             yield [f"{command}, disk full", str(found["tried"]), "", "", lost]
 
 
 def _phases(content: Content) -> Rows:
-    yield ["run", *PHASES, "all", "evaluated again"]
+    yield ["run", *PHASES, "total", "second evaluation"]
     for name, found in content["runs"].items():
         seconds = [found["train"].get(phase) for phase in (*PHASES, "all")]
         again = found["evaluate_again"]["all"]
@@ -195,7 +199,7 @@ def _phases(content: Content) -> Rows:
 
 def _metrics_peers(content: Content) -> Rows:
     yield [
-        "figure", "anomalib's way", "largest difference where it is exact", "where it is not",
+        "metric", "anomalib's computation", "largest difference if it is exact", "if it is not",
     ]  # fmt: skip
     for row in content["rows"]:
         differences = (row[f"largest_difference_where_{kind}"] for kind in ("exact", "approximate"))
@@ -204,10 +208,10 @@ def _metrics_peers(content: Content) -> Rows:
 
 
 def _promises(content: Content) -> Rows:
-    yield ["what", "promised", "realised", "beside it"]
+    yield ["what", "promised", "realised", "for comparison"]
     for row in content["coverage"]:
         of = f"{row['good']} + {row['defective']} images, AUROC {row['auroc']}"
-        before = f"{row['covered_by_bootstrap']:.3f} by bootstrap"
+        before = f"{row['covered_by_bootstrap']:.3f} with the bootstrap"
         yield [f"95 % interval, {of}", "0.95", f"{row['covered']:.3f}", before]
     kinds: dict[tuple, list[Mapping]] = {}
     for row in content.get("simulation", ()):
@@ -219,7 +223,9 @@ def _promises(content: Content) -> Rows:
             statistics.mean(row[f"realised_{which}_series"] for row in rows)
             for which in ("same", "new")
         )
-        yield [f"simulated, {of}: {way}", f"{promised:.3f}", f"{same:.3f}", f"{new:.3f} new series"]
+        yield [
+            f"simulated, {of}: {way}", f"{promised:.3f}", f"{same:.3f}", f"{new:.3f} on new series",
+        ]  # fmt: skip
     for name, methods in content.get("splits", {}).items():
         if not isinstance(methods, Mapping):
             continue
@@ -231,11 +237,11 @@ def _promises(content: Content) -> Rows:
 
 
 def _gpu_compile(content: Content) -> Rows:
-    """A row for each program, with what differs by the number of devices side by side."""
+    """Yield a row for each program, with values that depend on the device count side by side."""
     counts = sorted({row["devices"] for row in content["rows"]})
     of = " / ".join(map(str, counts))
     yield [
-        "method", "program", f"batch on {of}", "compiled, s", "scratch, MB", "in all, MB",
+        "method", "program", f"batch on {of} GPUs", "compilation, s", "scratch, MB", "total, MB",
         "largest window", "collectives",
     ]  # fmt: skip
     programs: dict[tuple[str, str], list[Mapping]] = {}
@@ -272,57 +278,61 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 
 def _joined(values: Sequence[str]) -> str:
-    """The values side by side, or one where they are all the same."""
+    """Join the values side by side, or return one if they are all the same."""
     return values[0] if len(set(values)) == 1 else " / ".join(values)
 
 
-# By the name of the file, in the page's order.
 TABLE = "python -m recon_ad.reproduce --table {name} --scale {scale}"
+# Sections by the name of the file, in the page's order.
 SECTIONS: Mapping[str, Section] = {
     "runs": Section(
         "Trained and evaluated runs of the CAE", _runs, "python -m benchmarks.collect_runs"
     ),
     "schneider2022": Section("Schneider et al. 2022", _cells, TABLE),
     "bergmann2019": Section("Bergmann et al. 2019", _cells, TABLE),
-    "covision": Section("Parts that were moved, after Buzzega et al.", _cells, TABLE),
-    "detectors": Section("Every method on four sets", _cells, TABLE),
+    "covision": Section("Moved parts, after Buzzega et al.", _cells, TABLE),
+    "detectors": Section("Every method on four data sets", _cells, TABLE),
     "frameworks_cpu": Section("JAX, PyTorch and ONNX Runtime, CPU", _speed("frameworks_cpu")),
     "frameworks_gpu": Section("JAX, PyTorch and ONNX Runtime, GPU", _speed("frameworks_gpu")),
-    "profile": Section("The largest costs of a training step", _speed("profile")),
+    "profile": Section("Largest costs of a training step", _speed("profile")),
     "gpu_compile": Section(
         "Programs compiled for GPUs that are not there",
         _gpu_compile,
-        note="The training step cuts its batch over the GPUs; the core gives each GPU a batch of "
-        "its own. Bytes are those of one GPU. The last row is what XLA makes of a transposed "
-        "convolution by itself, which no method asks for.",
+        note="The training step divides its batch among the GPUs, while the core gives each GPU a "
+        "full batch. Bytes are those of one GPU. The last row is XLA's own transposed convolution, "
+        "which no method uses.",
     ),
     "inference": Section("From decoded image to mask", _speed("inference")),
     "residuals": Section(
-        "The SSIM residual of exported models",
+        "SSIM residual of exported models",
         _speed("residuals"),
-        note="Times are the shortest. The file has the medians.",
+        note="Times are the shortest ones. The file also has the medians.",
     ),
     "encoder": Section("Encoders", _speed("encoder")),
     "aupro": Section("AUPRO", _speed("aupro")),
     "metrics_peers": Section(
-        "Figures of merit beside anomalib's",
+        "Metrics compared with anomalib's",
         _metrics_peers,
-        note="anomalib computes in float32. Its quantiles may let one image more pass than the "
-        "share allows; ours never do.",
+        note="anomalib computes in float32. Its quantiles may pass one image more than the share "
+        "allows; ours never do.",
     ),
     "agreement": Section("Decisions of exported detectors", _agreement),
-    "registration": Section("Finding a moved part", _registration),
+    "registration": Section("Registration of moved parts", _registration),
     "classifier": Section(
-        "A classifier of heatmaps", _classifier, note="In brackets: 2.5th and 97.5th percentile."
+        "Heatmap classifier",
+        _classifier,
+        note="The brackets give the 2.5th and 97.5th percentiles.",
     ),
     "drifts": Section(
-        "Drifts of a line", _drifts, note="Delays are medians, in images; – is more than 2,000."
+        "Drifts of a line",
+        _drifts,
+        note="Delays are medians, in images; – means more than 2,000.",
     ),
-    "line": Section("A line that is disturbed, and one that is not", _line),
-    "start": Section("The start of a command", _speed("start")),
+    "line": Section("A line with and without disturbances", _line),
+    "start": Section("Start of a command", _speed("start")),
     "phases": Section("From the command to the report", _phases),
     "promises": Section(
-        "What thresholds promise and intervals cover",
+        "Promised and realised rates of thresholds and intervals",
         _promises,
         "python -m benchmarks.studies.promises --data=DATASETS --weights=FILE",
     ),
@@ -333,7 +343,7 @@ SECTIONS: Mapping[str, Section] = {
 
 
 def _commands(name: str, section: Section, content: Content) -> Iterator[str]:
-    """The commands, as code, with what follows them after a comma."""
+    """Yield the commands as code, each with the text after its comma."""
     commands = [section.command.format(name=name, scale=content.get("scale"))]
     for part in (content, *content.values()):
         if isinstance(part, Mapping) and "command" in part:
@@ -344,7 +354,7 @@ def _commands(name: str, section: Section, content: Content) -> Iterator[str]:
 
 
 def _origin(content: Content) -> Iterator[str]:
-    """Hardware, date and versions: of the file, or of each run or cell in it."""
+    """Yield the hardware, date and versions of the file, or of each run or cell in it."""
     parts = [content, *content.get("cells", ()), *content.values()]
     for part in parts:
         if not isinstance(part, Mapping) or "hardware" not in part:
@@ -364,7 +374,7 @@ def _section(folder: Path, name: str, section: Section) -> str:
     by = " and ".join(_commands(name, section, content))
     paragraphs = [
         f"## {section.title}",
-        f"[{name}.json]({name}.json){page}, by {by}.",
+        f"[{name}.json]({name}.json){page}, written by {by}.",
         *dict.fromkeys(f"{origin}." for origin in _origin(content)),
         "\n".join(f"| {' | '.join(cells)} |" for cells in table),
         section.note,
@@ -373,7 +383,7 @@ def _section(folder: Path, name: str, section: Section) -> str:
 
 
 def page(folder: Path) -> str:
-    """Sections of all JSON files in the folder, in Markdown."""
+    """Return the page in Markdown, with a section for each JSON file in the folder."""
     present = {path.stem for path in folder.glob("*.json")}
     if absent := present - SECTIONS.keys():
         raise UserError(

@@ -1,13 +1,13 @@
-"""Times the SSIM residual beside its network, in ONNX Runtime and in OpenVINO.
+"""Compare the time of the SSIM residual with its network's, in ONNX Runtime and in OpenVINO.
 
     python -m benchmarks.residuals
 
-The core of `ssim_ae` is exported twice, with SSIM as it is exported (products, `ops.windows`) and
-with the form that accelerators compute in XLA (sums of shifted images), which used to be exported.
-Timed are the network alone, each residual alone (from tiles and reconstructions to the map) and
-each whole core, on one tile of 128x128 of 8 bits and on nine. Weights are random. Both forms are
-first shown to give the same map. All take turns in one process. On a busy machine the shortest
-times say more than the medians, which then depend on who else had the cores. Writes
+The core of `ssim_ae` is exported twice: with today's form of SSIM (products, `ops.windows`), and
+with the earlier form (sums of shifted images), which XLA still computes on accelerators. The
+network alone, each residual alone (from tiles and reconstructions to the map) and each whole core
+are timed on one and on nine 8-bit tiles of 128x128. Weights are random. Both forms are first
+checked to give the same map. All take turns in one process. On a busy machine the shortest times
+are more reliable than the medians, which then depend on other processes. The result is written to
 results/residuals.json.
 """
 
@@ -35,9 +35,9 @@ from recon_ad.detector.onnx_graphs import Options, core_model
 from recon_ad.ops import ssim
 
 METHOD = "ssim_ae"
-TURNS = {1: 200, 9: 50}  # by the number of tiles at a time
-PAUSE = 0.01  # s, until the threads of whoever was before have gone to sleep
-CLOSE = 1e-5  # maps that are the same
+TURNS = {1: 200, 9: 50}  # turns by the number of tiles per call
+PAUSE = 0.01  # s, until the threads of the previous contender are asleep
+CLOSE = 1e-5  # largest difference of maps that count as equal
 IMAGES, RECONSTRUCTION, MAP = "images", "reconstruction", "residual_map"
 Figures = dict[str, float]  # median and best
 PACKAGES = ("onnx", "onnxruntime", "openvino", "jax2onnx")
@@ -45,17 +45,17 @@ PACKAGES = ("onnx", "onnxruntime", "openvino", "jax2onnx")
 
 @contextlib.contextmanager
 def shifts() -> Iterator[None]:
-    """Makes exports write SSIM as sums of shifted images."""
+    """Make exports write SSIM as sums of shifted images."""
     with mock.patch.object(ssim, "_by_products", ssim._by_shifts):
         yield
 
 
-# What is exported, and what it is compared with.
+# Today's form of the export, and the one that it is compared with.
 FORMS = {"products": contextlib.nullcontext, "shifts": shifts}
 
 
 def build_detector(scale: Scale) -> Detector:
-    """The method with random weights."""
+    """Build a detector with random weights."""
     made = subject(METHOD, scale)
     variables = made.method.finish({}, made.state._replace(params=jittered(made.state.params)), [])
     detector = Detector(made.config, channels=1, variables=jax.device_get(variables))
@@ -63,7 +63,7 @@ def build_detector(scale: Scale) -> Detector:
 
 
 def graphs(detector: Detector) -> dict[str, tuple[ModelProto, str]]:
-    """What is timed, with the output that is asked for."""
+    """Return the graphs to time, each with the output to compute."""
     options = Options(np.dtype(np.uint8), None, OPSET, nchw=False)
     found = {}
     for form, around in FORMS.items():
@@ -77,7 +77,7 @@ def graphs(detector: Detector) -> dict[str, tuple[ModelProto, str]]:
 
 
 def in_turns(runs: Mapping[str, Callable[[], object]], *, turns: int) -> dict[str, Figures]:
-    """Milliseconds of each, the second time of two in a row, so that no cache is cold."""
+    """Return milliseconds per call: the second of two calls in a row, so that caches are warm."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(turns):
         for name, run in runs.items():
@@ -90,7 +90,11 @@ def in_turns(runs: Mapping[str, Callable[[], object]], *, turns: int) -> dict[st
 
 
 def row(models: Mapping[str, tuple[Graph, str]], given: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Times on these images, by what is timed; AssertionError where maps are not the same."""
+    """Time all models on the given images.
+
+    Raises:
+      AssertionError: If the maps differ by more than `CLOSE`.
+    """
     count = len(given[IMAGES])
 
     def run(graph: Graph, wanted: str) -> np.ndarray:
@@ -121,7 +125,7 @@ def row(models: Mapping[str, tuple[Graph, str]], given: Mapping[str, np.ndarray]
 
 
 def measure(scale: Scale) -> list[dict[str, Any]]:
-    """A row for each runtime and number of tiles."""
+    """Return a row for each runtime and number of tiles."""
     detector = build_detector(scale)
     models = graphs(detector)
     random, size = np.random.default_rng(0), detector.plan.geometry.tile
@@ -138,7 +142,7 @@ def measure(scale: Scale) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measures, writes."""
+    """Measure and write the result."""
     load_before = os.getloadavg()[0]
     content = {
         "command": "python -m benchmarks.residuals",

@@ -1,10 +1,10 @@
-"""From the command to the first finished step of the demo, and how long steps wait for their data.
+"""Measure the time until the demo's first training step, and how long steps wait for their data.
 
     python -m benchmarks.start
 
-The start is measured twice with a cache of compiled programs of its own, empty and then filled. The
-waiting is the trainer's own account over 60 steps of the demo: the share of the time in which it
-waited for the next batch, an upper bound of the devices' idling.
+The start is measured twice with a separate compilation cache, first empty and then filled. The
+waiting time is the one that the trainer reports over 60 steps of the demo: the share of the time in
+which it waited for the next batch, an upper bound on the devices' idle time.
 """
 
 import json
@@ -22,7 +22,7 @@ STEPS = 60
 
 
 def command(workdir: Path, *fields: str) -> list[str]:
-    """Trains the demo without its evaluation."""
+    """Return the command that trains the demo without an evaluation."""
     return [
         *(sys.executable, "-m", "recon_ad.train", "--config", "configs/demo.py"),
         *("--workdir", str(workdir), "--stop_after=train", *fields),
@@ -30,7 +30,7 @@ def command(workdir: Path, *fields: str) -> list[str]:
 
 
 def seconds_to_first_step(workdir: Path, cache: Path) -> float:
-    """From starting the process to the log's line of step 1."""
+    """Return the time from the start of the process to the log line of step 1."""
     start = time.perf_counter()
     process = subprocess.Popen(
         command(workdir, "--config.train.log_every=1", "--config.train.steps=2"),
@@ -48,7 +48,7 @@ def seconds_to_first_step(workdir: Path, cache: Path) -> float:
 
 
 def main() -> None:
-    """Measures, prints, writes."""
+    """Measure, print the result and write it."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         cold, warm = (

@@ -1,11 +1,11 @@
-"""What a training step spends its time on: the three largest costs of each of three methods.
+"""Profile training steps: the three largest costs of a step, for each of three methods.
 
     python -m benchmarks.step_profile
 
-Some steps are traced by JAX's profiler, on a CPU or a GPU alike. Each operation that ran is named,
-in the compiled program, by the layer that it came from, forward or in its gradient, so that costs
-add up by layer; those of several blocks of one kind are one. Shares are of the time of all
-operations; loops do not count beside what they repeat. Writes results/profile.json.
+A few steps are traced by JAX's profiler, on a CPU or a GPU. The compiled program names the layer
+that each operation belongs to, forward or gradient, so costs are added up by layer. Blocks of the
+same kind count as one layer. Shares are relative to the time of all operations; loops are excluded,
+because their contents already count. The result is written to results/profile.json.
 """
 
 import os
@@ -27,24 +27,24 @@ from recon_ad import cli
 
 STEPS = 5
 SHOWN = 3
-# Their time is that of what they call.
+# Operations whose time is that of the operations they call.
 AROUND = ("while", "conditional", "call")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?(\S+) = .*? ([a-z][a-z0-9-]*)\(", re.MULTILINE)
 _METADATA = re.compile(r'op_name="([^"]*)"')
 
 
 def layers(params: PyTree) -> set[str]:
-    """Names of a network's modules."""
+    """Return the names of a network's modules."""
     paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(params))
     return {part.key for path in paths for part in path[:-1]}
 
 
 def part_of(op_name: str, known: set[str]) -> str:
-    """What an operation is for.
+    """Return the part of the training step that an operation belongs to.
 
     Args:
-      op_name: as the compiled program has it, with JAX's transformations and linen's modules.
-      known: names of modules.
+      op_name: Name in the compiled program, with JAX's transformations and linen's modules.
+      known: Names of the network's modules.
     """
     if not op_name:
         return "other"
@@ -57,7 +57,7 @@ def part_of(op_name: str, known: set[str]) -> str:
 
 
 def instructions(program: str) -> dict[str, tuple[str, str]]:
-    """Operation code and `op_name` of each instruction in the text of a compiled program."""
+    """Return the opcode and `op_name` of each instruction in the text of a compiled program."""
     found = {}
     for line in program.splitlines():
         if match := _INSTRUCTION.match(line):
@@ -67,13 +67,13 @@ def instructions(program: str) -> dict[str, tuple[str, str]]:
 
 
 def operations(profile: ProfileData, module: str) -> Iterator[tuple[str, float]]:
-    """Instruction and seconds of all that a program ran, on GPUs if there are any."""
+    """Yield the instruction and seconds of each operation of a program, on GPUs if available."""
     planes = list(profile.planes)
     on_gpu = [plane for plane in planes if plane.name.startswith("/device:GPU")]
     for plane in on_gpu or planes:
         for line in plane.lines:
             if on_gpu and not line.name.startswith("Stream"):
-                continue  # sums of what streams did
+                continue  # sums over streams
             for event in line.events:
                 told = dict(event.stats)
                 if told.get("hlo_module") == module and "hlo_op" in told:
@@ -81,7 +81,7 @@ def operations(profile: ProfileData, module: str) -> Iterator[tuple[str, float]]
 
 
 def costs(name: str, scale: Scale, *, steps: int) -> dict[str, Any]:
-    """The largest costs of a method's training step."""
+    """Return the largest costs of a method's training step."""
     made = subject(name, scale)
     training = JaxTraining(made)
     program = training.step.lower(made.state, made.batch).compile().as_text()
@@ -114,7 +114,7 @@ def costs(name: str, scale: Scale, *, steps: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Traces, prints, writes."""
+    """Trace all methods, print the result and write it."""
     rows = []
     for name in METHODS:
         rows.append(costs(name, SCALES[_SCALE.value or default_scale()], steps=STEPS))
@@ -129,11 +129,11 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Else a GPU runs many operations at once that nobody can tell apart.
+    # Otherwise a GPU runs many operations in one launch, and the trace cannot tell them apart.
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "") + " --xla_gpu_enable_command_buffer="
     ).strip()
     _SCALE = flags.DEFINE_enum(
-        "scale", None, list(SCALES), "Sizes; by default those of the device."
+        "scale", None, list(SCALES), "Problem sizes; by default those for the device."
     )
     cli.run(main)

@@ -1,9 +1,9 @@
-"""The table of all benchmarks, from the JSON files that they write.
+"""Print the table of all speed benchmarks from their JSON files.
 
     python -m benchmarks.summary [FOLDER]
 
-A row for each figure: what was measured, ours, others', how many times as fast as the fastest of
-them ours is, on which hardware, and when (files from before dates were kept have none).
+Each row says what was measured, our figure, others' figures, how many times as fast as the fastest
+of them ours is, on which hardware, and when. Older files have no date.
 """
 
 import json
@@ -18,13 +18,13 @@ Content = Mapping[str, Any]
 
 
 class Row(NamedTuple):
-    """A line of the table, but for hardware and date.
+    """A line of the table, without hardware and date.
 
     Attributes:
-      what: was measured.
-      ours: with its unit.
-      others: theirs, or "–".
-      ratio: times as fast as the fastest of them; None where there is nobody.
+      what: What was measured.
+      ours: Our figure with its unit.
+      others: Others' figures, or "–".
+      ratio: How many times as fast as the fastest of the others; None without others.
     """
 
     what: str
@@ -33,7 +33,7 @@ class Row(NamedTuple):
     ratio: float | None = None
 
 
-# Contenders with the same network, as the page calls them.
+# Contenders with the same network, and their names on the page.
 PYTORCH = {"pytorch": "PyTorch eager", "pytorch_compiled": "PyTorch compiled"}
 
 
@@ -45,8 +45,10 @@ def _aupro(content: Content) -> Iterator[Row]:
 
 def _start(content: Content) -> Iterator[Row]:
     warm, cold = (content[f"first_step_seconds_{which}"] for which in ("warm", "cold"))
-    yield Row("the demo's first step after the command", f"{warm:.0f} s (empty cache {cold:.0f})")
-    yield Row("share of training that waits for data", f"{content['waited_for_data']:.2%}")
+    yield Row(
+        "time until the demo's first step", f"{warm:.0f} s ({cold:.0f} s with an empty cache)"
+    )
+    yield Row("share of training time spent waiting for data", f"{content['waited_for_data']:.2%}")
 
 
 def _inference(content: Content) -> Iterator[Row]:
@@ -67,10 +69,10 @@ def _inference(content: Content) -> Iterator[Row]:
             continue
         ours = {name: ms for name, ms in times.items() if name not in PYTORCH}
         same = {PYTORCH[name]: ms for name, ms in times.items() if name in PYTORCH}
-        # anomalib's stop at the map, and have other networks: told, but not compared.
+        # anomalib's models stop at the map and have other networks: shown, but not compared.
         others = same | peers[count]
         yield Row(
-            f"image to mask by `{method}`, 256×256, {count} at a time",
+            f"image to mask with `{method}`, 256×256, {count} at a time",
             ", ".join(f"{name} {ms:.1f}" for name, ms in ours.items()) + " ms",
             ", ".join(f"{name} {ms:.1f}" for name, ms in others.items()),
             min(same.values()) / min(ours.values()),
@@ -84,7 +86,8 @@ def _residuals(content: Content) -> Iterator[Row]:
             ms[name]["best"] for name in ("residual, products", "residual, shifts", "network")
         )
         yield Row(
-            f"SSIM residual of `{row['method']}` in {row['runtime']}, {row['tiles']} of 128×128",
+            f"SSIM residual of `{row['method']}` in {row['runtime']}, 128×128, "
+            f"{row['tiles']} at a time",
             f"{residual:.2f} ms per tile, {share:.0%} of the network's {network:.2f}",
             f"sums of shifted images {before:.2f}",
             before / residual,
@@ -111,9 +114,7 @@ def _registration(content: Content) -> Iterator[Row]:
 def _line(content: Content) -> Iterator[Row]:
     rate = content["undisturbed"]["images_per_second"]
     latency = content["undisturbed"]["paced"]["latency_s"]["median"]
-    yield Row(
-        "a line, undisturbed", f"{rate:.1f} images/s, {1e3 * latency:.0f} ms from file to row"
-    )
+    yield Row("undisturbed line", f"{rate:.1f} images/s, {1e3 * latency:.0f} ms from file to row")
 
 
 def _frameworks(content: Content) -> Iterator[Row]:
@@ -125,7 +126,7 @@ def _frameworks(content: Content) -> Iterator[Row]:
         yield Row(what, f"{ours} {row['unit']}", others, row.get("times_as_fast"))
     for name, value in content.items():
         if name.startswith("share of the SSIM"):
-            # The difference to a step without it is of two medians, and may be below 0.
+            # The difference from a step without SSIM is one of two medians and may be below 0.
             yield Row(name, f"{value['loss with gradient, by itself']:.0%}")
 
 
@@ -151,7 +152,7 @@ TABLES: Mapping[str, Callable[[Content], Iterator[Row]]] = {
 
 
 def table(folder: Path) -> str:
-    """All that is in the folder, in Markdown."""
+    """Return the table of all results in the folder, in Markdown."""
     lines = [["what", "ours", "others", "times as fast", "hardware", "measured"], ["---"] * 6]
     for name, rows in TABLES.items():
         path = folder / f"{name}.json"

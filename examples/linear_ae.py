@@ -1,9 +1,9 @@
-"""A method of one's own: a linear autoencoder of blocks, which learns what PCA finds.
+"""A custom method: a linear autoencoder of blocks, which learns the subspace that PCA finds.
 
     python -m recon_ad.train --config configs/folder.py:path=my_part,method=examples.linear_ae \
         --workdir runs/linear --config.method.n_z=8
 
-(Baldi and Hornik 1989.) Commands that open the detector are given --methods=examples.linear_ae.
+(Baldi and Hornik 1989.) Commands that open the detector need --methods=examples.linear_ae.
 """
 
 import flax.linen as nn
@@ -17,13 +17,13 @@ Images = Float[Array, "b h w c"]
 
 
 class LinearAE(nn.Module):
-    """Each block to that many numbers and back."""
+    """A linear map of each block to `n_z` numbers and back."""
 
     n_z: int
 
     @nn.compact
     def __call__(self, images: Images) -> Images:
-        """Reconstructions of images whose sides are multiples of BLOCK."""
+        """Reconstruct images whose sides are multiples of BLOCK."""
         _, h, w, c = images.shape
         rows, columns = h // BLOCK, w // BLOCK
         blocks = images.reshape(-1, rows, BLOCK, columns, BLOCK, c).swapaxes(2, 3)
@@ -33,8 +33,8 @@ class LinearAE(nn.Module):
 
 
 def build(config: ConfigDict, *, channels: int) -> base.Method:
-    """The method; `reconstruction.build` adds optimiser, residual map and tiles."""
-    del channels  # the layers take theirs from the images
+    """Build the method; `reconstruction.build` adds the optimiser, residual map and tiles."""
+    del channels  # the layers infer the number of channels from the images
     base.check_patch_size(config, multiple=BLOCK)
     base.check_code(config)
     model = LinearAE(config.method.n_z)

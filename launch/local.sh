@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Trains with N processes on this machine:
+# Train with N processes on this machine:
 #
 #     launch/local.sh N --config … --workdir … [flags of recon_ad.train]
 #
-# Process i takes GPU i, where there are GPUs; one process alone takes all of them. Without any,
-# JAX_NUM_CPU_DEVICES=K in front gives each process K simulated devices.
+# Process i uses GPU i; a single process uses all GPUs. Without GPUs, the variable
+# JAX_NUM_CPU_DEVICES=K before the command gives each process K simulated devices.
 #
-# Exit status: 0; 75 if it was asked to stop (SIGTERM, Ctrl-C) and goes on when started again; else
-# that of the process that ended first, 128 + n where signal n killed it.
+# The exit status is 0 on success. It is 75 if the training was stopped (SIGTERM, Ctrl-C) and resumes
+# when started again. Otherwise it is that of the process that failed first, or 128 + n if signal n
+# killed it.
 set -euo pipefail
 
 fail() {
@@ -19,7 +20,7 @@ fail() {
 processes=$1
 shift
 [[ $# -gt 0 ]] || fail "flags of recon_ad.train are missing: launch/local.sh $processes --config … --workdir …"
-command -v python >/dev/null || fail "there is no python on PATH: source .venv/bin/activate"
+command -v python >/dev/null || fail "no python on PATH: source .venv/bin/activate"
 
 run=(python -m recon_ad.train "$@")
 [[ $processes -gt 1 ]] || exec "${run[@]}"
@@ -27,7 +28,8 @@ run=(python -m recon_ad.train "$@")
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])')
 export JAX_COORDINATOR_ADDRESS=localhost:$port JAX_NUM_PROCESSES=$processes
 
-# What all find wrong is said once: by the first that can make a file of its name in here.
+# An error that all processes find is printed once, by the first process that can create a file for
+# it in this folder.
 RECON_AD_TOLD=$(mktemp -d)
 export RECON_AD_TOLD
 trap 'rm -rf "$RECON_AD_TOLD"' EXIT
@@ -39,10 +41,10 @@ for ((i = 0; i < processes; i++)); do
   pids+=($!)
 done
 
-status=0 # of the first that failed
+status=0 # exit status of the first process that failed
 left=$processes
 while ((left > 0)); do
-  sleep 0.2 || true # which Ctrl-C ends, too
+  sleep 0.2 || true # Ctrl-C also ends the sleep
   for i in "${!pids[@]}"; do
     kill -0 "${pids[i]}" 2>/dev/null && continue
     code=0
@@ -51,15 +53,15 @@ while ((left > 0)); do
     left=$((left - 1))
     ((code != 0)) || continue
     case $code in
-      75) how="stopped as asked; the same command goes on" ;;
-      134) how="gave up, as another one is gone or does not answer" ;;
+      75) how="stopped as requested; the same command resumes" ;;
+      134) how="gave up, because another process has ended or does not answer" ;;
       *) how="ended with exit status $code" ;;
     esac
     ((code <= 128 || code == 134)) || how="was killed by signal $((code - 128)) ($(kill -l $((code - 128))))"
     echo "launch: process $i of $processes $how" >&2
     if ((status == 0)); then
       status=$code
-      # By then the others have ended by themselves, unless they hang.
+      # The others end by themselves within this time unless they hang.
       deadline=$((SECONDS + 60))
     fi
   done

@@ -1,1 +1,1 @@
-"""Ours beside PyTorch and ONNX Runtime on one device, GPU or CPU: training, SSIM, inference."""
+"""Comparison with PyTorch and ONNX Runtime on one GPU or CPU: training, SSIM, inference."""

@@ -1,23 +1,24 @@
-"""Ours beside PyTorch (eager, compiled) and ONNX Runtime, on the GPU if there is one.
+"""Compare the speed with PyTorch (eager, compiled) and ONNX Runtime, on a GPU if available.
 
     python -m benchmarks.frameworks [--minutes=9] [--parts=training] [--output=FILE.json]
 
-Under ten minutes, on a machine without internet: after --minutes nothing new is begun, and what is
-left is named; --parts (training, transposed, similarity, inference) measures some alone. It needs
-jax, flax, optax, absl-py, jaxtyping, safetensors, torch and ml_collections; what else is missing
-(timm, onnxruntime, jax2onnx, other people's SSIM) is named as left out. A wheel of pure Python need
-not be installed, a path to it is enough:
+The benchmark takes less than ten minutes and needs no internet. After --minutes nothing new is
+started, and the rest is reported as left out. --parts (training, transposed, similarity, inference)
+selects some parts. jax, flax, optax, absl-py, jaxtyping, safetensors, torch and ml_collections are
+required; contenders for which another package is missing (timm, onnxruntime, jax2onnx, others'
+SSIM) are reported as left out. A pure Python wheel need not be installed; its path is enough:
 
-    pip download --no-deps ml_collections     # where there is internet
+    pip download --no-deps ml_collections     # on a machine with internet
     PYTHONPATH=ml_collections-1.1.0-py3-none-any.whl python -m benchmarks.frameworks
 
-Measured are patches per second of training (CAE, SSIM autoencoder, decoder of vit_recon), the
-transposed convolution beside JAX's own, SSIM and its gradient beside the time in which as many
-bytes are copied, what SSIM costs of a training step, and inference of one image and of many. Each
-pair is first shown to compute the same, in float32. Contenders take turns; figures are medians with
-quartiles. On a GPU figures are given in float32 and in TF32, the same on both sides (`rounding` in
-the JSON shows it); bfloat16 is used by nobody. What fails is named, and the exit status is then 1.
-Writes results/frameworks_gpu.json or results/frameworks_cpu.json.
+It measures patches per second in training (CAE, SSIM autoencoder, decoder of vit_recon), the
+transposed convolution against JAX's own, SSIM and its gradient against the time to copy as many
+bytes, the share of SSIM in a training step, and inference with one image and with many. Each pair
+is first checked to compute the same in float32. Contenders take turns, and figures are medians with
+quartiles. On a GPU they are given in float32 and in TF32, with the same arithmetic on both sides
+(`rounding` in the JSON file confirms it); bfloat16 is not used. Failures are reported, and the exit
+status is then 1. The result is written to results/frameworks_gpu.json or
+results/frameworks_cpu.json.
 """
 
 import importlib.util
@@ -30,12 +31,12 @@ if __name__ == "__main__":
     absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if absent:
         print(
-            f"error: not installed: {', '.join(absent)}; install it, or carry its wheel and name "
-            "it in PYTHONPATH (see benchmarks/frameworks/__main__.py).",
+            f"error: not installed: {', '.join(absent)}; install it, or copy its wheel here and "
+            "add it to PYTHONPATH (see benchmarks/frameworks/__main__.py).",
             file=sys.stderr,
         )
         sys.exit(2)
-    # Or JAX would take most of a GPU, and PyTorch find none left.
+    # Otherwise JAX would reserve most of the GPU's memory and leave too little for PyTorch.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.4")
     from benchmarks.frameworks.run import start
 

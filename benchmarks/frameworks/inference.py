@@ -1,9 +1,10 @@
-"""From images on the device to their anomaly maps: network and residual, of the CAE, the SSIM
-autoencoder and `vit_recon` (encoder, decoder, cosines, enlarged to the image's size).
+"""Inference speed from images on the device to their anomaly maps, compared with other runtimes.
 
-Against PyTorch, with timm's encoder, and ONNX Runtime with our exported graph, where they are
-there; on a GPU by its CUDA provider. Maps are compared first. In float32 only: with TF32's ten bits
-of mantissa, residuals of SSIM are not the same.
+The network and the residual are timed for the CAE, the SSIM autoencoder and `vit_recon` (encoder,
+decoder, cosine distances, enlargement to the image's size). The contenders are PyTorch, with timm's
+encoder, and ONNX Runtime with our exported graph (on a GPU with its CUDA provider), if they are
+installed. The maps are compared first. All computations are in float32, because the ten mantissa
+bits of TF32 change SSIM residuals too much.
 """
 
 import copy
@@ -34,8 +35,8 @@ from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, Variables
 from recon_ad.pretrained import preset
 
-CLOSE = 1e-4  # of the largest value of a map
-ONNX = ("jax2onnx", "onnxruntime")  # packages
+CLOSE = 1e-4  # tolerance, as a fraction of a map's largest value
+ONNX = ("jax2onnx", "onnxruntime")  # required packages
 PROVIDER = "CUDAExecutionProvider" if DEVICE == "cuda" else "CPUExecutionProvider"
 
 
@@ -43,12 +44,12 @@ class Judge(NamedTuple):
     """The same inference in both frameworks.
 
     Attributes:
-      config: of the method.
-      method: ours.
-      variables: its.
-      images: NHWC.
-      theirs: PyTorch's, images to maps; None where something is missing.
-      turned: whether it takes images turned by 180 degrees (see torch_cae).
+      config: Config of the method.
+      method: Our method.
+      variables: Its variables.
+      images: Images, NHWC.
+      theirs: PyTorch's module from images to maps; None if a package is missing.
+      turned: Whether PyTorch's takes images rotated by 180 degrees (see torch_cae).
     """
 
     config: ConfigDict
@@ -60,31 +61,31 @@ class Judge(NamedTuple):
 
 
 class SquaredResidual(torch.nn.Module):
-    """An autoencoder and (x − x̃)²."""
+    """An autoencoder followed by (x − x̃)²."""
 
     def __init__(self, network: torch.nn.Module):
         super().__init__()
         self.network = network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The maps."""
+        """Return the maps."""
         return (x - self.network(x)).square().mean(1)
 
 
 class StructuralMap(torch.nn.Module):
-    """An autoencoder and (1 − S) / 2."""
+    """An autoencoder followed by (1 − S) / 2."""
 
     def __init__(self, network: torch.nn.Module, *, window: int, size: tuple[int, int]):
         super().__init__()
         self.network, self.residual = network, StructuralResidual(window, 1, size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The maps."""
+        """Return the maps."""
         return self.residual(x, self.network(x)).mean(1)
 
 
 class FeatureMap(torch.nn.Module):
-    """timm's encoder and our decoder: the mean cosine distance of the two groups, enlarged."""
+    """timm's encoder and our decoder, with the enlarged mean cosine distance of both groups."""
 
     def __init__(self, encoder: torch.nn.Module, decoder: FeatureDecoder, config: ConfigDict):
         super().__init__()
@@ -96,7 +97,7 @@ class FeatureMap(torch.nn.Module):
         self.rows = config.data.patch_size // found.spec.patch
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The maps."""
+        """Return the maps."""
         options = {"output_fmt": "NLC", "intermediates_only": True, "stop_early": True}
         normal = (x - self.mean) / self.std
         blocks = self.encoder.forward_intermediates(normal, indices=self.blocks, **options)
@@ -108,7 +109,7 @@ class FeatureMap(torch.nn.Module):
 
 
 def autoencoder(name: str, scale: Scale) -> Judge:
-    """`cae` or `ssim_ae`."""
+    """Build the inference of `cae` or `ssim_ae`."""
     config = config_of(name, scale)
     images = some_images(name, scale, config)
     method, size = build_method(config, channels=1), images.shape[1:3]
@@ -122,9 +123,9 @@ def autoencoder(name: str, scale: Scale) -> Judge:
 
 
 def on_features(book: Book, scale: Scale) -> Judge:
-    """`vit_recon`, whose encoder is timm's with its random weights."""
+    """Build the inference of `vit_recon`, with the random weights of timm's encoder."""
     config = config_of("vit_recon", scale)
-    config.data.resize = (0, 0)  # or images of any size would be one tile
+    config.data.resize = (0, 0)  # otherwise images of any size would be one tile
     encoder = None
     if importlib.util.find_spec("timm"):
         import safetensors.torch
@@ -152,7 +153,7 @@ def on_features(book: Book, scale: Scale) -> Judge:
 
 
 class TorchMaps:
-    """PyTorch's maps: call it with a number of times."""
+    """PyTorch's maps. A call with a number computes them so many times."""
 
     def __init__(self, judge: Judge, *, mode: str | None):
         self._step = -1 if judge.turned else 1
@@ -162,7 +163,7 @@ class TorchMaps:
 
     @torch.inference_mode()
     def __call__(self, times: int) -> torch.Tensor:
-        """The maps."""
+        """Compute the maps so many times and return the last ones."""
         for _ in range(times):
             torch.compiler.cudagraph_mark_step_begin()
             maps = self._network(self._images)
@@ -170,12 +171,12 @@ class TorchMaps:
         return maps
 
     def maps(self) -> np.ndarray:
-        """As ours are."""
+        """Return the maps in the orientation of ours."""
         return self(1).cpu().numpy()[:, :: self._step, :: self._step]
 
 
 class OnnxMaps:
-    """Our exported graph in ONNX Runtime, images and maps on its device."""
+    """Our exported graph in ONNX Runtime, with images and maps on its device."""
 
     def __init__(self, judge: Judge):
         import onnxruntime
@@ -194,31 +195,31 @@ class OnnxMaps:
             model.SerializeToString(), providers=[provider()]
         )
         used = self._session.get_providers()[0]
-        assert used == PROVIDER, f"it took the {used}"
+        assert used == PROVIDER, f"the session uses {used}"
         self._binding = self._session.io_binding()
         value = onnxruntime.OrtValue.ortvalue_from_numpy(judge.images, device, 0)
         self._binding.bind_ortvalue_input("images", value)
         self._binding.bind_output(self._name, device)
 
     def __call__(self, times: int) -> None:
-        """Makes the maps."""
+        """Compute the maps so many times."""
         for _ in range(times):
             self._session.run_with_iobinding(self._binding)
         self._binding.synchronize_outputs()
 
     def maps(self) -> np.ndarray:
-        """On the host."""
+        """Return the maps on the host."""
         self(1)
         return self._binding.copy_outputs_to_cpu()[0]
 
 
 def provider() -> Any:
-    """Of the device, without TF32."""
+    """Return the provider of the device, without TF32."""
     return PROVIDER if DEVICE == "cpu" else (PROVIDER, {"use_tf32": 0})
 
 
 def missing_for_onnx() -> str:
-    """Why ONNX Runtime cannot take part; "" where it can."""
+    """Return why ONNX Runtime cannot take part, or "" if it can."""
     absent = [name for name in ONNX if importlib.util.find_spec(name) is None]
     if absent:
         return f"not installed: {', '.join(absent)}"
@@ -229,7 +230,7 @@ def missing_for_onnx() -> str:
 
 
 def contenders(book: Book, name: str, judge: Judge) -> tuple[dict[str, Runner], dict[str, float]]:
-    """Who makes the same maps, and how far they are from ours."""
+    """Return the contenders that compute the same maps, and their differences from ours."""
     torch.compiler.reset()
     program = jax.jit(judge.method.anomaly_map)
     arguments = jax.device_put((judge.variables, judge.images))
@@ -254,7 +255,7 @@ def contenders(book: Book, name: str, judge: Judge) -> tuple[dict[str, Runner], 
 
 
 def measure(book: Book, scale: Scale) -> None:
-    """All methods."""
+    """Measure all methods."""
     settings.set_precision("float32")
     for name in METHODS:
         if not book.in_time(f"inference of {name}"):

@@ -1,4 +1,4 @@
-"""What `python -m benchmarks.frameworks` does, once it is clear that all it needs is there."""
+"""Main program of `python -m benchmarks.frameworks`, run once all required packages are found."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from benchmarks.harness.book import Book
 from benchmarks.harness.subjects import SCALES, default_scale
 from recon_ad import cli
 
-# The most wanted first: time may run out.
+# The most important part comes first, because time may run out.
 PARTS = {
     "training": training,
     "transposed": transposed,
@@ -21,14 +21,14 @@ PARTS = {
 
 
 def measured(path: Path, scale: str, parts: list[str], *, minutes: float, command: str) -> Book:
-    """Measures, and writes the file as it goes.
+    """Measure, and write the file after each result.
 
     Args:
-      path: of the JSON.
-      scale: in `SCALES`.
-      parts: in `PARTS`.
-      minutes: after which nothing new is begun.
-      command: that the JSON names.
+      path: Path of the JSON file.
+      scale: Name in `SCALES`.
+      parts: Names in `PARTS`.
+      minutes: Time after which nothing new is started.
+      command: Command to record in the JSON file.
     """
     settings.check_devices()
     about = {
@@ -51,12 +51,12 @@ def measured(path: Path, scale: str, parts: list[str], *, minutes: float, comman
 
 
 def start() -> None:
-    """Parses the flags, measures, prints the table."""
+    """Parse the flags, measure and print the table."""
     kind = default_scale()
-    minutes = flags.DEFINE_float("minutes", 9.0, "After these nothing new is begun.")
-    scale = flags.DEFINE_enum("scale", kind, list(SCALES), "Sizes of what is measured.")
-    parts = flags.DEFINE_multi_enum("parts", list(PARTS), list(PARTS), "What is measured.")
-    path = flags.DEFINE_string("output", f"results/frameworks_{kind}.json", "JSON file.")
+    minutes = flags.DEFINE_float("minutes", 9.0, "Time after which nothing new is started.")
+    scale = flags.DEFINE_enum("scale", kind, list(SCALES), "Problem sizes.")
+    parts = flags.DEFINE_multi_enum("parts", list(PARTS), list(PARTS), "Parts to measure.")
+    path = flags.DEFINE_string("output", f"results/frameworks_{kind}.json", "JSON file to write.")
 
     def main() -> int:
         book = measured(

@@ -1,8 +1,8 @@
-"""The mean SSIM and its gradient: ours, plain PyTorch eager and compiled, and others' packages.
+"""Speed of the mean SSIM and its gradient: ours, plain PyTorch, and others' packages.
 
-Value is the mean of the map; gradient is that mean and its derivative with respect to the second
-image. The floor is the time in which the device copies as many bytes: two images are read, and a
-gradient is written. All in float32.
+Plain PyTorch runs eager and compiled. "Value" is the mean of the map; "gradient" is that mean with
+its derivative with respect to the second image. The floor is the time in which the device copies as
+many bytes: two images are read, and a gradient is written. Everything is in float32.
 """
 
 import jax
@@ -18,27 +18,28 @@ from benchmarks.harness.turns import Runner, Timing, elapsed, in_turns
 from benchmarks.peers.ssim import PEERS, WINDOW, Mean
 from benchmarks.peers.torch_ssim import SSIM
 
-CLOSE = 1e-5  # of mean SSIMs
-COPIES = 5  # of which the fastest counts
-PLAIN = ("PyTorch eager", "PyTorch compiled")  # these few kernels are long: no need of CUDA graphs
+CLOSE = 1e-5  # largest difference of mean SSIMs
+COPIES = 5  # copies, of which the fastest counts
+# CUDA graphs would not help, because these few kernels are long.
+PLAIN = ("PyTorch eager", "PyTorch compiled")
 
 
 class JaxMean:
-    """A mean in JAX, with its gradient or without: call it with a number of times."""
+    """A mean in JAX, with or without its gradient. A call computes it so many times."""
 
     def __init__(self, mean: Mean, x: np.ndarray, y: np.ndarray, *, gradient: bool):
         self._program = jax.jit(jax.value_and_grad(mean, 1) if gradient else mean)
         self._images = jnp.asarray(x), jnp.asarray(y)
 
     def __call__(self, times: int) -> float:
-        """The mean."""
+        """Compute the mean so many times and return it."""
         for _ in range(times):
             result = self._program(*self._images)
         return float(jax.tree.leaves(jax.block_until_ready(result))[0])
 
 
 class TorchMean:
-    """A mean in PyTorch."""
+    """A mean in PyTorch, with or without its gradient."""
 
     def __init__(self, mean: Mean, x: np.ndarray, y: np.ndarray, *, gradient: bool):
         self._mean, self._gradient = mean, gradient
@@ -46,7 +47,7 @@ class TorchMean:
         self._y.requires_grad_(gradient)
 
     def __call__(self, times: int) -> float:
-        """The mean."""
+        """Compute the mean so many times and return it."""
         with torch.set_grad_enabled(self._gradient):
             for _ in range(times):
                 torch.compiler.cudagraph_mark_step_begin()
@@ -65,12 +66,12 @@ class PlainMean(torch.nn.Module):
         self.ssim = SSIM(WINDOW, channels)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Over images, pixels and channels."""
+        """Return the mean over images, pixels and channels."""
         return self.ssim(x, y).mean()
 
 
 def images(shape: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Noise, and the same with more noise."""
+    """Return noise, and the same images with added noise."""
     rng = np.random.default_rng(0)
     x = rng.random(shape, np.float32)
     return x, np.clip(x + 0.1 * rng.standard_normal(shape, np.float32), 0, 1)
@@ -79,7 +80,7 @@ def images(shape: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
 def contenders(
     book: Book, what: str, shape: tuple[int, int, int, int], *, gradient: bool
 ) -> tuple[dict[str, Runner], dict[str, float]]:
-    """Who computes the same mean, and how far it is from ours."""
+    """Return the contenders that compute the same mean, and their differences from ours."""
     torch.compiler.reset()
     x, y = images(shape)
     runners: dict[str, Runner] = {}
@@ -112,7 +113,7 @@ def contenders(
 
 
 def copied_per_second(mib: int) -> dict[str, float]:
-    """Bytes read and written in a second, by PyTorch's copy and by a sum in XLA."""
+    """Return the bytes read and written per second by PyTorch's copy and by a sum in XLA."""
     count = mib * 2**20 // 4
     a, b = torch.rand(count, device=DEVICE), torch.empty(count, device=DEVICE)
     x = jnp.ones(count, jnp.float32)
@@ -134,12 +135,12 @@ def copied_per_second(mib: int) -> dict[str, float]:
 
 
 def floor_seconds(shape: tuple[int, ...], rate: float, *, gradient: bool) -> float:
-    """In which as many bytes are copied."""
+    """Return the time in which as many bytes are copied."""
     return 4 * float(np.prod(shape)) * (3 if gradient else 2) / rate
 
 
 def measure(book: Book, scale: Scale) -> None:
-    """All shapes, values and gradients."""
+    """Measure values and gradients for all shapes."""
     settings.set_precision("float32")
     absent = [name for name, peer in PEERS.items() if not peer.there]
     for name in absent:

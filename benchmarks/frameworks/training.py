@@ -1,9 +1,9 @@
-"""Training steps: loss, gradient and Adam of the CAE, the SSIM autoencoder and the ViT decoder.
+"""Speed of training steps: loss, gradient and Adam for the CAE, the SSIM autoencoder and the ViT.
 
-Batches are on the device already. Networks begin with the same parameters; losses and gradients of
-the first steps are compared. `vit_recon` trains on tokens that its encoder, of random weights, has
-made before, as it does where images are not augmented; its dropout is left out of the comparison,
-as no two frameworks draw the same.
+Batches are already on the device. Networks start from the same parameters, and the losses and
+gradients of the first steps are compared. `vit_recon` trains its decoder on tokens that its
+encoder, with random weights, has computed in advance, as it does when images are not augmented. Its
+dropout is switched off for the comparison, because frameworks draw different random numbers.
 """
 
 import copy
@@ -32,10 +32,10 @@ from recon_ad.methods.vit_recon import EASY
 from recon_ad.models import feature_decoder
 from recon_ad.pretrained import preset
 
-STEPS = 4  # that are compared
-CLOSE = 1e-3  # losses, relative
-# Norms of gradients, of the largest. Wide: where an activation is so near to its kink that rounding
-# decides, that alone can change a small batch's gradient by a hundredth.
+STEPS = 4  # steps that are compared
+CLOSE = 1e-3  # relative tolerance of losses
+# Tolerance of gradient norms, relative to the largest. It is wide, because rounding can push an
+# activation across its kink, which alone can change the gradient of a small batch by 1 %.
 GRADIENTS_CLOSE = 0.05
 
 
@@ -43,9 +43,9 @@ class Pair(NamedTuple):
     """The same training in both frameworks.
 
     Attributes:
-      ours: in JAX.
-      theirs: network and loss in PyTorch: batch to mean loss.
-      tensors: the batch in PyTorch.
+      ours: The training in JAX.
+      theirs: Network and loss in PyTorch, from a batch to the mean loss.
+      tensors: The batch in PyTorch.
     """
 
     ours: Subject
@@ -54,14 +54,14 @@ class Pair(NamedTuple):
 
 
 class SquaredError(torch.nn.Module):
-    """Of an autoencoder."""
+    """The squared error of an autoencoder."""
 
     def __init__(self, network: torch.nn.Module):
         super().__init__()
         self.network = network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The mean over all pixels."""
+        """Return the mean over all pixels."""
         return torch.nn.functional.mse_loss(self.network(x), x)
 
 
@@ -73,24 +73,24 @@ class Dissimilarity(torch.nn.Module):
         self.network, self.ssim = network, SSIM(window, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The mean over all windows."""
+        """Return the mean over all windows."""
         return 1 - self.ssim(x, self.network(x)).mean()
 
 
 class Mined(torch.nn.Module):
-    """The loss of `vit_recon`, after the rise of its mining."""
+    """The loss of `vit_recon` after the warm-up of its hard mining."""
 
     def __init__(self, decoder: FeatureDecoder):
         super().__init__()
         self.decoder = decoder
 
     def forward(self, targets: torch.Tensor) -> torch.Tensor:
-        """The mean over images."""
+        """Return the mean over images."""
         return mined_loss(targets, self.decoder(targets), EASY).mean()
 
 
 def pair(name: str, scale: Scale) -> Pair:
-    """Of that method."""
+    """Build the training of a method in both frameworks."""
     ours = subject(name, scale)
     config, params, batch = ours.config, jax.device_get(ours.state.params), np.array(ours.batch)
     size = ours.images.shape[1:3]
@@ -108,7 +108,7 @@ def pair(name: str, scale: Scale) -> Pair:
 
 
 class TorchTraining:
-    """PyTorch's, with a network of its own."""
+    """PyTorch's training, with its own copy of the network."""
 
     def __init__(self, pair: Pair, *, mode: str | None):
         self.module = copy.deepcopy(pair.theirs).train()
@@ -118,7 +118,7 @@ class TorchTraining:
         self._optimizer = torch.optim.Adam(self.module.parameters(), rate, fused=True)
 
     def __call__(self, steps: int) -> torch.Tensor:
-        """The last step's loss."""
+        """Run so many steps and return the last step's loss."""
         for _ in range(steps):
             torch.compiler.cudagraph_mark_step_begin()
             self._optimizer.zero_grad(set_to_none=True)
@@ -129,7 +129,7 @@ class TorchTraining:
         return loss.detach()
 
     def told(self, steps: int) -> np.ndarray:
-        """As `JaxTraining.told`."""
+        """Return losses and moments, as `JaxTraining.told` does."""
         rows = []
         for _ in range(steps):
             loss = float(self(1))
@@ -139,15 +139,15 @@ class TorchTraining:
 
 
 def without_noise(theirs: TorchTraining) -> mock._patch:
-    """The decoder of PyTorch does not drop anything."""
+    """Switch off the dropout of PyTorch's decoder."""
     return mock.patch.object(theirs.module.decoder, "dropped", 0.0)
 
 
 def compared(
     book: Book, name: str, made: Pair
 ) -> tuple[dict[str, Runner], dict[str, dict[str, float]]]:
-    """Who trains as we do, and how far the first steps' losses and gradients are from ours."""
-    torch.compiler.reset()  # or it gives up after some programs of one function
+    """Return the contenders whose first steps agree with ours, and their differences."""
+    torch.compiler.reset()  # otherwise it stops compiling after several programs of one function
     noisy = name == "vit_recon"
     quiet = mock.patch.object(feature_decoder, "DROPPED", 0.0) if noisy else nullcontext()
     with quiet:
@@ -168,19 +168,20 @@ def compared(
 
 
 def differences(found: np.ndarray, expected: np.ndarray) -> dict[str, float]:
-    """The largest ones of the losses of all steps, and of the norms after the first.
+    """Return the largest differences of all steps' losses and of the norms after the first step.
 
-    Later, gradients go apart: Adam makes full steps of gradients that are rounding alone.
+    Later gradients diverge, because Adam takes full steps even for gradients that are only rounding
+    errors.
     """
     assert found.shape == expected.shape, (found.shape, expected.shape)
-    # Some gradients are next to nothing: of the largest norm.
+    # Relative to the largest norm, because some gradients are almost zero.
     norms = np.abs(found - expected)[0, 1:] / expected[0, 1:].max()
     losses = np.abs(found[:, 0] / expected[:, 0] - 1)
     return {"losses": float(losses.max()), "gradients": float(norms.max())}
 
 
 def measure(book: Book, scale: Scale) -> None:
-    """All methods, in every arithmetic."""
+    """Measure all methods at each precision."""
     for name in METHODS:
         if not book.in_time(f"training of {name}"):
             continue
@@ -203,7 +204,7 @@ def one_row(
     scale: Scale,
     precision: str,
 ) -> None:
-    """Times a method's contenders; with the SSIM autoencoder, what the SSIM costs of its step."""
+    """Time a method's contenders and, for the SSIM autoencoder, the share of SSIM in its step."""
     more = ssim_parts(made.ours, scale) if name == "ssim_ae" else {}
     timings = in_turns(runners | more, seconds=scale.seconds, burst=scale.burst)
     parts = {key: timings.pop(key).median for key in more}
@@ -224,7 +225,7 @@ def one_row(
 
 
 def ssim_parts(ours: Subject, scale: Scale) -> dict[str, Runner]:
-    """The same network learning by the squared error; and the SSIM's loss alone."""
+    """Return the same network trained with the squared error, and the SSIM loss alone."""
     options = {"window": ours.config.ssim.window, "kind": ours.config.ssim.kind}
 
     def loss(found: Array, images: Array) -> Array:
@@ -239,7 +240,7 @@ def ssim_parts(ours: Subject, scale: Scale) -> dict[str, Runner]:
 
 
 def of_function(function: Callable[[], PyTree]) -> Runner:
-    """A runner that waits for what JAX returns."""
+    """Return a runner that waits for JAX's result."""
 
     def run(steps: int) -> None:
         for _ in range(steps):

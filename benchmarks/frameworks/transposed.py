@@ -1,8 +1,9 @@
-"""The transposed convolution of stride 2 with its gradients, in the form that accelerators get.
+"""Speed of the transposed convolution of stride 2 with its gradients, as used on accelerators.
 
-Value and gradients with respect to images and kernel, beside those of `lax.conv_transpose`, of
-which XLA for GPUs makes a convolution with a window as large as the image (xla#34273). Sizes are of
-a decoder's middle: 32×32 pixels of 64 channels become 64×64 of 32. In float32.
+The value and the gradients with respect to images and kernel are compared with those of
+`lax.conv_transpose`, which XLA compiles for GPUs to a convolution with a window as large as the
+image (xla#34273). The sizes are those in the middle of a decoder: 32×32 pixels with 64 channels
+become 64×64 with 32. Everything is in float32.
 """
 
 import functools
@@ -21,19 +22,19 @@ from benchmarks.harness.subjects import Scale
 from benchmarks.harness.turns import in_turns
 from recon_ad.ops.conv import DIMENSIONS, conv_transpose_twice
 
-CLOSE = 1e-4  # of the largest value
+CLOSE = 1e-4  # tolerance, as a fraction of the largest value
 PLAIN = "lax.conv_transpose"
-CHANNELS = (64, 32)  # of the input and of the output
+CHANNELS = (64, 32)  # input and output
 
 
 def plain(x: Float[Array, "b h w c"], kernel: Array, bias: Array) -> Float[Array, "b h2 w2 o"]:
-    """The operation as JAX has it."""
+    """Compute the operation with JAX's own function."""
     y = lax.conv_transpose(x, kernel, (2, 2), "SAME", dimension_numbers=DIMENSIONS)
     return y + bias
 
 
 def with_gradients(function: Callable[..., Array], weights: Array) -> Callable[..., object]:
-    """The weighted sum of what it gives, with the gradients of that."""
+    """Return a program for the weighted sum of a function's output and its gradients."""
 
     def total(x: Array, kernel: Array, bias: Array) -> Array:
         return jnp.sum(weights * function(x, kernel, bias))
@@ -42,7 +43,7 @@ def with_gradients(function: Callable[..., Array], weights: Array) -> Callable[.
 
 
 def measure(book: Book, scale: Scale) -> None:
-    """Kernels of 3×3 and 4×4."""
+    """Measure kernels of 3×3 and 4×4."""
     settings.set_precision("float32")
     rng = np.random.default_rng(0)
     side, (channels, outputs) = scale.side // 4, CHANNELS

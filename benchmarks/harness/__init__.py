@@ -1,1 +1,1 @@
-"""How benchmarks measure: in turns, medians with quartiles, hardware and versions beside them."""
+"""Measurement for benchmarks: contenders in turns, medians with quartiles, hardware, versions."""

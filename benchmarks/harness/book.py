@@ -1,4 +1,4 @@
-"""What was measured, what was left out and what failed; as a table and as JSON."""
+"""Record of what was measured, left out and failed, as a table and as JSON."""
 
 import time
 import traceback
@@ -19,12 +19,12 @@ PACKAGES = (
 
 
 class Book:
-    """Keeps figures and writes the file anew with each, so that a run that is stopped has some.
+    """A record that is written to its file after each figure, so that a stopped run leaves some.
 
     Args:
-      path: of the JSON.
-      about: what stands at its head.
-      seconds: after which nothing new is begun.
+      path: Path of the JSON file.
+      about: Content at its beginning.
+      seconds: Time after which nothing new is started.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any], *, seconds: float):
@@ -37,7 +37,7 @@ class Book:
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
-        """Goes on after a failure in the block, which is named; writes the file."""
+        """Record a failure in the block instead of raising it, and write the file."""
         print(f"{time.perf_counter() - self._begin:5.0f} s  {what}", flush=True)
         try:
             yield
@@ -49,7 +49,7 @@ class Book:
         self.write()
 
     def in_time(self, what: str) -> bool:
-        """Whether there is time for something new; else it is named as left out."""
+        """Return whether time is left for something new; if not, record it as left out."""
         if time.perf_counter() - self._begin > self._seconds:
             self.left_out[what] = f"no time left of {self._seconds / 60:.1f} minutes"
             return False
@@ -65,15 +65,15 @@ class Book:
         apart: Mapping[str, Any],
         **more: Any,
     ) -> None:
-        """A row.
+        """Add a row.
 
         Args:
-          what: is measured.
-          timings: by contender.
-          precision: of the arithmetic.
-          per_step: patches in a step, for figures in patches/s; None: milliseconds.
-          apart: how far the others' results are from ours.
-          more: that the JSON says.
+          what: What was measured.
+          timings: Timings by contender.
+          precision: Precision of the arithmetic.
+          per_step: Patches per step, for figures in patches/s. None gives milliseconds.
+          apart: Differences of the others' results from ours.
+          **more: Further content of the row in the JSON file.
         """
         figures = {}
         for name, t in timings.items():
@@ -99,7 +99,7 @@ class Book:
         self.rows.append(row | {"apart": dict(apart)} | more)
 
     def write(self) -> None:
-        """The JSON as it stands."""
+        """Write the JSON file with all results so far."""
         content = {
             **self._about,
             "minutes": (time.perf_counter() - self._begin) / 60,
@@ -111,7 +111,7 @@ class Book:
         files.write_json(self._path, content | record.facts(*PACKAGES))
 
     def table(self) -> str:
-        """All rows, in Markdown, and what is missing."""
+        """Return all rows as a Markdown table, followed by what was left out or failed."""
         lines = [["what", "arithmetic", "unit", "ours", "others", "times as fast", ""]]
         lines.append(["---"] * len(lines[0]))
         for row in self.rows:

@@ -1,11 +1,11 @@
-"""One contender in a process of its own, for benchmarks/inference.py, which starts it.
+"""Run one contender of benchmarks/inference.py in its own process.
 
     python -m benchmarks.harness.contenders FOLDER NAME
 
-For each number that comes in, it judges so many of the images in FOLDER, twice in a row, and
-answers with a line of JSON: the seconds of the second time, and the most memory that the process
-has held so far. So nobody is timed with cold caches, and each is charged for its own libraries
-only. What a detector says of all images is left in FOLDER/NAME.npz.
+For each number that it reads, the process judges so many of the images in FOLDER twice in a row. It
+answers with a line of JSON: the seconds of the second time, and its peak memory so far. So no
+contender is timed with cold caches, and each is charged only for its own libraries. A detector's
+results for all images are saved in FOLDER/NAME.npz.
 """
 
 import contextlib
@@ -24,21 +24,21 @@ from jaxtyping import UInt8
 
 from recon_ad.detector.inference import Inference
 
-FIELDS = ("score", "label", "anomaly_map", "mask")  # of what a detector says
+FIELDS = ("score", "label", "anomaly_map", "mask")  # results of a detector
 Images = UInt8[np.ndarray, "n h w 1"]
-Judge = Callable[[int], Any]  # so many of the images
+Judge = Callable[[int], Any]  # judges so many of the images
 Opener = Callable[[Path, Images], Judge]
 
 
 def of_jax(folder: Path, images: Images) -> Judge:
-    """Our own, compiled."""
+    """Open our detector in JAX, compiled."""
     from recon_ad.detector.jax_detector import load
 
     return _one_by_one(load(folder / "detector"), images)
 
 
 def of_runtime(folder: Path, images: Images, *, runtime: str) -> Judge:
-    """The exported one."""
+    """Open the exported detector."""
     from recon_ad.detector.onnx_detector import load
 
     return _one_by_one(load(folder / "model.onnx", runtime=runtime), images)
@@ -49,7 +49,7 @@ def _one_by_one(detector: Inference, images: Images) -> Judge:
 
 
 def of_torch(folder: Path, images: Images, *, compiled: bool) -> Judge:
-    """The same network in PyTorch, eager, or all of it compiled."""
+    """Open the same network in PyTorch, eager or compiled as a whole."""
     import torch
 
     from benchmarks.peers.torch_detector import load
@@ -61,7 +61,7 @@ def of_torch(folder: Path, images: Images, *, compiled: bool) -> Judge:
 
 
 def of_peer(folder: Path, images: Images, *, name: str) -> Judge:
-    """A model of anomalib's, which takes tensors of three channels."""
+    """Open one of anomalib's models, which take tensors with three channels."""
     del folder
     import torch
 
@@ -72,7 +72,7 @@ def of_peer(folder: Path, images: Images, *, name: str) -> Judge:
     return torch.inference_mode()(lambda count: model(tensors[:count]))
 
 
-# From decoded images to masks.
+# Contenders from decoded images to masks.
 DETECTORS: Mapping[str, Opener] = {
     "jax": of_jax,
     "onnxruntime": functools.partial(of_runtime, runtime="onnxruntime"),
@@ -80,23 +80,23 @@ DETECTORS: Mapping[str, Opener] = {
     "pytorch": functools.partial(of_torch, compiled=False),
     "pytorch_compiled": functools.partial(of_torch, compiled=True),
 }
-# From tensors to maps, or to scores where there are no maps.
+# Contenders from tensors to maps, or to scores if they have no maps.
 PEERS: Mapping[str, Opener] = {
     name: functools.partial(of_peer, name=name) for name in ("ganomaly", "fre", "padim")
 }
 
 
 def peak_mib() -> float:
-    """The most memory that this process has held.
+    """Return the peak memory of this process in MiB.
 
-    Not getrusage's ru_maxrss, which Linux hands on from the process that started this one.
+    getrusage's ru_maxrss is unsuitable, because Linux inherits it from the parent process.
     """
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
 def save(file: Path, said: Any) -> None:
-    """Keeps what a detector says: a list with one for each image, or fields with an axis more."""
+    """Save a detector's results, given as a list with one per image or as batched fields."""
     arrays = {
         field: np.stack([getattr(one, field) for one in said])
         if isinstance(said, list)
@@ -107,9 +107,9 @@ def save(file: Path, said: Any) -> None:
 
 
 def main(folder: Path, name: str) -> None:
-    """Answers until nothing more comes in."""
+    """Answer requests until the input ends."""
     answers = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):  # nobody else may write there
+    with contextlib.redirect_stdout(sys.stderr):  # keeps libraries from writing to the answers
         images = np.load(folder / "images.npy")
         judge = (DETECTORS | PEERS)[name](folder, images)
         for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""Device and arithmetic, the same for all frameworks."""
+"""Device and precision, equal for all frameworks."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,18 +9,18 @@ import torch
 from recon_ad.errors import UserError
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-# How PyTorch is asked to compile; None: eager.
+# PyTorch's compilation modes; None means eager.
 MODES: Mapping[str, str | None] = {
     "PyTorch eager": None,
     "PyTorch compiled": "default",
     **({"PyTorch CUDA graphs": "reduce-overhead"} if DEVICE == "cuda" else {}),
 }
-# On a CPU there is only one.
+# A CPU has only one.
 PRECISIONS = ("float32", "tf32") if DEVICE == "cuda" else ("float32",)
 
 
 def check_devices() -> None:
-    """Raises UserError where JAX and PyTorch would not compute on the same kind of device."""
+    """Raise UserError if JAX and PyTorch would compute on different kinds of devices."""
     found = "cpu" if jax.default_backend() == "cpu" else "cuda"
     if found != DEVICE:
         raise UserError(
@@ -30,37 +30,37 @@ def check_devices() -> None:
 
 
 def set_precision(name: str) -> None:
-    """What products and convolutions of float32 are computed in, by JAX and by PyTorch."""
+    """Set the precision of float32 products and convolutions in JAX and in PyTorch."""
     if DEVICE == "cpu":
         return
     coarse = name == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = coarse
     torch.backends.cudnn.allow_tf32 = coarse
-    torch.backends.cudnn.benchmark = True  # XLA tries kernels, too
+    torch.backends.cudnn.benchmark = True  # XLA also autotunes its kernels
     jax.config.update("jax_default_matmul_precision", "default" if coarse else "highest")
 
 
 def compiled(module: torch.nn.Module, mode: str | None) -> Callable[..., torch.Tensor]:
-    """In one of `MODES`; shapes are known, as they are to XLA."""
+    """Compile a module in one of `MODES`, with static shapes as in XLA."""
     return module if mode is None else torch.compile(module, mode=mode, dynamic=False)
 
 
 def synchronize() -> None:
-    """Waits for PyTorch's device."""
+    """Wait for PyTorch's device."""
     if DEVICE == "cuda":
         torch.cuda.synchronize()
 
 
 def to_torch(array: np.ndarray, *, channels_last: bool = True) -> torch.Tensor:
-    """NHWC as PyTorch has it, on its device."""
+    """Convert an NHWC array to PyTorch's order, on its device."""
     tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 1))).to(DEVICE)
     return tensor.contiguous(memory_format=torch.channels_last) if channels_last else tensor
 
 
 def rounding() -> dict[str, float]:
-    """How far products and convolutions are from those of float64, of the largest value.
+    """Return the errors of products and convolutions relative to float64's largest value.
 
-    Some 1e-7 is float32, some 1e-4 is TF32: it shows that both sides do what they were told.
+    About 1e-7 is float32 and about 1e-4 is TF32, so the errors show which one each side uses.
     """
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 512, 512)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What every benchmark writes beside its figures: when, on which hardware, with which versions."""
+"""Facts that every benchmark writes beside its figures: date, hardware and versions."""
 
 import datetime
 import platform
@@ -13,7 +13,7 @@ RESULTS = Path("results")
 
 
 def installed(*packages: str) -> dict[str, str]:
-    """Versions of those that are there; a borrowed machine may lack some that nothing asks for."""
+    """Return the versions of the installed packages; a machine may lack some that are unused."""
     found = {}
     for name in packages:
         try:
@@ -24,7 +24,7 @@ def installed(*packages: str) -> dict[str, str]:
 
 
 def facts(*packages: str) -> dict[str, Any]:
-    """Date, hardware and versions, those of `packages` too."""
+    """Return the date, the hardware and the versions, including those of `packages`."""
     versions = {"python": platform.python_version()}
     return {
         "measured": datetime.date.today().isoformat(),
@@ -34,5 +34,5 @@ def facts(*packages: str) -> dict[str, Any]:
 
 
 def write(name: str, content: Mapping[str, Any], *packages: str) -> None:
-    """results/NAME.json: the content and its `facts`."""
+    """Write the content and its `facts` to results/NAME.json."""
     files.write_json(RESULTS / f"{name}.json", {**content, **facts(*packages)})

@@ -1,4 +1,4 @@
-"""The trainings whose speed is measured, each with a state and a batch, at a device's sizes."""
+"""Trainings whose speed is measured, each with a state and a batch, at sizes for the device."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -15,21 +15,21 @@ from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, TrainState
 
 METHODS = ("cae", "ssim_ae", "vit_recon")
-JITTER = 0.01  # standard deviation of what is added to fresh parameters
+JITTER = 0.01  # standard deviation of the noise added to initial parameters
 
 
 class Scale(NamedTuple):
-    """Sizes of what is measured.
+    """Problem sizes.
 
     Attributes:
-      patches: that an autoencoder trains on in a step, and judges at a time.
-      side: of a patch in px.
-      vit: arguments of configs/folder.py.
-      images: that `vit_recon` trains on in a step, and judges at a time.
-      ssim: shapes of the images that are compared.
-      copied: MiB of an array that is copied, to see how fast memory is.
-      seconds: that a group of contenders takes turns.
-      burst: seconds of a turn, at least.
+      patches: Batch size of an autoencoder, in training and in inference.
+      side: Side of a patch in px.
+      vit: Arguments of configs/folder.py for `vit_recon`.
+      images: Batch size of `vit_recon`, in training and in inference.
+      ssim: Shapes of the images for SSIM.
+      copied: MiB of an array that is copied to measure the speed of the memory.
+      seconds: Time for which a group of contenders takes turns.
+      burst: Shortest time of a turn in seconds.
     """
 
     patches: int
@@ -42,7 +42,7 @@ class Scale(NamedTuple):
     burst: float
 
 
-# No image of these fits a GPU's cache but those of the training.
+# Apart from the training batch, none of these fits into a GPU's cache.
 GPU_SSIM = ((128, 128, 128, 1), (64, 256, 256, 3), (1, 4096, 4096, 1))
 CPU_SSIM = ((32, 128, 128, 1), (8, 256, 256, 3), (1, 1024, 1024, 1))
 SCALES: Mapping[str, Scale] = {
@@ -53,7 +53,7 @@ SCALES: Mapping[str, Scale] = {
 
 
 def default_scale() -> str:
-    """That of JAX's device."""
+    """Return the scale for JAX's device."""
     return "cpu" if jax.default_backend() == "cpu" else "gpu"
 
 
@@ -61,11 +61,11 @@ class Subject(NamedTuple):
     """A training.
 
     Attributes:
-      config: its.
-      method: its.
-      state: at the beginning.
-      batch: of a step, on the device.
-      images: that the batch was made of.
+      config: Config.
+      method: Method.
+      state: Initial state.
+      batch: Batch of a step, on the device.
+      images: Images from which the batch was computed.
     """
 
     config: ConfigDict
@@ -76,9 +76,9 @@ class Subject(NamedTuple):
 
 
 def config_of(name: str, scale: Scale) -> ConfigDict:
-    """Returns the config of a method at a scale; encoders have random weights.
+    """Return the config of a method at a scale; encoders have random weights.
 
-    `vit_recon` has the recipe "ours", which is what the peers train by.
+    `vit_recon` has the recipe "ours", which the PyTorch version also uses.
     """
     if name == "vit_recon":
         config = load_config(f"configs/folder.py:method=vit_recon,weights=random,{scale.vit}")
@@ -91,17 +91,18 @@ def config_of(name: str, scale: Scale) -> ConfigDict:
 
 
 def some_images(name: str, scale: Scale, config: ConfigDict) -> np.ndarray:
-    """A batch of noise."""
+    """Return a batch of noise."""
     count, channels = (scale.images, 3) if name == "vit_recon" else (scale.patches, 1)
     side = config.data.patch_size
     return np.random.default_rng(0).random((count, side, side, channels), np.float32)
 
 
 def subject(name: str, scale: Scale) -> Subject:
-    """One of `METHODS`, or `l2_ae`.
+    """Build the training of one of `METHODS`, or of `l2_ae`.
 
-    `vit_recon` trains on tokens that its encoder has made before, as it does where images are not
-    augmented; as in the middle of a training, its rate stays and its mining has risen.
+    `vit_recon` trains on tokens that its encoder has computed in advance, as it does when images
+    are not augmented. As in the middle of a training, its learning rate is constant and its hard
+    mining is past the warm-up.
     """
     config = config_of(name, scale)
     if name == "vit_recon":
@@ -115,7 +116,7 @@ def subject(name: str, scale: Scale) -> Subject:
 
 
 def jittered(params: PyTree) -> PyTree:
-    """With something added: zeros, which fresh biases are, could be left out by a runtime."""
+    """Add noise to parameters, because a runtime could skip biases that are still zero."""
     rng = np.random.default_rng(0)
     return jax.tree.map(
         lambda p: np.asarray(p) + JITTER * rng.standard_normal(p.shape, np.float32), params
@@ -123,7 +124,7 @@ def jittered(params: PyTree) -> PyTree:
 
 
 class JaxTraining:
-    """Trains: call it with a number of steps."""
+    """A training in JAX. A call with a number runs so many steps."""
 
     def __init__(self, subject: Subject):
         key = jax.random.key(2)
@@ -135,15 +136,16 @@ class JaxTraining:
         self._state = jax.tree.map(jnp.copy, subject.state)
 
     def __call__(self, steps: int) -> PyTree:
-        """The last step's metrics, when they are there."""
+        """Run so many steps, wait for them, and return the last step's metrics."""
         for _ in range(steps):
             self._state, metrics = self.step(self._state, self._batch)
         return jax.block_until_ready((self._state, metrics))[1]
 
     def told(self, steps: int) -> np.ndarray:
-        """Of each of the next steps its loss, and after it the norms of Adam's first moments.
+        """Return for each of the next steps its loss and the norms of Adam's first moments.
 
-        These are what gradients were; in order of size, each framework names its arrays as it will.
+        The moments stand for the gradients. They are sorted by size, because each framework names
+        its arrays differently.
         """
         rows = []
         for _ in range(steps):

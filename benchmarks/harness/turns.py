@@ -1,27 +1,27 @@
-"""Times contenders in turns, so that what else happens on a machine meets all of them."""
+"""Timing of contenders in turns, so that other load on the machine affects all of them alike."""
 
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-BURST = 0.1  # s that a turn lasts at least, where steps are short
-LEAST, MOST = 5, 50  # turns
-PAUSE = 0.02  # s, until the threads of whoever was before have gone to sleep
+BURST = 0.1  # s, shortest turn if steps are short
+LEAST, MOST = 5, 50  # number of turns
+PAUSE = 0.02  # s, until the threads of the previous contender are asleep
 
-# Makes so many steps, one after the other, and returns when the device has finished.
+# Runs so many steps one after another, and returns when the device has finished.
 Runner = Callable[[int], object]
 
 
 class Timing(NamedTuple):
-    """Seconds of a step.
+    """Seconds per step.
 
     Attributes:
-      median: over the turns.
-      low: lower quartile.
-      high: upper quartile.
-      turns: how many.
-      steps: in a turn.
+      median: Median over the turns.
+      low: Lower quartile.
+      high: Upper quartile.
+      turns: Number of turns.
+      steps: Steps per turn.
     """
 
     median: float
@@ -32,7 +32,7 @@ class Timing(NamedTuple):
 
 
 def elapsed(runner: Runner, steps: int) -> float:
-    """Seconds of so many steps."""
+    """Return the seconds that so many steps take."""
     begin = time.perf_counter()
     runner(steps)
     return time.perf_counter() - begin
@@ -41,16 +41,16 @@ def elapsed(runner: Runner, steps: int) -> float:
 def in_turns(
     runners: Mapping[str, Runner], *, seconds: float, burst: float = BURST
 ) -> dict[str, Timing]:
-    """Medians and quartiles of all.
+    """Time all contenders in turns and return medians and quartiles.
 
     Args:
-      runners: what is timed, by name.
-      seconds: that it takes in all, about; fewer turns than `LEAST` are never taken.
-      burst: seconds that a turn lasts at least, if a step is shorter.
+      runners: Contenders by name.
+      seconds: Approximate total time. At least `LEAST` turns are taken.
+      burst: Shortest time of a turn in seconds, if a step is shorter.
     """
     steps = {}
     for name, runner in runners.items():
-        runner(2)  # compiles, and what a second call still does for the first time
+        runner(2)  # compiles; a second call may still do some work for the first time
         once = elapsed(runner, 1)
         steps[name] = max(1, round(burst / once))
         runner(steps[name])
@@ -59,7 +59,7 @@ def in_turns(
     for turn in range(MOST):
         if turn >= LEAST and time.perf_counter() - begin > seconds:
             break
-        # Nobody always comes after the same one.
+        # The order alternates, so that no contender always follows the same one.
         for name in names if turn % 2 else names[::-1]:
             time.sleep(PAUSE)
             taken[name].append(elapsed(runners[name], steps[name]) / steps[name])

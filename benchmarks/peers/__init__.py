@@ -1,1 +1,1 @@
-"""Contenders of benchmarks: the same networks in PyTorch, and other people's packages."""
+"""Contenders of the benchmarks: the same networks in PyTorch, and others' packages."""

@@ -1,6 +1,4 @@
-"""What the contenders of benchmarks/inference.py open: detectors with random weights, their exports
-and, in PyTorch, the same networks.
-"""
+"""Models for benchmarks/inference.py: detectors with random weights, exports, PyTorch networks."""
 
 from pathlib import Path
 
@@ -23,33 +21,35 @@ from recon_ad.methods import build_method
 from recon_ad.ops import tiles
 from recon_ad.ops.smoothing import gaussian_window
 
-NETWORKS = ("cae", "vae", "aae", "l2_ae", "ssim_ae", "ssim_l1", "dae")  # in PyTorch too
+NETWORKS = ("cae", "vae", "aae", "l2_ae", "ssim_ae", "ssim_l1", "dae")  # also exist in PyTorch
 SIDE = 256
-CLOSE = 1e-4  # reconstructions and maps that are the same
+CLOSE = 1e-4  # largest difference of reconstructions and maps that count as equal
 
 
 def some_images(count: int) -> Images:
-    """Noise of rising contrast, so that some images score higher than others."""
+    """Return noise of increasing contrast, so that some images score higher than others."""
     noise = np.random.default_rng(0).random((count, SIDE, SIDE, 1)) - 0.5
     contrast = np.linspace(0.3, 1.0, count).reshape(-1, 1, 1, 1)
     return np.round(255 * (0.5 + contrast * noise)).astype(np.uint8)
 
 
 def corners_of(geometry: tiles.Geometry) -> list[tuple[int, int]]:
-    """Top left pixels of an image's tiles."""
+    """Return the top left corners of an image's tiles."""
     return tiles.tile_corners((SIDE, SIDE), tile=geometry.tile, stride=geometry.stride)
 
 
 def some_tiles(images: Images, geometry: tiles.Geometry) -> Float[np.ndarray, "n H W 1"]:
-    """The images' tiles."""
+    """Cut the images into tiles, in [0, 1]."""
     corners = corners_of(geometry)
     stacked = np.concatenate([tiles.cut(x, corners, tile=geometry.tile) for x in images])
     return stacked / np.float32(255)
 
 
 def build_detector(name: str, images: Images) -> Detector:
-    """The method as configs/folder.py has it; half of the images and a hundredth of the pixels are
-    anomalous."""
+    """Build a method's detector as in configs/folder.py, with random weights.
+
+    Its thresholds make half of the images and 1 % of the pixels anomalous.
+    """
     config = load_config(f"configs/folder.py:method={name}")
     config.data.channels = 1
     method = build_method(config, channels=1)
@@ -65,12 +65,16 @@ def build_detector(name: str, images: Images) -> Detector:
 
 
 def write_torch(file: Path, detector: Detector, images: Images) -> float:
-    """The same in PyTorch; how far reconstructions are apart, AssertionError where too far."""
+    """Write the same detector for PyTorch and return the difference of reconstructions.
+
+    Raises:
+      AssertionError: If they differ by more than `CLOSE`.
+    """
     config, geometry = detector.config, detector.plan.geometry
     name = config.method.name
     variables = jax.device_get(detector.variables)
     params, turned = variables["params"], name in ("cae", "vae", "aae")
-    if name == "vae":  # the mean code is all that is used
+    if name == "vae":  # only the mean code is used
         encoder = params["encoder"]
         params = {**params, "encoder": {**encoder, "lin2": encoder["lin21"]}}
     if turned:
@@ -109,7 +113,7 @@ def write_torch(file: Path, detector: Detector, images: Images) -> float:
 
 
 def write_models(folder: Path, detector: Detector, images: Images) -> float:
-    """What the contenders open; how far PyTorch's reconstruction is from ours."""
+    """Write all contenders' models; return how far PyTorch's reconstruction differs from ours."""
     detector.save(folder / "detector")
     result = export(detector, folder / "model.onnx", list(images))
     assert result["passed"], result

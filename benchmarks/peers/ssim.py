@@ -1,7 +1,7 @@
-"""Mean SSIM by others, each imported where it is asked for: not every machine has all of them.
+"""Others' mean SSIM. Each package is imported only when needed, because it may be missing.
 
-Gaussian window of 11 px, windows inside the image only. JAX's take NHWC, PyTorch's NCHW, float32 in
-[0, 1].
+The window is a Gaussian of 11 px, and only windows inside the image count. JAX's functions take
+NHWC and PyTorch's NCHW, both float32 in [0, 1].
 """
 
 import functools
@@ -21,12 +21,12 @@ Mean = Callable[..., Array | torch.Tensor]
 
 
 class Peer(NamedTuple):
-    """Somebody's SSIM.
+    """An implementation of SSIM.
 
     Attributes:
-      framework: "jax" or "torch", whose arrays it takes.
-      package: that it needs, as it is imported; "" for none.
-      mean: () -> its mean of two batches; imports the package.
+      framework: Framework whose arrays it takes, "jax" or "torch".
+      package: Import name of the package that it needs; "" for none.
+      mean: Function that imports the package and returns its mean SSIM of two batches.
     """
 
     framework: str
@@ -35,12 +35,12 @@ class Peer(NamedTuple):
 
     @property
     def there(self) -> bool:
-        """Whether it can be asked."""
+        """Whether its package is installed."""
         return not self.package or importlib.util.find_spec(self.package) is not None
 
 
 def ours(x: Float[Array, "b h w c"], y: Float[Array, "b h w c"]) -> Array:
-    """recon_ad's."""
+    """Compute the mean SSIM of recon_ad."""
     options = {"data_range": 1.0, "window": WINDOW, "kind": "gaussian", "border": "valid"}
     return ssim_map(x, y, **options).mean()
 
@@ -58,7 +58,7 @@ def _torchmetrics() -> Mean:
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     def mean(x: Images, y: Images) -> torch.Tensor:
-        # Of its map without the border, where it reflects.
+        # The mean of the map without the border, where torchmetrics mirrors the image.
         _, full = structural_similarity_index_measure(x, y, data_range=1.0, return_full_image=True)
         edge = WINDOW // 2
         return full[..., edge:-edge, edge:-edge].mean()

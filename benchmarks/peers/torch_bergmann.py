@@ -1,7 +1,7 @@
 """The network of `l2_ae`, `ssim_ae` and `ssim_l1` in PyTorch, for benchmarks/inference.py.
 
-Images are float32 [b, c, h, w]. Where 4x4 kernels halve or double the resolution, "SAME" pads both
-sides alike, which is PyTorch's own `padding=1`: nothing has to be turned as in torch_cae.
+Images are float32 [b, c, h, w]. For 4x4 kernels that halve or double the resolution, "SAME" pads
+both sides equally, like PyTorch's `padding=1`, so nothing has to be rotated as in torch_cae.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ class BergmannAE(torch.nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """The reconstruction."""
+        """Return the reconstruction."""
         x = 4.0 * (images - 0.5)
         for layer in self.encoder:
             x = F.leaky_relu(layer(x), SLOPE)
@@ -44,15 +44,15 @@ class BergmannAE(torch.nn.Module):
 
 
 def conv(params: PyTree, *, stride: int = 1) -> torch.nn.Conv2d:
-    """A `recon_ad.models.layers.Conv` of a 3x3 kernel, or a 4x4 one of stride 2."""
+    """Convert a `recon_ad.models.layers.Conv` with a 3x3 kernel, or a 4x4 one with stride 2."""
     kernel = np.asarray(params["kernel"]).transpose(3, 2, 0, 1)
     layer = torch.nn.Conv2d(*kernel.shape[1::-1], kernel.shape[2], stride, padding=1)
     return load(layer, kernel, params["bias"])
 
 
 def conv_transpose(params: PyTree) -> torch.nn.ConvTranspose2d:
-    """A `recon_ad.models.layers.UpConv` of a 4x4 kernel."""
-    # PyTorch's kernel is the gradient's, turned against JAX's.
+    """Convert a `recon_ad.models.layers.UpConv` with a 4x4 kernel."""
+    # PyTorch's kernel is that of the gradient, rotated by 180 degrees relative to JAX's.
     kernel = np.asarray(params["kernel"])[::-1, ::-1].transpose(2, 3, 0, 1)
     layer = torch.nn.ConvTranspose2d(*kernel.shape[:2], 4, 2, padding=1)
     return load(layer, kernel, params["bias"])

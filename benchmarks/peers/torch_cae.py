@@ -1,9 +1,9 @@
-"""The CAE in PyTorch, for benchmarks/frameworks and benchmarks/inference.py: the same network, as
-fast as eager PyTorch is.
+"""The CAE in PyTorch, for benchmarks/frameworks and benchmarks/inference.py.
 
-Images are float32 [b, c, h, w] in channels_last, turned by 180 degrees, and so are the kernels.
-"SAME" pads even sizes behind the image only, which PyTorch can do with a copy of the image; turned,
-it is in front, which is PyTorch's own `padding=1`.
+It is the same network, as fast as eager PyTorch allows. Images are float32 [b, c, h, w] in
+channels_last. Images and kernels are rotated by 180 degrees: "SAME" pads even sizes only at the
+end, for which PyTorch would have to copy the image. After the rotation the padding is at the
+beginning, like PyTorch's `padding=1`.
 """
 
 import numpy as np
@@ -30,7 +30,7 @@ class CAE(torch.nn.Module):
             for i, (_, stride) in enumerate((*DECODERS[variant], (1, 1)), start=1)
         )
         self.times = [stride if stride > 2 else 1 for _, stride in (*DECODERS[variant], (1, 1))]
-        # Between image and vector, pixels are in the original's order.
+        # The dense layers expect the pixels in the original order.
         turned = np.arange(CODE_CHANNELS * self.grid[0] * self.grid[1])
         turned = turned.reshape(*self.grid, CODE_CHANNELS)[::-1, ::-1].reshape(-1)
         lin1, lin4 = encoder["lin1"], decoder["lin4"]
@@ -39,10 +39,10 @@ class CAE(torch.nn.Module):
         self.lin4 = linear({"kernel": lin4["kernel"][:, turned], "bias": lin4["bias"][turned]})
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """The reconstruction."""
+        """Return the reconstruction."""
         x = images
         for layer in self.encoder:
-            # The windows of stride 4 leave one row and column out.
+            # The windows of stride 4 skip one row and column.
             x = _activate(layer(x[:, :, 1:, 1:] if layer.stride == (4, 4) else x))
         x = x.permute(0, 2, 3, 1).flatten(1)
         x = _activate(self.lin3(self.lin2(_activate(self.lin1(x)))))
@@ -62,7 +62,7 @@ def _activate(x):
 def load(
     layer: torch.nn.Module, weight: Float[np.ndarray, "..."], bias: Float[np.ndarray, "o"]
 ) -> torch.nn.Module:
-    """The layer with that weight, in PyTorch's order, and that bias."""
+    """Set a layer's weight, in PyTorch's axis order, and its bias."""
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(np.array(weight)))
         layer.bias.copy_(torch.from_numpy(np.array(bias)))
@@ -78,7 +78,8 @@ def _conv(params, stride=1):
 
 
 def _conv_transpose(params):
-    # PyTorch's kernel is the gradient's, turned against JAX's; turned again, it is JAX's.
+    # PyTorch's kernel is that of the gradient, rotated relative to JAX's. Rotating it again gives
+    # JAX's kernel.
     kernel = np.asarray(params["kernel"]).transpose(2, 3, 0, 1)
     layer = torch.nn.ConvTranspose2d(
         kernel.shape[0], kernel.shape[1], 3, 2, padding=1, output_padding=1
@@ -87,6 +88,6 @@ def _conv_transpose(params):
 
 
 def linear(params: PyTree) -> torch.nn.Linear:
-    """A dense layer of ours."""
+    """Convert one of our dense layers."""
     kernel = np.asarray(params["kernel"]).T
     return load(torch.nn.Linear(kernel.shape[1], kernel.shape[0]), kernel, params["bias"])

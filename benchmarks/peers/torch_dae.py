@@ -1,6 +1,6 @@
 """The network of `dae` in PyTorch, for benchmarks/inference.py.
 
-Images are float32 [b, c, h, w], of sides that are multiples of 16.
+Images are float32 [b, c, h, w] with sides that are multiples of 16.
 """
 
 import torch
@@ -20,13 +20,13 @@ class ResidualBlock(torch.nn.Module):
         self.scale = torch.nn.Parameter(torch.tensor(float(params["scale"].item())))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The block's result."""
+        """Return the block's output."""
         y = self.conv1(F.leaky_relu(x, SLOPE))
         return x + self.scale * self.conv2(F.leaky_relu(y, SLOPE))
 
 
 class ResidualAE(torch.nn.Module):
-    """The network with the parameters of `recon_ad.models.dae.ResidualAE`, of four halvings."""
+    """The network with the parameters of `recon_ad.models.dae.ResidualAE`, with four halvings."""
 
     def __init__(self, params: PyTree):
         super().__init__()
@@ -40,7 +40,7 @@ class ResidualAE(torch.nn.Module):
         self.up = torch.nn.ModuleList(conv_transpose(params[f"up{i}"]) for i in reversed(halvings))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """The reconstruction."""
+        """Return the reconstruction."""
         x = images
         for i, (down, block) in enumerate(zip(self.down, self.encode, strict=True)):
             x = block(down(F.leaky_relu(x, SLOPE) if i else x))

@@ -1,8 +1,8 @@
-"""The trained half of `vit_recon` in PyTorch: bottleneck, decoder with linear attention, and the
-loss with its hard mining.
+"""The trained half of `vit_recon` in PyTorch, with its loss.
 
-Tokens are float32 [b, n, d]; groups [b, n, g, d], as `recon_ad.methods.vit_recon` has them. The
-recipe is "ours".
+It consists of the bottleneck, the decoder with linear attention, and the loss with hard mining.
+Tokens are float32 [b, n, d] and groups [b, n, g, d], as in `recon_ad.methods.vit_recon`. The recipe
+is "ours".
 """
 
 import torch
@@ -42,7 +42,7 @@ class Block(torch.nn.Module):
         self.fc1, self.fc2 = _unbiased(params["fc1"]), _unbiased(params["fc2"])
 
     def attention(self, x: Tokens) -> Tokens:
-        """By elu(x) + 1 in place of the softmax."""
+        """Compute linear attention, with elu(x) + 1 instead of the softmax."""
         b, n, d = x.shape
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).unbind(2)
         q, k = F.elu(q) + 1, F.elu(k) + 1
@@ -52,18 +52,18 @@ class Block(torch.nn.Module):
         return self.proj(attended.reshape(b, n, d))
 
     def forward(self, x: Tokens) -> Tokens:
-        """The next tokens."""
+        """Return the next tokens."""
         x = x + self.attention(self.norm1(x))
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
 
 
 class FeatureDecoder(torch.nn.Module):
-    """What `vit_recon` trains, with the parameters of `recon_ad.models.feature_decoder`.
+    """The part that `vit_recon` trains, with parameters of `recon_ad.models.feature_decoder`.
 
     Args:
-      params: those.
-      depth: number of the decoder's blocks.
-      heads: of their attention.
+      params: The parameters.
+      depth: Number of the decoder's blocks.
+      heads: Number of their attention heads.
     """
 
     def __init__(self, params: PyTree, depth: int, heads: int):
@@ -73,7 +73,7 @@ class FeatureDecoder(torch.nn.Module):
         self.blocks = torch.nn.ModuleList(Block(params[f"block{i}"], heads) for i in range(depth))
 
     def forward(self, targets: Groups) -> Groups:
-        """The two groups painted again; noisy while `training`."""
+        """Return the reconstruction of both groups, with dropout in training mode."""
         count, half = len(self.blocks), len(self.blocks) // 2
         x = (half * targets[..., 0, :] + (count - half) * targets[..., 1, :]) / count
         x = F.gelu(self.fc1(F.dropout(x, self.dropped, self.training)))
@@ -90,17 +90,17 @@ class FeatureDecoder(torch.nn.Module):
 def cosine_distance(
     a: Float[torch.Tensor, "*n d"], b: Float[torch.Tensor, "*n d"]
 ) -> Float[torch.Tensor, "*n"]:
-    """1 − cos of the angle between vectors."""
+    """Return 1 − cos of the angle between vectors."""
     return 1 - F.cosine_similarity(a, b, dim=-1)
 
 
 def mined_loss(targets: Groups, found: Groups, easy: float) -> Float[torch.Tensor, " b"]:
-    """As `recon_ad.methods.vit_recon.mined_loss`."""
+    """Compute the loss as `recon_ad.methods.vit_recon.mined_loss` does."""
     with torch.no_grad():
         apart = cosine_distance(targets, found)  # [b, n, g]
         limit = torch.quantile(apart.flatten(0, 1), easy, dim=0)
         well = (apart < limit)[..., None]
-    # The same value; only the gradient is less.
+    # The value is unchanged; only the gradient is reduced.
     found = torch.where(well, FACTOR * found + (1 - FACTOR) * found.detach(), found)
     whole = (x.transpose(1, 2).flatten(2) for x in (targets, found))
     return cosine_distance(*whole).mean(1)

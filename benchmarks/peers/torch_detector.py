@@ -1,6 +1,6 @@
-"""From decoded images to masks in eager PyTorch, for benchmarks/inference.py; no JAX here.
+"""A detector in PyTorch, from decoded images to masks and without JAX, for benchmarks/inference.py.
 
-What a detector of ours does, as a user of PyTorch would write it. All tiles of all images are one
+It does what our detectors do, as a user of PyTorch would write it. All tiles of all images are one
 batch.
 """
 
@@ -13,20 +13,20 @@ from jaxtyping import Bool, Float, Shaped
 
 
 class Settings(NamedTuple):
-    """What is done before and after the network.
+    """Settings of the processing before and after the network.
 
     Attributes:
-      tile: side in px.
-      corners: top left pixels of an image's tiles.
-      tile_weights: of a tile's pixels, where tiles overlap.
-      turned: whether the network takes images turned by 180 degrees (see torch_cae).
-      weights: of the residual maps, as in `config.residual`.
-      map_thresholds: of `ssim_l1`, for 1 − S and |x − x̃|; None for other methods.
-      ssim_window: px.
-      smoothing: one side of the Gaussian window.
-      score: "max" or "sum".
-      image_threshold: of scores.
-      pixel_threshold: of the map.
+      tile: Side of a tile in px.
+      corners: Top left corners of an image's tiles.
+      tile_weights: Weights of a tile's pixels where tiles overlap.
+      turned: Whether the network takes images rotated by 180 degrees (see torch_cae).
+      weights: Weights of the residual maps, as in `config.residual`.
+      map_thresholds: Thresholds of `ssim_l1` for 1 − S and |x − x̃|; None for other methods.
+      ssim_window: Side of the SSIM window in px.
+      smoothing: One-dimensional Gaussian window.
+      score: Rule of the image score, "max" or "sum".
+      image_threshold: Threshold of the score.
+      pixel_threshold: Threshold of the map.
     """
 
     tile: int
@@ -43,7 +43,7 @@ class Settings(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Of each image: score, whether it is anomalous, map and mask."""
+    """Score, label, anomaly map and mask of each image."""
 
     score: Float[torch.Tensor, " n"]
     label: Bool[torch.Tensor, " n"]
@@ -52,25 +52,25 @@ class Judged(NamedTuple):
 
 
 class TorchDetector:
-    """A network with what is around it: call it on images of one size and one channel."""
+    """A network with its pre- and postprocessing, for images of one size and one channel."""
 
     def __init__(self, network: torch.nn.Module, settings: Settings, *, size: tuple[int, int]):
         self.network = network.eval().to(memory_format=torch.channels_last)
         self.settings = settings
-        # Of a whole image it is always the same.
+        # For whole images the normalisation is always the same.
         self.share = self._filtered(torch.ones(1, 1, *size))
         places = len(settings.corners)
         self.weight = self._sum(settings.tile_weights.expand(1, places, -1, -1), size)
 
     @torch.no_grad()  # inference tensors cannot be compiled
     def __call__(self, images: Shaped[torch.Tensor, "n h w 1"]) -> Judged:
-        """Judges integers of 8 bits."""
+        """Judge 8-bit images."""
         s, (n, h, w, _) = self.settings, images.shape
         tiles = [images[:, y : y + s.tile, x : x + s.tile] for y, x in s.corners]
         tiles = torch.stack(tiles, 1).view(-1, 1, s.tile, s.tile).float() / 255
         if s.turned:
             tiles = tiles.flip(2, 3)
-        # One channel is both orders; PyTorch has to be told which.
+        # With one channel both memory formats are equal, so channels_last must be set explicitly.
         tiles = tiles.contiguous(memory_format=torch.channels_last)
         residual = self.residual(tiles, self.network(tiles))
         if s.turned:
@@ -84,7 +84,7 @@ class TorchDetector:
     def residual(
         self, x: Float[torch.Tensor, "b 1 H W"], y: Float[torch.Tensor, "b 1 H W"]
     ) -> Float[torch.Tensor, "b 1 H W"]:
-        """How tiles and reconstructions differ."""
+        """Return the residual maps of tiles and reconstructions."""
         s = self.settings
         if s.map_thresholds:
             of_ssim, of_l1 = s.map_thresholds
@@ -100,7 +100,7 @@ class TorchDetector:
     def _sum(
         self, values: Float[torch.Tensor, "n p t t"], size: tuple[int, int]
     ) -> Float[torch.Tensor, "n h w"]:
-        """The sum of tiles that overlap."""
+        """Add up overlapping tiles."""
         total, side = values.new_zeros(len(values), *size), self.settings.tile
         for i, (y, x) in enumerate(self.settings.corners):
             total[:, y : y + side, x : x + side] += values[:, i]
@@ -116,8 +116,8 @@ class TorchDetector:
 def structural_residual(
     x: Float[torch.Tensor, "b 1 H W"], y: Float[torch.Tensor, "b 1 H W"], *, window: int
 ) -> Float[torch.Tensor, "b 1 H W"]:
-    """(1 − S) / 2 by kornia, the fastest of the others without gradient."""
-    from kornia.metrics import ssim  # of some methods only, and it takes memory
+    """Compute (1 − S) / 2 with kornia, the fastest of the others without a gradient."""
+    from kornia.metrics import ssim  # only some methods need it, and it takes memory
 
     radius = window // 2
     around = [
@@ -129,11 +129,11 @@ def structural_residual(
 
 
 def save(file: Path, network: torch.nn.Module, settings: Settings) -> None:
-    """Traced, so that who opens it needs none of the modules that made it (they import JAX)."""
+    """Save the network as a trace, so that opening it does not import the modules that use JAX."""
     torch.save((torch.fx.symbolic_trace(network), settings), file)
 
 
 def load(file: Path, *, size: tuple[int, int]) -> TorchDetector:
-    """What `save` wrote, for images of that height and width."""
+    """Load what `save` wrote, for images of that height and width."""
     network, settings = torch.load(file, weights_only=False)
     return TorchDetector(network, settings, size=size)

@@ -1,7 +1,7 @@
-"""SSIM as it is usually written in PyTorch: five filtered maps, by separable convolutions.
+"""SSIM as it is usually written in PyTorch: five maps filtered by separable convolutions.
 
-Images are float32 [b, c, h, w] in [0, 1]. pytorch-msssim computes the same; here all five maps are
-one batch, and the window is a buffer, so that neither torch.compile nor CUDA graphs are stopped.
+Images are float32 [b, c, h, w] in [0, 1]. pytorch-msssim computes the same. Here all five maps are
+one batch and the window is a buffer, so that torch.compile and CUDA graphs work.
 """
 
 import torch
@@ -14,11 +14,11 @@ Images = Float[torch.Tensor, "b c h w"]
 
 
 class SSIM(torch.nn.Module):
-    """The map of the Gaussian windows that lie inside.
+    """The SSIM map for Gaussian windows that lie inside the image.
 
     Args:
-      window: its side in px.
-      channels: of the images.
+      window: Side of the window in px.
+      channels: Number of the images' channels.
     """
 
     def __init__(self, window: int, channels: int):
@@ -27,7 +27,7 @@ class SSIM(torch.nn.Module):
         self.register_buffer("column", side.reshape(1, 1, -1, 1).repeat(channels, 1, 1, 1))
 
     def forward(self, x: Images, y: Images) -> Float[torch.Tensor, "b c h2 w2"]:
-        """S at each pixel."""
+        """Return S at each pixel."""
         five, channels = torch.cat([x, y, x * x, y * y, x * y]), x.shape[1]
         five = F.conv2d(five, self.column, groups=channels)
         five = F.conv2d(five, self.column.transpose(2, 3), groups=channels)
@@ -38,12 +38,12 @@ class SSIM(torch.nn.Module):
 
 
 class StructuralResidual(torch.nn.Module):
-    """(1 − S) / 2 of the images' own size, their borders mirrored.
+    """The residual (1 − S) / 2 at the images' own size, with mirrored borders.
 
     Args:
-      window: its side in px.
-      channels: of the images.
-      size: height and width.
+      window: Side of the window in px.
+      channels: Number of the images' channels.
+      size: Height and width of the images.
     """
 
     def __init__(self, window: int, channels: int, size: tuple[int, int]):
@@ -55,6 +55,6 @@ class StructuralResidual(torch.nn.Module):
             self.register_buffer(name, around)
 
     def forward(self, x: Images, y: Images) -> Images:
-        """The residual of each channel."""
+        """Return the residual of each channel."""
         x, y = (z[:, :, self.rows][..., self.columns] for z in (x, y))
         return (1 - self.ssim(x, y)) / 2

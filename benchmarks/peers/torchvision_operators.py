@@ -1,5 +1,8 @@
-"""Import this before peers that import torchvision: two operators that it lacks beside PyTorch's
-CPU build are declared (beside a CUDA build it has them). Nothing that is compared calls them."""
+"""Declarations of two torchvision operators, to be imported before peers that use torchvision.
+
+With PyTorch's CPU build torchvision lacks them; with a CUDA build it has them. Nothing that is
+compared calls them.
+"""
 
 import torch
 

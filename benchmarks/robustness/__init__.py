@@ -1,1 +1,1 @@
-"""Trials of damaged and hostile input, of killed commands and of full disks."""
+"""Trials with damaged and hostile input, killed commands and full disks."""

@@ -1,12 +1,13 @@
-"""Tries damaged and hostile input, kills commands, and fills the disk under them.
+"""Try damaged and hostile input, kill commands, and run commands on a full disk.
 
     python -m benchmarks.robustness [--parts images,detectors,…] [--scale 1.0]
 
-Tries 20,000 damaged images, 2,000 detector directories and as many exported models, 1,500
-archives, 200 checkpoints and 200 tables, each in a process that may crash, and 20,000 images and
-2,000 sets of metadata by the C++ program's code under sanitizers. Kills ten commands 20 times each
-at random moments, and fills the disk under them five times each. Counts crashes, hangs of more than
-ten seconds, tracebacks and silent wrong results. Writes results/robustness.json.
+The trials cover 20,000 damaged images, 2,000 detector directories and as many exported models,
+1,500 archives, 200 checkpoints and 200 tables, each in a process that may crash. The C++ program's
+code reads another 20,000 images and 2,000 sets of metadata under sanitizers. Ten commands are
+killed 20 times each at random moments, and run five times each on a full disk. Crashes, hangs of
+more than ten seconds, tracebacks and silently wrong results are counted. The result is written to
+results/robustness.json.
 """
 
 import json
@@ -29,7 +30,7 @@ from recon_ad.data.synthetic import synthetic_source, write_folder
 from recon_ad.errors import UserError
 
 SEED = 0
-# Name of a part: its corpus and how many trials.
+# The corpus and the number of trials of each part.
 CORPORA = {
     "images": ("benchmarks.robustness.images:images", 20_000),
     "detectors": ("benchmarks.robustness.detectors:folders", 2_000),
@@ -40,18 +41,21 @@ CORPORA = {
     "program": ("benchmarks.robustness.program:images", 20_000),
     "metadata": ("benchmarks.robustness.program:facts", 2_000),
 }
-PACKAGES = ("onnxruntime", "tifffile", "imagecodecs")  # that read what is damaged
+PACKAGES = ("onnxruntime", "tifffile", "imagecodecs")  # libraries that read the damaged input
 OTHERS = ("kills", "disk")
-KILLS = 20  # of each command
-SIDE = 128  # px, of the images of a run that is killed
+KILLS = 20  # kills of each command
+SIDE = 128  # px, images of the killed runs
 
 
 def main() -> int:
-    """Runs the parts that are asked for; the exit status is 1 where there is a fault."""
+    """Run the requested parts and write their counts."""
     scale = _SCALE.value
     unknown = set(_PARTS.value) - {*CORPORA, *OTHERS}
     if unknown:
-        raise UserError(f"--parts: there is no {', '.join(sorted(unknown))}.")
+        raise UserError(
+            f"--parts: unknown {', '.join(sorted(unknown))}; choose from: "
+            f"{', '.join([*CORPORA, *OTHERS])}."
+        )
     found: dict[str, Any] = _earlier(scale) | {"seed": SEED, "scale": scale}
     for part in _PARTS.value:
         if part == "kills":
@@ -63,13 +67,13 @@ def main() -> int:
             found[part] = run_trials(corpus, max(1, round(scale * count)), seed=SEED)
         found[part] |= record.facts(*PACKAGES)
         print(part, found[part], flush=True)
-        # With each part, so that a run that is stopped has some.
+        # Written after each part, so that a stopped run leaves some results.
         record.write(Path(_OUTPUT.value).stem, found, *PACKAGES)
     return 0
 
 
 def _earlier(scale: float) -> dict[str, Any]:
-    """The parts that an earlier run of the same size tried; each says when and where."""
+    """Return the parts that an earlier run of the same size has tried, with date and hardware."""
     file = record.RESULTS / f"{Path(_OUTPUT.value).stem}.json"
     if not file.is_file():
         return {}
@@ -81,7 +85,7 @@ def _earlier(scale: float) -> dict[str, Any]:
 
 @contextmanager
 def _scene() -> Iterator[tuple[Path, Path, Path]]:
-    """An empty folder, images in the MVTec layout, and a finished run on them."""
+    """Yield an empty folder, a folder of images in the MVTec layout, and a finished run on them."""
     with tempfile.TemporaryDirectory() as scratch:
         images, run = Path(scratch) / "images", Path(scratch) / "run"
         write_folder(synthetic_source("chess", side=SIDE), images)
@@ -95,7 +99,7 @@ def _scene() -> Iterator[tuple[Path, Path, Path]]:
 
 
 def _kills(count: int) -> dict[str, Any]:
-    """Kills each command that often; by its name."""
+    """Kill each command `count` times, and return the results by command."""
     rng = random.Random(SEED)
     found = {}
     with _scene() as (scratch, images, run):
@@ -107,17 +111,17 @@ def _kills(count: int) -> dict[str, Any]:
 
 
 def _disk() -> dict[str, Any]:
-    """Fills the disk under each command; by its name."""
+    """Run each command on a full disk, and return the results by command."""
     with _scene() as (scratch, images, run):
         result = scratch / "result.json"
-        # Mounting takes a namespace in which one is root.
+        # Mounting needs a namespace in which the user is root.
         words = ["unshare", "-rm", sys.executable, "-m", "benchmarks.robustness.disk"]
         subprocess.run([*words, images, run, result], check=True)
         return json.loads(result.read_text())
 
 
 if __name__ == "__main__":
-    _PARTS = flags.DEFINE_list("parts", [*CORPORA, *OTHERS], "What is tried.")
-    _SCALE = flags.DEFINE_float("scale", 1.0, "Of the numbers of trials and kills.")
+    _PARTS = flags.DEFINE_list("parts", [*CORPORA, *OTHERS], "Parts to run.")
+    _SCALE = flags.DEFINE_float("scale", 1.0, "Factor for the numbers of trials and kills.")
     _OUTPUT = flags.DEFINE_string("output", "robustness", "Name of the file in results/.")
     cli.run(main)

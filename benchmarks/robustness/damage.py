@@ -1,4 +1,4 @@
-"""How bytes and JSON are damaged, reproducibly."""
+"""Reproducible damage to bytes and JSON."""
 
 import copy
 import random
@@ -15,7 +15,7 @@ HOSTILE = (
 
 
 def damaged(content: bytes, rng: random.Random, *, others: Sequence[bytes] = ()) -> bytes:
-    """Returns the bytes with one to four changes, near the beginning more often than elsewhere."""
+    """Return the bytes with one to four changes, more often near the beginning than elsewhere."""
     data = bytearray(content)
     for _ in range(rng.randint(1, 4)):
         data = data or bytearray(b"x")
@@ -46,7 +46,7 @@ def damaged(content: bytes, rng: random.Random, *, others: Sequence[bytes] = ())
 
 
 def with_checksums(png: bytes) -> bytes:
-    """Returns a PNG whose chunks have right checksums, so that damage gets past them."""
+    """Return the PNG with valid checksums, so that the damage passes them."""
     data, at = bytearray(png), 8
     while at + 12 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
@@ -59,7 +59,7 @@ def with_checksums(png: bytes) -> bytes:
 
 
 def damaged_json(content: Any, rng: random.Random) -> Any:
-    """Returns JSON with a value, at any depth, that is hostile, gone, or another one's."""
+    """Return the JSON content with one value, at any depth, deleted, swapped or made hostile."""
     made = copy.deepcopy(content)
     place, key = rng.choice(list(_places(made)))
     kind = rng.randrange(4)

@@ -1,4 +1,4 @@
-"""Damaged detector folders, exported models and checkpoints: opened as they were, or refused."""
+"""Trials of damaged detectors, exported models and checkpoints, which must be right or refused."""
 
 import json
 import random
@@ -27,7 +27,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 1), np.uint8)
 
 
 def small_detector() -> Detector:
-    """A detector that learned nothing, of 32 px tiles."""
+    """Build an untrained detector with tiles of 32 px."""
     config = load_config("configs/demo.py:smoke").unlock()
     config.data.patch_size = config.inference.stride = 32
     config.method.width = 0.25
@@ -41,7 +41,7 @@ def small_detector() -> Detector:
 
 
 def folders(folder: Path, seed: int) -> Callable[[int], Verdict]:
-    """Trials of a detector directory with one file damaged; in half of them a digest fits again."""
+    """Make trials of a detector directory with one damaged file, half with a corrected digest."""
     whole, made = folder / "whole", folder / "made"
     small_detector().save(whole)
     described = json.loads((whole / "detector.json").read_text())
@@ -69,7 +69,7 @@ def folders(folder: Path, seed: int) -> Callable[[int], Verdict]:
             prediction = load(made)(IMAGE)
         except UserError:
             return "refused", what
-        if not np.isfinite(prediction.score):  # a broken row in every command
+        if not np.isfinite(prediction.score):  # every command reports it as a broken file
             return "refused", what
         if kind == "tensors" and not fits and prediction.score != score:
             return "wrong", f"{what}: another score"
@@ -79,7 +79,7 @@ def folders(folder: Path, seed: int) -> Callable[[int], Verdict]:
 
 
 def models(folder: Path, seed: int) -> Callable[[int], Verdict]:
-    """Trials of an exported model with one of its two files damaged."""
+    """Make trials of an exported model with one of its two files damaged."""
     whole, made = folder / "whole", folder / "made"
     export(small_detector(), whole / "m.onnx", [IMAGE])
     made.mkdir()
@@ -90,7 +90,7 @@ def models(folder: Path, seed: int) -> Callable[[int], Verdict]:
             shutil.copy(file, made / file.name)
         file = made / rng.choice(("m.onnx", "m.tail.onnx"))
         content = file.read_bytes()
-        if rng.random() < 0.5:  # its metadata, which are at the end
+        if rng.random() < 0.5:  # the metadata, which are at the end
             head = content.index(b"recon_ad_")
             content = content[:head] + damaged(content[head:], rng)
         else:
@@ -101,14 +101,14 @@ def models(folder: Path, seed: int) -> Callable[[int], Verdict]:
             prediction = onnx_detector.load(made / "m.onnx")(IMAGE)
         except UserError:
             return "refused", what
-        # What is not finite is a broken row in every command.
+        # Every command reports a score that is not finite as a broken file.
         return ("accepted" if np.isfinite(prediction.score) else "refused"), what
 
     return trial
 
 
 def checkpoints(folder: Path, seed: int) -> Callable[[int], Verdict]:
-    """Trials of two checkpoints, the newer one damaged: one of both, or none, is used."""
+    """Make trials of two checkpoints with the newer one damaged; either one or none may be used."""
     whole, made = folder / "whole", folder / "run/checkpoints"
     rng = np.random.default_rng(0)
     states = {

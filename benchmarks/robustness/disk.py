@@ -1,10 +1,10 @@
-"""Commands on a disk that is full: what they say, and what they end with when there is room again.
+"""Run commands on a full disk, and again once the disk has space.
 
     unshare -rm python -m benchmarks.robustness.disk IMAGES RUN RESULT
 
-The disk is a tmpfs of a namespace of its own, with room for a random part of what the command
-writes. A command has to end in one sentence, or wait; given room, it has to end as one that always
-had it.
+The disk is a tmpfs in its own namespace, with space for a random part of what the command writes. A
+command must end with one sentence or wait. Once there is space, it must give the same result as if
+there had always been enough.
 """
 
 import json
@@ -18,9 +18,9 @@ from typing import Any
 
 from benchmarks.robustness.kills import Command, commands, left_by, started, to_the_end
 
-TRIES = 5  # of each command
-ROOM = 1 << 30  # bytes, enough for anything
-WAIT = 10.0  # s for which a command that does not end is left without room
+TRIES = 5  # tries of each command
+ROOM = 1 << 30  # bytes, enough for every command
+WAIT = 10.0  # s without space for a command that does not end by itself
 
 
 def _size(folder: Path) -> int:
@@ -33,13 +33,13 @@ def _mount(folder: Path, size: int, *, again: bool = False) -> None:
 
 
 def filled(command: Command, run: Path, folder: Path, *, rng: random.Random) -> dict[str, Any]:
-    """Gives the command too little room, `TRIES` times, and then enough.
+    """Run a command `TRIES` times with too little space, and then with enough.
 
     Args:
-      command: to run.
-      run: a finished run, of which `command.inputs` are copied.
-      folder: empty, where the disk is mounted.
-      rng: of how much room there is.
+      command: Command to run.
+      run: A finished run, from which `command.inputs` are copied.
+      folder: Empty folder at which the disk is mounted.
+      rng: Generator for the amount of space.
     """
     folder.mkdir(parents=True)
     _mount(folder, ROOM)
@@ -77,7 +77,7 @@ def filled(command: Command, run: Path, folder: Path, *, rng: random.Random) -> 
 
 
 def main() -> None:
-    """Tries all commands that end by themselves or wait; writes what was found."""
+    """Try all commands and write the result."""
     images, run, result = map(Path, sys.argv[1:])
     rng, found = random.Random(0), {}
     for command in commands(images):

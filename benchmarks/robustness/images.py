@@ -1,4 +1,4 @@
-"""Damaged images: each is decoded twice to the same pixels, or refused."""
+"""Trials of damaged images, each of which must be decoded twice to the same pixels or refused."""
 
 import io
 import random
@@ -17,7 +17,7 @@ from recon_ad.errors import UserError
 
 
 def whole_files() -> dict[str, bytes]:
-    """Small images of every kind that is read."""
+    """Return small images of every supported kind."""
     rng = np.random.default_rng(0)
     gray, colour, alpha = (rng.integers(0, 256, (24, 31, *c), np.uint8) for c in ((), (3,), (4,)))
     deep = rng.integers(0, 65536, (24, 31), np.uint16)
@@ -62,7 +62,7 @@ def whole_files() -> dict[str, bytes]:
 
 
 def write_damaged(folder: Path, files: Mapping[str, bytes], rng: random.Random) -> tuple[str, Path]:
-    """Damages one of the files and writes it; returns its name among them, and where it lies."""
+    """Damage one of the files and write it; return its name among them and the written path."""
     name = rng.choice(list(files))
     content = damaged(files[name], rng, others=list(files.values()))
     if name.endswith(".png") and rng.random() < 0.85:
@@ -73,7 +73,7 @@ def write_damaged(folder: Path, files: Mapping[str, bytes], rng: random.Random) 
 
 
 def images(folder: Path, seed: int) -> Callable[[int], Verdict]:
-    """Trials of one damaged file each, by every reader."""
+    """Make trials that pass one damaged file to every reader."""
     files = whole_files()
 
     def trial(i: int) -> Verdict:

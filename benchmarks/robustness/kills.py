@@ -1,9 +1,9 @@
-"""Commands that are killed at random moments, again and again: what they end with is compared.
+"""Commands that are repeatedly killed at random moments and must still give the same result.
 
-Each command is run to its end once, undisturbed. Then it is started again and again and killed by
-SIGKILL after a random part of that time, until it was killed so often; where it gets to its end
-meanwhile it is begun anew. In the end it is run to its end: what it leaves has to be what the
-undisturbed one left, times and paths apart.
+Each command first runs to its end undisturbed. Then it is started repeatedly and killed by SIGKILL
+after a random part of that time, until it has been killed as often as requested. If it finishes
+before a kill, it starts from the beginning. Finally it runs to its end, and its output must equal
+that of the undisturbed run, apart from times and paths.
 """
 
 import json
@@ -26,20 +26,20 @@ SMALL = (
     "--config.evaluation.bootstrap=20", "--config.evaluation.panels=1",
 )  # fmt: skip
 TIMED = ("seconds", "per_second", "hardware", "versions", "committed", "latency", "wait")
-LABELS = "labels.csv"  # in the folder of images
-ROWS, CHANGED = 200, 120  # of a line's table, and from which on images are darker
+LABELS = "labels.csv"  # file in the folder of images
+ROWS, CHANGED = 200, 120  # rows of a line's table, and the row from which images are darker
 
 
 class Command(NamedTuple):
-    """A command that is killed.
+    """A command to kill.
 
     Attributes:
-      name: of the command.
-      arguments: (folder) -> its flags; whatever it writes is in the folder.
-      inputs: names of files and folders of a finished run that it begins with.
-      left: (folder) -> what it leaves, comparable.
-      ends: whether it ends by itself; else it is asked to once `left` gives what is wanted.
-      module: which is run; "": that of `recon_ad` with the command's name.
+      name: Name of the command.
+      arguments: (folder) -> flags. All output goes to the folder.
+      inputs: Names of the files and folders of a finished run that it needs.
+      left: (folder) -> output in a comparable form.
+      ends: Whether it ends by itself. Otherwise it is stopped once `left` gives the wanted output.
+      module: Module to run; "" means that of `recon_ad` with the command's name.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Command(NamedTuple):
 
 
 def without_times(content: Any) -> Any:
-    """JSON without what differs from run to run."""
+    """Remove from JSON content what differs from run to run."""
     if isinstance(content, dict):
         return {
             k: without_times(v) for k, v in content.items() if not any(word in k for word in TIMED)
@@ -77,7 +77,7 @@ def _rows(folder: Path) -> Any:
 
 
 def write_labels(images: Path) -> None:
-    """Labels defective images, and as many good ones as harmless."""
+    """Label all defective images, and as many good ones as harmless."""
     defects = [f for f in sorted((images / "test").rglob("*.png")) if f.parent.name != "good"]
     harmless = sorted((images / "train/good").glob("*.png"))[: len(defects)]
     lines = [
@@ -88,7 +88,7 @@ def write_labels(images: Path) -> None:
 
 
 def write_line(folder: Path) -> None:
-    """Writes a line's table, with images that are darker from some row on."""
+    """Write a line's table in which images are darker from row `CHANGED` on."""
     store, rng = Store(folder / "line.sqlite"), random.Random(0)
     for i in range(ROWS):
         row = {
@@ -101,7 +101,7 @@ def write_line(folder: Path) -> None:
 
 
 def commands(images: Path) -> list[Command]:
-    """The ten commands, on a folder of images in the MVTec layout that holds `LABELS`."""
+    """Return the ten commands, for a folder of images in the MVTec layout with `LABELS` in it."""
     config = ["--config", f"configs/folder.py:path={images},smoke", *SMALL]
     return [
         Command(
@@ -182,14 +182,14 @@ def commands(images: Path) -> list[Command]:
 def killed(
     command: Command, run: Path, folder: Path, *, kills: int, rng: random.Random
 ) -> dict[str, Any]:
-    """Kills a command that often; says whether it ended as the undisturbed one, and what it said.
+    """Kill a command repeatedly, and return whether its result is that of the undisturbed run.
 
     Args:
-      command: to kill.
-      run: a finished run, of which `command.inputs` are copied.
-      folder: empty, for this command.
-      kills: how often.
-      rng: of the moments.
+      command: Command to kill.
+      run: A finished run, from which `command.inputs` are copied.
+      folder: Empty folder for this command.
+      kills: Number of kills.
+      rng: Generator for the moments.
     """
 
     def begun(name: str) -> Path:
@@ -211,7 +211,7 @@ def killed(
         process = started(command, place)
         try:
             _, said = process.communicate(timeout=rng.uniform(0.2, 1) * seconds)
-            place = begun("killed")  # it got to its end
+            place = begun("killed")  # it has finished, so it starts again
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             _, said = process.communicate()
@@ -228,21 +228,21 @@ def killed(
 
 
 def started(command: Command, folder: Path) -> subprocess.Popen[str]:
-    """Starts the command on a folder; what it says on stderr can be read."""
+    """Start the command on a folder, with its stderr in a pipe."""
     module = command.module or f"recon_ad.{command.name}"
     line = [sys.executable, "-m", module, *command.arguments(folder)]
     return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def to_the_end(command: Command, folder: Path, wanted: Any) -> str:
-    """Runs the command to its end and returns what it said; one that has none until it is done."""
+    """Run the command until it ends, or until its output is complete, and return its stderr."""
     process = started(command, folder)
     if not command.ends:
         end, before = time.monotonic() + 120, None
         while time.monotonic() < end and process.poll() is None:
             time.sleep(2)
             now = left_by(command, folder)
-            # Undisturbed, done is what does not change any more.
+            # In the undisturbed run, output that no longer changes is complete.
             if now and (now == wanted or (wanted is None and now == before)):
                 break
             before = now
@@ -251,8 +251,8 @@ def to_the_end(command: Command, folder: Path, wanted: Any) -> str:
 
 
 def left_by(command: Command, folder: Path) -> Any:
-    """Returns what the command has left so far, None where that is not whole."""
+    """Return the command's output so far, or None if it is incomplete."""
     try:
         return command.left(folder)
     except (OSError, sqlite3.Error, ValueError, UserError):
-        return None  # not there yet, or not whole
+        return None  # missing or incomplete

@@ -1,11 +1,11 @@
-// Decodes images and reads metadata with the code of deploy/cpp, for benchmarks/robustness/program.py:
-// one request a line on the standard input, one answer a line.
+// Decodes images and reads metadata with the code of deploy/cpp, for benchmarks/robustness/program.py.
+// It reads one request per line from the standard input and writes one answer per line.
 //
 //   image PATH  -> accepted HEIGHT WIDTH CHANNELS TYPE CRC, or refused SENTENCE
 //   mask PATH   -> accepted HEIGHT WIDTH 1 mask CRC, or refused SENTENCE
-//   facts PATH  -> accepted, or refused SENTENCE; the file has lines NAME=VALUE
+//   facts PATH  -> accepted, or refused SENTENCE; the file consists of lines NAME=VALUE
 //
-// A sentence that has several lines is answered by "torn". Whatever else is thrown ends the program.
+// The answer "torn" means that a sentence has several lines. Any other exception ends the program.
 #include <fstream>
 #include <iostream>
 #include <optional>

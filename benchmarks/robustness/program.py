@@ -1,8 +1,8 @@
-"""Damaged images and metadata, read by the C++ program's code under sanitizers and by Python.
+"""Trials of damaged images and metadata, read by the C++ program under sanitizers and by Python.
 
 The code is compiled with AddressSanitizer and UndefinedBehaviorSanitizer, which end the process at
-the first fault. The whole program cannot be: OpenVINO loads its libraries in a way that
-AddressSanitizer refuses. So program.cpp calls what opens files, without inference.
+the first fault. This does not work for the whole program, because OpenVINO loads its libraries in a
+way that AddressSanitizer rejects. program.cpp therefore calls only the code that opens files.
 """
 
 import random
@@ -23,21 +23,21 @@ from recon_ad.detector.onnx_export import export
 from recon_ad.errors import UserError
 
 SOURCE = Path("deploy/cpp/src")
-WITH_INFERENCE = ("main.cpp", "detector.cpp")  # left out
+WITH_INFERENCE = ("main.cpp", "detector.cpp")  # not compiled here
 FLAGS = (
     "-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fno-omit-frame-pointer",
     "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
 )  # fmt: skip
-REQUESTS = 500  # of one process
+REQUESTS = 500  # requests per process
 LIBRARIES = ("-lpng", "-ljpeg", "-lz")
-READ = (".png", ".jpeg")  # by the program; other kinds are refused by name
+READ = (".png", ".jpeg")  # kinds that the program reads; it refuses others by their name
 
 
 class Program:
-    """The compiled code as a process, started again after some requests, as leaks show at its end.
+    """The compiled code as a process, restarted regularly because leaks are reported at its end.
 
     Raises:
-      UserError: it cannot be compiled.
+      UserError: If the code cannot be compiled.
     """
 
     def __init__(self, folder: Path):
@@ -49,8 +49,8 @@ class Program:
             subprocess.run(command, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise UserError(
-                f"the C++ program cannot be compiled ({error}): install what deploy/cpp/README.md "
-                "asks for."
+                f"the C++ program cannot be compiled ({error}): install the packages listed in "
+                "deploy/cpp/README.md."
             ) from None
         self._said = folder / "said"
         self._asked = 0
@@ -64,7 +64,7 @@ class Program:
             )  # fmt: skip
 
     def ask(self, request: str) -> str:
-        """Returns the answer, or "crash" and what the sanitizer said."""
+        """Return the answer, or "crash" with the sanitizer's message."""
         to, of = self._process.stdin, self._process.stdout
         assert to is not None and of is not None, "both are pipes"
         to.write(request + "\n")
@@ -101,10 +101,10 @@ def _by_python(kind: str, file: Path) -> str:
 
 
 def _verdict(ours: str, python: str, what: str) -> Verdict:
-    """Compares an answer of the program with Python's.
+    """Compare the program's answer with Python's.
 
-    The program may refuse what Python reads: libpng wants the whole file, say. What it reads has to
-    be what Python reads.
+    The program may refuse files that Python reads; libpng, for example, needs the whole file. If
+    the program reads a file, the pixels must be the same as Python's.
     """
     word = ours.split()[0]
     if word == "crash":
@@ -112,13 +112,13 @@ def _verdict(ours: str, python: str, what: str) -> Verdict:
     if word == "refused":
         return "refused" if python.startswith(word) else STRICTER, what
     if "progressive" in what:
-        # Where scans are missing, versions of libjpeg smooth in different ways, by a few levels.
+        # If scans are missing, versions of libjpeg smooth differently, by a few levels.
         ours, python = (answer.rpartition(" ")[0] for answer in (ours, python))
     return ("accepted" if ours == python else "wrong"), f"{what}: {ours}; Python: {python}"
 
 
 def images(folder: Path, seed: int) -> Callable[[int], Verdict]:
-    """Trials of one damaged PNG or JPEG each, as an image or as a mask."""
+    """Make trials of one damaged PNG or JPEG each, read as an image or as a mask."""
     program = Program(folder)
     files = {name: c for name, c in whole_files().items() if name.endswith(READ)}
 
@@ -133,18 +133,18 @@ def images(folder: Path, seed: int) -> Callable[[int], Verdict]:
 
 
 class _Metadata(Graph):
-    """A graph that has metadata and outputs, and cannot be run."""
+    """A graph with metadata and outputs that cannot be run."""
 
     def __init__(self, facts: Mapping[str, str], outputs: Sequence[str]):
         self.facts, self.outputs = dict(facts), outputs
 
     def run(self, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Raises NotImplementedError."""
+        """Raise NotImplementedError."""
         raise NotImplementedError
 
 
 def facts(folder: Path, seed: int) -> Callable[[int], Verdict]:
-    """Trials of an exported model's metadata, one entry of which is damaged."""
+    """Make trials of an exported model's metadata with one damaged entry."""
     program = Program(folder)
     model = folder / "m.onnx"
     export(small_detector(), model, [IMAGE])
@@ -156,7 +156,7 @@ def facts(folder: Path, seed: int) -> Callable[[int], Verdict]:
         made = list(lines)
         at = rng.randrange(len(made))
         made[at] = damaged(made[at], rng, others=lines).replace(b"\n", b"")
-        # Python has text only, as the runtimes give it.
+        # Python sees only text, because that is what the runtimes return.
         made = [line.decode(errors="replace") for line in made]
         file = folder / "facts"
         file.write_text("\n".join(made))
@@ -164,7 +164,7 @@ def facts(folder: Path, seed: int) -> Callable[[int], Verdict]:
         what = f"trial {i}: damaged metadata, {made[at]!r}"
         ours = program.ask(f"facts {file}")
         try:
-            # Whether both files are of one export is none of the code that is tried here.
+            # The tail's pair always matches, because that check is not part of the tested code.
             pair = {"pair": given.get("pair", "")}
             of_tail = _Metadata({**tail.facts, **pair}, tail.outputs)
             OnnxDetector(_Metadata(given, core.outputs), of_tail, name="model")

@@ -1,4 +1,4 @@
-"""Makes a table of two tiny runs, as `recon_ad.reproduce` makes the papers' tables in hours.
+"""Build a table of two tiny runs in the way `recon_ad.reproduce` builds the papers' tables.
 
     python -m benchmarks.robustness.small_table --workdir WORKDIR
 
@@ -32,7 +32,7 @@ TABLE = Table(
 
 
 def main() -> None:
-    """Runs the table."""
+    """Run the table."""
     keep_compiled()
     signal.signal(signal.SIGTERM, stopping.requeue)
     run_table(TABLE, scale="cpu", workdir=Path(_WORKDIR.value))

@@ -1,4 +1,4 @@
-"""Damaged tables of a line, and damaged archives of public data sets."""
+"""Trials of damaged tables of a line, and of damaged archives of public data sets."""
 
 import io
 import logging
@@ -23,15 +23,15 @@ ROWS, REFERENCE = 120, 60
 
 
 class Looks(Stop):
-    """Asks to stop after a look at the table."""
+    """A stop request that comes after one read of the table."""
 
     def wait(self, seconds: float) -> bool:
-        """True: nothing is waited for."""
+        """Return True without waiting."""
         return True
 
 
 def tables(folder: Path, seed: int) -> Callable[[int], Verdict]:
-    """Trials of a monitor on a table with damaged bytes, or with values that no line writes."""
+    """Make trials of a monitor on a table with damaged bytes or with values no line writes."""
     logging.disable(logging.CRITICAL)
     whole, made = folder / "whole", folder / "made"
     store, rng = Store(whole / "line.sqlite"), random.Random(seed)
@@ -74,7 +74,7 @@ def tables(folder: Path, seed: int) -> Callable[[int], Verdict]:
 
 
 def archives(folder: Path, seed: int) -> Callable[[int], Verdict]:
-    """Trials of unpacking a damaged archive: nothing may be written outside its folder."""
+    """Make trials of unpacking a damaged archive, which may not write outside its folder."""
     members = {
         "set/train/good/0.png": b"x" * 300, "set/test/good/1.png": b"y" * 300,
         "../outside.png": b"z", "/tmp/outside.png": b"z",

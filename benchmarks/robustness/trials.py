@@ -1,7 +1,7 @@
-"""Trials in a process of their own, so that one that crashes or hangs is counted and the rest run.
+"""Trials in separate processes, so that a crash or a hang is counted and the others still run.
 
-A corpus makes trials: `corpus(folder, seed)` prepares what they share and gives `trial(i)`, which
-tries the i-th damaged input and returns a verdict and, in words, what it was.
+A corpus makes trials: `corpus(folder, seed)` prepares what they share and returns `trial(i)`, which
+tries the i-th damaged input and returns a verdict and a description of the input.
 """
 
 import importlib
@@ -17,26 +17,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 10.0  # s without a word, after which a trial hangs
-START = 120.0  # s in which a corpus is prepared
+PATIENCE = 10.0  # s without output after which a trial counts as hanging
+START = 120.0  # s for the preparation of a corpus
 SHOWN = 10  # examples of each fault
-STRICTER = "refused by the program alone"  # that in C++; Python accepts it
+STRICTER = "refused by the program alone"  # by the C++ program, while Python accepts it
 FAULTS = ("crash", "hang", "traceback", "wrong")
 
-Verdict = tuple[str, str]  # "refused", "accepted", "traceback" or "wrong"; what it was
+Verdict = tuple[str, str]  # "refused", "accepted", "traceback" or "wrong"; description of the input
 Corpus = Callable[[Path, int], Callable[[int], Verdict]]
 
 
 def run_trials(corpus: str, count: int, *, seed: int) -> dict[str, Any]:
-    """Runs trials 0 … count - 1 of a corpus; counts verdicts, with examples of faults.
+    """Run the trials 0 … count - 1 of a corpus, and count verdicts with examples of faults.
 
     Args:
-      corpus: module and function, as "benchmarks.robustness.images:images".
-      count: of trials.
-      seed: of what is damaged and how.
+      corpus: Module and function, such as "benchmarks.robustness.images:images".
+      count: Number of trials.
+      seed: Seed of the damage.
 
     Raises:
-      RuntimeError: the corpus could not be prepared.
+      RuntimeError: If the corpus could not be prepared.
     """
     counts: Counter[str] = Counter()
     examples: dict[str, list[str]] = {}
@@ -52,7 +52,7 @@ def run_trials(corpus: str, count: int, *, seed: int) -> dict[str, Any]:
 
 
 def _process(corpus: str, seed: int, first: int, count: int) -> Iterator[Verdict]:
-    """The verdicts of one process; the last is "crash" or "hang" where it ended before its time."""
+    """Yield the verdicts of one process; the last is "crash" or "hang" if it ended too early."""
     command = [sys.executable, "-m", __name__, corpus, str(seed), str(first), str(count)]
     lines: queue.Queue[str] = queue.Queue()
     with (
@@ -91,9 +91,9 @@ def _process(corpus: str, seed: int, first: int, count: int) -> Iterator[Verdict
 
 
 def main(corpus: str, seed: str, first: str, count: str, folder: str) -> None:
-    """Runs trials in this process; writes a line of JSON for each."""
+    """Run trials in this process and write a line of JSON for each."""
     module, _, name = corpus.partition(":")
-    # What libraries print goes elsewhere.
+    # The output of libraries goes to stderr.
     out, sys.stdout = sys.stdout, sys.stderr
     trial = getattr(importlib.import_module(module), name)(Path(folder), int(seed))
 

@@ -1,1 +1,1 @@
-"""Studies of decisions rather than of speed: drifts, classifier, agreement, line, registration."""
+"""Studies of decisions rather than speed, such as drifts, agreement and false-positive rates."""

@@ -1,11 +1,11 @@
-"""Whether exported models decide as their detectors do, on every test image of a data set.
+"""Check on every test image of a data set that an exported model decides as its detector does.
 
     python -m benchmarks.studies.agreement --detector D/detector --data FOLDER
         [--program recon_ad_inspect]
 
-FOLDER is in the MVTec layout. The detector is exported; JAX, ONNX Runtime, OpenVINO and, where its
-program is given, the application in C++ judge all images in FOLDER/test. Results are added to
-results/agreement.json under the folder's name and the method's.
+FOLDER is in the MVTec layout. The detector is exported, and JAX, ONNX Runtime, OpenVINO and, if
+given, the C++ program judge all images in FOLDER/test. The result is added to
+results/agreement.json under the names of the folder and the method.
 """
 
 import csv
@@ -32,7 +32,7 @@ RESULTS = Path("results/agreement.json")
 
 
 class Decision(NamedTuple):
-    """What a runtime says of an image."""
+    """A runtime's decision about an image."""
 
     score: float
     label: bool
@@ -40,7 +40,7 @@ class Decision(NamedTuple):
 
 
 def judged(detector: Inference, images: dict[str, Path]) -> dict[str, Decision]:
-    """By Python, image by image."""
+    """Judge the images one by one in Python."""
     found = {}
     for name, file in images.items():
         prediction = detector.predict(decoded(detector, file), reconstruct=False)
@@ -51,7 +51,7 @@ def judged(detector: Inference, images: dict[str, Path]) -> dict[str, Decision]:
 
 
 def judged_by_program(program: str, model: Path, folder: Path) -> dict[str, Decision]:
-    """By the application in C++, from its table."""
+    """Judge the images with the C++ program, and read its table."""
     with tempfile.TemporaryDirectory() as output:
         command = [program, "--model", model, "--input", folder, "--output", output]
         subprocess.run([str(word) for word in command], check=True)
@@ -65,7 +65,7 @@ def judged_by_program(program: str, model: Path, folder: Path) -> dict[str, Deci
 
 
 def compared(ours: dict[str, Decision], theirs: dict[str, Decision]) -> dict[str, Any]:
-    """Counts over all images."""
+    """Compare the decisions over all images."""
     assert ours.keys() == theirs.keys(), "not the same images"
     pairs = [(ours[name], theirs[name]) for name in ours]
     return {
@@ -80,7 +80,7 @@ def compared(ours: dict[str, Decision], theirs: dict[str, Decision]) -> dict[str
 
 
 def main() -> None:
-    """Exports, judges, compares, writes."""
+    """Export the detector, judge all images, compare the decisions and write the result."""
     detector, folder = load(_DETECTOR.value), Path(_DATA.value) / "test"
     images = {
         file.relative_to(folder).as_posix(): file for file in inputs(folder, output=folder / "none")
@@ -112,5 +112,5 @@ def main() -> None:
 if __name__ == "__main__":
     _DETECTOR = flags.DEFINE_string("detector", None, "Detector directory.", required=True)
     _DATA = flags.DEFINE_string("data", None, "Folder in the MVTec layout.", required=True)
-    _PROGRAM = flags.DEFINE_string("program", "", "recon_ad_inspect, built.")
+    _PROGRAM = flags.DEFINE_string("program", "", "Path of the C++ program recon_ad_inspect.")
     cli.run(main)

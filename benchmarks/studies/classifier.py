@@ -1,18 +1,19 @@
-"""Does the classifier of heatmaps tell defects from harmless anomalies, and from how many labels?
+"""Measure how well the heatmap classifier separates defects from harmless anomalies.
 
     python -m benchmarks.studies.classifier --data FOLDER --weights WEIGHTS --workdir D
 
-FOLDER is in the MVTec layout. A detector learns from three of four of its good training images; on
-the fourth, and on good test images, harmless anomalies are drawn (`studies.harmless`), one image
-each. They and the defective test images, all of which the detector has not seen, are what is told
-apart. Of each class half of 10, 20 or 50 labels is drawn, again and again; figures are of the
-images that are left. What is compared:
+FOLDER is in the MVTec layout. A detector learns from three in four of its good training images.
+Harmless anomalies (`studies.harmless`) are drawn on the fourth and on the good test images. They
+and the defective test images, none of which the detector has seen, are the two classes. 10, 20 or
+50 labels, half of each class, are drawn repeatedly, and the remaining images are evaluated. The
+study compares
 
-    threshold   of the image score, alone: the best on the same labels
-    hu, encoder the classifier as `recon_ad.classify` trains it, by the probability alone
+    threshold     an image threshold alone, the best one on the same labels
+    hu, encoder   the classifier as trained by `recon_ad.classify`, by its probability alone
 
-and the decision that a line makes, by both thresholds. WEIGHTS are of DeiT-Tiny: the encoder's, and
-those of `knn`, the second detector. Detectors are kept in D. Writes results/classifier.json.
+and the decision of a line, which uses both thresholds. WEIGHTS are those of DeiT-Tiny, for the
+classifier's encoder and for `knn`, the second detector. Detectors are kept in D. The result is
+written to results/classifier.json.
 """
 
 import time
@@ -36,7 +37,7 @@ from recon_ad.training.run import train
 
 LABELS = (10, 20, 50)
 FEATURES = ("hu", "encoder")
-KEPT = 4  # one in so many good training images is not learnt from
+KEPT = 4  # one in so many good training images is not used for training
 CONFIGS = {
     "cae": "configs/folder.py:method=cae,scale=cpu,path={path}",
     "knn": "configs/folder.py:method=knn,scale=cpu,weights={weights},path={path}",
@@ -44,7 +45,7 @@ CONFIGS = {
 
 
 def trained(data: Path, workdir: Path, *, method: str, weights: str) -> Detector:
-    """The detector, from the good images that are learnt from."""
+    """Return the detector, trained on three in four of the good images if it does not exist."""
     learnt = workdir / "learnt"
     for i, image in enumerate(sorted((data / "train" / "good").iterdir())):
         link = learnt / "train" / "good" / image.name
@@ -57,7 +58,7 @@ def trained(data: Path, workdir: Path, *, method: str, weights: str) -> Detector
 
 
 def pictures(data: Path, *, channels: int, seed: int) -> list[Record]:
-    """Harmless anomalies on good images, then defects; `defect` says what they show."""
+    """Return images with harmless anomalies, then defective ones; `defect` is their kind."""
     source = folder_source(data, channels=channels)
     good = [r for i, r in enumerate(source.train) if i % KEPT == KEPT - 1]
     good += [r for r in source.test if not r.anomalous]
@@ -72,7 +73,7 @@ def pictures(data: Path, *, channels: int, seed: int) -> list[Record]:
 
 
 def measured(data: Path, workdir: Path, *, method: str, weights: str) -> dict[str, Any]:
-    """Everything about one detector."""
+    """Measure everything for one detector."""
     detector = trained(data, workdir, method=method, weights=weights)
     configs = {name: settings(name, weights) for name in FEATURES}
     seen, given = look(detector, pictures(data, channels=detector.channels, seed=0), configs)
@@ -94,12 +95,12 @@ def measured(data: Path, workdir: Path, *, method: str, weights: str) -> dict[st
 
 
 def settings(features: str, weights: str) -> Any:
-    """Of the classifier, as users get them."""
+    """Return the classifier's default config."""
     return load_config(f"configs/classifier.py:features={features},weights={weights}")
 
 
 def main() -> None:
-    """Measures, writes, prints."""
+    """Measure, write the result and print it."""
     keep_compiled()
     data, weights = Path(_DATA.value), _WEIGHTS.value
     begin = time.perf_counter()
@@ -125,7 +126,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     _DATA = flags.DEFINE_string("data", None, "Folder in the MVTec layout.", required=True)
-    _WEIGHTS = flags.DEFINE_string("weights", None, "Of DeiT-Tiny.", required=True)
-    _WORKDIR = flags.DEFINE_string("workdir", None, "Where detectors are kept.", required=True)
+    _WEIGHTS = flags.DEFINE_string("weights", None, "Weights of DeiT-Tiny.", required=True)
+    _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the detectors.", required=True)
     _METHODS = flags.DEFINE_multi_enum("method", list(CONFIGS), list(CONFIGS), "Detectors.")
     cli.run(main)

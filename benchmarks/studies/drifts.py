@@ -1,17 +1,18 @@
-"""How soon control charts see a drift, and how often they alarm without one.
+"""Measure how soon control charts detect a drift, and how often they raise false alarms.
 
     python -m benchmarks.studies.drifts --onnx M.onnx --images FOLDER
 
-FOLDER is in the MVTec layout. Its good images, of training and test, are judged three times by the
-detector: as they are, 5 % darker, and blurred by a Gaussian; its defective ones once. Score,
-brightness and sharpness and the verdict of an image stay together; from these judgements streams
-are drawn with replacement, so that their images do not depend on each other, as those of a real
-line may. A stream's first images are its reference period, each stream having another.
+FOLDER is in the MVTec layout. The detector judges its good images, from training and test, three
+times: unchanged, 5 % darker, and blurred by a Gaussian. It judges the defective images once.
+Streams are drawn from these judgements with replacement, where an image's score, brightness,
+sharpness and verdict stay together. Unlike those of a real line, the images of a stream are
+therefore independent of each other. The first images of each stream are its reference period.
 
-False alarms: streams without drift, as charts are, and with limits that take the reference for the
-truth. Delays: 200 images without drift come first; a stream whose chart is in alarm at their end is
-left out of that chart's. Score creep is added to the scores, all else is of images as they were
-judged. "no change" is what chance finds in as many images. Writes results/drifts.json and .md.
+False alarms are counted in streams without drift, with the charts' own limits and with limits that
+treat the reference as exact. Delays are measured after 200 images without drift; if a chart is in
+alarm at their end, the stream does not count for that chart. Score creep is added to the scores;
+all other drifts are judgements of changed images. "no change" shows what chance finds in as many
+images. The result is written to results/drifts.json and results/drifts.md.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,20 +38,20 @@ from recon_ad.runtime import files
 
 REFERENCES = (200, 500, 2_000)  # images
 RUN_LENGTH = 10_000.0
-QUIET, QUIET_LENGTH = 400, 2_500  # streams without drift and their images, a million
-STREAMS, WITHIN, BEFORE = 200, 2_000, 200  # with drift: streams, images after it, images before
-DARKER = 0.05
+QUIET, QUIET_LENGTH = 400, 2_500  # streams without drift and their lengths, a million images
+STREAMS, WITHIN, BEFORE = 200, 2_000, 200  # streams with drift, images after it, images before it
+DARKER = 0.05  # reduction of the brightness
 BLUR = 0.7  # px, σ
-CREEP = 0.1  # of the median score, by 1,000 images
-BURST, SHARE = 100, 0.2  # images, how many of them are defective and rejected
+CREEP = 0.1  # growth per 1,000 images, as a fraction of the median score
+BURST, SHARE = 100, 0.2  # images, fraction of them that are defective and rejected
 WATCHED = ("score", "brightness", "sharpness", "rejected")
 CHARTS = [(s.name, kind) for s in STATISTICS if s.name in WATCHED for kind in s.charts]
 
-Values = dict[str, np.ndarray]  # by statistic, one an image
+Values = dict[str, np.ndarray]  # one value per image, by statistic
 
 
 class Population(NamedTuple):
-    """Judgements to draw from; defective are those that the detector rejects."""
+    """Judgements to draw from. `defective` has only images that the detector rejects."""
 
     good: Values
     darker: Values
@@ -60,12 +61,12 @@ class Population(NamedTuple):
 
 
 def dimmed(image: np.ndarray) -> np.ndarray:
-    """Darker, in the image's own levels."""
+    """Darken the image, in its own levels."""
     return np.rint(image * (1 - DARKER)).astype(image.dtype)
 
 
 def blurred(image: np.ndarray) -> np.ndarray:
-    """By a Gaussian, in the image's own levels."""
+    """Blur the image by a Gaussian, in its own levels."""
     smooth = ndimage.gaussian_filter(image.astype(np.float64), (BLUR, BLUR, 0))
     return np.rint(smooth).astype(image.dtype)
 
@@ -73,7 +74,7 @@ def blurred(image: np.ndarray) -> np.ndarray:
 def judged(
     detector: Inference, paths: Sequence[Path], change: Callable[[np.ndarray], np.ndarray]
 ) -> Values:
-    """Of each image, changed."""
+    """Judge each image after a change."""
     rows = []
     for path in paths:
         image = change(decoded(detector, path))
@@ -85,10 +86,10 @@ def judged(
 
 
 def population(detector: Inference, folder: Path) -> Population:
-    """All judgements.
+    """Judge all images under all conditions.
 
     Raises:
-      UserError: the folder lacks good images, or the detector rejects no defective one.
+      UserError: If the folder has no good images, or the detector rejects no defective one.
     """
     good = [p for part in ("train", "test") for p in images_in(folder / part / "good")]
     bad = [p for p in images_below(folder / "test") if p.parent.name != "good"]
@@ -97,7 +98,7 @@ def population(detector: Inference, folder: Path) -> Population:
     if not good or not rejects.any():
         raise UserError(
             f"{folder} has {len(good)} good images and {rejects.sum()} defective ones that the "
-            "detector rejects: give a folder with some of both."
+            "detector rejects: give a folder with both kinds."
         )
     return Population(
         judged(detector, good, lambda image: image),
@@ -109,13 +110,13 @@ def population(detector: Inference, folder: Path) -> Population:
 
 
 def draw(random: np.random.Generator, values: Values, count: int) -> Values:
-    """Images with replacement."""
+    """Draw images with replacement."""
     index = random.integers(len(values["score"]), size=count)
     return {name: v[index] for name, v in values.items()}
 
 
 def creeping(random: np.random.Generator, people: Population, count: int) -> Values:
-    """Scores grow with each image, and with them the rejects."""
+    """Draw a stream whose scores, and thus the rejects, grow with each image."""
     found = draw(random, people.good, count)
     growth = CREEP * np.median(people.good["score"]) * np.arange(1, count + 1) / 1_000
     score = found["score"] + growth
@@ -123,7 +124,7 @@ def creeping(random: np.random.Generator, people: Population, count: int) -> Val
 
 
 def bursting(random: np.random.Generator, people: Population, count: int) -> Values:
-    """At first some images are defective ones."""
+    """Draw a stream whose first images include defective ones."""
     found, defective = (draw(random, v, count) for v in (people.good, people.defective))
     which = (random.random(count) < SHARE) & (np.arange(count) < BURST)
     return {name: np.where(which, defective[name], v) for name, v in found.items()}
@@ -139,7 +140,12 @@ DRIFTS: Mapping[str, Callable[[np.random.Generator, Population, int], Values]] =
 
 
 def naive(chart: Chart, *, rejects: float) -> Chart:
-    """With the limit that takes the reference for the truth; of events the rate (r + 1)/(n + 2)."""
+    """Return the chart with a limit that treats the reference as exact.
+
+    Args:
+      chart: The chart.
+      rejects: Rate of events, (r + 1)/(n + 2).
+    """
     if chart.kind == "events":
         return chart._replace(
             reference=np.array([rejects]), limit=events_limit(rejects, RUN_LENGTH)
@@ -148,7 +154,7 @@ def naive(chart: Chart, *, rejects: float) -> Chart:
 
 
 def run(chart: Chart, values: np.ndarray) -> tuple[State, int]:
-    """The state after all images, and how many alarms began."""
+    """Return the state after all images and the number of alarms."""
     state, count = State(), 0
     for z in np.asarray(standardised(chart, values)).tolist():
         state, event = advance(chart, state, z)
@@ -157,7 +163,7 @@ def run(chart: Chart, values: np.ndarray) -> tuple[State, int]:
 
 
 def delay(chart: Chart, before: np.ndarray, after: np.ndarray) -> float | None:
-    """Images until an alarm begins, infinite if none does; None if one lasts from before."""
+    """Return the images until an alarm, infinity if there is none, or None if one was active."""
     state, _ = run(chart, before)
     if state.alarm:
         return None
@@ -169,7 +175,7 @@ def delay(chart: Chart, before: np.ndarray, after: np.ndarray) -> float | None:
 
 
 def summary(delays: Sequence[float | None]) -> dict[str, Any]:
-    """Of streams; a percentile is None where so many never alarm."""
+    """Summarise the streams' delays; a percentile is None if so many streams have no alarm."""
     known = np.array([d for d in delays if d is not None])
     median, late = (float(np.percentile(known, q, method="inverted_cdf")) for q in (50, 95))
     return {
@@ -181,7 +187,7 @@ def summary(delays: Sequence[float | None]) -> dict[str, Any]:
 
 
 def measured(people: Population, reference: int) -> dict[str, Any]:
-    """For one length of the reference period."""
+    """Measure false alarms and delays for one length of the reference period."""
     alarms = {key: {"as_it_is": 0, "reference_taken_for_the_truth": 0} for key in CHARTS}
     delays: dict[tuple[str, str], dict[str, list]] = {k: {d: [] for d in DRIFTS} for k in CHARTS}
     for s in range(QUIET):
@@ -214,7 +220,7 @@ def measured(people: Population, reference: int) -> dict[str, Any]:
 
 
 def cell(delays: Mapping[str, Any]) -> str:
-    """Median, 95th percentile, share that is never found."""
+    """Return the median, the 95th percentile, and the share of streams without an alarm."""
     median, late = (
         f"> {WITHIN:,}" if delays[k] is None else f"{delays[k]:,.0f}" for k in ("median", "p95")
     )
@@ -222,11 +228,11 @@ def cell(delays: Mapping[str, Any]) -> str:
 
 
 def page(result: Mapping[str, Any]) -> str:
-    """The tables in Markdown."""
+    """Return the tables in Markdown."""
     lines = ["# Drifts of a line", "", result["of"], ""]
     for reference, rows in result["references"].items():
         lines += [f"## A reference period of {int(reference):,} images", ""]
-        heads = ["chart", "false alarms in 10,000 images", "with limits that trust the reference"]
+        heads = ["chart", "false alarms in 10,000 images", "with limits for an exact reference"]
         heads += list(DRIFTS)
         lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
         for name, row in rows.items():
@@ -239,7 +245,7 @@ def page(result: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Judges, draws, writes."""
+    """Judge the images, measure and write the result."""
     folder = Path(_IMAGES.value)
     people = population(_OPENED(), folder)
     kinds = {k: len(v["score"]) for k, v in people._asdict().items() if k != "threshold"}
@@ -248,11 +254,11 @@ def main() -> None:
         "of": (
             f"`python -m benchmarks.studies.drifts` on {folder.name}: {kinds['good']} good images, "
             f"{people.good['rejected'].mean():.1%} of them rejected, and {kinds['defective']} "
-            "rejected defective ones, each judged once for each condition; streams are drawn from "
-            f"these judgements with replacement. One false alarm in {RUN_LENGTH:,.0f} images is "
-            f"asked for, and counted in {QUIET * QUIET_LENGTH:,} images without drift. Delays, in "
-            f"images, are median; 95th percentile; share of {STREAMS} streams without an alarm in "
-            f"{WITHIN:,} images."
+            "rejected defective ones were judged once under each condition, and streams are drawn "
+            "from these judgements with replacement. The limits are set for one false alarm in "
+            f"{RUN_LENGTH:,.0f} images; false alarms are counted in {QUIET * QUIET_LENGTH:,} "
+            "images without drift. Delays in images are given as median; 95th percentile; share "
+            f"of {STREAMS} streams without an alarm in {WITHIN:,} images."
         ),
         "images": kinds,
         "statistics": {

@@ -1,14 +1,14 @@
-"""Measures methods on features that have seen few good images.
+"""Measure methods on features that are trained on few good images.
 
     python -m benchmarks.studies.few_images --data DATASETS --weights FILE
 
-`subspace` and `knn` learn 4, 8 or 16 good images of grid and of the magnetic tiles, ten random
-choices each, by DeiT-Tiny and the settings of configs/folder.py at cpu scale, and judge the good
-test images and every fourth defective one. Of one image, which leaves nothing to calibrate with,
-only the order of the scores is measured.
+`subspace` and `knn` learn from 4, 8 or 16 good images of grid and of the magnetic tiles, with ten
+random choices each, DeiT-Tiny and the settings of configs/folder.py at CPU scale. They judge the
+good test images and every fourth defective one. With one image nothing is left for the calibration,
+so only the order of the scores is measured.
 
-Writes results/few_images.json: image AUROC, promised and realised false-positive rate, and the
-seconds from images to thresholds.
+results/few_images.json receives the image AUROC, the promised and the realised false-positive rate,
+and the seconds from images to thresholds.
 """
 
 import tempfile
@@ -39,9 +39,9 @@ EVERY = 4  # one in so many defective test images is judged
 
 
 def detector_of(source: Source, *, method: str, seed: int) -> tuple[Detector, float]:
-    """A detector of all good images of a source, and the seconds that it took.
+    """Return a detector trained on all good images of a source, and the seconds that it took.
 
-    Calibrated where there is more than one.
+    It is calibrated if there is more than one image.
     """
     spec = f"configs/folder.py:method={method},scale=cpu,seed={seed},weights={_WEIGHTS.value}"
     config = load_config(spec).unlock()
@@ -66,7 +66,7 @@ def detector_of(source: Source, *, method: str, seed: int) -> tuple[Detector, fl
 
 
 def drawn(source: Source, *, count: int, method: str, seed: int) -> dict[str, Any]:
-    """The figures of one random choice of training images."""
+    """Measure one random choice of training images."""
     chosen = np.random.default_rng(seed).permutation(len(source.train))[:count]
     few = source._replace(train=tuple(source.train[i] for i in sorted(chosen)))
     detector, seconds = detector_of(few, method=method, seed=seed)
@@ -81,7 +81,7 @@ def drawn(source: Source, *, count: int, method: str, seed: int) -> dict[str, An
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean of each figure over the draws, and the least and greatest AUROC."""
+    """Return the mean of each figure over the draws, and the lowest and highest AUROC."""
     found: dict[str, Any] = {"draws": len(rows)}
     for name in rows[0]:
         values = [row[name] for row in rows if row[name] is not None]
@@ -92,7 +92,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Draws, learns and judges."""
+    """Measure all random choices and write the result."""
     rows: list[dict[str, Any]] = []
     for name in SETS:
         folder = find_category(check_data(Path(_DATA.value)), [name])
@@ -112,6 +112,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    _DATA = flags.DEFINE_string("data", None, "Folder that holds data sets.", required=True)
+    _DATA = flags.DEFINE_string("data", None, "Folder with the data sets.", required=True)
     _WEIGHTS = flags.DEFINE_string("weights", "hub", "Weights of DeiT-Tiny.")
     cli.run(main)

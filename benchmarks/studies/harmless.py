@@ -1,16 +1,15 @@
-"""Harmless anomalies, drawn on good images: what light, dust and lint do to a picture.
+"""Harmless anomalies drawn on good images, like those caused by light, dust and lint.
 
-Each image gets anomalies of one kind; number, size, contrast and place are drawn anew for each.
-Lengths are in shares of the image's shorter side, contrasts in shares of the range from black to
-white.
+Each image gets anomalies of one kind with random number, size, contrast and position. Lengths are
+fractions of the image's shorter side, and contrasts are fractions of the range from black to white.
 
-    spots    1 to 4 highlights: soft ellipses 0.01 to 0.04 long in radius, axes 1 to 2, brighter by
-             0.15 to 0.6
-    dust     2 to 12 specks 0.002 to 0.007 in radius, brighter or darker by 0.15 to 0.5
-    fibres   1 to 3 curved threads 0.05 to 0.25 long and 0.002 to 0.005 wide, brighter or darker by
+    spots    1 to 4 highlights: soft ellipses with a longer radius of 0.01 to 0.04 and an axis ratio
+             of 1 to 2, brighter by 0.15 to 0.6
+    dust     2 to 12 specks with a radius of 0.002 to 0.007, brighter or darker by 0.15 to 0.5
+    fibres   1 to 3 curved threads, 0.05 to 0.25 long and 0.002 to 0.005 wide, brighter or darker by
              0.1 to 0.4
 
-Nothing here was set by what a detector or a classifier makes of it.
+No constant was tuned to the results of a detector or a classifier.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,8 +18,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-FINE = 4  # times the image's resolution, at which shapes are drawn
-SHIFT = 4  # bits of OpenCV's fractions of a pixel
+FINE = 4  # resolution at which shapes are drawn, as a multiple of the image's
+SHIFT = 4  # fractional bits of OpenCV's coordinates
 
 Layer = Float[np.ndarray, "h w"]
 
@@ -30,7 +29,7 @@ def _points(points: Float[np.ndarray, "n 2"]) -> np.ndarray:
 
 
 def _drawn(shape: tuple[int, int], draw: Callable[[np.ndarray], None], *, blur: float) -> Layer:
-    """A shape's coverage in [0, 1], softened by a Gaussian of so many px."""
+    """Return a shape's coverage in [0, 1], softened by a Gaussian of `blur` px."""
     fine = np.zeros((shape[0] * FINE, shape[1] * FINE), np.uint8)
     draw(fine)
     covered = cv2.resize(fine, shape[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -46,7 +45,7 @@ def _sign(random: np.random.Generator) -> float:
 
 
 def spots(random: np.random.Generator, shape: tuple[int, int]) -> Layer:
-    """What highlights add."""
+    """Return the brightness that highlights add."""
     side, added = min(shape), np.zeros(shape, np.float32)
     for _ in range(random.integers(1, 5)):
         radius = side * random.uniform(0.01, 0.04)
@@ -63,11 +62,11 @@ def spots(random: np.random.Generator, shape: tuple[int, int]) -> Layer:
 
 
 def dust(random: np.random.Generator, shape: tuple[int, int]) -> Layer:
-    """What specks add."""
+    """Return the brightness that specks of dust add."""
     side, added = min(shape), np.zeros(shape, np.float32)
     for _ in range(random.integers(2, 13)):
         radius = side * random.uniform(0.002, 0.007)
-        # Uneven grains: some corners at different distances.
+        # A grain is an uneven polygon with corners at different distances.
         angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
         distances = radius * random.uniform(0.6, 1.2, 8)
         corners = np.stack([np.cos(angles), np.sin(angles)], axis=1) * distances[:, None]
@@ -81,7 +80,7 @@ def dust(random: np.random.Generator, shape: tuple[int, int]) -> Layer:
 
 
 def fibres(random: np.random.Generator, shape: tuple[int, int]) -> Layer:
-    """What lint adds: quadratic Bézier curves."""
+    """Return the brightness that fibres add, drawn as quadratic Bézier curves."""
     side, added = min(shape), np.zeros(shape, np.float32)
     for _ in range(random.integers(1, 4)):
         length, angle = side * random.uniform(0.05, 0.25), random.uniform(0, 2 * np.pi)
@@ -108,7 +107,7 @@ KINDS: Mapping[str, Callable[[np.random.Generator, tuple[int, int]], Layer]] = {
 
 
 def harmless(image: np.ndarray, kind: str, random: np.random.Generator) -> np.ndarray:
-    """The image with anomalies of that kind, in its own type; uint8 or uint16 [h, w, c]."""
+    """Return the image with anomalies of one kind, in its own type, uint8 or uint16 [h, w, c]."""
     white = np.iinfo(image.dtype).max
     added = KINDS[kind](random, image.shape[:2])[..., None]
     return np.rint(np.clip(image / white + added, 0, 1) * white).astype(image.dtype)

@@ -1,12 +1,12 @@
-"""A line that is killed, fed broken images, and has its disk fill up: is every image judged once?
+"""Check that a line judges every image once, despite kills, broken images and a full disk.
 
     python -m benchmarks.studies.line --onnx M.onnx --images FOLDER
 
-Images of FOLDER, in turns, and for one in twenty a truncated file, arrive in a watched folder while
-`python -m recon_ad.inspect` is killed ten times by SIGKILL; once it runs below a limit on the size
-of files that its table soon reaches, so that writing fails as on a full disk. Afterwards there has
-to be one row for each image, with an error for the broken ones. Then as many images again without
-disturbance: images per second, and how long each waited. Writes results/line.json.
+Images of FOLDER arrive in a watched folder, one in twenty of them truncated, while `python -m
+recon_ad.inspect` is killed ten times by SIGKILL. Once it runs with a file size limit that its table
+soon reaches, so that writing fails as on a full disk. Afterwards there must be one row for each
+image, with an error for each broken one. Then as many images arrive without disturbance, which
+gives the images per second and the latency of each. The result is written to results/line.json.
 """
 
 import resource
@@ -34,17 +34,17 @@ from recon_ad.line.store import Store
 from recon_ad.runtime import files
 
 COUNT, KILLS = 2_000, 10
-BROKEN = 20  # one in so many
+BROKEN = 20  # one in so many images is broken
 PATIENCE = 600  # s
-LOOK = 0.1  # s between two looks at the table
-LOG = "line.log"  # what the line says, beside its output
-GROWTH = 64 * 1024  # bytes that files may grow by on the full disk
+LOOK = 0.1  # s between two reads of the table
+LOG = "line.log"  # log of the line, beside its output
+GROWTH = 64 * 1024  # bytes by which files may grow on the full disk
 
 
 def arrive(
     sources: Sequence[Path], folder: Path, *, count: int, broken: int, name: str
 ) -> set[str]:
-    """Puts images into the folder, some half of them only; the names of those."""
+    """Write images to the folder, some of them cut in half, and return the names of these."""
     folder.mkdir(parents=True, exist_ok=True)
     cut = set()
     for i, source in enumerate(islice(cycle(sources), count)):
@@ -61,7 +61,7 @@ def arrive(
 def running(
     model: Path, folder: Path, output: Path, *, limit: int | None = None
 ) -> Iterator[subprocess.Popen]:
-    """The line, with a limit on the size of files if one is given; killed if it still runs."""
+    """Run the line, optionally with a file size limit, and kill it at the end if it still runs."""
 
     def below() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -81,17 +81,17 @@ def running(
 
 
 def end(line: subprocess.Popen) -> None:
-    """Asks it to stop."""
+    """Stop the line in an orderly way."""
     line.send_signal(signal.SIGTERM)
     assert line.wait(60) == 0
 
 
 def rows(output: Path) -> list[dict[str, Any]]:
-    """What is committed."""
-    # Of a copy, log and all: opening the table itself would mend what a kill has left there.
+    """Return the committed rows."""
+    # Reads a copy with its log, because opening the table itself would repair the traces of a kill.
     with tempfile.TemporaryDirectory() as copy:
         for file in output.glob("line.sqlite*"):
-            with suppress(FileNotFoundError):  # the log goes when the line ends
+            with suppress(FileNotFoundError):  # the log disappears when the line ends
                 shutil.copy(file, copy)
         if not (Path(copy) / "line.sqlite").is_file():
             return []
@@ -102,24 +102,28 @@ def rows(output: Path) -> list[dict[str, Any]]:
 
 
 def wait(output: Path, line: subprocess.Popen, *, until: int) -> None:
-    """Until there are so many rows, or the line has ended."""
+    """Wait until there are so many rows or the line has ended."""
     end = time.monotonic() + PATIENCE
     found = 0
     while found < until and line.poll() is None:
         assert time.monotonic() < end, (found, until)
         time.sleep(LOOK)
-        with suppress(UserError, sqlite3.DatabaseError):  # copied while it was written to
+        with suppress(UserError, sqlite3.DatabaseError):  # copied during a write
             found = len(rows(output))
 
 
 def disturbed(
     model: Path, sources: Sequence[Path], scratch: Path, *, count: int, kills: int
 ) -> dict[str, Any]:
-    """Kills, broken images and the full disk; raises AssertionError if an image is lost."""
+    """Run the line with kills, broken images and a full disk.
+
+    Raises:
+      AssertionError: If an image is lost.
+    """
     folder, output = scratch / "in", scratch / "out"
     random = np.random.default_rng(0)
-    # Images arrive before each kill, and before the full disk, so that there is work left for each
-    # however fast the machine is.
+    # Images arrive before each kill and before the full disk, so that work is left each time even
+    # on a fast machine.
     share = count // 2 // kills
     cut = set()
     for k in range(kills):
@@ -131,8 +135,8 @@ def disturbed(
             line.send_signal(signal.SIGKILL)
             line.wait()
         assert len(rows(output)) > before, k
-    # Ended in order, so that the log is in the table and grows from nothing. Every file that is
-    # written has to fit below the limit, until that log does not.
+    # An orderly end merges the log into the table, so that it starts from zero. All files must fit
+    # below the limit until this log no longer does.
     with running(model, folder, output) as line:
         wait(output, line, until=kills * share)
         end(line)
@@ -146,7 +150,7 @@ def disturbed(
             assert line.poll() is None and time.monotonic() < until, told
             time.sleep(LOOK)
         time.sleep(1)
-        assert line.poll() is None, "it ended where it should have waited"
+        assert line.poll() is None, "the line ended although it should have waited"
         end(line)
     at_full = len(rows(output))
     assert at_full < count, "the disk was full too late"
@@ -174,7 +178,7 @@ def disturbed(
 def undisturbed(
     model: Path, sources: Sequence[Path], scratch: Path, *, count: int
 ) -> dict[str, Any]:
-    """How fast it is: with all images there from the start, and one at a time."""
+    """Measure the speed with all images present from the start, and with one at a time."""
     queue, output = scratch / "queue", scratch / "fast"
     arrive(sources, queue, count=count, broken=0, name="c")
     with running(model, queue, output) as line:
@@ -189,7 +193,7 @@ def undisturbed(
         time.sleep(5)  # imports
         for i, source in enumerate(islice(cycle(sources), few)):
             files.write_bytes(paced / f"d{i:05d}{source.suffix}", source.read_bytes())
-            time.sleep(2 / rate)  # half as fast as it can
+            time.sleep(2 / rate)  # half of the line's full speed
         wait(slow, line, until=few)
         end(line)
     latency = np.array([row["latency"] for row in rows(slow)])
@@ -209,7 +213,7 @@ def undisturbed(
 
 
 def main() -> None:
-    """Measures, writes, prints."""
+    """Measure, write the result and print it."""
     sources = images_below(Path(_IMAGES.value))
     scratch = Path(tempfile.mkdtemp(prefix="line"))
     try:

@@ -1,17 +1,19 @@
-"""Measures whether thresholds keep what they promise, by simulation and on good images.
+"""Measure whether thresholds keep their promised false-positive rate, simulated and on images.
 
     python -m benchmarks.studies.promises [--data DATASETS --weights FILE]
 
-1. Simulated good images, independent or in series, seen by a nearest-neighbour detector in eight
-   dimensions: realised against promised false-positive rate on further images of the same series
-   and on images of new ones, before (four blocks held out, images counted as independent) and now
-   (ten blocks and the design effect, or groups, each held out or crossed).
-2. Coverage of the interval of the image AUROC beside that of the bootstrap that it replaced.
-3. With `--data`: features of good images of grid and magnetic tiles by DeiT-Tiny, 200 random
-   choices of the images that train and calibrate; the others are new ones. `knn` is crossed and
-   held out; `vit_flow` is trained once, and the images that it has not seen are divided.
+1. Simulated good images, independent or in series, are judged by a nearest-neighbour detector in
+   eight dimensions. The realised false-positive rate is compared with the promised one, on further
+   images of the same series and on images of new series. "Before" holds out four blocks and counts
+   images as independent. "Split" and "cross" hold out or cross-fit ten blocks with the design
+   effect, or groups.
+2. The coverage of the interval of the image AUROC is compared with that of the bootstrap that it
+   replaced.
+3. With `--data`, features of good images of grid and of magnetic tiles come from DeiT-Tiny. In 200
+   random choices some images train and calibrate, and the others are new. `knn` is cross-fitted and
+   held out. `vit_flow` is trained once, and the images that it has not seen are divided.
 
-Writes results/promises.json.
+The result is written to results/promises.json.
 """
 
 import functools
@@ -47,10 +49,10 @@ from recon_ad.metrics.ranking import auroc, levels
 SEED = 0
 RATES = (0.01, 0.05, 0.1)
 SIZES = (20, 50, 100, 200, 500)  # good images
-SERIES = ((None, 0.0), (20, 0.5), (20, 0.8), (10, 0.5), (10, 0.8))  # how many, correlation
+SERIES = ((None, 0.0), (20, 0.5), (20, 0.8), (10, 0.5), (10, 0.8))  # number, correlation
 DRAWS, NEW, DIMENSIONS = 100, 1000, 8
 COVERAGE = ((20, 40, 0.86), (30, 90, 0.96), (12, 30, 0.98), (8, 8, 0.96))
-SPLITS, WANTED, CHOSEN = 200, 0.05, 100  # of real images
+SPLITS, WANTED, CHOSEN = 200, 0.05, 100  # for real images
 SIDE, MEMORY, CORESET = 224, 10_000, 1_000  # px, features
 
 
@@ -59,7 +61,7 @@ def _named(count: int) -> list[Record]:
 
 
 def _four_blocks(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out images as before: a fifth, in the middles of four stretches."""
+    """Return the former split: a fifth is held out, in the middles of four stretches."""
     wanted = max(1, round(0.2 * count))
     blocks = min(4, wanted)
     held = []
@@ -76,7 +78,7 @@ def _scores(train: np.ndarray, images: np.ndarray) -> np.ndarray:
 
 
 def _promise(scores: np.ndarray, holdout: HoldOut, *, fpr: float) -> Promise:
-    """Threshold and promised rate, as `detector.thresholds` finds them."""
+    """Return the threshold and the promised rate, as `detector.thresholds` computes them."""
     blocks = np.array(holdout.blocks)
     groups = blocks if holdout.grouped else None
     effect = 1.0 if holdout.grouped else design_effect(scores, blocks)[1]
@@ -86,8 +88,12 @@ def _promise(scores: np.ndarray, holdout: HoldOut, *, fpr: float) -> Promise:
 def _simulated(
     rng: np.random.Generator, count: int, series: int | None, correlation: float
 ) -> tuple[np.ndarray, list[Record], str, np.ndarray]:
-    """Images of so many series, their names, the expression that finds the series, and further
-    images of them."""
+    """Draw images of so many series.
+
+    Returns:
+      The images, their records, the regular expression of the series in their names, and further
+      images of the same series.
+    """
     images = rng.normal(size=(count, DIMENSIONS))
     if series is None:
         return images, _named(count), "", rng.normal(size=(NEW, DIMENSIONS))
@@ -105,7 +111,7 @@ def _simulated(
 
 
 def simulation() -> list[dict[str, Any]]:
-    """Mean realised and promised rates over `DRAWS` sets of images, for each way of calibrating."""
+    """Return mean realised and promised rates over `DRAWS` sets of images, for each calibration."""
     rows = []
     for series, correlation in SERIES:
         for count in SIZES:
@@ -113,7 +119,7 @@ def simulation() -> list[dict[str, Any]]:
             found: dict[str, dict[float, list[tuple[float, float, float]]]] = {}
             for _ in range(DRAWS):
                 images, records, group, further = _simulated(rng, count, series, correlation)
-                new = rng.normal(size=(NEW, DIMENSIONS))  # of new series, one each
+                new = rng.normal(size=(NEW, DIMENSIONS))  # one image from each new series
                 for name, score, holdout, at in _ways(images, records, group):
                     both = _scores(at, further), _scores(at, new)
                     for fpr in RATES:
@@ -143,8 +149,12 @@ def simulation() -> list[dict[str, Any]]:
 def _ways(
     images: np.ndarray, records: list[Record], group: str
 ) -> Iterator[tuple[str, np.ndarray, HoldOut | None, np.ndarray]]:
-    """Name, scores of the good images, how they were held out, and what new ones are held against:
-    one for each way of calibrating."""
+    """Yield each way of calibrating.
+
+    Yields:
+      Its name, the scores of the good images, how they were held out, and the images with which
+      new ones are compared.
+    """
     train, held = _four_blocks(len(images))
     yield "before", _scores(images[train], images[held]), None, images[train]
     place = {record.name: i for i, record in enumerate(records)}
@@ -162,7 +172,7 @@ def _ways(
 
 
 def coverage(draws: int = 4000) -> list[dict[str, Any]]:
-    """How often 95 % intervals hold the true image AUROC of normal scores."""
+    """Measure how often 95 % intervals contain the true image AUROC of normal scores."""
     rows = []
     for good, defective, true in COVERAGE:
         rng, ours, before = np.random.default_rng(SEED), [], []
@@ -172,7 +182,7 @@ def coverage(draws: int = 4000) -> list[dict[str, Any]]:
             scores[labels] += 2**0.5 * stats.norm.ppf(true)
             low, high = auroc_interval(scores, labels)
             ours.append(low <= true <= high)
-            if i < draws // 10:  # a tenth of the draws: it takes long
+            if i < draws // 10:  # only a tenth of the draws, because the bootstrap is slow
                 found = [
                     auroc(levels(np.repeat(scores, times), np.repeat(labels, times)))
                     for times in multiplicities(labels, seed=i, resamples=500)
@@ -191,7 +201,7 @@ def coverage(draws: int = 4000) -> list[dict[str, Any]]:
 def features_of(
     records: list[Record], weights: str, method: str
 ) -> tuple[Any, Any, np.ndarray, Callable[..., Any]]:
-    """Method, frozen weights, features of the images, and the config's maker."""
+    """Return the method, its frozen weights, the features of the images, and the config."""
     spec = f"configs/folder.py:method={method},scale=cpu,side={SIDE},weights={weights}"
     config = load_config(spec).unlock()
     config.knn.memory, config.knn.coreset = MEMORY, CORESET
@@ -207,14 +217,14 @@ def features_of(
 
 @jax.jit
 def _distances(features: jax.Array, keys: jax.Array, gone: jax.Array) -> jax.Array:
-    """The largest distance of each image's features to the nearest key that is not gone."""
+    """Return the largest distance of an image's features to the nearest key that is not gone."""
     squares = knn.squared_distances(features.reshape(-1, features.shape[-1]), keys)
     found = jnp.sqrt(jnp.min(jnp.where(gone[None], jnp.inf, squares), axis=1))
     return jnp.max(found)
 
 
 def nearest(features: np.ndarray, chosen: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A memory of the chosen images as `knn` makes it, and the images that its features are of."""
+    """Build a memory bank of the chosen images as `knn` does; also return its features' images."""
     rng = np.random.default_rng(seed)
     each = -(-MEMORY // len(chosen))
     rows, image = [], []
@@ -229,7 +239,7 @@ def nearest(features: np.ndarray, chosen: np.ndarray, seed: int) -> tuple[np.nda
 
 
 def real_splits(records: list[Record], features: np.ndarray) -> Iterator[dict[str, Any]]:
-    """One row for each random choice of images, crossed and held out."""
+    """Yield a row for each random choice of images, cross-fitted and held out."""
     features = jnp.asarray(features)
     for seed in range(SPLITS):
         rng = np.random.default_rng(seed)
@@ -269,7 +279,7 @@ def _outcome(scores: np.ndarray, holdout: HoldOut, new: np.ndarray) -> dict[str,
 
 
 def flow_splits(records: list[Record], weights: str) -> Iterator[dict[str, Any]]:
-    """One row for each random division of the images that a `vit_flow` has not seen."""
+    """Yield a row for each random division of the images that `vit_flow` has not seen."""
     method, frozen, features, config = features_of(records, weights, "vit_flow")
     rng = np.random.default_rng(SEED)
     train = rng.permutation(len(records))[: len(records) // 2]
@@ -292,7 +302,7 @@ def flow_splits(records: list[Record], weights: str) -> Iterator[dict[str, Any]]
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the splits, and the share of those that are significantly above the promise."""
+    """Return means over the splits and the share of splits significantly above the promise."""
     found = {}
     for way in dict.fromkeys(row["way"] for row in rows):
         mine = [row for row in rows if row["way"] == way]
@@ -309,7 +319,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Runs all parts that there are images for."""
+    """Run all parts for which images are available."""
     found: dict[str, Any] = {"seed": SEED, "draws": DRAWS}
     found["coverage"] = coverage()
     record.write("promises", found)
@@ -332,6 +342,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    _DATA = flags.DEFINE_string("data", None, "Folder that holds data sets.")
+    _DATA = flags.DEFINE_string("data", None, "Folder with the data sets.")
     _WEIGHTS = flags.DEFINE_string("weights", "hub", "Weights of DeiT-Tiny.")
     cli.run(main)

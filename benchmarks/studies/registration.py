@@ -1,16 +1,16 @@
-"""How near registration comes to known poses, what it says of pictures without the part, and how
-long it takes beside OpenCV's generalised Hough transform.
+"""Measure the accuracy and speed of registration, and its answer for images without the part.
 
     python -m benchmarks.studies.registration --data FOLDER [--strangers FOLDER,FOLDER]
 
-FOLDER holds good images of a part seen at a fixed position, in the MVTec layout; the first is the
-template. The others are turned by up to 15°, scaled by up to 10 % and shifted by up to 40 px; what
-of a picture was not in the image does not count. The error is that of the worst of the template's
-corners, against the pose of the same image unmoved. Pictures without the part: strangers' images,
-the part mirrored, turned and shifted beyond the search, covered by half.
+FOLDER contains good images of a part at a fixed position, in the MVTec layout; the first one is the
+template. The others are rotated by up to 15°, scaled by up to 10 % and shifted by up to 40 px;
+pixels that were not in the original image do not count. The error is that of the template's worst
+corner, relative to the pose of the same image unmoved. Images without the part are those of
+--strangers, and images with the part mirrored, half covered, or moved beyond the search.
 
-Hough is OpenCV's Guil at 256 px, the least at which its poses were right on ball screws: on the
-first pictures only, as it takes half a minute each. Writes results/registration.json.
+The time is compared with OpenCV's generalised Hough transform (Guil) at 256 px, the smallest size
+at which its poses were right on ball screws. It runs on the first images only, because it takes
+half a minute for each. The result is written to results/registration.json.
 """
 
 import time
@@ -32,22 +32,22 @@ from recon_ad.data.listing import images_in
 from recon_ad.tables.moved import ANGLE, SCALE, SHIFT, moved, random_pose
 
 SEARCH = Search(angle=ANGLE, scale=SCALE, overlap=0.5, confidence=0.85)
-MOVED, STRANGERS, HOUGH = 100, 20, 3  # pictures
-SIDE = 256  # px, Hough's
+MOVED, STRANGERS, HOUGH = 100, 20, 3  # numbers of images
+SIDE = 256  # px, for Hough
 
 
 def after(second: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """One matrix for both."""
+    """Return the matrix of the first transform followed by the second."""
     return (np.vstack([second, [0, 0, 1]]) @ np.vstack([first, [0, 0, 1]]))[:2]
 
 
 def error(found: np.ndarray, expected: np.ndarray, shape: tuple[int, int]) -> float:
-    """Of the worst corner, px."""
+    """Return the error of the worst corner in px."""
     return float(np.linalg.norm(corners(found, shape) - corners(expected, shape), axis=1).max())
 
 
 def without_part(images: list[np.ndarray], strangers: list[np.ndarray]) -> dict[str, list[Any]]:
-    """Pictures, with what counts of them, in which the part is not where it is looked for."""
+    """Return images, with their valid pixels, in which the part is not within the search."""
     shape = images[0].shape[:2]
     beyond = {
         "turned by 45°": similarity(angle=45, scale=1, shift=(0, 0), shape=shape),
@@ -70,11 +70,11 @@ def without_part(images: list[np.ndarray], strangers: list[np.ndarray]) -> dict[
 
 
 def hough(template: np.ndarray) -> cv2.GeneralizedHoughGuil:
-    """OpenCV's detector, for the same search."""
+    """Return OpenCV's detector for the same search."""
     found = cv2.createGeneralizedHoughGuil()
     for name, value in {
         "MinDist": SIDE, "Levels": 180, "Dp": 2, "MaxBufferSize": 20_000, "AngleStep": 1,
-        "MinAngle": 0, "MaxAngle": 360,  # it takes no negative ones
+        "MinAngle": 0, "MaxAngle": 360,  # negative angles are not allowed
         "AngleThresh": 100, "MinScale": 1 - SEARCH.scale, "MaxScale": 1 + SEARCH.scale,
         "ScaleStep": 0.02, "ScaleThresh": 30, "PosThresh": 10,
         "CannyLowThresh": 30, "CannyHighThresh": 90,
@@ -85,7 +85,7 @@ def hough(template: np.ndarray) -> cv2.GeneralizedHoughGuil:
 
 
 def small(image: np.ndarray) -> np.ndarray:
-    """Gray, of 8 bits, as Hough's network of edges takes it."""
+    """Convert an image to 8-bit gray at Hough's size."""
     gray = to_unit(image).mean(axis=2, keepdims=True, dtype=np.float32)
     factor = SIDE / max(image.shape[:2])
     size = (round(image.shape[0] * factor), round(image.shape[1] * factor))
@@ -95,7 +95,7 @@ def small(image: np.ndarray) -> np.ndarray:
 def by_hough(
     detector: cv2.GeneralizedHoughGuil, image: np.ndarray, shape: tuple[int, int]
 ) -> np.ndarray | None:
-    """The template's pose; None if it finds none."""
+    """Return the template's pose, or None if Hough does not find it."""
     positions, _ = detector.detect(small(image))
     if positions is None:
         return None
@@ -106,7 +106,7 @@ def by_hough(
 
 
 def main() -> None:
-    """Measures, writes, prints."""
+    """Measure, write the result and print it."""
     random = np.random.default_rng(0)
     paths = images_in(Path(_DATA.value) / "train" / "good")
     template_image = decode_image(paths[0])
@@ -181,5 +181,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     _DATA = flags.DEFINE_string("data", None, "Folder in the MVTec layout.", required=True)
-    _STRANGERS = flags.DEFINE_list("strangers", [], "Folders with images of something else.")
+    _STRANGERS = flags.DEFINE_list("strangers", [], "Folders with images of other parts.")
     cli.run(main)

@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Prints a training on several hosts as Kubernetes takes it: an indexed Job, a pod for each host,
-# and the headless service by which the pods find each other.
+# Print the Kubernetes manifest of a training on several hosts: an indexed Job with one pod per host,
+# and the headless service through which the pods find each other.
 #
 #     NAME=… IMAGE=… HOSTS=… CLAIM=… [GPUS=…] launch/kubernetes/job.sh \
 #         --config … --workdir /data/… [flags of recon_ad.train] | kubectl apply -f -
 #
-# NAME   of Job and service
-# IMAGE  a container image with this package and its configs, in the folder where it starts
+# NAME   name of the Job and the service
+# IMAGE  container image with this package and its configs, in the folder where it starts
 # HOSTS  number of pods
-# CLAIM  a PersistentVolumeClaim that all pods may mount at once (ReadWriteMany): it is /data, for
-#        the images and, always, for the workdir
-# GPUS   of each pod; 0 or unset: none
-# CPUS   of each pod, 4 where unset
-# MEMORY of each pod, as Kubernetes writes it, 32Gi where unset
-# RUN_AS user and group that the container runs as, 1000 where unset; CLAIM has to let them write
+# CLAIM  PersistentVolumeClaim that all pods can mount at once (ReadWriteMany). It is mounted at
+#        /data, for the images and always for the workdir
+# GPUS   GPUs per pod; none by default
+# CPUS   CPUs per pod; 4 by default
+# MEMORY memory per pod in Kubernetes' notation; 32Gi by default
+# RUN_AS user and group of the container, which need write access to CLAIM; 1000 by default
 #
-# A pod that is evicted saves a checkpoint on all hosts; all end with exit status 75, and are
-# started again without counting it. Where one dies the others end within a minute, and all are
-# started again, at most 10 times for each host.
+# If a pod is evicted, all hosts save a checkpoint and end with exit status 75. They are started again
+# without counting it. If a pod dies, the others end within a minute and all are started again, at
+# most 10 times per host.
 set -euo pipefail
 
 fail() {
@@ -25,30 +25,30 @@ fail() {
   exit 2
 }
 
-: "${NAME:?is not set: the name of Job and service}"
+: "${NAME:?is not set: the name of the Job and the service}"
 : "${IMAGE:?is not set: the container image}"
 : "${HOSTS:?is not set: the number of pods}"
-: "${CLAIM:?is not set: a PersistentVolumeClaim that all pods may mount}"
-[[ $HOSTS =~ ^[1-9][0-9]*$ ]] || fail "HOSTS is $HOSTS: give a number from 1"
-[[ ${GPUS:=0} =~ ^[0-9]+$ ]] || fail "GPUS is $GPUS: give a number"
-[[ ${CPUS:=4} =~ ^[1-9][0-9]*$ ]] || fail "CPUS is $CPUS: give a number from 1"
-[[ ${MEMORY:=32Gi} =~ ^[1-9][0-9]*[KMGT]i$ ]] || fail "MEMORY is $MEMORY: give it as 32Gi"
-[[ ${RUN_AS:=1000} =~ ^[1-9][0-9]*$ ]] || fail "RUN_AS is $RUN_AS: give a user's number that is not root's, 0"
-[[ $NAME =~ ^[a-z]([a-z0-9-]{0,50}[a-z0-9])?$ ]] || fail "NAME is $NAME: give small letters, digits and -, at most 52"
+: "${CLAIM:?is not set: a PersistentVolumeClaim that all pods can mount}"
+[[ $HOSTS =~ ^[1-9][0-9]*$ ]] || fail "HOSTS is $HOSTS: give a whole number of 1 or more"
+[[ ${GPUS:=0} =~ ^[0-9]+$ ]] || fail "GPUS is $GPUS: give a whole number"
+[[ ${CPUS:=4} =~ ^[1-9][0-9]*$ ]] || fail "CPUS is $CPUS: give a whole number of 1 or more"
+[[ ${MEMORY:=32Gi} =~ ^[1-9][0-9]*[KMGT]i$ ]] || fail "MEMORY is $MEMORY: give a value such as 32Gi"
+[[ ${RUN_AS:=1000} =~ ^[1-9][0-9]*$ ]] || fail "RUN_AS is $RUN_AS: give a numeric user id other than 0 (root)"
+[[ $NAME =~ ^[a-z]([a-z0-9-]{0,50}[a-z0-9])?$ ]] || fail "NAME is $NAME: give at most 52 lower-case letters, digits and hyphens, starting with a letter"
 [[ $# -gt 0 ]] || fail "flags of recon_ad.train are missing: --config … --workdir /data/…"
 
-quoted() { # as a string of YAML
+quoted() { # as a YAML string
   local text=${1//\\/\\\\}
   printf '"%s"' "${text//\"/\\\"}"
 }
 
 flags=""
 for flag in "$@"; do
-  [[ $flag != *[[:cntrl:]]* ]] || fail "a flag has a line break or another control character: $(printf '%q' "$flag")"
+  [[ $flag != *[[:cntrl:]]* ]] || fail "a flag contains a line break or another control character: $(printf '%q' "$flag")"
   flags+=", $(quoted "$flag")"
 done
 
-# One pod alone is no distributed run.
+# A single pod is not a distributed run.
 if ((HOSTS > 1)); then
   environment="
             - {name: JAX_COORDINATOR_ADDRESS, value: \"$NAME-0.$NAME:8476\"}
@@ -83,7 +83,7 @@ spec:
   backoffLimit: $((10 * HOSTS))
   podFailurePolicy:
     rules:
-      - action: FailJob # bad flags, config or images: started again it would end so again
+      - action: FailJob # bad flags, config or images: a restart would fail in the same way
         onExitCodes: {operator: In, values: [2]}
       - action: Ignore
         onExitCodes: {operator: In, values: [75]}
@@ -95,7 +95,7 @@ spec:
       subdomain: $NAME
       restartPolicy: Never
       terminationGracePeriodSeconds: 120 # for the checkpoint
-      automountServiceAccountToken: false # the training asks nothing of the cluster
+      automountServiceAccountToken: false # the training does not use the cluster's API
       securityContext:
         runAsNonRoot: true
         runAsUser: $RUN_AS
@@ -122,6 +122,6 @@ spec:
       volumes:
         - name: data
           persistentVolumeClaim: {claimName: $(quoted "$CLAIM")}
-        - name: memory # NCCL needs more of it than a container has
+        - name: memory # NCCL needs more shared memory than a container has by default
           emptyDir: {medium: Memory}
 YAML

@@ -234,7 +234,7 @@ def test_the_local_launcher_only_sets_the_environment(tmp_path):
     [
         ("sleep 2; exit 134", "kill -9 $$", 137, "process 1 of 2 was killed by signal 9 (KILL)"),
         ("exit 2", "sleep 2; exit 134", 2, "process 0 of 2 ended with exit status 2"),
-        ("exit 75", "exit 75", 75, "process 0 of 2 stopped as asked"),
+        ("exit 75", "exit 75", 75, "process 0 of 2 stopped as requested"),
         ("exit 0", "sleep 1; exit 1", 1, "process 1 of 2 ended with exit status 1"),
     ],
 )
@@ -457,7 +457,7 @@ def test_hosts_that_die_or_are_asked_to_stop_end_all_and_a_restart_goes_on(tmp_p
         # Between two of the blocks in which it is heard, and before the images are judged.
         os.kill(processes_of(process)[asked], signal.SIGTERM)
         printed = finish(process, status=stopping.REQUEUE)
-        assert printed.count("stopped as asked; the same command goes on") == 2
+        assert printed.count("stopped as requested; the same command resumes") == 2
         assert (tmp_path / "detector").is_dir() and not (tmp_path / "metrics.json").exists()
     finish(start(tmp_path))
     same_files(tmp_path, whole)

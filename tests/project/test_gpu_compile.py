@@ -39,7 +39,7 @@ def row(window, **more):
         ([row((3, 3)), row(None), row((11, 11))], row((63, 63)), ""),
         ([row((3, 3)), row((32, 3))], row((63, 63)), "window of 32×3, above 11"),
         ([row(None, compiles=False, error="no such thing")], row((63, 63)), "no such thing"),
-        ([row((3, 3))], row((3, 3)), "sees nothing"),
+        ([row((3, 3))], row((3, 3)), "detects nothing"),
     ],
 )
 def test_a_large_window_and_what_does_not_compile_are_named(rows, seen, says):
