@@ -1,4 +1,4 @@
-"""Puts the folder configs/ into the package as recon_ad/configs; all else is in pyproject.toml."""
+"""Package build: the folder configs/ becomes recon_ad/configs; all else is in pyproject.toml."""
 
 from setuptools import find_packages, setup
 

@@ -1,7 +1,7 @@
-"""Settings of every test, and what several folders of tests share.
+"""Settings for all tests, and fixtures that several folders share.
 
-Warnings are errors, ranks do not promote, there is one CPU device. Programs are compiled quickly
-rather than well, and kept in one cache for all clones on a machine.
+Warnings are errors, rank promotion is an error, and there is one CPU device. Programs are compiled
+quickly rather than well, and cached for all clones on a machine.
 """
 
 import fcntl
@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
-# Most of the tests' time goes into compiling programs that run for milliseconds. Processes that
-# tests start inherit these flags.
+# Most of the tests' time is spent compiling programs that run for milliseconds. Processes started
+# by tests inherit these flags.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
 if metadata.version("jaxlib").startswith("0.10."):
-    # It takes two thirds of the time so. Later versions have no other emitters, and do not start
-    # with a flag that they do not know.
+    # Reduces the time to two thirds. Later versions have only fusion emitters, and do not start
+    # with an unknown flag.
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
-# Whatever the shell has set: tests/devices/test_eight_devices.py asks for eight.
+# Overrides the shell's value. tests/devices/test_eight_devices.py sets eight.
 os.environ["JAX_NUM_CPU_DEVICES"] = os.environ.get("RECON_AD_TEST_DEVICES", "1")
-# Threads that wait for each other cost more than they save on small matrices, the more so where
+# On small matrices, threads that wait for each other cost more than they save, especially if
 # several processes share the cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# No test asks the hub, nor finds what somebody has fetched from it.
+# No test connects to the hub or finds files that somebody has downloaded from it.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_CACHE"] = "/nonexistent"
 
@@ -42,19 +42,19 @@ from recon_ad.training import run as trainer
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 keep_compiled()
-# For processes that are no command of the project.
+# For processes that are not commands of the project.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
-# Grain reads absl flags, which under pytest nobody parses.
+# Grain reads absl flags, which pytest does not parse.
 flags.FLAGS.mark_as_parsed()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begins with the folders of the longest files, so that no process waits at the end."""
+    """Start with the folders of the longest files, so that no process waits at the end."""
     items.sort(key=lambda item: item.path.parent.name not in ("devices", "project"))
 
 
 def material(name: str) -> Path:
-    """A folder for development; tests that need it skip where it is absent."""
+    """Return a folder with material for development, or skip the test if it is absent."""
     if not (SHARED / name).is_dir():
         pytest.skip(f"no {name} at {SHARED / name}")
     return SHARED / name
@@ -62,48 +62,48 @@ def material(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder with real inspection images."""
+    """Return the folder with real inspection images."""
     return material("data")
 
 
 @pytest.fixture(scope="session")
 def real_weights() -> Path:
-    """The folder with pretrained weights."""
+    """Return the folder with pretrained weights."""
     return material("weights")
 
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory) -> Path:
-    """A folder that all processes of this test run share."""
+    """Return a folder that all processes of this test run share."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Returns the folder, which the first of several processes fills by `make`."""
+    """Return the folder, after the first of several processes has filled it by `make`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             scratch = folder.with_suffix(".scratch")
-            shutil.rmtree(scratch, ignore_errors=True)  # of a process that failed
+            shutil.rmtree(scratch, ignore_errors=True)  # left by a process that failed
             make(scratch)
             scratch.rename(folder)
     return folder
 
 
 def listing(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Size and time of each file below a folder, to see whether anything was changed."""
+    """Return the size and time of each file below a folder, to detect changes."""
     found = {file: file.stat() for file in folder.rglob("*") if file.is_file()}
     return {file: (stat.st_size, stat.st_mtime_ns) for file, stat in found.items()}
 
 
 @pytest.fixture(scope="session")
 def finished_run(shared_folder) -> Iterator[Callable[[str], Path]]:
-    """Returns a finished run of a method: checkpoints, detector, report, figures, ONNX model.
+    """Yield a function that returns a method's finished run, with report and ONNX model.
 
-    Each is trained once, on the smoke config of configs/folder.py, and only read: a test that
-    changes a file copies it first.
+    Each method is trained once, with the smoke config of configs/folder.py. Its run is read-only: a
+    test that changes a file copies it first.
     """
     used: dict[Path, dict] = {}
 
@@ -123,16 +123,16 @@ def finished_run(shared_folder) -> Iterator[Callable[[str], Path]]:
 
 @pytest.fixture(scope="session")
 def chess_folder(shared_folder) -> Path:
-    """The images of `finished_run` as files, in the MVTec layout; only read."""
+    """Return the images of `finished_run` as files in the MVTec layout, which are read-only."""
     source = synthetic_source("chess", side=128)
     return made_once(shared_folder / "chess", lambda scratch: write_folder(source, scratch))
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
-    """Lets go of compiled programs after each file of tests.
+    """Release compiled programs after each test file.
 
-    Each is some ten mappings of memory, of which Linux gives a process 65,530: with more, the
+    Each program has about ten memory mappings. Linux allows 65,530 per process, and with more the
     compiler crashes.
     """
     yield

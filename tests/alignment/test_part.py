@@ -1,4 +1,4 @@
-"""A detector that aligns its images: its verdict does not depend on how the part lies."""
+"""A detector that aligns its images, whose verdict is independent of the part's pose."""
 
 import json
 
@@ -53,12 +53,12 @@ def record(name, image, *, truth=None, roi=None):
 
 
 def good(*seeds):
-    """Records of good images in the template's pose."""
+    """Return records of good images in the template's pose."""
     return [record(f"good{seed}.png", body(seed)) for seed in seeds]
 
 
 def source():
-    """Good images in several poses; test images as good and defective; one each has no part."""
+    """Return good images in several poses, with test images; one of each kind has no part."""
     train_ = [record(f"good/{i}.png", moved(body(i), **POSES[i % 3])[0]) for i in range(6)]
     lost = record("good/lost.png", NOTHING)
     damaged, truth = spot(body(21), (40, 60))
@@ -84,7 +84,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def detector(workdir):
-    """A detector that one training of the module makes, in a run's folder."""
+    """Return a detector trained once for the module, in a run's folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finding, "CANDIDATES", 3)
         return training.train(config(), workdir, source=source())
@@ -92,7 +92,7 @@ def detector(workdir):
 
 @pytest.fixture(scope="module")
 def whole():
-    """A part that goes by all of its template, and has no ground."""
+    """Build a part that uses all of its template and has no background."""
     return Part(SEARCH, make_template(body()), np.ones(SHAPE, bool))
 
 
@@ -106,19 +106,19 @@ def test_the_part_is_distinguished_from_a_plain_ground():
     expected = np.zeros(SHAPE, bool)
     expected[18:-18, 24:-24] = True
     assert found[ndimage.binary_erosion(expected, iterations=2)].all()  # the blur rounds corners
-    # And the margin of a pixel, with what the blur adds.
+    # The mask also has a margin of one pixel and what the blur adds.
     assert (found & ~ndimage.binary_dilation(expected, iterations=3)).sum() == 0
-    # A hole in the part is part of it, and a speck on the ground is not.
+    # A hole in the part belongs to the part, and a speck in the background does not.
     holed = [p.copy() for p in pictures]
     for p in holed:
         p[40:50, 60:70] = 0.08
         p[2:6, 2:6] = 0.6
     assert np.array_equal(part_of(holed), found)
-    # What a picture does not show has no influence.
+    # Pixels outside the image have no influence.
     half = [pictures[0], np.where(expected, pictures[1], np.float32(1))]
     seen = [np.ones(SHAPE, bool), expected]
     assert (background.part_of(half, seen) ^ part_of(pictures[:1])).mean() < 0.01
-    # The other way round: a dark part on a bright ground.
+    # The same with a dark part on a bright background.
     assert np.array_equal(part_of([1 - p for p in pictures]), found)
 
 
@@ -138,7 +138,7 @@ def test_the_verdict_does_not_depend_on_the_pose(detector):
         scores.append(float(found.score))
         assert found.anomaly_map.shape == found.mask.shape == SHAPE
         assert found.reconstruction.shape == image.shape
-        # The map's peak lies on the defect, where the image has it.
+        # The map's peak is on the defect, in the image's own frame.
         peak = np.unravel_index(found.anomaly_map.argmax(), SHAPE)
         assert ndimage.binary_dilation(moved_mask(truth, matrix, least=0.3), iterations=2)[peak]
         assert found.registration.confidence > 0.9
@@ -152,12 +152,12 @@ def test_ground_and_what_the_picture_does_not_show_never_score(detector):
     found = detector(dirty)
     assert float(found.score) == pytest.approx(float(clean.score), rel=0.02)
     assert found.anomaly_map[2, 2] == found.anomaly_map.min() and not found.mask[:10].any()
-    # Nor what lies outside a region of interest, in the image's own frame.
+    # Pixels outside the region of interest have no influence either, in the image's own frame.
     damaged, truth = spot(body(31), (44, 70))
     assert detector(damaged).score > 1.5 * clean.score
     roi = ~ndimage.binary_dilation(truth, np.ones((17, 17)))
     assert detector.predict(damaged, roi=roi).score < 1.2 * clean.score
-    # One that is too little of the part to know it by.
+    # A region that covers too little of the part to recognise it.
     assert detector.predict(damaged, roi=truth).registration.registered
 
 
@@ -173,7 +173,7 @@ def test_a_part_that_is_not_there_has_no_score(detector, tmp_path):
     assert judged.outcome == image_files.NOT_REGISTERED and judged.row["score"] is None
     assert judged.row["error"].startswith(words[:14]) and judged.confidence < 0.8
     assert "1 not judged (1 not registered)" in summary([judged], tmp_path)
-    # The next image of that name is another one.
+    # The next image with that name is different.
     store = Store(tmp_path / "line.sqlite")
     row = {"latency": 0.1, "waiting": 0, "error": judged.row["error"]}
     store.commit(Key("cam.png", 1, 1), row | {"outcome": judged.outcome})
@@ -254,7 +254,7 @@ def test_good_images_without_the_part_are_left_out_or_refused(whole, detector):
     assert note.startswith("Left out: lost0.png is not registered")
     with pytest.raises(UserError, match="found in 2 of 5 good images: give another"):
         whole.aligned([*good(0, 1), *lost])
-    # They are none that a detector has learnt from.
+    # These images are not ones that the detector was trained on.
     known = detector.record["learnt_from"]
     assert known and set(known) < {digest(one.load()) for one in source().train}
     assert digest(NOTHING) not in known
@@ -264,9 +264,9 @@ def test_training_images_are_moved_to_the_template(whole):
     (kept,), _ = whole.aligned([record("a.png", moved(body(3), **POSES[1])[0])])
     roi = kept.load_roi()
     assert 0.7 < roi.mean() < 1
-    assert np.abs(kept.load().astype(float) - body(3))[roi].mean() < 4  # noise, interpolated
-    # The template is the image to which the others are aligned best, not the one that is odd; nor
-    # one that shows too little: one gray, or next to nothing of the part.
+    assert np.abs(kept.load().astype(float) - body(3))[roi].mean() < 4  # interpolated noise
+    # The template is the image to which the others are aligned best: neither the odd image nor
+    # one that shows too little, such as a uniform one or one with almost nothing of the part.
     speck = np.zeros(SHAPE, bool)
     speck[40:43, 70:73] = True
     little = [record("gray.png", NOTHING), record("speck.png", body(6), roi=speck)]
@@ -299,7 +299,7 @@ def test_a_ground_without_alignment_asks_for_the_same_size():
     assert part.search is None and 0.2 < part.foreground.mean() < 0.7
     placed = part.align(body(9))
     assert placed.registration is None and np.array_equal(placed.valid, part.foreground)
-    # Maps have their least valid value on the ground, also where they are negative.
+    # Maps have their lowest valid value on the background, even if they are negative.
     values = np.random.default_rng(0).uniform(-3, -1, SHAPE).astype(np.float32)
     values[~part.foreground] = 0
     back = placed.map_back(values)
@@ -329,7 +329,7 @@ def test_a_set_is_moved_with_its_masks_and_what_was_not_in_a_picture_counts_nowh
     image, mask, roi = record.load(), record.load_mask(), record.load_roi()
     assert 0.3 < roi.mean() < 1
     assert not image[~ndimage.binary_dilation(roi, np.ones((3, 3)), iterations=4)].any()
-    # The same part in another pose: registered, it is where it was, and so is its defect.
+    # The same part in another pose: after registration it and its defect are at the same place.
     part = Part(WIDE, make_template(damaged), np.ones(SHAPE, bool))
     placed = part.align(image, roi=roi)
     back = moved_mask(mask, cv2.invertAffineTransform(placed.registration.matrix))

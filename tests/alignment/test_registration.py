@@ -1,4 +1,4 @@
-"""A part is found where it was put: in known poses, in other light, covered, or not at all."""
+"""Registration of a part in known poses, in other light, covered, or missing."""
 
 import itertools
 
@@ -20,14 +20,14 @@ SEARCH = Search(angle=15, scale=0.1, overlap=0.5, confidence=0.9)
 SHAPE = (72, 120)
 
 
-# The part: smooth blobs of no symmetry, float32 [h, w, 1].
+# The part consists of smooth blobs without symmetry, float32 [h, w, 1].
 _smooth = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(SHAPE), 4)
 PART = ((_smooth - _smooth.min()) / np.ptp(_smooth)).astype(np.float32)[..., None]
 TEMPLATE = make_template(PART)
 
 
 def pose_of(random, shift):
-    """A pose within the search, shifted by so many px at most."""
+    """Draw a pose within the search, with a shift of at most so many px."""
     return {
         "angle": random.uniform(-15, 15), "scale": random.uniform(0.9, 1.1),
         "shift": random.uniform(-shift, shift, 2),
@@ -35,12 +35,12 @@ def pose_of(random, shift):
 
 
 def find(picture, valid=None, *, template=TEMPLATE, **fields):
-    """Registers a picture, by default with the part."""
+    """Register a picture, by default one with the part."""
     return register(picture, template, SEARCH._replace(**fields), valid=valid)
 
 
 def away(found, expected, shape=SHAPE):
-    """How far the worst corner is off, px."""
+    """Return the error of the worst corner in px."""
     difference = corners(found, shape) - corners(expected, shape)
     return np.linalg.norm(difference, axis=1).max()
 
@@ -48,14 +48,14 @@ def away(found, expected, shape=SHAPE):
 def test_the_matrix_turns_counter_clockwise_about_the_middle():
     matrix = geometry.similarity(angle=90, scale=2, shift=(3, 5), shape=(11, 21))
     np.testing.assert_allclose(matrix @ [10, 5, 1], [13, 10])  # the middle, shifted
-    # One pixel to the right of it becomes two above it: rows grow downwards.
+    # One pixel to the right becomes two pixels above, because rows grow downwards.
     np.testing.assert_allclose(matrix @ [11, 5, 1], [13, 8], atol=1e-12)
 
 
 @pytest.mark.parametrize(
     ("given", "least"),
     [
-        # Twice interpolated; the coarse step alone is off by pixels (a template of 64 px).
+        # Interpolated twice. The coarse step alone is off by pixels (with a template of 64 px).
         *((pose_of(np.random.default_rng(seed), 12), 0.2) for seed in range(4)),
         ({"shift": (0.25, 0.0)}, 0.05),
         ({"shift": (0.5, 0.0)}, 0.05),
@@ -135,7 +135,7 @@ def test_an_aligned_image_is_the_template_and_maps_go_back(dtype):
     assert 0.7 < seen.mean() < 1
     one = 1 if dtype == np.float32 else np.iinfo(dtype).max
     error = np.abs(aligned[seen].astype(float) - image[seen]) / one
-    assert error.max() < 0.02  # interpolated twice, at the picture's border from what it repeats
+    assert error.max() < 0.02  # interpolated twice, at the border from repeated pixels
     spot = np.zeros(SHAPE, np.float32)
     spot[36, 60] = 1.0
     back = geometry.unalign(ndimage.gaussian_filter(spot, 3), matrix, SHAPE, fill=-1)
@@ -145,7 +145,7 @@ def test_an_aligned_image_is_the_template_and_maps_go_back(dtype):
 
 
 def test_the_coarse_correlation_is_that_of_the_pixels_that_both_show():
-    """Against the definition, shift by shift."""
+    """Compare with the definition, shift by shift."""
     random = np.random.default_rng(3)
     scene, seen = random.uniform(size=(12, 15)), random.uniform(size=(12, 15)) > 0.2
     pose, mask = random.uniform(size=(5, 6)), random.uniform(size=(5, 6)) > 0.2
@@ -173,7 +173,7 @@ def test_bad_input_gets_a_sentence():
     with pytest.raises(UserError, match="uniformly gray"):
         make_template(np.zeros((20, 20, 1), np.uint8))
     speck = np.zeros(SHAPE, bool)
-    speck[35:38, 60:63] = True  # nothing of it is left in the first look
+    speck[35:38, 60:63] = True  # invisible in the coarse search
     with pytest.raises(UserError, match=r"fewer than 16 pixels of the template.*larger mask"):
         find(PART, template=make_template(PART, mask=speck))
 
@@ -189,7 +189,7 @@ def test_moved_ball_screws_are_found(real_data):
         picture, valid, matrix = moved(image, **pose_of(random, 40))
         found = find(picture, valid, template=template, confidence=0.8)
         assert found.registered
-        # The parts themselves lie some pixels apart: what was done to the picture is known.
+        # The parts themselves differ by some pixels, but the pose of the picture is known.
         own = find(image, template=template, confidence=0.8).matrix
         expected = (np.vstack([matrix, [0, 0, 1]]) @ np.vstack([own, [0, 0, 1]]))[:2]
         errors.append(away(found.matrix, expected, image.shape[:2]))

@@ -1,4 +1,4 @@
-"""`python -m recon_ad.check`: silent on a sound folder, names what spoils one."""
+"""`python -m recon_ad.check`: silent on a sound folder, and a message for each problem."""
 
 import shutil
 from pathlib import Path
@@ -20,11 +20,11 @@ from recon_ad.metrics import auroc, levels
 from recon_ad.metrics.auroc_interval import least_auroc
 
 SIZE = (96, 128)
-COUNT = 20  # images of training, good ones to test, and defective ones
+COUNT = 20  # training images, good test images, and defective ones
 
 
 def picture(*seed, size=SIZE) -> np.ndarray:
-    """A surface: slow and fast noise, whose light and strength vary from image to image."""
+    """Draw a surface of slow and fast noise with varying light and strength."""
     rng = np.random.default_rng(seed)
     slow = ndimage.gaussian_filter(rng.normal(size=size), 6, mode="wrap")
     fast = ndimage.gaussian_filter(rng.normal(size=size), 1, mode="wrap")
@@ -44,7 +44,7 @@ def mask(number: int, defect: str = "scratch") -> str:
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory) -> Path:
-    """A folder with nothing wrong in it."""
+    """Write a folder without problems."""
     root = tmp_path_factory.mktemp("sound")
     for i in range(COUNT):
         saved(root / f"train/good/{i:03d}.png", picture(0, i))
@@ -59,12 +59,12 @@ def sound(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(sound, tmp_path) -> Path:
-    """A copy to spoil."""
+    """Return a copy to spoil."""
     return shutil.copytree(sound, tmp_path / "set")
 
 
 def assert_found(root: Path, *, mend=None, look=None) -> None:
-    """Asserts that a folder's findings are these: words of each, and how its lines begin."""
+    """Assert a folder's findings: words of each, and the beginnings of its lines."""
     report = check_folder(root)
     assert report.mend == bool(mend)
     for expected, to_mend in ((mend or {}, True), (look or {}, False)):
@@ -97,7 +97,7 @@ def test_what_has_to_be_mended_is_named(folder):
     (folder / mask(4)).write_bytes(b"no image")
     saved(folder / "roi/train/good/002.png", np.full((96, 127), 255, np.uint8))
     saved(folder / mask(5), load(folder / mask(5))[:-1])
-    # Another kind of file with the same pixels, and two with nearly the same picture.
+    # A file of another kind with the same pixels, and two files with almost the same picture.
     saved(folder / "test/good/100.bmp", load(folder / "train/good/007.png"))
     saved(folder / "test/good/101.jpg", load(folder / "train/good/008.png"), quality=60)
     smaller = Image.open(folder / "train/good/009.png").resize((96, 72), Image.Resampling.LANCZOS)
@@ -206,7 +206,7 @@ def test_labels_empty_masks_palettes_and_names_unlike_the_look_are_no_mistakes(f
     labels[:, :100] *= 2
     saved(folder / mask(2), labels)
     saved(folder / mask(3, "good"), np.zeros(SIZE, np.uint8))
-    # Nobody reads it, so it stops nothing.
+    # Nothing reads it, so it stops nothing.
     (folder / mask(4, "good")).write_bytes(b"no image")
     classes = load(folder / mask(4)) // 255
     classes[:, :92] *= 2
@@ -235,10 +235,10 @@ def test_a_copy_in_12_bits_is_found_and_dark_images_are_not_constant(folder):
     copies = {"in train and in test": ["train/good/000.png = test/good/100.png"]}
     assert_found(folder, mend=copies, look=twelve_bits)
 
-    # One image of 8 bits among them does not make the others dark.
+    # One 8-bit image among them does not make the others dark.
     (folder / "test/good/100.png").unlink()
     saved(folder / "train/good/002.png", (load(folder / "train/good/002.png") // 16).astype("u1"))
-    saved(folder / "train/good/001.png", 1000 + 2 * noise)  # 1 of 256 levels: as good as constant
+    saved(folder / "train/good/001.png", 1000 + 2 * noise)  # 1 of 256 levels, as good as constant
     look = {
         "differ in type": ["train/good/002.png is uint8"],
         "nearly the same value": ["train/good/001.png is all gray, 25%"],
@@ -260,14 +260,14 @@ def test_few_test_images_give_no_alarm_whatever_their_figures(folder):
             (folder / f"test/{defect}/{i:03d}.png").unlink()
             (folder / mask(i)).unlink(missing_ok=True)
     (folder / mask(2)).unlink(missing_ok=True)
-    brighter_defects(folder, by=85)  # apart without a doubt
+    brighter_defects(folder, by=85)  # clearly separable
     report = check_folder(folder)
     assert report.findings == ()
     assert "1.00  defective: brighter (too few images to tell)" in as_text(report)
 
 
 def test_the_lower_end_of_an_auroc_is_above_the_truth_one_time_in_a_hundred():
-    # Normal scores a distance of 1.19 apart have an AUROC of 0.8.
+    # Normal scores with a distance of 1.19 have an AUROC of 0.8.
     rng = np.random.default_rng(0)
     labels = np.repeat([False, True], [15, 25])
     above = 0
@@ -283,7 +283,7 @@ def test_series_in_the_names_are_found_and_the_pattern_works(folder):
     for part in range(5):
         still = picture(5, part).astype(np.float64)
         for shot in range(6):
-            # Each shot of a part in other light, so that they are no copies.
+            # Each shot of a part has different light, so that they are not copies.
             light = np.clip(still * (0.7 + 0.1 * shot), 0, 255).astype(np.uint8)
             saved(folder / f"train/good/cam1-{shot}{part}7-{200 + part}-x.png", light)
     assert_found(folder, look={"5 series": []})
@@ -295,7 +295,7 @@ def test_series_in_the_names_are_found_and_the_pattern_works(folder):
 
 
 def look_alikes(lots_of_pairs) -> list[ImageLook]:
-    """Two images of each picture, in the lots given; names hold lot, half of the plant, number."""
+    """Write two images of each picture to the given lots; names have lot, plant half and number."""
     rng = np.random.default_rng(0)
     looks, number = [], iter(rng.permutation(1000))
     for lots in lots_of_pairs:
@@ -396,12 +396,12 @@ def test_real_folders_have_the_findings_that_were_looked_up_in_them(real_data):
     report = check_folder(real_data / "bsdata", category="ball_screw")
     grouped, figures = report.findings
     assert not report.mend and "mean brightness: image AUROC 0.85 (darker)" in figures.files
-    assert "10 series" in grouped.text  # places on the screw, the third field of the name
+    assert "10 series" in grouped.text  # positions on the screw, the third field of the name
     empty, copies, grouped = check_folder(real_data / "mtd" / "magnetic_tile").findings
     assert len(empty.files) == 4 and all("uneven" in name for name in empty.files)
     assert "more than once in test" in copies.text
     assert "test/crack/exp5_num_85642.jpg = test/crack/exp5_num_86031.jpg" in copies.files
-    # A tile was photographed in six exposures, one after the other, and the numbers tell when.
+    # A tile was photographed in six successive exposures, as the numbers show.
     assert r"'(\d*)\d{3}\D*$'" in grouped.text
 
 

@@ -1,4 +1,4 @@
-"""The classifier of heatmaps: learning, its report, its file, the path, the exported tail."""
+"""The heatmap classifier: learning, its report, its file, the commands, the exported tail."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ from recon_ad.pretrained import presets
 
 @pytest.fixture(scope="module", autouse=True)
 def _encoder_of_one_block():
-    """Cuts the encoder to one block: compiling depends on its depth, these tests do not."""
+    """Cut the encoder to one block: compile time depends on its depth, these tests do not."""
     name = settings("encoder").encoder.name
     whole = presets.PRESETS[name]
     with pytest.MonkeyPatch.context() as patch:
@@ -39,7 +39,7 @@ def _encoder_of_one_block():
 
 @pytest.fixture(scope="module", params=["hu", "encoder"])
 def with_features(request):
-    """A detector with a classifier of either kind, and the kind."""
+    """Return a detector with a classifier of either kind, and the kind."""
     return with_classifier(plain_detector(), request.param), request.param
 
 
@@ -67,7 +67,7 @@ def test_platts_numbers_are_those_of_greatest_likelihood():
 
     expected = minimize(loss, [0.0, 0.0], tol=1e-12).x
     np.testing.assert_allclose(training.platt(logits, labels), expected, rtol=1e-3)
-    # Where they rank the wrong way round, how frequent defects are is all that is left.
+    # If the scores rank in the wrong order, only the frequency of defects is left.
     factor, offset = training.platt(-logits, labels)
     assert factor == 0 and 1 / (1 + np.exp(-offset)) == pytest.approx(targets.mean())
     for level in (0.0, 1e-9, 1e9):
@@ -78,7 +78,7 @@ def test_the_threshold_is_the_best_and_half_way():
     labels = np.array([False, False, False, True, True])
     found = training.best_threshold(np.array([0.1, 0.2, 0.3, 0.7, 0.9]), labels)
     assert found == pytest.approx(0.5)
-    # Where nothing is told apart, every anomaly stays a defect.
+    # If nothing can be separated, every anomaly stays a defect.
     assert training.best_threshold(np.full(5, 0.4), labels) == 0.0
 
 
@@ -110,7 +110,7 @@ def test_a_classifier_depends_on_its_seed_and_its_set_of_labels_only():
 
 
 def of_all(features, labels):
-    """Logits of an MLP that has learnt from all of them; of the shapes of a cross-validation."""
+    """Return logits of an MLP trained on all labels, with the shapes of a cross-validation."""
     used = np.ones((training.AT_ONCE, len(labels)), bool)
     return training.train_all(features, labels, used, settings())[1][0]
 
@@ -120,12 +120,12 @@ def test_classes_count_alike_however_many_there_are():
     labels = np.arange(60) < 6
     features = random.normal(size=(60, 5)).astype(np.float32)
     features[:, :2] += labels[:, None]
-    # Without weights nearly none of a tenth would be found.
+    # Without weights almost none of a tenth would be found.
     assert (of_all(features, labels) > 0)[labels].mean() > 0.6
 
 
 def test_the_report_is_of_labels_that_were_not_learnt_from():
-    # Labels that have nothing to do with the features: seen ones could be told apart all the same.
+    # Labels that are independent of the features could still be separated on training images.
     random = np.random.default_rng(1)
     features, labels = random.normal(size=(60, 40)).astype(np.float32), np.arange(60) % 2 == 0
     above = np.ones(60, bool)
@@ -180,7 +180,7 @@ def test_only_the_region_of_interest_is_classified(classified):
     roi = np.zeros(image.shape[:2], bool)
     roi[:16, :30] = True
     changed = image.copy()
-    changed[32:, 50:] = 255 - changed[32:, 50:]  # beyond a tile that touches the region
+    changed[32:, 50:] = 255 - changed[32:, 50:]  # beyond any tile that touches the region
     a, b = (classified.predict(i, roi=roi).defect_probability for i in (image, changed))
     assert a == pytest.approx(b, abs=1e-6)
     assert a != classified.predict(image).defect_probability
@@ -243,7 +243,7 @@ def test_the_exported_tail_gives_the_same_probabilities(with_features, tmp_path)
         model = onnx_detector.load(tmp_path / "M.onnx", runtime=runtime)
         for image, region in [*((i, None) for i in pictures()), (pictures()[0], roi)]:
             ours, theirs = (d.predict(image, roi=region) for d in (detector, model))
-            # Rounding of float32 in another order.
+            # float32 rounding in another order.
             assert theirs.defect_probability == pytest.approx(ours.defect_probability, abs=1e-4)
             assert theirs.label == ours.label
 
@@ -257,7 +257,7 @@ def test_a_graph_for_one_tile_classifies_by_both_thresholds(features, threshold,
     assert result["passed"], onnx_export.worst(result)
     assert "defect_probability" in result["groups"]["images of the tile's size"]
     image = np.random.default_rng(0).random((SIDE, SIDE, 1), np.float32)
-    image[6:12, 4:28] = 1  # a bar, as those that are labelled defects
+    image[6:12, 4:28] = 1  # a bar, like those labelled as defects
     (theirs,), ours = (
         onnx_detector.load(tmp_path / "M.onnx").whole(image[None]),
         detector.predict(image),
@@ -312,7 +312,7 @@ def test_maps_without_a_unit_are_refused(pixel):
 
 @pytest.fixture
 def labels(finished_run, chess_folder, tmp_path):
-    """Copies of a run and its data, a file of labels, the labelled defects."""
+    """Return copies of a run and its data, a file of labels, and the labelled defects."""
     run, data = tmp_path / "run", tmp_path / "data"
     shutil.copytree(finished_run(), run)
     shutil.copytree(chess_folder, data)
@@ -330,7 +330,7 @@ def ran(name, *arguments):
 
 
 def test_from_labels_to_a_verdict(labels, tmp_path):
-    """Runs classify, then evaluate without the labelled images, predict and calibrate."""
+    """Run classify, evaluate without the labelled images, predict and calibrate."""
     run, data, file, labelled = labels
     detector = run / "detector"
     flags = ["--detector", detector, "--images", data, "--labels", file]
@@ -371,7 +371,7 @@ def test_copies_are_left_out_and_other_images_of_the_name_are_not(labels):
     found = classifier_labels.examples(
         detector, network, classifier_labels.read_labels(file, data), data, regions
     )
-    # The first goes to another name, and its name to an image that is not labelled.
+    # The first image is renamed, and its old name goes to an unlabelled image.
     (data / labelled[0]).rename(data / "test/elastic/copied.png")
     good = min((data / "test/good").iterdir())
     shutil.copy(good, data / labelled[0])

@@ -1,4 +1,4 @@
-"""`python -m recon_ad.calibrate`: other thresholds for a detector that stays as it is."""
+"""`python -m recon_ad.calibrate`: new thresholds for an otherwise unchanged detector."""
 
 import functools
 import shutil
@@ -16,7 +16,7 @@ from recon_ad.runtime.waiting import RUN_LOCK, exclusive_lock
 
 @pytest.fixture
 def detector(finished_run, tmp_path):
-    """The folder of a detector that may be changed, in a run with figures."""
+    """Return the folder of a detector that may be changed, in a run with metrics."""
     copy = shutil.copytree(finished_run() / "detector", tmp_path / "run/detector")
     (tmp_path / "run/metrics.json").write_text("{}")
     return copy
@@ -44,7 +44,7 @@ def test_images_that_were_trained_on_are_named(detector, chess_folder, tmp_path)
         shutil.copy(file, images / f"copy{i}.png")
     done = run_command("calibrate", "--detector", detector, "--normals", images)
     assert done.returncode == 0, done.stderr
-    # Of the four, the end of each was held out.
+    # The end of each of the four stretches was held out.
     assert "3 of the 7 images are some that the detector was trained on (copy0.png" in done.stderr
     assert f"as it was ({tmp_path / 'run/metrics.json'})" in done.stderr
 
@@ -53,7 +53,7 @@ def test_broken_images_are_named_and_do_not_count(detector, chess_folder, tmp_pa
     images = shutil.copytree(chess_folder / "test/good", tmp_path / "images")
     (images / "a.png").write_bytes(b"no image")
     content = (images / "000.png").read_bytes()
-    (images / "b.png").write_bytes(content[: len(content) // 2])  # with a whole header
+    (images / "b.png").write_bytes(content[: len(content) // 2])  # with a complete header
     done = run_command("calibrate", "--detector", detector, "--normals", images)
     assert done.returncode == 0, done.stderr
     assert "a.png: is not an image" in done.stderr and "b.png: cannot be" in done.stderr
@@ -69,7 +69,7 @@ def test_a_detector_that_another_command_is_changing_is_left_alone(detector, che
 
 
 def part(images, folder, names):
-    """A folder of some images of another."""
+    """Copy some images of a folder to another one."""
     folder.mkdir()
     for name in names:
         shutil.copy(images / name, folder / name)

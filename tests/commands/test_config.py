@@ -1,4 +1,4 @@
-"""Config arguments, the configs themselves, comparing runs."""
+"""Config arguments, the configs themselves, and the comparison of runs."""
 
 import functools
 import operator
@@ -17,7 +17,7 @@ from recon_ad.methods import METHODS, build_method
 from recon_ad.training.run import train
 from recon_ad.training.same_run import differences
 
-# Of runs: not what all share, nor what is of classify.
+# Configs of runs, without the shared defaults and that of classify.
 CONFIGS = sorted(
     p for p in Path("configs").glob("*.py") if p.stem not in ("__init__", "default", "classifier")
 )
@@ -60,12 +60,12 @@ def get_config():
 def test_the_callers_own_config_comes_first_and_may_build_on_others(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(FROM_FOLDER.format(arg="'seed=5,smoke'"))
-    assert load_config("mine.py").seed == 5  # on the shipped one
+    assert load_config("mine.py").seed == 5  # based on the shipped one
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "folder.py").write_text(OWN)
     (tmp_path / "configs" / "mine.py").write_text(FROM_FOLDER.format(arg=""))
     assert load_config("configs/folder.py").seed == 6
-    assert load_config("configs/mine.py").seed == 6  # on the one beside it
+    assert load_config("configs/mine.py").seed == 6  # based on the one beside it
     assert load_config("mine.py").seed == 5 and load_config("folder:seed=7").seed == 7
 
 
@@ -138,7 +138,7 @@ def test_folder_takes_features_where_weights_can_be_had_else_pixels(monkeypatch,
     for path in ("configs/folder.py", "configs/public.py"):
         found = load_config(f"{path}:scale=cpu")
         assert (found.method.name, found.encoder.weights) == ("knn", "hub")
-    assert load_config("configs/folder.py").method.name == "cae"  # of which no weights are there
+    assert load_config("configs/folder.py").method.name == "cae"  # which needs no weights
 
 
 @pytest.mark.parametrize("path", ["configs/folder.py", "configs/public.py"])
@@ -188,7 +188,7 @@ def test_the_types_are_those_of_the_defaults():
     def kind(value):
         if value is None:
             return configs.OPTIONAL
-        # The one list that is empty is of names.
+        # The only empty list contains names.
         return lists[type([*value, ""][0])] if isinstance(value, list) else kinds[type(value)]
 
     fields = configs.flatten(default_config().to_dict())

@@ -1,4 +1,4 @@
-"""`recon_ad.evaluate`: figures that are those of scores and maps, and what it writes."""
+"""`recon_ad.evaluate`: metrics that match scores and maps, and the files that it writes."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from recon_ad.evaluation import run as evaluation
 from recon_ad.metrics.figures import FIGURES
 from recon_ad.training import run as trainer
 
-# What the run's few images of 128 px cannot give.
+# Metrics that the run's few images of 128 px cannot have.
 TOO_FEW = {"aupimo", *(f"{kind}_{n}_oracle" for kind in ("pg", "pb") for n in (1, 2, 5))}
 NO_INTERVALS = {f"intervals.{of}" for of in ("image_auroc", "images", "pixels")}
 
@@ -37,18 +37,18 @@ def metrics(run):
 
 @pytest.fixture
 def copy(run, tmp_path):
-    """A copy of the run that may be evaluated again."""
+    """Return a copy of the run that may be evaluated again."""
     return shutil.copytree(run, tmp_path / "run")
 
 
 def on_folder(path, **fields):
-    """The smoke config, which learns from chess, on a folder."""
+    """Return the smoke config, which is made for chess, with a folder as its data."""
     fields = {"data.source": "folder", "data.path": str(path)} | fields
     return small_config("configs/folder.py:smoke", **fields)
 
 
 def write_region(file, rows, columns=128):
-    """Writes a region of interest: the first rows and columns of an image."""
+    """Write a region of interest: the first rows and columns of an image."""
     region = np.zeros((128, 128), np.uint8)
     region[:rows, :columns] = 255
     Image.fromarray(region).save(file)
@@ -60,7 +60,7 @@ def test_figures_are_those_of_the_scores_and_maps(run, metrics):
     assert all(isinstance(metrics[key], float) for key in FIGURES if key not in TOO_FEW)
     source, detector = synthetic_source("chess", side=128), load(run / "detector")
     maps = [detector.predict(record.load()).anomaly_map for record in source.test]
-    # Hardly trained, it would mark nothing.
+    # Barely trained, it would mark nothing.
     thresholds = detector.thresholds._replace(pixel=float(np.quantile(maps, 0.1)))
     detector = detector.with_thresholds(thresholds, detector.record)
     predictions = [detector.predict(record.load()) for record in source.test]
@@ -81,7 +81,7 @@ def test_figures_are_those_of_the_scores_and_maps(run, metrics):
 
 
 def test_metrics_hold_intervals_truths_defects_baselines_and_protocol(run, metrics):
-    # Of four good images only rates have intervals.
+    # With four good images only rates have intervals.
     assert set(metrics["intervals"]) == {"image_fpr_calibrated", "image_tpr_calibrated"}
     told = metrics["decisions"]
     assert told["promised"] == metrics["image_fpr_promised"] == 0.5
@@ -138,7 +138,7 @@ def test_evaluation_names_what_it_wrote_and_why_there_is_no_model(copy, monkeypa
 
 @pytest.fixture(scope="module")
 def on_regions(chess_folder, tmp_path_factory):
-    """A run on images with a region of interest and a broken test image: the images, the run."""
+    """Return images with a region of interest and a broken test image, and a run on them."""
     folder = tmp_path_factory.mktemp("regions")
     data = shutil.copytree(chess_folder, folder / "data")
     write_region(data / "roi.png", 64)
@@ -151,7 +151,7 @@ def on_regions(chess_folder, tmp_path_factory):
 
 
 def test_regions_of_interest_hold_from_training_to_prediction(on_regions, tmp_path):
-    """Whatever is outside the region has no part in thresholds, metrics or predictions."""
+    """Ensure that pixels outside the region do not affect thresholds, metrics or predictions."""
     data, run = shutil.copytree(on_regions[0], tmp_path / "data"), on_regions[1]
     assert load(run / "detector").record["calibration"]["regions_of_interest"]
     inside = json.loads((run / "metrics.json").read_text())

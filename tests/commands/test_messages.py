@@ -1,4 +1,4 @@
-"""Tests of what all commands share: flags that are missing, a process of their own."""
+"""Behaviour that all commands share: missing flags, their own process, full disks."""
 
 import errno
 import logging

@@ -1,4 +1,4 @@
-"""Damaged and odd files: each is scored, or named with what is wrong, wherever images come in."""
+"""Damaged and odd files: each is scored or reported with its problem, wherever images enter."""
 
 import json
 
@@ -25,7 +25,7 @@ def odd(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def predicted(odd, finished_run, tmp_path_factory):
-    """Runs the command on all of them; its rows by path, its end and its output folder."""
+    """Run the command on all files; return its rows by path, its result and its output folder."""
     output = tmp_path_factory.mktemp("predicted")
     given = ("--detector", finished_run() / "detector", "--input", odd, "--output", output)
     done = run_command("predict", *given)
@@ -75,7 +75,7 @@ def test_the_same_picture_scores_the_same_in_every_form(predicted, odd, finished
     assert gray == float(expected.score)
     assert rows["gray.png"]["anomalous"] == ("true" if expected.label else "false")
     overlay = decode_image(predicted[2] / "overlays/sub/folder/deep.jpeg.png")
-    # With its caption, which may be wider.
+    # The overlay includes its caption, which may be wider.
     assert overlay.shape[0] > 96 and overlay.shape[1] >= 128 and overlay.shape[2] == 3
 
 

@@ -1,4 +1,4 @@
-"""What a command does once: it decodes an image, and builds and compiles its detector."""
+"""Work that a command does only once: decoding an image, building and compiling a detector."""
 
 import collections
 import shutil
@@ -13,7 +13,7 @@ from recon_ad.detector import jax_detector
 
 @pytest.fixture
 def counts(monkeypatch):
-    """How often each file is decoded, a detector built and its core traced."""
+    """Count how often each file is decoded, a detector is built and its core is traced."""
     found = collections.Counter()
     pixels, init, core = decode._decoded, jax_detector.Detector.__init__, jax_detector.core
 
@@ -40,8 +40,8 @@ def once(counts, folder):
     images = [*folder.glob("train/*/*.png"), *folder.glob("test/*/*.png")]
     assert {counts[str(file)] for file in images} == {1}, counts
     assert counts["detector"] == 1
-    # Once for batches of sixteen tiles, an image's, and of fewer; the export traces it for shapes
-    # of its own.
+    # Once for batches of sixteen tiles, those of one image, and of fewer; the export traces it for
+    # its own shapes.
     traced = {key[1][0]: times for key, times in counts.items() if key[0] == "core"}
     assert traced[16] == 1 and {traced.get(size, 1) for size in (2, 4, 8)} == {1}, counts
 

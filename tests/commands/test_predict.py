@@ -1,4 +1,4 @@
-"""`python -m recon_ad.predict`: tables and overlays of files, and what it refuses."""
+"""`python -m recon_ad.predict`: tables and overlays of files, and the mistakes that it rejects."""
 
 import errno
 import gc
@@ -31,7 +31,7 @@ def detector(finished_run):
 
 @pytest.fixture
 def predicted(detector, tmp_path):
-    """Runs the command on images; returns what it printed after checking its status."""
+    """Run the command on images; check its exit status and return its output."""
 
     def command(images, *, status=0, output=tmp_path / "out"):
         given = ("--detector", detector, "--input", images, "--output", output)
@@ -59,7 +59,7 @@ def test_a_row_has_the_raw_score_and_one_for_people(predicted, detector, chess_f
         normalised = float(opened.normalised(row["score"]))
         assert row["normalised_score"] == float(cells["normalised_score"]) == normalised
         assert (normalised > 0.5) is row["anomalous"]
-    # A detector that kept no scores has none.
+    # A detector without kept scores has none.
     opened.with_thresholds(opened.thresholds, {}).save(tmp_path / "older")
     given = ("--input", chess_folder / "test/good/001.png", "--output", tmp_path / "none")
     assert run_command("predict", "--detector", tmp_path / "older", *given).returncode == 0
@@ -126,12 +126,12 @@ def test_files_that_are_not_judged_leave_no_image_in_memory(tmp_path, monkeypatc
     gc.collect()
     assert "has 5 × 5 pixels" in judged.row["error"] and seen[0]() is None
     said = summary([judged], tmp_path).splitlines()
-    assert said[1] == f"  {judged.row['error']}"  # which names the file itself
+    assert said[1] == f"  {judged.row['error']}"  # the error itself names the file
 
 
 @pytest.fixture
 def images(tmp_path):
-    """Three images, one with a name that a spreadsheet would compute and one with a long name."""
+    """Write three images, one with a name like a spreadsheet formula and one with a long name."""
     folder = tmp_path / "in"
     folder.mkdir()
     for shade, name in enumerate(("=1+1.png", "b.png", f"{'c' * 240}.png")):
@@ -140,7 +140,7 @@ def images(tmp_path):
 
 
 def interrupted_at(count):
-    """A `judge_file` that is interrupted at that call, and the names that it was given."""
+    """Return a `judge_file` that is interrupted at that call, and the names passed to it."""
     judge, names = image_files.judge_file, []
 
     def interrupted(opened, name, file, **options):
@@ -164,10 +164,10 @@ def test_an_interrupted_prediction_goes_on_and_ends_the_same(
     done = run_command(*given, out)
     assert (done.returncode, done.stderr) == (130, "interrupted.\n")
     names = [row["path"] for row in table(out / "predictions.csv")]
-    assert names == ["'=1+1.png", "b.png"]  # a spreadsheet takes the first for text
+    assert names == ["'=1+1.png", "b.png"]  # a spreadsheet takes the first one for text
     with (out / ".predictions.journal").open("a") as journal:
-        journal.write('{"half')  # as a full disk leaves it
-    # Another one by now, and then again, of the same size and time.
+        journal.write('{"half')  # as after a full disk
+    # The file is replaced by another one, and then again with the same size and time.
     at = (images / "b.png").stat().st_mtime_ns
     Image.new("L", (40, 40), 200).save(images / "b.png")
     Image.new("L", (40, 40), 80).save(images / "b.png")
@@ -178,11 +178,11 @@ def test_an_interrupted_prediction_goes_on_and_ends_the_same(
         assert (out / name).read_text() == (tmp_path / "whole" / name).read_text()
     assert len(list((out / "overlays").iterdir())) == 3
     assert not (out / ".predictions.journal").exists()
-    # Another detector's rows are not taken for its own.
+    # Rows of another detector are not reused.
     assert run_command(*given, images / "a").returncode == 0
     assert run_command(*given, images / "b").returncode == 0
     assert len(table(images / "b/predictions.csv")) == 3  # no overlay of "a" among them
-    # A damaged journal is none.
+    # A damaged journal is ignored.
     monkeypatch.setattr(image_files, "judge_file", judge)
     (out / ".predictions.journal").write_bytes(b"\xff\xfe\0bad\n")
     assert run_command(*given, out).returncode == 0
@@ -192,14 +192,14 @@ def test_an_interrupted_prediction_goes_on_and_ends_the_same(
 @pytest.mark.parametrize("form", ["npy", "png"])
 def test_maps_lie_beside_the_overlays_and_are_the_detectors(form, detector, images, monkeypatch):
     (images / "broken.png").write_bytes(b"no image")
-    out = images / "out"  # in the folder that is judged, and never judged itself
+    out = images / "out"  # inside the judged folder, but never judged itself
     given = ["predict", "--detector", detector, "--input", images, "--output", out, "--maps", form]
     interrupted, names = interrupted_at(3)
     monkeypatch.setattr(image_files, "judge_file", interrupted)
     assert run_command(*given).returncode == 130
     first = out / f"overlays/=1+1.png.map.{form}"
     written = first.stat().st_ino
-    assert run_command(*given).returncode == 3  # for the broken one, at which it was interrupted
+    assert run_command(*given).returncode == 3  # the broken file interrupted the first run
     assert len(names) == 5 and first.stat().st_ino == written
     assert len(table(out / "predictions.csv")) == 4
     found, opened = sorted((out / "overlays").glob(f"*.map.{form}")), load(detector)
@@ -267,7 +267,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_what_was_judged(
 
 
 def test_a_score_that_is_no_number_is_a_broken_row(images):
-    opened = plain_detector().with_record({})  # a copy, as all tests share it
+    opened = plain_detector().with_record({})  # a copy, because all tests share it
     opened.variables = jax.tree.map(lambda x: x * np.nan, opened.variables)
     result = image_files.judge_file(opened, "b.png", images / "b.png", regions=Regions(images))
     assert result.outcome == image_files.BROKEN and "the score is" in result.row["error"]

@@ -1,4 +1,4 @@
-"""Sweeps: lists and their product, what training is given, runs that end, fail or are stopped."""
+"""Sweeps: lists and their product, the training's arguments, and runs that end, fail or stop."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def test_wrong_lists_are_refused(says, lists):
 
 
 def test_combinations_are_the_product_and_folders_are_named_by_what_differs():
-    product = [dict(method=m, seed=s) for m in ("cae", "vae") for s in "01"]  # the last fastest
+    product = [dict(method=m, seed=s) for m in ("cae", "vae") for s in "01"]  # the last is fastest
     assert combinations(["method=cae,vae", "seed=0,1"]) == product
     assert folder_name(product[0]) == "method=cae,seed=0"
     swept = {"config.optim.learning_rate": "1e-3", "config.data.resize": "(128, 64)"}
@@ -56,7 +56,7 @@ def test_combinations_are_the_product_and_folders_are_named_by_what_differs():
 
 
 def overrides_of(*given):
-    """As the command reads them."""
+    """Return the overrides as the command reads them."""
     values = flags.FlagValues()
     argv = ["sweep", "--config=configs/demo.py:smoke", *given]
     config_flag(flag_values=values, argv=argv)
@@ -102,7 +102,7 @@ def script(text):
 
 @pytest.fixture
 def three(tmp_path, monkeypatch):
-    """A sweep of one run that is finished, one that fails, and one that can be run."""
+    """Prepare a sweep of a finished run, one that fails, and one that can run."""
     made = make_run(tmp_path / "made", seed=2)
     runs = {tmp_path / "sweep" / f"seed={seed}": [str(seed)] for seed in range(3)}
     make_run(tmp_path / "sweep" / "seed=0", seed=0)
@@ -115,7 +115,7 @@ def three(tmp_path, monkeypatch):
         return script(f"import shutil; shutil.copytree({str(made)!r}, {str(folder)!r})")
 
     monkeypatch.setattr(sweeping, "_command", command)
-    # Signals are the test runner's.
+    # The signals belong to the test runner.
     monkeypatch.setattr(sweeping, "on_signals", Stop)
     return runs, tmp_path / "sweep", begun
 
@@ -123,7 +123,7 @@ def three(tmp_path, monkeypatch):
 def test_one_that_fails_is_named_and_the_rest_goes_on(three, capfd, caplog):
     runs, workdir, begun = three
     caplog.set_level("INFO", "recon_ad")
-    # Where nothing is finished there is no table.
+    # Without a finished run there is no table.
     assert sweeping.sweep({workdir / "seed=1": ["1"]}, workdir) == 1
     assert not (workdir / "compare.md").exists()
     begun.clear()
@@ -134,7 +134,7 @@ def test_one_that_fails_is_named_and_the_rest_goes_on(three, capfd, caplog):
     table = (workdir / "compare.md").read_text()
     assert "2, seeds 0, 2" in table and capfd.readouterr().out == table
     assert (workdir / "compare.html").is_file()
-    # Again: only what failed, which now succeeds.
+    # The second time only the failed run starts, and it succeeds.
     begun.clear()
     shutil.copytree(workdir / "seed=0", workdir / "seed=1")
     assert sweeping.sweep(runs, workdir) == 0
@@ -157,7 +157,7 @@ def test_a_run_is_stopped_with_the_sweep_and_no_other_is_begun(three, monkeypatc
     monkeypatch.setattr(sweeping, "on_signals", lambda: stop)
     monkeypatch.setattr(sweeping, "_command", lambda f, _: begun.append(f.name) or script(text))
     threading.Thread(target=ask_when_there, daemon=True).start()
-    # The run's own status, where it has one, as it is to be requeued.
+    # The run's own status is kept if it has one, so that the job is requeued.
     assert sweeping.sweep(runs, workdir) == (75 if handler else 128 + signal.SIGTERM)
     assert begun == ["seed=1"]
     assert not (workdir / "compare.md").exists()
@@ -185,11 +185,11 @@ def test_a_sweep_trains_compares_and_goes_on(tmp_path):
         "--sweep=config.optim.learning_rate=1e-3", "--config.train.steps=2",
     ]  # fmt: skip
     first, last = (f"seed={seed},optim.learning_rate=1e-3" for seed in (0, 1))
-    # The last one by itself, as a job of an array, in whose process it is trained.
+    # The last run alone, as a job of an array, is trained in the same process.
     done = run_process("sweep", *given, "--index=1")
     assert done.returncode == 0, done.stderr
     assert [folder.name for folder in tmp_path.iterdir()] == [last]
-    # One that cannot be trained in its folder.
+    # A run whose folder is unusable.
     (tmp_path / first).mkdir()
     (tmp_path / first / "checkpoints").write_text("in the way")
     done = run_command("sweep", *given)
@@ -203,5 +203,5 @@ def test_a_sweep_trains_compares_and_goes_on(tmp_path):
         config = json.loads((tmp_path / name / "config.json").read_text())
         found = config["seed"], config["optim"]["learning_rate"], config["train"]["steps"]
         assert found == (seed, 1e-3, 2)
-    # Other settings are not taken for the same runs.
+    # Other settings do not count as the same runs.
     assert "train.steps: 2 → 4" in refusal("sweep", *given[:-1], "--config.train.steps=4")

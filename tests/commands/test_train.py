@@ -1,4 +1,4 @@
-"""`python -m recon_ad.train`: what it refuses, and a run that goes on where it stopped."""
+"""`python -m recon_ad.train`: mistakes that it rejects, and a run that resumes."""
 
 import json
 

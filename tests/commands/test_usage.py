@@ -1,4 +1,4 @@
-"""What commands say of themselves: the list of them, and --help."""
+"""Help texts: the list of commands, and --help."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Runs side by side: statistics over seeds, what is one row, what is not comparable, the page."""
+"""Runs side by side: statistics over seeds, rows, runs that cannot be compared, and the page."""
 
 import base64
 import itertools
@@ -30,7 +30,7 @@ def rows_of(*folders):
 
 @pytest.fixture
 def make(tmp_path):
-    """Makes runs in folders of their own."""
+    """Return a function that writes runs to separate folders."""
     count = itertools.count()
     return lambda **fields: make_run(tmp_path / f"run{next(count)}", **fields)
 
@@ -42,7 +42,7 @@ def test_the_interval_is_students_and_that_of_the_printed_table(n):
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     np.testing.assert_allclose((mean.value - mean.half, mean.value + mean.half), (low, high))
     assert mean.n == n
-    # Student's t at one degree of freedom: 12.706, for values one apart 12.706 / 2.
+    # Student's t with one degree of freedom is 12.706; for values one apart that gives 12.706 / 2.
     assert mean_over_seeds([0, 1]).half == pytest.approx(12.706 / 2, abs=5e-4)
     assert mean_over_seeds([0.5]) == Mean(0.5, None, 1)
 
@@ -67,7 +67,7 @@ def test_runs_that_differ_in_nothing_but_the_seed_form_one_row(make):
         make(seed=0, figures={"image_auroc": 0.7, "aupro_30": 0.5}, fields={"data.path": "there"}),
         make(seed=0, method="vae", figures={"image_auroc": 0.6, "pixel_auroc": 0.5}),
         make(seed=2, fields={"optim.learning_rate": 1e-4}),
-        # Which the CAE does not read.
+        # The CAE does not use this field.
         make(seed=3, fields={"aae.critic_steps": 9, "encoder.name": "x"}),
     ]
     rows = rows_of(*runs)
@@ -93,7 +93,7 @@ def test_the_best_is_marked_only_where_intervals_are_apart(make):
     (one,) = compared(*runs).sets
     assert one.best == {"image_auroc": 1}
     assert re.findall(r"\*\*(.*?)\*\*", markdown(compared(*runs))) == ["0.900 ± 0.001"]
-    # One seed of a third: there is no telling.
+    # With one seed of a third group nothing can be concluded.
     (one,) = compared(*runs, make(method="aae", figures={"image_auroc": 0.1})).sets
     assert one.best == {}
 
@@ -258,7 +258,7 @@ def test_held_out_losses_share_an_axis_within_a_method_only(make, tmp_path):
          for colour in ("#2f7fc1", "#d9701e")]
         for svg in svgs
     ]  # fmt: skip
-    # A line of each run and one of each row in the legend.
+    # The legend has a line for each run and one for each row.
     assert lines == [[3, 2], [3, 0]]
     assert ["cae" in images[0]["alt"], "vae" in images[1]["alt"]] == [True, True]
     silent = make(missing=["log.jsonl"])
@@ -277,7 +277,7 @@ def test_the_main_table_is_short_and_the_rest_folded(make, tmp_path):
     source = html(compared(*runs), beside=tmp_path)
     first, folded = source.split("<summary>All figures</summary>")
     assert "0.123" not in first and folded.count("0.123") == 2
-    # What calling every image defective gives is no figure.
+    # Calling every image defective gives no figure.
     assert "0.800" in folded and "0.667" not in folded
 
 

@@ -1,4 +1,4 @@
-"""Runs against the first row on the same test images: which are paired, and what the page says."""
+"""Runs compared with the first row on the same test images: which are paired, and the page."""
 
 import itertools
 
@@ -16,7 +16,7 @@ from recon_ad.metrics import delong, mcnemar
 
 @pytest.fixture
 def make(tmp_path):
-    """Makes runs in folders of their own."""
+    """Return a function that writes runs to separate folders."""
     count = itertools.count()
     return lambda **fields: make_run(tmp_path / f"run{next(count)}", **fields)
 
@@ -26,13 +26,13 @@ def compared(*folders):
 
 
 def judged(seed, gain):
-    """60 images after the first one: every third is defective."""
+    """Return 60 images after the first one; every third is defective."""
     scores = np.random.default_rng(seed).normal(size=60) + gain * (np.arange(60) % 3 == 0) + 1
     return [("good" if i % 3 else "hole", float(s), s > 2) for i, s in enumerate(scores)]
 
 
 def arrays(rows):
-    """Scores, truth and whether decisions are right, with the image that each made run has."""
+    """Return scores, truth and correctness of decisions, including the image that each run has."""
     rows = [("good", 1.0, False), *rows]
     truth = np.array([defect != "good" for defect, _, _ in rows])
     return np.array([s for _, s, _ in rows]), truth, np.array([a for *_, a in rows]) == truth
@@ -69,7 +69,7 @@ def test_what_cannot_be_tested_says_why_and_shows_no_nan(make):
     text = markdown(compared(*runs, *few))
     assert "none: no image is ranked better by one than by the other" in text
     assert "nan" not in text.lower().split()
-    # Of one row there is nothing to test.
+    # With one row there is nothing to test.
     alone = compared(runs[0], make(seed=1, judged=judged(1, 0.5)))
     assert pairs(alone.sets[0]) == [] and "DeLong" not in markdown(alone)
 

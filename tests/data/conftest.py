@@ -1,4 +1,4 @@
-"""Fixtures of the tests of public data sets."""
+"""Fixtures for the tests of public data sets."""
 
 from functools import partial
 from pathlib import Path
@@ -8,13 +8,13 @@ import pytest
 
 @pytest.fixture
 def manual(tmp_path) -> Path:
-    """The folder of a download."""
+    """Return the folder of a download."""
     return tmp_path / "manual"
 
 
 @pytest.fixture
 def source(tmp_path, manual):
-    """Returns `tfds_source`, which prepares what is in `manual`."""
+    """Return `tfds_source`, which prepares the content of `manual`."""
     from recon_ad.data.tfds_source import tfds_source  # imports TFDS, which takes a second
 
     return partial(tfds_source, data_dir=tmp_path / "prepared", manual_dir=manual)

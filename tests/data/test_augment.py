@@ -1,4 +1,4 @@
-"""Augmentations: keyed by the example, in range, each one doing what its name says."""
+"""Augmentations: keyed by the example, within the range, and true to their names."""
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ def test_each_changes_something_stays_in_range_and_hangs_on_seed_and_index_alone
     for name in AUGMENTATIONS:
         result = once[name]
         assert result.shape == IMAGES.shape, name
-        assert result.min() >= 0 and result.max() <= 1, name  # of NaN neither is true
+        assert result.min() >= 0 and result.max() <= 1, name  # both are false for NaN
         assert (result != IMAGES).any() and (result != other[name]).any(), name
         np.testing.assert_array_equal(result, again[name], name)
         np.testing.assert_allclose(some[name], result[order], atol=1e-5, err_msg=name)

@@ -1,4 +1,4 @@
-"""A config's words lead to the source that they name."""
+"""Sources built from the words of a config."""
 
 import numpy as np
 import pytest
@@ -35,14 +35,14 @@ def test_a_path_that_nothing_is_read_from_is_told(tmp_path):
 
 
 def public(tmp_path, spec, **fields):
-    """The config of a public set, shrunk but with its own source."""
+    """Return the config of a public set, reduced in size but with its own source."""
     named = load_config(f"configs/public.py:{spec}").data
     fields = {f"data.{key}": named[key] for key in ("source", "name", "category", "path")} | fields
     prepared = {"data.prepared": str(tmp_path / "prepared"), "data.channels": 0}
     return small_config("configs/public.py:smoke", **fields, **prepared, **{"holdout.few": 1})
 
 
-@pytest.mark.slow  # trains in colour, on images of a few sizes
+@pytest.mark.slow  # trains in colour, on images of several sizes
 @pytest.mark.parametrize(
     "name, defects", [("mvtec_ad", {"blob", "crack"}), ("sewer_ml", {"AF", "RB", "RO+OK"})]
 )

@@ -1,4 +1,4 @@
-"""Sewer-ML's CSV files become a source that stays small with a million rows."""
+"""Sewer-ML's CSV files as a source that stays small with a million rows."""
 
 import gc
 import time
@@ -152,7 +152,7 @@ def test_unusable_arguments_end_in_a_sentence_that_helps(root):
 
 
 def test_a_long_list_is_read_in_little_time_and_memory(root, monkeypatch):
-    """A fiftieth of Sewer-ML; in full it took 6 s and 0.4 GB."""
+    """Read a fiftieth of Sewer-ML; the whole set took 6 s and 0.4 GB."""
     numbers = range(100, 20_100)
     rows = [layouts.sewer_row("", label)[1:] for label in ("", *SEWER_ML_DEFECTS)]
     labelled = ([f"{i:08d}.png", *rows[i % 2 * (i % 18)]] for i in numbers)
@@ -162,11 +162,11 @@ def test_a_long_list_is_read_in_little_time_and_memory(root, monkeypatch):
     start = time.process_time()
     tracemalloc.start()
     source = listed(root)
-    gc.collect()  # what is left of rows that are not kept
+    gc.collect()  # releases rows that are not kept
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert time.process_time() - start < 5  # 0.3 s, with memory traced
+    assert time.process_time() - start < 5  # 0.3 s with memory tracing
     kept = len(source.train)
     assert kept == len(numbers) // 2 + sum(i % 2 and i % 18 == 0 for i in numbers)
-    assert size / kept < 280  # bytes for each record, its name and its loader: 232
+    assert size / kept < 280  # bytes per record with its name and loader; 232 measured
     assert len(asked) < 300

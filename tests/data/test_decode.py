@@ -1,4 +1,4 @@
-"""Decoding: exact arrays for every format, and one clear sentence for whatever cannot be read."""
+"""Decoding: exact arrays for every format, and a clear sentence for each unreadable file."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ from recon_ad.data.arrays import to_unit
 from recon_ad.data.decode import MAX_PIXELS, decode_image, decode_mask, image_size
 from recon_ad.errors import UserError
 
-RNG = np.random.default_rng(0)  # of these constants only
+RNG = np.random.default_rng(0)  # for these constants only
 GRAY = RNG.integers(0, 256, (13, 17), dtype=np.uint8)
 RGB = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)
 ALPHA = RNG.integers(0, 256, (13, 17), dtype=np.uint8)
@@ -32,14 +32,14 @@ LARGE = np.kron(RGB, np.ones((8, 8, 1), np.uint8))
 
 
 def encoded(suffix: str, pixels: np.ndarray) -> bytes:
-    """A file's content by OpenCV, which writes 16 bits and floats in several channels too."""
+    """Encode a file with OpenCV, which also writes 16 bits and floats in several channels."""
     if pixels.ndim == 3:
         pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
     return cv2.imencode(suffix, pixels)[1].tobytes()
 
 
 def save(path: Path, content, **options) -> Path:
-    """Writes bytes as they are, pixels in the format of the suffix, a list of them as pages."""
+    """Write bytes unchanged, pixels in the format of the suffix, or a list of them as pages."""
     if path.suffix == ".npy" and not isinstance(content, bytes):
         np.save(path, content)
         return path
@@ -57,7 +57,7 @@ def save(path: Path, content, **options) -> Path:
 
 
 def refused(path: Path, reason: str, decode=decode_image, **options) -> None:
-    """Asks for one sentence that begins with the path and gives the reason."""
+    """Expect one sentence that begins with the path and gives the reason."""
     with pytest.raises(UserError, match=reason) as caught:
         decode(path, **options)
     assert re.match(f"{re.escape(str(path))}(: | has | holds )", str(caught.value))
@@ -77,7 +77,7 @@ def colour(mode: str) -> Image.Image:
 
 HALF = GRAY // 2, *((2 * level,) * 3 for level in range(128))
 ROWS_16 = np.dstack([DEEP, np.full_like(DEEP, 65535)]).astype(">u2")
-# The names, what is stored, and what is read: where that is float64, it is still to be rounded.
+# Name, stored array and expected array. If the latter is float64, it is rounded in the test.
 DECODED = {
     "gray": ("a.png a.bmp a.tif a.TIF", GRAY, GRAY),
     "RGB": ("a.png a.bmp a.tif a.TIF", RGB, RGB),
@@ -107,7 +107,7 @@ DECODED = {
 
 
 @pytest.mark.parametrize("kind", DECODED)
-@pytest.mark.filterwarnings("ignore")  # decode's own filter, which pytest replaces
+@pytest.mark.filterwarnings("ignore")  # decode sets its own filter, which pytest replaces
 def test_all_bits_of_every_kind_of_pixels_are_read(tmp_path, kind):
     names, stored, expected = DECODED[kind]
     for name in names.split():
@@ -146,7 +146,7 @@ def test_gray_becomes_rgb_by_repetition_and_rgb_gray_by_luma(tmp_path):
 def test_exif_orientation_is_applied_to_pixels_and_size(tmp_path, name):
     s = np.zeros((16, 48), np.uint8)
     s[:8, :24] = 255  # the quadrant that a viewer shows elsewhere
-    # EXIF 2.32, tag 274: where the stored row 0 and column 0 are to be shown.
+    # EXIF 2.32, tag 274: where the stored row 0 and column 0 are displayed.
     shown = [s, s[:, ::-1], s[::-1, ::-1], s[::-1], s.T, s[::-1].T, s[::-1, ::-1].T, s[:, ::-1].T]
     for orientation, expected in enumerate(shown, start=1):
         exif = Image.Exif()
@@ -157,7 +157,7 @@ def test_exif_orientation_is_applied_to_pixels_and_size(tmp_path, name):
 
 
 def test_an_image_beyond_pillows_own_limit_gives_no_warning(tmp_path):
-    # 100 megapixels: Pillow alone would warn, which is an error here.
+    # 100 megapixels, for which Pillow alone would warn; a warning is an error here.
     assert image_size(save(tmp_path / "a.png", png(10000, 10000, 1, 0, b""))) == (10000, 10000)
 
 
@@ -173,7 +173,7 @@ def test_odd_exif_fields_print_nothing(tmp_path):
     file = save(tmp_path / "a.jpg", GRAY, exif=broken)
     with pytest.warns(UserWarning), Image.open(file) as image:
         image.getexif()
-    # In a process of its own, since pytest replaces the warning filters.
+    # Runs in a separate process, because pytest replaces the warning filters.
     code = "import sys; from recon_ad.data.decode import decode_image; decode_image(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, check=True)
     assert done.stderr == b""
@@ -218,7 +218,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("name, stored, reason", REFUSED, ids=[name for name, *_ in REFUSED])
-# Decode's own filter, which pytest replaces; and Pillow warns of more than one gigapixel.
+# decode sets its own filter, which pytest replaces; Pillow warns above one gigapixel.
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_no_image_is_named_in_one_sentence(tmp_path, name, stored, reason):
     file = save(tmp_path / name, stored)
@@ -245,7 +245,7 @@ def test_damaged_files_decode_or_are_named_and_nothing_else(tmp_path, suffix):
 
 
 def bmp_with_alpha(alpha: np.ndarray) -> bytes:
-    """A BMP of 32 bits whose header (version 5) has a mask of alpha."""
+    """Build a 32-bit BMP whose header (version 5) has an alpha mask."""
     pixels = np.dstack([RGB[..., ::-1], alpha])[::-1].tobytes()  # blue first, the last row first
     height, width = alpha.shape
     masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
@@ -287,7 +287,7 @@ def test_a_bmp_without_any_alpha_is_opaque(tmp_path):
 
 def test_a_header_that_promises_more_than_a_file_can_hold_takes_no_memory(tmp_path):
     refused(save(tmp_path / "a.png", png(32000, 32000, 16, 6, b"")), "truncated")
-    # As small as a whole one gets.
+    # The smallest possible size of a complete file.
     whole = save(tmp_path / "b.png", png(4000, 4000, 1, 0, bytes(4000 * 501)))
     assert not decode_image(whole).any()
     flat = save(tmp_path / "c.jpg", np.full((4000, 4000), 90, np.uint8), quality=1)
@@ -366,9 +366,9 @@ MASKS = {
     "empty": (0 * ON, MASK & False),
     "full": (np.full((16, 16), 255, np.uint8), MASK | True),
     "1 bit": (MASK, MASK),
-    # Whatever is not black is marked.
+    # Every value but black is marked.
     "palette": (palette(ON + BOTH, (0, 0, 0), (0, 0, 60), (250, 250, 250)), MASK),
-    # The noise of its compression is no defect.
+    # JPEG noise is not a defect.
     "JPEG": (encoded(".jpg", MASK * np.uint8(250) + NOISE), MASK),
     "empty JPEG": (encoded(".jpg", NOISE), MASK & False),
 }

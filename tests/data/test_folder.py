@@ -1,4 +1,4 @@
-"""Folders in the MVTec layout, plain folders and arrays in memory become sources."""
+"""Folders in the MVTec layout, plain folders, and arrays in memory as sources."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def truncated(path: Path) -> Path:
 
 
 def roi(path: Path, rows: int) -> Path:
-    """Writes a region of interest of the first rows."""
+    """Write a region of interest of the first rows."""
     levels = np.zeros(SIZE, np.uint8)
     levels[:rows] = 255
     return saved(path, levels)
@@ -32,7 +32,7 @@ def roi(path: Path, rows: int) -> Path:
 
 @pytest.fixture
 def dataset(tmp_path) -> Path:
-    """The MVTec layout with what lies about in real folders, as the category `tile`."""
+    """Write the MVTec layout as the category `tile`, with stray files as in real folders."""
     root = tmp_path / "set" / "tile"
     for name in ("002.png", "000.PNG", "001.Jpg"):
         picture(root / "train/good" / name)
@@ -76,7 +76,7 @@ def test_mvtec_layout_is_listed_in_order_without_dotfiles_and_loads(dataset):
 def test_what_is_odd_in_the_test_split_is_noted_and_empty_masks_are_not_used(dataset):
     for name in ("loose.png", "OK/a.png", *(f"crack/x{i}.png" for i in range(9))):
         picture(dataset / "test" / name)
-    (dataset / "test/crack/b.png").write_bytes(b"")  # is left to who decodes it
+    (dataset / "test/crack/b.png").write_bytes(b"")  # the decoder reports it
     mask(dataset / "ground_truth/OK/a.png", 2)
     mask(dataset / "ground_truth/blob/a_mask.bmp")
     source = folder_source(dataset)

@@ -1,4 +1,4 @@
-"""Held-out normals: nothing in both parts, series and neighbours kept together, gaps respected."""
+"""Held-out good images: disjoint from training, series and neighbours together, gaps respected."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from recon_ad.errors import UserError
 
 
 def named(*names: str) -> list[Record]:
-    """Records that nothing can be loaded of: only names are needed."""
+    """Return records without images, because only the names are needed."""
     return [Record(name, None) for name in names]
 
 
@@ -36,7 +36,7 @@ def sized(name: str, height: int, width: int) -> Record:
 )  # fmt: skip
 def test_blocks_are_contiguous_spread_and_of_the_fraction(n, fraction, held, blocks):
     records = named(*(f"train/good/{i:03d}.png" for i in range(n)))
-    got = split(records[::-1], fraction=fraction)  # the order given does not matter
+    got = split(records[::-1], fraction=fraction)  # the order of the records does not matter
     names = [r.name for r in got.heldout]
     assert len(names) == held and names == sorted(names)
     assert sorted([r.name for r in got.train] + names) == [r.name for r in records]
@@ -97,7 +97,7 @@ def test_groups_are_held_out_whole_and_evenly_spaced(fraction, groups):
 def test_groups_go_on_until_the_fraction_is_reached_though_their_sizes_differ():
     sizes = {"a": 5, "b": 1, "c": 1, "d": 13}
     records = named(*(f"good/{key}{i}.png" for key, n in sizes.items() for i in range(n)))
-    # Without a capture group the whole match counts, and of the path the file's name alone.
+    # Without a capture group the whole match counts, and only the file name of the path is used.
     got = split(records, fraction=0.3, group="^[a-d]")
     assert {r.name[5] for r in got.heldout} == {"b", "d"}
 
@@ -106,7 +106,7 @@ def test_groups_go_on_until_the_fraction_is_reached_though_their_sizes_differ():
     "options, expected",
     [
         ({"group": r"(\d)"}, r'good/x\.png: the name does not match the hold-out group "\('),
-        ({"group": "(q)?x|a"}, "does not match"),  # a group that takes no part
+        ({"group": "(q)?x|a"}, "does not match"),  # a group that does not participate
         ({"group": r"\.png"}, r'puts all 2 images into one group, ".png"'),
         ({"group": "("}, "is no regular expression"),
         ({"fraction": 0.0}, "fraction is 0"),
@@ -125,7 +125,7 @@ def test_unusable_options_end_in_a_sentence(options, expected):
         (700, 1000, 0.05, 1, 128),  # at least one patch
         (1000, 700, 0.2, 0, 200),
         (500, 500, 0.3, 1, 150),
-        (128, 384, 0.1, 1, 128),  # the smallest that can be cut
+        (128, 384, 0.1, 1, 128),  # the smallest image that can be cut
         (700, 1000, 0.9, 1, 744),  # training keeps at least one patch
     ],
 )
@@ -161,7 +161,7 @@ def test_too_few_images_end_in_a_sentence_that_helps_but_one_can_be_cut():
         split([sized(f"{i}.png", 200, 300) for i in range(3)])
     got = split([sized("a.png", 700, 1000)], few=1)
     assert "last" in got.how and len(got.train) == len(got.heldout) == 1
-    assert got.train[0].load().base is None  # does not keep the whole image alive
+    assert got.train[0].load().base is None  # it does not keep the whole image alive
 
 
 def with_roi(roi: np.ndarray) -> Record:
@@ -179,7 +179,7 @@ def test_regions_are_cut_from_the_region_of_interest():
     (train,), (held,) = division.train, division.heldout
     assert train.load().shape[1] == 700 - 120 - 64 and held.load().shape[1] == 120
     assert held.load_roi().all() and train.load_roi().sum() == 256 * (516 - 100)
-    # Five of the held-out strips make up the region, not the image.
+    # Five of the held-out strips make up the region, but not the image.
     assert division.regions_per_image == pytest.approx(5)
     assert "of the region of interest" in division.how
 

@@ -1,4 +1,4 @@
-"""The generated riblet foil and granular steel: what is shown, the damage and its truth."""
+"""The generated riblet foil and granular steel: images, damage and truth."""
 
 import pickle
 import tracemalloc
@@ -17,10 +17,10 @@ from recon_ad.errors import UserError
 
 MODULES = {"albedo": riblet, "normals": riblet, "gradient": granular, "curvature": granular}
 SOURCES = {riblet: riblet_source, granular: granular_source}
-# Images of train, test damaged and test good.
+# Numbers of train, damaged test and good test images.
 COUNTS = {"albedo": (8, 4, 2), "normals": (2, 2, 1), "gradient": (1, 1, 1), "curvature": (1, 1, 1)}
-# Of the damaged image of seed 0: how far gray levels are from 128 in sum, in a corner of it in
-# medium size and in the paper's and in the whole in medium size; and pixels of the truth there.
+# For the damaged image of seed 0: the sums of |gray level − 128| in a corner at medium size, in
+# that corner at the paper's size and in the whole at medium size, and the truth's pixels there.
 DRAWN = {
     "albedo": (161167, 160093, 90737569, 77550), "normals": (654855, 651811, 382745579, 57953),
     "gradient": (209993, 213381, 124602697, 78880), "curvature": (114792, 114573, 65406930, 78880),
@@ -41,7 +41,7 @@ def damaged_records(kind, **options):
 
 @contextmanager
 def medium_sized(module):
-    """Lets a module draw smaller images than the paper's, with one damage of each kind."""
+    """Make a module draw images smaller than the paper's, with one damage of each kind."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SIZE", MEDIUM)
         patch.setattr(module, "DAMAGES", (len(module._DAMAGE_KINDS),) * 2)
@@ -50,14 +50,14 @@ def medium_sized(module):
 
 @cache
 def drawn(kind, *, damaged: bool) -> np.ndarray:
-    """The first damaged image, in medium size; or what it was before."""
+    """Return the first damaged image at medium size, or its state before the damage."""
     with medium_sized(MODULES[kind]):
         return MODULES[kind]._draw(kind, 0, "test_damaged", 0, damaged=damaged, size=MEDIUM)
 
 
 @cache
 def truth_of(kind) -> np.ndarray:
-    """The truth of the first damaged image, in medium size."""
+    """Return the truth of the first damaged image at medium size."""
     with medium_sized(MODULES[kind]):
         return damaged_records(kind)[0].load_mask()
 
@@ -68,7 +68,7 @@ def test_every_record_draws_an_image_of_its_own_and_keeps_it(kind, monkeypatch):
         calls.append((*key, damaged))
         return np.zeros((2, 3, 3 if kind == "normals" else 1), np.uint8)
 
-    calls, seed = [], 123_456_789  # of no other test: images are kept by it
+    calls, seed = [], 123_456_789  # a seed of no other test, because images are cached by it
     monkeypatch.setattr(MODULES[kind], "_draw", draw)
     source = SOURCES[MODULES[kind]](kind, seed=seed)
     train, damaged, good = (range(count) for count in COUNTS[kind])
@@ -98,16 +98,16 @@ def changed(image, plain):
 def test_the_damage_is_where_the_truth_says_and_the_same_everywhere(kind):
     image, plain = drawn(kind, damaged=True), drawn(kind, damaged=False)
     change, truth = changed(image, plain), truth_of(kind)
-    # A change of these numbers changes every figure that was ever reported on these sets.
-    # Rounding may differ by a gray level here and there from machine to machine.
+    # A change of these numbers changes every figure ever reported on these sets.
+    # Rounding may differ by a gray level in a few places between machines.
     corner, _, whole, marked = DRAWN[kind]
     assert contrast(image[CORNER]) == pytest.approx(corner, abs=20)
     assert contrast(image) == pytest.approx(whole, rel=1e-5)
     assert truth.sum() == pytest.approx(marked, abs=20)
     assert np.mean(change[truth] > 0) > 0.88
     assert np.mean(change[truth]) > 8
-    # Slopes reach a pixel further than the height that makes them; below the threshold of the
-    # truth a little is left over.
+    # Slopes reach one pixel further than the height that causes them. Below the truth's
+    # threshold a small rest remains.
     beyond = ~ndimage.binary_dilation(truth, iterations=2)
     assert np.mean(change[beyond] > 0) < 0.005
     assert np.mean(change[beyond] > 16) < 1e-4
@@ -205,7 +205,7 @@ def test_curvature_of_a_bowl_is_one_over_its_radius():
 
 
 def test_gradient_and_curvature_show_one_surface(monkeypatch):
-    # A hill for noise: its foot and its top are level, its top is curved.
+    # The noise is replaced by a hill with a level foot and top; the top is curved.
     x, y = np.meshgrid(np.arange(101) - 50, np.arange(81) - 40)
     hill = (30 * np.exp(-(x**2 + y**2) / 2 / 15**2)).astype(np.float32)
     monkeypatch.setattr(granular, "smooth_noise", lambda rng, size, sigma: hill.copy())
@@ -223,12 +223,12 @@ def test_gradient_and_curvature_show_one_surface(monkeypatch):
 def test_noise_is_as_strong_and_as_smooth_as_asked():
     noise = surface.smooth_noise(np.random.default_rng(0), (700, 900), (1.3, 4.0))
     assert noise.dtype == np.float32 and abs(noise.std() - 1) < 0.02
-    # White noise convolved so has the autocorrelation exp(-d² / 4σ²).
+    # White noise after this convolution has the autocorrelation exp(-d² / 4σ²).
     for axis, sigma in enumerate((1.3, 4.0)):
         moved, expected = np.moveaxis(noise, axis, 0), np.exp(-((np.arange(8) / sigma) ** 2) / 4)
         found = [np.mean(moved[k:] * moved[: len(moved) - k]) / noise.var() for k in range(8)]
         np.testing.assert_allclose(found, expected, atol=0.03)
-    assert abs(noise[:2].std() - 1) < 0.1  # at the border too
+    assert abs(noise[:2].std() - 1) < 0.1  # also at the border
     line = surface.slow_noise(np.random.default_rng(0), 200_000, 20.0)
     assert abs(line.std() - 1) < 0.05
 
@@ -240,7 +240,7 @@ def test_drawing_an_image_takes_little_memory():
         riblet_source(kind, seed=7).test[0].load()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # One image in float32 is 77 MiB: a third of these at a time is already too many.
+    # One image in float32 is 77 MiB, so even a third of these at a time is too many.
     assert 100 < peak / 2**20 < 350
 
 

@@ -1,4 +1,4 @@
-"""Order, resumption and sharing of patches; resizing."""
+"""Patches: order, resumption and sharing between hosts; resizing."""
 
 import functools
 
@@ -20,7 +20,7 @@ from recon_ad.errors import UserError
 
 
 def gradient_image(i, height=36, width=40):
-    """Each pixel says which image it is of, and where it lies."""
+    """Return an image in which each pixel encodes its image and its position."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([np.full((height, width), i), rows, columns], axis=-1).astype(np.uint8)
 
@@ -30,7 +30,7 @@ def records(n, **size):
 
 
 def with_roi(*marked, side=256):
-    """A record whose image is bright in its region of interest, and nowhere else."""
+    """Return a record whose image is bright only in its region of interest."""
     roi = np.zeros((side, side), bool)
     for place in marked:
         roi[place] = True
@@ -69,7 +69,7 @@ def test_batches_follow_from_the_seed_and_the_step_whoever_reads_them(images):
     assert any((a["image"] != b["image"]).any() for a, b in zip(whole[:5], other, strict=True))
     for start in (1, 3, 7):
         assert_equal(batches(images, 10 - start, start=start), whole[start:])
-    for hosts in (2, 4):  # read contiguous slices of the same global batch
+    for hosts in (2, 4):  # each reads contiguous slices of the same global batch
         parts = [batches(images, 3, host=h, hosts=hosts) for h in range(hosts)]
         assert_equal(jax.tree.map(lambda *rows: np.concatenate(rows), *parts), whole[:3])
     for k, batch in enumerate(whole):
@@ -153,7 +153,7 @@ def test_patches_lie_in_the_region_of_interest_by_half_or_more():
 
 @pytest.mark.parametrize("side", [10, 32, 64, 100, 200])
 def test_patches_are_found_in_a_region_of_any_size(side):
-    """Uniform draws over the image would miss a small one most of the time."""
+    """Find patches in a small region, which uniform draws over the image would mostly miss."""
     record = with_roi(np.s_[150 : 150 + side, 250 : 250 + side], side=512)
     seen = batches(kept([record], patch_size=64), 10, patch_size=64)
     shares = np.array([(b["image"] > 0.5).mean(axis=(1, 2, 3)) for b in seen])
@@ -187,7 +187,7 @@ def test_tiles_of_inference_take_the_place_of_images():
     marked = marked._replace(load=lambda: np.zeros((128, 128, 3), np.uint8))
     of = [*records(2, height=64, width=80), marked]
     images = Images(of, size=None, patch_size=64, memory_mib=10, disk_mib=0, tiled=True)
-    # Two of 64 × 80 px, and a square of which the region of interest leaves one tile.
+    # Two images of 64 × 80 px, and a square whose region of interest leaves one tile.
     assert images.numbers.tolist() == [0, 0, 1, 1, 2] and (len(images), images.images) == (5, 3)
     first = images[0].image
     np.testing.assert_array_equal(first, of[0].load()[:, :64])

@@ -1,4 +1,4 @@
-"""PNG files by hand: the one transparent colour, and 16 bits in several channels."""
+"""Special PNG files: one transparent colour, and 16 bits in several channels."""
 
 import struct
 

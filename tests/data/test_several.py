@@ -1,4 +1,4 @@
-"""Several categories as one source, held out and judged each by itself."""
+"""Several categories as one source, each held out and judged separately."""
 
 import shutil
 
@@ -17,11 +17,11 @@ from recon_ad.errors import UserError
 from recon_ad.evaluation import run as evaluation
 from recon_ad.training import run as trainer
 
-SIDE = 128  # px, as of `finished_run`: the same programs
+SIDE = 128  # px, as for `finished_run`, so that the programs are the same
 
 
 def write(folder, *, channels=(), good=6, seed=0):
-    """A category of noise with a bright square as its defect."""
+    """Write a category of noise with a bright square as its defect."""
     random = np.random.default_rng(seed)
     spot = np.s_[10:20, 12:22]
 
@@ -43,7 +43,7 @@ def write(folder, *, channels=(), good=6, seed=0):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with two gray categories and one in colour; only read."""
+    """Write a read-only folder with two gray categories and one in colour."""
     root = tmp_path_factory.mktemp("several")
     write(root / "metal", good=12, seed=1)
     write(root / "group" / "stone", good=11, seed=2)
@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder, tmp_path_factory):
-    """Returns a function that evaluates a run trained on the gray categories."""
+    """Return a function that evaluates a run trained on the gray categories."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
     trainer.train(config_of(folder, "metal+group/stone"), workdir)
     return lambda data="": evaluation.evaluate_workdir(workdir, data=str(data), export=False)
@@ -73,7 +73,7 @@ def test_records_are_named_by_their_category_and_read_as_rgb_where_one_is(folder
     assert {r.defect for r in source.test} == {"good", "metal/spot", "wood/spot"}
     assert channels_of(source) == {3}
     assert any("metal are gray" in note for note in source.notes)
-    # Each category is held out by itself.
+    # Each category is held out separately.
     parted = split_holdout(source.train, fraction=0.2, few=0, gap=8, min_side=8)
     assert [r.category for r in parted.heldout] == ["metal"] * 2 + ["wood"] * 2
     assert len(parted.train) == 19
@@ -85,7 +85,7 @@ def test_records_are_named_by_their_category_and_read_as_rgb_where_one_is(folder
     [
         ("group", "*", {"stone", "wood"}),
         ("one", "*", {""}),  # as if it had been named
-        (".", "nuts+bolts", {""}),  # a plus in a folder's name is no list
+        (".", "nuts+bolts", {""}),  # a plus in a folder's name does not make a list
     ],
 )
 def test_a_star_means_every_category_of_the_folder(folder, tmp_path, below, category, expected):
@@ -138,12 +138,12 @@ def test_one_model_has_figures_for_each_category_and_their_mean(folder, run):
     assert set(metrics["per_defect"]) == {"metal/spot", "stone/spot"}
     for category, figures in metrics["per_category"].items():
         assert figures["n"] == 6
-        # The only defect type there, so against the same good images.
+        # It is the only defect type there, so it is compared with the same good images.
         of_type = metrics["per_defect"][f"{category}/spot"]
         assert all(
             figures[key] == of_type[key] for key in ("image_auroc", "pixel_auroc", "aupro_30")
         )
-    # As if it had been evaluated on that category alone.
+    # The result is the same as for an evaluation on that category alone.
     assert "per_category" not in alone
     for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_calibrated", "image_tpr_calibrated"):
         assert metrics["per_category"]["metal"][key] == pytest.approx(alone[key], abs=1e-9), key
@@ -155,7 +155,7 @@ def test_one_model_has_figures_for_each_category_and_their_mean(folder, run):
             assert mean is None and [r.partition(": ")[0] for r in reasons] == lacking
         else:
             assert mean == pytest.approx(np.mean(each))
-    # What can be told without a model is told of each category by itself, too.
+    # The baseline without a model is also computed separately for each category.
     rows = [c["no_model"]["mean_brightness"] for c in metrics["per_category"].values()]
     assert rows[0] == alone["no_model"]["mean_brightness"]
     aurocs = [row["image_auroc"] for row in rows]

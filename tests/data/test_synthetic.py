@@ -1,4 +1,4 @@
-"""The chess and noise sets: what is drawn, both truths, and that a seed says it all."""
+"""The chess and noise sets: images, both truths, and reproducibility by the seed."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def anomalous(kind, **options):
 
 
 def truths(record) -> tuple[np.ndarray, np.ndarray]:
-    """Truth A and truth B of a record whose primary truth is B."""
+    """Return truth A and truth B of a record whose primary truth is B."""
     return record.other_masks["A"](), record.load_mask()
 
 
@@ -56,7 +56,7 @@ def test_the_seed_says_it_all_and_no_two_images_are_alike(kind):
     assert len({r.load_mask().tobytes() for r in both if r.anomalous}) == 8
 
 
-# Of the four anomalous images of seed 0: the sum of all pixels, truth A and truth B.
+# For the four anomalous images of seed 0: the sums of all pixels, truth A and truth B.
 DRAWN = {
     "chess": [
         (33370635, 21756, 8237), (33423926, 23605, 8416),
@@ -71,12 +71,12 @@ DRAWN = {
 
 @pytest.mark.parametrize("kind, first", [("chess", 17340), ("noise", 32893)])
 def test_the_images_of_seed_0_are_the_same_everywhere(kind, first):
-    # A change of these sums changes every figure that was ever reported on these sets.
+    # A change of these sums changes every figure ever reported on these sets.
     source = synthetic_source(kind)
     assert int(source.train[0].load()[:16, :16].sum()) == first
     for record, expected in zip(source.test[:4], DRAWN[kind], strict=True):
         seen = [pixels(record).sum(), *(mask.sum() for mask in truths(record))]
-        # Rounding may differ by a gray level here and there from machine to machine.
+        # Rounding may differ by a gray level in a few places between machines.
         assert (np.abs(np.subtract(seen, expected)) <= [20, 5, 5]).all(), seen
 
 
@@ -89,9 +89,9 @@ def test_truth_chooses_which_mask_is_the_primary_one(kind):
 
 
 def is_chessboard(image: np.ndarray) -> bool:
-    """Whether the image is black and white squares of 16 px in the pattern of a chessboard."""
+    """Return whether the image is a chessboard of black and white squares of 16 px."""
     white = image > 127
-    # One row and one column decide the rest, and their edges are 16 px apart.
+    # One row and one column determine the rest, and their edges are 16 px apart.
     separable = white ^ white[:1] ^ white[:, :1] ^ white[0, 0]
     edges = [np.flatnonzero(np.diff(line.astype(int))) for line in (white[0], white[:, 0])]
     return (
@@ -109,12 +109,12 @@ def test_normal_chess_images_are_perfect_boards_of_16_px(side):
     assert all(is_chessboard(image) for image in normal)
     assert not is_chessboard(pixels(anomalous("chess", side=side)[0]))
     first_edges = {tuple(np.argmax(np.diff(x) != 0) for x in (i[0], i[:, 0])) for i in normal}
-    assert len(first_edges) == 8  # the phase is random, in both directions
+    assert len(first_edges) == 8  # the phase is random in both directions
     assert len({e[0] for e in first_edges}) > 4 and len({e[1] for e in first_edges}) > 4
 
 
 def windows_and_shift(rng, side):
-    """The windows that the generator draws next, and the displacement in them."""
+    """Return the windows that the generator draws next, and the displacement in them."""
     state = rng.bit_generator.state
     windows = synthetic._windows(rng, side)
     rng.bit_generator.state = state
@@ -139,7 +139,7 @@ def test_chess_truths_match_their_definitions_recomputed(seed, side, count, cove
         where = np.indices((side, side)) + shift
         expected = ndimage.map_coordinates(normal.astype(float), where, order=1, mode="nearest")
         assert np.abs(expected - pixels(record)).max() <= 0.5 + 1e-6
-        # Compact windows, apart from each other.
+        # The windows are compact and do not touch each other.
         inside = np.zeros((side, side), int)
         for y, x, size in windows:
             assert 56 <= size <= 80 and min(y, x) >= 0 and max(y, x) + size <= side
@@ -147,17 +147,17 @@ def test_chess_truths_match_their_definitions_recomputed(seed, side, count, cove
         assert len(windows) == count and inside.max() == 1
         assert covered[0] <= inside.mean() <= covered[1]
         assert not (a | b)[inside == 0].any()
-        # Most of the windows is displaced, and each of them is.
+        # Most of the windows' pixels are displaced, and each window has some.
         assert a.sum() > 0.5 * inside.sum()
         assert all(b[y : y + s, x : x + s].any() for y, x, s in windows)
-        # A displacement below half a pixel shows where black and white meet, and nowhere else.
+        # A displacement below half a pixel is visible only where black and white meet.
         edge = ndimage.maximum_filter(normal, 3) != ndimage.minimum_filter(normal, 3)
         assert 0.05 < b.sum() / a.sum() < 0.5
         assert edge[b & ~a].all() and (side < SIDE or (b & ~a).any())
 
 
 def field_of(seed):
-    """The displacement in one window, and the taper of that window."""
+    """Return the displacement in one window, and the taper of that window."""
     ((top, left, side),), shift = windows_and_shift(np.random.default_rng(seed), 128)
     taper = signal.windows.tukey(2 * side + 1, 0.5)[1::2]  # at pixel centres
     return shift[:, top : top + side, left : left + side], taper[:, None] * taper
@@ -172,10 +172,10 @@ def test_displacement_is_5_px_before_the_taper_and_as_smooth_as_a_gaussian_of_8_
         plain = field[:, 8:-8, 8:-8] / weight[8:-8, 8:-8]
         steps.append(np.mean((plain[:, 8:] - plain[:, :-8]) ** 2) / 2 / 25)
         middle = weight > 1e-3
-        # The few pixels left out at the border carry little of the mean square.
+        # The few pixels left out at the border contribute little to the mean square.
         rms = np.sqrt(np.mean((field[:, middle] / weight[middle]) ** 2, axis=1))
         np.testing.assert_allclose(rms, 5, rtol=0.1)
-    # White noise convolved so has the autocorrelation exp(-d² / 4σ²): 0.78 at a distance of σ.
+    # White noise after this convolution has the autocorrelation exp(-d² / 4σ²): 0.78 at distance σ.
     np.testing.assert_allclose(1 - np.mean(steps), np.exp(-0.25), atol=0.04)
 
 

@@ -1,4 +1,4 @@
-"""Prepared TFDS data sets become sources; preparation happens once, whole, or not at all."""
+"""Prepared TFDS data sets as sources; they are prepared once, completely, or not at all."""
 
 import subprocess
 import sys
@@ -80,7 +80,7 @@ def test_a_killed_preparation_is_done_again_from_the_start(source, manual, tmp_p
 
 
 def test_of_two_that_prepare_at_once_both_get_the_set(source, manual, monkeypatch):
-    """As two hosts on one disk: the second is done while the first is still at it."""
+    """Prepare as two hosts on one disk: the second finishes while the first is still working."""
     layouts.kolektor_sdd(manual)
     others = []
     decode = base.decode_image

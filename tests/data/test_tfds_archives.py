@@ -1,4 +1,4 @@
-"""Archives as downloaded give what their folders give; damaged ones are named."""
+"""Downloaded archives give the same as their folders; damaged ones are reported by name."""
 
 import re
 import tarfile
@@ -37,7 +37,7 @@ def test_archives_give_what_their_folders_give(
     plain = read(data_dir=tmp_path / "b", manual_dir=folder)
     assert_same(packed, plain)
     assert [p.name for p in manual.iterdir()] == [archive]
-    # Neither what was unpacked nor what TFDS had begun is left.
+    # Neither the unpacked files nor TFDS's unfinished work is left.
     left = [p.name for p in (tmp_path / "a" / name).rglob("*") if p.is_dir()]
     assert sorted(left) == sorted([base.VERSION, *([".config", config] if config else [])])
 
@@ -70,7 +70,7 @@ def test_members_that_lead_out_of_the_folder_are_not_unpacked(tmp_path, manual, 
 
 
 def flip(file: Path, at: int | None = None, count: int = 50) -> None:
-    """Inverts bytes, in the middle if no place is given."""
+    """Invert bytes, in the middle by default."""
     content = bytearray(file.read_bytes())
     at = len(content) // 2 if at is None else at
     content[at : at + count] = bytes(byte ^ 255 for byte in content[at : at + count])
@@ -78,20 +78,20 @@ def flip(file: Path, at: int | None = None, count: int = 50) -> None:
 
 
 def header(file: Path) -> int:
-    """Where the header of the eighth member of a .tar is."""
+    """Return the position of the header of the eighth member of a .tar."""
     with tarfile.open(file) as archive:
         return archive.getmembers()[7].offset
 
 
 def content_in_zip(file: Path) -> int:
-    """Where the first file in a .zip begins."""
+    """Return the position of the first file's content in a .zip."""
     with zipfile.ZipFile(file) as archive:
         member = next(info for info in archive.infolist() if not info.is_dir())
     return member.header_offset + 30 + len(member.filename)
 
 
 def set_in_zip(file: Path, flags: int, method: int) -> None:
-    """Sets what every member's headers say of it."""
+    """Set fields in every member's headers."""
     headers = re.compile(rb"(PK\x03\x04..|PK\x01\x02....)....", re.DOTALL)
     file.write_bytes(headers.sub(lambda h: h[1] + bytes([flags, 0, method, 0]), file.read_bytes()))
 
@@ -104,7 +104,7 @@ def set_in_zip(file: Path, flags: int, method: int) -> None:
         *((s, lambda f: f.write_text("<p>Log in</p>" * 99)) for s in (".zip", ".tar", ".tar.xz")),
         (".tar", lambda f: f.write_bytes(f.read_bytes()[: header(f)])),  # whole members, no end
         (".tar", lambda f: flip(f, header(f) + 4, 1)),
-        (".zip", lambda f: flip(f, content_in_zip(f), 1)),  # a block that is none
+        (".zip", lambda f: flip(f, content_in_zip(f), 1)),  # an invalid block
         (".zip", partial(set_in_zip, flags=1, method=8)),  # a password
         (".zip", partial(set_in_zip, flags=0, method=9)),  # Deflate64
     ],

@@ -1,4 +1,4 @@
-"""Data sets in the file layouts of their downloads become TFDS data sets."""
+"""TFDS data sets built from the file layouts of the downloads."""
 
 import sys
 from collections import Counter

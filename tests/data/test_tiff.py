@@ -1,4 +1,4 @@
-"""TIFF files: the right value whatever their tags say, or a sentence that names the tag."""
+"""TIFF files: the right values whatever their tags say, or a sentence that names the tag."""
 
 import struct
 
@@ -51,7 +51,7 @@ def test_a_layout_changes_no_value(tmp_path, kind, layout, planes):
 def test_what_zero_means_has_to_be_said(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", GRAY, photometric="minisblack")
     content = (tmp_path / "a.tif").read_bytes()
-    # The tag under a private number that nobody reads.
+    # The tag under a private number that no reader knows.
     (tmp_path / "a.tif").write_bytes(content.replace(b"\x06\x01\x03\x00", b"\xe8\xfd\x03\x00", 1))
     with pytest.raises(UserError, match="without the tag PhotometricInterpretation"):
         decode_image(tmp_path / "a.tif")
@@ -70,7 +70,7 @@ def test_white_may_be_zero(tmp_path, kind, order):
 @pytest.mark.parametrize("colours", [GRAY, COLOUR.astype(np.uint16) * 257])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_orientation_is_applied(tmp_path, orientation, colours):
-    # TIFF 6.0, tag 274: where the stored row 0 and column 0 are to be shown.
+    # TIFF 6.0, tag 274: where the stored row 0 and column 0 are displayed.
     turned = {
         1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
         5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1),
@@ -126,7 +126,7 @@ def test_white_is_what_the_bits_say(tmp_path, bits):
     options = {"bitspersample": bits, "photometric": "minisblack"}
     got = written(tmp_path / "a.tif", gray, **options)
     assert got.dtype == (np.uint8 if bits < 8 else np.uint16)
-    # Rounded; of 16 bits by a product in float32, which may be beside a half.
+    # Rounded. For 16 bits by a product in float32, which may miss a half.
     np.testing.assert_allclose(got[..., 0], gray * (full / most), atol=0.51)
     assert got.max() == full
     inverted = written(tmp_path / "b.tif", most - gray, **options | {"photometric": "miniswhite"})
@@ -168,8 +168,8 @@ def test_pages_of_several_depths_are_no_channels_of_an_image(tmp_path):
 
 
 def test_differences_of_packed_values_are_refused(tmp_path):
-    # Decoders add them up in whole bytes or words.
-    tag = [(65000, "H", 1, 2, True)]  # of no meaning, until it is the predictor's
+    # Decoders add the differences in whole bytes or words.
+    tag = [(65000, "H", 1, 2, True)]  # without a meaning until it becomes the predictor's
     options = {"photometric": "minisblack", "extratags": tag}
     tifffile.imwrite(tmp_path / "a.tif", GRAY // 16, bitspersample=4, **options)
     content = (tmp_path / "a.tif").read_bytes()
@@ -206,7 +206,7 @@ def test_transparency_among_other_samples_is_refused(tmp_path, photometric, othe
         pixels = FIVE[..., : colours + len(samples)]
         given = {"photometric": photometric, "planarconfig": "contig", "extrasamples": samples}
         tifffile.imwrite(tmp_path / "a.tif", pixels, **given)
-        if not others:  # samples of which the file says less than it has
+        if not others:  # the file declares fewer samples than it has
             with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
                 file.pages[0].tags["PhotometricInterpretation"].overwrite(1 if colours == 3 else 2)
         with pytest.raises(UserError, match=r"other samples .tag ExtraSamples|fewer than three"):
@@ -291,7 +291,7 @@ def test_a_file_without_all_of_its_strips_is_refused(tmp_path, planes):
     file = tmp_path / "a.tif"
     tifffile.imwrite(file, np.full((24, 31, 3), 90, np.uint8), photometric="rgb")
     with tifffile.TiffFile(file, mode="r+b") as opened:
-        # Three planes of a strip each, and there is one: the others would be whatever comes.
+        # Three planes with one strip each, but only one exists: the others would be undefined.
         opened.pages[0].tags["PlanarConfiguration"].overwrite(planes)
     with pytest.raises(UserError, match=r"ends before|PlanarConfiguration 8193"):
         decode_image(file)
@@ -305,7 +305,7 @@ def test_a_file_that_ends_early_is_refused(tmp_path, layout, capfd):
         (tmp_path / "a.tif").write_bytes(content[: int(share * len(content))])
         with pytest.raises(UserError, match="broken or truncated"):
             decode_image(tmp_path / "a.tif")
-    assert capfd.readouterr() == ("", "")  # libraries say nothing by themselves
+    assert capfd.readouterr() == ("", "")  # libraries print nothing themselves
 
 
 def test_a_tile_that_promises_gigabytes_is_refused_before_they_are_asked_for(tmp_path):

@@ -1,4 +1,4 @@
-"""The application in C++ judges as `python -m recon_ad.predict --onnx` does."""
+"""The C++ program, which must judge as `python -m recon_ad.predict --onnx` does."""
 
 import csv
 import functools
@@ -40,7 +40,7 @@ CLEANED = {"inference.opening": 1, "inference.min_area": 8, "inference.border": 
 UNIFORM = {"inference.tile_weights": "uniform", "inference.stride": 11}
 RANGED = {"data.input_range": (0.0, 4095.0)}
 
-# Name -> channels, fields of the config, how it is exported.
+# Channels, config fields and export options, by the name of the model.
 MODELS = {
     "gray": (1, {}, {"dtype": "float32"}),
     "bytes": (1, UNIFORM, {"dtype": "uint8"}),
@@ -55,7 +55,7 @@ BROKEN = ("truncated.png", "truncated.jpg", "text.png", "empty.png", "folder.png
 
 
 def called(*command, cwd=None, memory=resource.RLIM_INFINITY):
-    """Runs a command in so many bytes of address space."""
+    """Run a command with so many bytes of address space."""
     return subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (memory, memory)),
@@ -64,7 +64,7 @@ def called(*command, cwd=None, memory=resource.RLIM_INFINITY):
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
-    """The built program."""
+    """Return the path of the built program."""
     for tool in ("cmake", "make", "c++"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
@@ -84,7 +84,7 @@ def program(tmp_path_factory):
 
 
 def noise(height=50, width=70, channels=1, dtype=np.uint8, seed=0):
-    """Noise with spots: maps with regions of many sizes."""
+    """Return noise with spots, whose maps have regions of many sizes."""
     random = np.random.default_rng(seed)
     values = cv2.GaussianBlur(random.random((height, width, channels), np.float32), (0, 0), 1.5)
     values = values.reshape(height, width, channels) + random.random((height, width, channels)) / 20
@@ -94,7 +94,7 @@ def noise(height=50, width=70, channels=1, dtype=np.uint8, seed=0):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """A folder with files of every kind that the program reads, and `BROKEN`."""
+    """Write a folder with files of every kind that the program reads, and `BROKEN`."""
     folder = tmp_path_factory.mktemp("images")
 
     def save(name, image, **options):
@@ -139,8 +139,8 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Returns a model of `MODELS` by its name, of random weights, with thresholds that some images
-    are above of; with features, it has a classifier of them."""
+    """Return a function that exports a model of `MODELS` with random weights and thresholds.
+    Some images are above the thresholds. Models on features have a classifier of them."""
     folder = tmp_path_factory.mktemp("models")
 
     @functools.cache
@@ -151,14 +151,14 @@ def exported(tmp_path_factory):
         pictures = [noise(*size, channels, kind) for size in ((50, 70), (60, 33), (10, 9))]
         detector = make_detector(channels=channels, thresholds=Thresholds(1.0, 1.0), **fields)
         found = [detector.predict(picture) for picture in pictures]
-        # Below those of large images, whose masks have several regions.
+        # Below the scores of large images, whose masks have several regions.
         score = 0.99 * float(min(p.score for p in found[:2]))
         pixel = float(np.quantile(found[0].anomaly_map, 0.85))
         categories = {
             category: Thresholds(share * score, share * pixel)
             for category, share in (("a part", 0.5), (CATEGORY, 1.5))
         }
-        # Of half of the thresholds; the second category has a median above its threshold.
+        # Half of the thresholds. The second category has a median above its threshold.
         medians = {"": score / 2, "a part": score / 4, CATEGORY: 2 * score}
         shown = ["a part", "a part", "a part", CATEGORY]
         scores = [medians["a part"]] * 2 + [3 * score / 4, medians[CATEGORY]]
@@ -179,7 +179,7 @@ def model(exported):
 
 
 def ended(done, output: Path) -> SimpleNamespace:
-    """What a finished command said, and the rows that it wrote."""
+    """Return the output of a finished command, and the rows that it wrote."""
     text = (output / "predictions.csv").read_text() if output.is_dir() else ""
     rows = {row["path"]: row for row in csv.DictReader(io.StringIO(text))}
     return SimpleNamespace(status=done.returncode, out=done.stdout, error=done.stderr, rows=rows)
@@ -200,7 +200,7 @@ def same_rows(ours, theirs):
     for path, expected in theirs.rows.items():
         row = ours.rows[path]
         assert bool(row["error"]) == bool(expected["error"]), row
-        # The same runtime; only resizing may round in another order.
+        # The runtime is the same; only resizing may round in another order.
         near = {"score": {"rel": 1e-5}, "defect_probability": {"abs": 1e-6}}
         near["normalised_score"] = {"rel": 1e-5, "abs": 1e-5}
         for field in row.keys() - {"error"}:
@@ -224,7 +224,7 @@ def test_it_judges_and_draws_as_python_does(name, features, program, exported, i
     assert all(bool(row["defect_probability"]) == bool(features) for row in judged)
     assert {row["anomalous"] for row in judged} == {"true", "false"}
     assert all(row["normalised_score"] for row in judged)
-    # What is accepted has none, and a classifier accepts more.
+    # An accepted image has none, and with a classifier more images are accepted.
     assert max(int(row["regions"]) for row in judged) > (name == "gray" and not features)
     for row in judged:
         name = f"overlays/{row['path']}.png"
@@ -236,7 +236,7 @@ def test_it_judges_and_draws_as_python_does(name, features, program, exported, i
         [line for line in run.out.replace(str(tmp_path / who), "OUT").splitlines() if "OUT" in line]
         for run, who in ((ours, "ours"), (theirs, "theirs"))
     )
-    assert said == expected and len(said) == 2  # how many are what, and how many more are broken
+    assert said == expected and len(said) == 2  # the counts, and the number of further broken files
     broken = len(ours.rows) - len(judged)
     assert f", {broken} not judged; " in said[0]
     lines = (tmp_path / "ours/predictions.jsonl").read_text().splitlines()
@@ -246,7 +246,7 @@ def test_it_judges_and_draws_as_python_does(name, features, program, exported, i
             assert line[field] == (float(row[field]) if row[field] else None)
 
 
-# Sorted by code points, as which Python puts a byte that is no UTF-8 before U+E123.
+# Sorted by code points. Python orders a byte that is not valid UTF-8 before U+E123.
 NAMES = (
     "a b.png", 'q"u,ote.png', "Ä.png", "_x.PNG", "\U0001d518.png", "\ue123.png", "tab\t.png",
     "sub/b.png", "a.b/z.png", "=1+1.png", os.fsdecode(b"\xff.png"), os.fsdecode(b"\xe2\x82.png"),
@@ -270,7 +270,7 @@ def test_every_byte_of_the_tables_is_pythons_whatever_files_are_called(program, 
         sorted(p.relative_to(tmp_path / who) for p in (tmp_path / who).rglob("*"))
         for who in ("ours", "theirs")
     )
-    assert kept == expected  # nothing half written beside
+    assert kept == expected  # without half-written files
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_regions_of_interest_are_found_and_heeded(program, model, tmp_path, give
     saved(data / "roi/test/good/b.jpg", 255 - region)
     saved(data / "ground_truth/bad/a_mask.png", region)
     more = ("--roi", data / roi) if roi else ()
-    # Both into one folder: what is there already is not judged.
+    # Both write to one folder; files already there are not judged.
     theirs = by_python(model, data / given, data / "out", *more)
     ours = by_cpp(program, model, data / given, data / "out", *more)
     assert ours.status == theirs.status, ours.error
@@ -342,7 +342,7 @@ def test_formats_that_it_does_not_read_are_rows_with_a_sentence(program, model, 
     assert ours.rows["good.png"]["error"] == ""
 
 
-ENOUGH = 6 << 30  # bytes of address space, most of them OpenVINO's, which it never uses
+ENOUGH = 6 << 30  # bytes of address space, mostly reserved by OpenVINO and never used
 
 
 def test_small_files_that_take_long_are_the_rows_that_python_gives(program, model, tmp_path):
@@ -359,7 +359,7 @@ def test_small_files_that_take_long_are_the_rows_that_python_gives(program, mode
         parts = [content[i : i + 60000] for i in range(0, len(content), 60000)]
         segments = [b"\xff\xe1" + struct.pack(">H", len(p) + 8) + mark + p for p in parts]
         for i, jpeg in enumerate(jpegs):
-            # Behind the JFIF header, which has to be the first segment.
+            # After the JFIF header, which must be the first segment.
             (folder / f"{marks}_{i}.jpg").write_bytes(jpeg[:20] + b"".join(segments) + jpeg[20:])
     jpeg = saved(folder / "c.jpg", gray, progressive=True).read_bytes()
     last = jpeg.rindex(b"\xff\xda")
@@ -382,7 +382,7 @@ def test_a_header_that_promises_too_much_is_a_row_and_takes_no_memory(program, m
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1 << 15, 1 << 15, 16, 6, 0, 0, 0))
     bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     (folder / "bomb.png").write_bytes(bomb)
-    # What deflate shrinks the most, and a JPEG of one gray, are as small as files can be.
+    # Data that deflate shrinks most and a JPEG of one gray level have the smallest possible files.
     saved(folder / "black.png", np.zeros((1500, 1500), np.uint8))
     saved(folder / "black.jpg", np.zeros((1500, 1500), np.uint8), progressive=True, optimize=True)
     ours = by_cpp(program, model, folder, tmp_path / "ours", memory=ENOUGH)
@@ -417,7 +417,7 @@ tail (float[h, w] residual_map, bool[h, w] valid, float image_threshold, float p
 
 
 def tiny_model(folder: Path, *, core=CORE, tail=TAIL, note="", **facts) -> Path:
-    """Writes a model whose residual is the image itself."""
+    """Write a model whose residual is the image itself."""
     onnx = pytest.importorskip("onnx")
     for kind, text in (("core", core), ("tail", tail)):
         graph = onnx.parser.parse_model(text)
@@ -429,7 +429,7 @@ def tiny_model(folder: Path, *, core=CORE, tail=TAIL, note="", **facts) -> Path:
     return folder / "M.onnx"
 
 
-# What is done to the tiny model -> a part of the sentence that it is refused with.
+# A part of the rejecting sentence, by what is done to the tiny model.
 REFUSED = {
     "half a resize": ({"resize": "0,5"}, "(resize is 0,5)"),
     "threshold": ({"image_threshold": "nan"}, "(image_threshold is nan)"),
@@ -461,7 +461,7 @@ def test_a_model_whose_numbers_or_nodes_cannot_be_meant_is_refused(what, program
 MASK = "mask = And (above, valid)"
 SCORE = "score = ReduceMax <keepdims = 0> (residual_map)"
 NAN = f"{SCORE.replace('score', 'top')} zero = Sub (top, top) score = Div (zero, zero)"
-# What the tiny model gives -> what is replaced in which graph, a part of each row's sentence.
+# The replacement in one of the graphs, and a part of each row's sentence, by the model's output.
 ODD = {
     "what a detector gives": ("tail", MASK, MASK, ""),
     "too small a mask": (
@@ -518,7 +518,7 @@ def test_one_good_image_ends_with_zero(program, model, images, tmp_path):
     assert (tmp_path / "ours/overlays/gray.png.png").is_file()
 
 
-# What is wrong -> flags other than the usual ones ("-" takes one away), a part of the sentence.
+# Other flags ("-" removes one) and a part of the sentence, by the mistake.
 WRONG = {
     "no model": ({"model": "gone.onnx"}, "there is no file gone.onnx"),
     "no tail": ({"model": "lonely.onnx"}, "there is no file lonely.tail.onnx"),
@@ -540,7 +540,7 @@ WRONG = {
 
 @pytest.fixture(scope="module")
 def wrong(exported, images, tmp_path_factory):
-    """A folder with everything that `WRONG` names."""
+    """Write a folder with everything that `WRONG` names."""
     folder = tmp_path_factory.mktemp("wrong")
     model, other = exported("gray"), exported("bytes")
     tail = model.with_suffix(".tail.onnx")

@@ -1,4 +1,4 @@
-"""The inference path: tiles against one tile, saving, damaged files, inputs of every kind."""
+"""The inference path: tiles, saving, damaged files, and inputs of every kind."""
 
 import functools
 import json
@@ -39,7 +39,7 @@ def test_one_tile_is_the_core_and_the_tail_alone(detector):
     expected = ndimage.gaussian_filter(
         np.asarray(residual[0], np.float64), 1.0, mode="constant"
     ) / ndimage.gaussian_filter(np.ones((32, 32)), 1.0, mode="constant")
-    # SciPy cuts its window off at 4 sigma too; float32 against float64.
+    # SciPy also cuts its window off at 4 sigma; float32 is compared with float64.
     np.testing.assert_allclose(prediction.anomaly_map, expected, atol=1e-5)
     assert prediction.score == prediction.anomaly_map.max()
     np.testing.assert_array_equal(prediction.mask, prediction.anomaly_map > 0.04)
@@ -123,7 +123,7 @@ def test_outside_the_region_of_interest_nothing_scores_or_counts(detector):
     residual, _ = detector.residual_map(picture)
     assert not inside.mask[~roi].any() and not inside.anomaly_map[~roi].any()
     assert inside.score == inside.anomaly_map[roi].max()
-    # The tail looks at nothing outside; the core's tiles do see it.
+    # The tail ignores pixels outside; the core's tiles do see them.
     spoiled = np.where(roi, residual, 1e6).astype(np.float32)
     decisions = (detector.decide(values, roi=roi) for values in (residual, spoiled))
     jax.tree.map(np.testing.assert_array_equal, *decisions)
@@ -141,11 +141,11 @@ def test_masks_are_opened_and_small_regions_dropped_as_scipy_does():
     mask = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(60, 80)), 1.5) > 0.05
     y, x = np.ogrid[-2:3, -2:3]
     for opening, disk in ((0, [[True]]), (2, x**2 + y**2 <= 4)):
-        # What is beyond the border is no reason to drop what touches it.
+        # Pixels beyond the border do not cause a region that touches it to be dropped.
         opened = ndimage.binary_dilation(ndimage.binary_erosion(mask, disk, border_value=1), disk)
-        labels, count = ndimage.label(opened, np.ones((3, 3)))  # diagonal neighbours are one
+        labels, count = ndimage.label(opened, np.ones((3, 3)))  # diagonal neighbours are connected
         areas = np.bincount(labels.ravel())
-        least = int(np.sort(areas)[count // 2])  # which some region has
+        least = int(np.sort(areas)[count // 2])  # the area of some region
         large = areas >= least
         large[0] = False
         kept = clean_mask(mask, opening=opening, min_area=least)
@@ -192,7 +192,7 @@ def test_an_uncalibrated_detector_calls_nothing_anomalous(detector, tmp_path):
 CALIBRATED = {
     "heldout": "images", "message": "", "images": 9, "regions_per_image": 1, "fpr_supported": 0.1,
 }  # fmt: skip
-# What is wrong -> where in detector.json, and what stands there.
+# The place in detector.json and its new value, by the damage.
 DAMAGED = {
     "another format": ("format", 99),
     "no thresholds": ("thresholds", ...),
@@ -219,7 +219,7 @@ DAMAGED = {
 }
 
 
-# What is wrong -> where in detector.json, what stands there, and what it is called.
+# The place in detector.json, its new value and its name in the message, by the damage.
 NAMED = {
     **{f"part {value!r}": ("has_part", value, "has_part is") for value in (None, 0, [], {}, "no")},
     **{f"record {value!r}": ("record", value, "record is") for value in (None, [], "")},

@@ -1,4 +1,4 @@
-"""What a file's result shows: marks where the verdict is a reject, and the verdict itself."""
+"""A file's result: marks only if the image is rejected, and the verdict itself."""
 
 from types import SimpleNamespace
 
@@ -15,12 +15,12 @@ from recon_ad.report.pictures import MASK_COLOUR
 
 
 class Spotted(Inference):
-    """Marks a square in every image; its score and its classifier's word are given."""
+    """A detector that marks a square in every image, with a given score and classifier."""
 
     plan = SimpleNamespace(channels=1, input_range=(0.0, 0.0))
     thresholds = Thresholds(0.5, 0.1)
     calibrated_on_regions = False
-    run_core = run_tail = None  # what it sees is no graph's
+    run_core = run_tail = None  # it has no graphs
 
     def __init__(self, score, probability, normalised=None):
         self.said = np.float32(score), probability

@@ -1,4 +1,4 @@
-"""Images of 5496×3672 px, as a line-scan camera gives them, in less than 1.5 GiB in all."""
+"""Images of 5496×3672 px, as from a line-scan camera, in less than 1.5 GiB in all."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from PIL import Image
 SIZE = (5496, 3672)
 DAMAGED = np.s_[1000:1040, 2000:2600]
 LIMIT = 1.5 * 2**20  # kB
-# As the command does, then the most memory that the process ever held.
+# Runs the command, then prints the peak memory of the process.
 MEASURED = """
 import runpy, sys
 module, *sys.argv = sys.argv[1:]
@@ -36,7 +36,7 @@ pytestmark = [
 
 
 def peak(module, *arguments) -> int:
-    """Runs a command as users do; returns the most resident memory of its process in kB."""
+    """Run a command as users do, and return the peak resident memory of its process in kB."""
     theirs = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, module, module, *map(str, arguments)],
@@ -48,7 +48,7 @@ def peak(module, *arguments) -> int:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three good and one damaged image, RGB, in the MVTec layout."""
+    """Write three good images and a damaged one, RGB, in the MVTec layout."""
     root, random = tmp_path_factory.mktemp("large"), np.random.default_rng(0)
     for name in ("train/good/0", "train/good/1", "test/good/2", "test/damaged/3"):
         texture = random.integers(90, 160, (SIZE[1] // 8, SIZE[0] // 8, 3), np.uint8)

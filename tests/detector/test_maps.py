@@ -1,4 +1,4 @@
-"""Files of anomaly maps whose values are odd."""
+"""Files of anomaly maps with unusual values."""
 
 import io
 

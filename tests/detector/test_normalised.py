@@ -1,4 +1,4 @@
-"""Normalised scores: the usual good image at 0, the threshold at 0.5, the same in all runtimes."""
+"""Normalised scores: 0 for the usual good image, 0.5 at the threshold, equal in all runtimes."""
 
 import functools
 
@@ -20,7 +20,7 @@ def normals(n, categories=""):
     images = np.random.default_rng(0).integers(0, 256, (n, 40, 40, 1), np.uint8)
     named = categories or " "
     return [
-        # Each category of another contrast, so that their scores differ.
+        # The categories have different contrasts, so that their scores differ.
         Record(
             str(i),
             functools.partial(np.copy, image // (1 + i % len(named))),
@@ -74,7 +74,7 @@ def test_the_median_is_that_of_the_images_that_the_thresholds_rest_on():
     assert found.normalised_score == expected and found.normalised_score.dtype == np.float64
     several = detector(np.stack([record.load() for record in normals(3)]))
     np.testing.assert_array_equal(several.normalised_score, detector.normalised(several.score))
-    # Without kept scores, as detectors of before, and with nothing at all.
+    # Without kept scores, as in older detectors, and with nothing at all.
     assert plain_detector().predict(pictures()[0]).normalised_score is None
     assert plain_detector()(pictures()[:1] * 2).normalised_score is None
     uncalibrated = detector.with_thresholds(UNCALIBRATED, {})
@@ -83,7 +83,7 @@ def test_the_median_is_that_of_the_images_that_the_thresholds_rest_on():
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A detector of three categories, and its model."""
+    """Return a detector of three categories, and its exported model."""
     detector = make_detector(thresholds=Thresholds(1.0, 1.0))
     held = hold_out_all(normals(18, "aé;"), how="eighteen")  # medians between two scores
     detector = calibrate(detector, held, fpr=0.3)
@@ -118,7 +118,7 @@ def test_each_category_has_its_own_and_all_runtimes_the_same(exported, tmp_path)
 
 
 def with_facts(path, to, **facts):
-    """Copies a model with other metadata; None takes one away."""
+    """Copy a model with other metadata. None removes an entry."""
     for source, target in ((path, to), *[tuple(map(onnx_detector.tail_path, (path, to)))]):
         model = onnx.load(source)
         kept = {p.key: p.value for p in model.metadata_props}

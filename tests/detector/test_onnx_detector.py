@@ -1,4 +1,4 @@
-"""A stranger's exported model: outputs and metadata that are none of a detector's."""
+"""Exported models of others, with outputs and metadata that no detector has."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ IMAGE = np.zeros((16, 16, 1), np.uint8)
 
 
 class Made(Graph):
-    """A graph that gives what is told for some outputs, and what it should for the others."""
+    """A graph with given values for some outputs and sensible ones for the others."""
 
     def __init__(self, kind, outputs, told, **facts):
         self.facts = {**FACTS, "kind": kind, **facts}
@@ -52,7 +52,7 @@ def made(told=None, **facts):
 
 @pytest.mark.skipif(find_spec("openvino") is None, reason="an extra")
 def test_openvino_leaves_a_commands_log_as_it_is():
-    # In a process of its own: what OpenVINO does to the log, it does when it is first imported.
+    # Runs in a separate process, because OpenVINO changes the log when it is first imported.
     code = (
         "import logging; from absl import logging as absl_logging\n"
         "absl_logging.use_absl_handler()\n"

@@ -1,4 +1,4 @@
-"""Exported models decide as their detectors do, or are refused."""
+"""Exported models decide as their detectors do, or are rejected."""
 
 import functools
 import json
@@ -28,7 +28,7 @@ from recon_ad.runtime.waiting import disk_is_full
 
 @pytest.fixture(scope="module")
 def of_method(tmp_path_factory):
-    """Returns a detector of a method, with random weights, its model and its parity."""
+    """Return a function that builds a method's detector with random weights, model and parity."""
     folder = tmp_path_factory.mktemp("methods")
 
     @functools.cache
@@ -41,20 +41,20 @@ def of_method(tmp_path_factory):
 
 @pytest.fixture
 def image_files(tmp_path):
-    """A folder with `pictures`."""
+    """Write a folder with `pictures`."""
     for i, image in enumerate(pictures()):
         saved(tmp_path / f"images/{i}.png", image[..., 0])
     return tmp_path / "images"
 
 
 def same(ours, theirs, *, decided=True):
-    # Rounding of float32 in another order of operations, on maps of about 0.1 to 1.
+    # float32 rounding in another order of operations, on maps of about 0.1 to 1.
     np.testing.assert_allclose(theirs.score, ours.score, rtol=1e-5)
     np.testing.assert_allclose(theirs.anomaly_map, ours.anomaly_map, rtol=2e-6, atol=1e-5)
     if ours.reconstruction is not None:
         np.testing.assert_allclose(theirs.reconstruction, ours.reconstruction, atol=1e-5)
     assert theirs.mask.dtype == bool
-    if decided:  # features of noise are all as anomalous: there parity alone tells what is too near
+    if decided:  # features of noise are equally anomalous: parity alone shows which are too near
         assert theirs.label == ours.label
         assert np.count_nonzero(theirs.mask != ours.mask) <= 1e-3 * ours.mask.size
 
@@ -81,7 +81,7 @@ def test_every_method_passes_in_both_runtimes(method, of_method):
     assert json.loads(path.with_suffix(".parity.json").read_text()) == result
     label = result["groups"]["images"]["label"]
     assert (label["compared"], label["differ"], label["passed"]) == (4, 0, True)
-    decided = method not in ON_FEATURES  # to which noise is all the same
+    decided = method not in ON_FEATURES  # for which all noise is equal
     assert label["too_near_to_tell"] == 0 or not decided
     same_in_both_runtimes(detector, path, pictures(), decided=decided)
 
@@ -94,19 +94,19 @@ def test_outputs_stand_in_a_fixed_order_and_metadata_name_what_is_needed(of_meth
     facts = {p.key.removeprefix("recon_ad_"): p.value for p in core.metadata_props}
     assert (facts["method"], facts["channel_order"]) == ("ssim_ae", "gray") and facts["licence"]
     assert float(facts["pixel_threshold"]) == np.float32(detector.thresholds.pixel)
-    # Once: map and reconstruction share the network (its encoder has 8 convolutions, and so on).
+    # Only once: map and reconstruction share the network (its encoder has 8 convolutions, …).
     convolutions = sum(node.op_type in ("Conv", "ConvTranspose") for node in core.graph.node)
     assert convolutions == 16
     assert "Loop" not in {node.op_type for m in (core, tail) for node in m.graph.node}
-    # Else OpenVINO would spend half of its time on moving what convolutions take.
+    # Otherwise OpenVINO would spend half of its time moving the inputs of convolutions.
     moved = {o for n in core.graph.node if n.op_type == "Transpose" for o in n.output}
     taken = [n.input[0] for n in core.graph.node if n.op_type in ("Conv", "ConvTranspose")]
-    assert len(moved.intersection(taken)) <= 2  # of 16: where encoder and decoder begin
+    assert len(moved.intersection(taken)) <= 2  # of 16, at the beginnings of encoder and decoder
     assert {opset.domain for m in (core, tail) for opset in m.opset_import} == {""}
 
 
 def test_structural_similarity_beside_edges_is_that_of_the_definition():
-    size = (30, 42)  # not of whole groups of windows
+    size = (30, 42)  # not a multiple of the groups of windows
     random = np.random.default_rng(0)
     images = np.float32(0.03) * random.random((2, 3, *size, 1), np.float32)
     images[..., 20:, :] += 0.9
@@ -127,7 +127,7 @@ def test_structural_similarity_beside_edges_is_that_of_the_definition():
     for runtime in onnx_detector.RUNTIMES.values():
         feeds = dict(zip("xy", images, strict=True))
         (found,) = runtime(model.SerializeToString()).run(["map"], feeds)
-        # As in tests/ops; second moments about the mean of an image would be 3e-5 away.
+        # As in tests/ops; second moments about the mean of an image would differ by 3e-5.
         np.testing.assert_allclose(found, exact, atol=2e-6)
 
 
@@ -148,7 +148,7 @@ def test_a_full_disk_of_temporary_files_is_told_as_one(of_method, monkeypatch):
     assert disk_is_full(caught.value)
 
 
-# Score, sigma, channels, how it is exported, the shape of its input.
+# Score, sigma, channels, export options, shape of the input.
 OPTIONS = (
     ("max", 0.0, 1, {}, ["b", SIDE, SIDE, 1]),
     ("max", 1.5, 3, {"batch": 3}, [3, SIDE, SIDE, 3]),
@@ -194,7 +194,7 @@ def test_where_an_image_is_one_tile_one_graph_does_everything(batch, tmp_path):
     outputs = graph.run(graph.outputs, {"images": np.stack(at_size)})
     for image, *made in zip(at_size, *outputs, strict=True):
         ours = detector.predict(image)
-        above = ours.anomaly_map > np.float32(detector.thresholds.pixel)  # and no more is done
+        above = ours.anomaly_map > np.float32(detector.thresholds.pixel)  # without postprocessing
         theirs = SimpleNamespace(**dict(zip(graph.outputs, made, strict=True)))
         same(ours._replace(mask=above), theirs)
         np.testing.assert_allclose(theirs.anomaly_map, ours.anomaly_map, atol=1e-5)
@@ -204,7 +204,7 @@ def test_where_an_image_is_one_tile_one_graph_does_everything(batch, tmp_path):
 def test_a_model_that_decides_otherwise_is_refused(part, monkeypatch, tmp_path):
     right = getattr(onnx_graphs, part)
 
-    def spoiled(*args, **kwargs):  # by a tenth of a per cent
+    def spoiled(*args, **kwargs):  # by 0.1 %
         first, *rest = right(*args, **kwargs)
         return first * 1.001, *rest
 
@@ -314,7 +314,7 @@ def test_an_exported_model_judges_files_without_jax(of_method, image_files, tmp_
     done = subprocess.run(
         [sys.executable, "-c", block, *map(str, given)], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 3, done.stderr  # for the broken file
+    assert done.returncode == 3, done.stderr  # because of the broken file
     rows = (tmp_path / "out/predictions.csv").read_text().splitlines()
     assert len(rows) == 6 and "broken.png" in rows[-1]
     assert len(list((tmp_path / "out/overlays").iterdir())) == 4

@@ -1,4 +1,4 @@
-"""Maps and masks of MVTec AD 2's private images, as the benchmark's server takes them."""
+"""Maps and masks of MVTec AD 2's private images in the format of the benchmark's server."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ PRIVATE = ("test_private/000_regular", "test_private_mixed/000_shift_1")
 
 
 def read(folder, name):
-    """The map and the mask of an image of the object can."""
+    """Read the map and the mask of an image of the object can."""
     tiff = folder / "anomaly_images" / "can" / f"{name}.tiff"
     png = folder / "anomaly_images_thresholded" / "can" / f"{name}.png"
     with Image.open(png) as mask:
@@ -30,7 +30,7 @@ def test_every_private_image_has_its_map_and_mask_and_no_other_is_judged(tmp_pat
     detector = make_detector(channels=3)
     found = {name: detector(decode_image(root / f"{name}.png")) for name in PRIVATE}
     pixel = float(np.median(found[PRIVATE[0]].anomaly_map))
-    # No image is rejected: masks are as thresholded all the same.
+    # Masks are thresholded even though no image is rejected.
     detector = detector.with_thresholds(Thresholds(1e6, pixel), {})
     sent, output = tmp_path / "S", tmp_path / "out"
     judged = predict_files(detector, root, output, identity="one", submission=sent)

@@ -1,4 +1,4 @@
-"""Conformal thresholds, and thresholds of a detector from held-out normals."""
+"""Conformal thresholds, and a detector's thresholds from held-out good images."""
 
 import functools
 import json
@@ -30,7 +30,7 @@ def test_thresholds_agree_with_quantiles_of_all_scores_and_pixels():
     maps = np.stack([detector.predict(record.load()).anomaly_map for record in records])
     scores = np.sort(maps.max(axis=(1, 2)))
     exact = np.quantile(maps, 0.999, method="inverted_cdf")
-    # ⌈8 · 0.8⌉ = 7th; the largest where so few images do not support the rate.
+    # ⌈8 · 0.8⌉ = 7th; the largest one if so few images do not support the rate.
     for fpr, rank, supported in ((0.2, 6, 0.2), (0.3, 5, 0.3), (0.01, 6, 1 / 8)):
         calibrated = calibrate(detector, held(records, how="seven"), fpr=fpr)
         assert calibrated.thresholds.image == scores[rank]
@@ -87,7 +87,7 @@ def test_what_is_too_few_says_how_many_more(caplog):
 
 
 def series(per_series, n=10):
-    """Images of n series; those of one are of about one contrast."""
+    """Return images of n series; those of one series have about the same contrast."""
     rng = np.random.default_rng(0)
     images = []
     for i in range(n):
@@ -149,7 +149,7 @@ def test_more_images_add_to_those_before(tmp_path):
         both.record["calibration"]["scores"]
     )
     assert added.thresholds.image == both.thresholds.image
-    # What is kept of pixels is as fine as 2,048 bins over their highest per cent are.
+    # Kept pixel values are as fine as 2,048 bins over their highest percent.
     assert added.thresholds.pixel == pytest.approx(both.thresholds.pixel, rel=1e-3)
     assert added.thresholds.pixel >= both.thresholds.pixel
 
@@ -169,7 +169,7 @@ def test_what_is_kept_and_damaged_is_refused(change):
 
 
 def test_a_defective_image_among_the_good_ones_is_named(caplog):
-    # Near the mean that an untrained network gives, but for one white spot.
+    # Close to the output of an untrained network, apart from one white spot.
     images = [(120 + record.load() // 16).astype(np.uint8) for record in normals(9)]
     images[4][10:14, 10:14] = 255
     records = [Record(f"{i}.png", functools.partial(np.copy, x)) for i, x in enumerate(images)]

@@ -1,4 +1,4 @@
-"""Runs the tests of `eight/` in a process of their own, which has eight simulated devices."""
+"""The tests of `eight/`, run in a separate process with eight simulated devices."""
 
 import os
 import subprocess

@@ -1,7 +1,7 @@
-"""Several devices and hosts, stopping and going on, launchers.
+"""Several devices and hosts, stopping and resuming, launchers.
 
-Hosts are processes on this machine, whose devices (CPUs) talk by Gloo; `launch/local.sh` starts
-them as a user would.
+Hosts are processes on this machine whose devices (CPUs) communicate by Gloo. They are started
+by `launch/local.sh`, as by a user.
 """
 
 import json
@@ -34,11 +34,11 @@ LOCAL, SLURM = ROOT / "launch" / "local.sh", ROOT / "launch" / "slurm.sbatch"
 KUBERNETES = ROOT / "launch" / "kubernetes" / "job.sh"
 
 
-# ---- Stopping and going on -------------------------------------------------------------------
+# ---- Stopping and resuming --------------------------------------------------------------------
 
 
 def ask_after(step, monkeypatch):
-    """Lets the process that trains be asked to stop as it starts that step, counted from 0."""
+    """Send the training process a stop request when it starts that step, counted from 0."""
     put_batch, calls = meshes.put_batch, iter(range(10**6))
 
     def asking(mesh, batch):
@@ -60,7 +60,7 @@ def described(workdir):
 
 @pytest.fixture(scope="module")
 def not_stopped(tmp_path_factory):
-    """A config, and the workdir of its run."""
+    """Return a config, and the workdir of its uninterrupted run."""
     config = small_config(
         "configs/folder.py:method=cae,smoke",
         **{"train.steps": 10, "train.log_every": 4, "train.eval_every": 5, "train.select": "best"},
@@ -70,8 +70,8 @@ def not_stopped(tmp_path_factory):
     return config, workdir
 
 
-# The next batch tells all hosts, which hear of it a step later, or at once where they log. So the
-# first stops at an evaluation, the second between two lines of the log, the third at the end.
+# The next batch tells all hosts, which notice it one step later, or at once if they log. So the
+# first stops at an evaluation, the second between two log lines, and the third at the end.
 @pytest.mark.parametrize(("step", "stops"), [(3, 5), (4, 7), (9, 10)])
 def test_a_run_asked_to_stop_goes_on_as_if_nothing_had_been(
     not_stopped, tmp_path, monkeypatch, step, stops
@@ -184,7 +184,7 @@ def test_launchers_fail_at_once_where_something_is_missing(script, arguments, en
     assert not done.stdout
 
 
-# Stands for python: prints what it was given, and ends as its place among the processes asks.
+# Replaces python: it prints its arguments and ends as its process number determines.
 FAKE = """#!/usr/bin/env bash
 [[ $1 != -c ]] || {{ echo 12345; exit; }}
 echo "$JAX_PROCESS_ID of $JAX_NUM_PROCESSES at $JAX_COORDINATOR_ADDRESS: $*"
@@ -215,7 +215,7 @@ def test_what_all_processes_find_wrong_is_printed_once(tmp_path):
     processes = [line.split(" ended")[0] for line in sorted(lines[1:])]
     assert processes == [f"launch: process {i} of 2" for i in (0, 1)]
     assert not any(tmp_path.iterdir())
-    # What only one of them finds is printed too.
+    # An error that only one of them finds is also printed.
     says = "echo error: {} >&2; exit 2"
     done = launch_fakes(tmp_path, says.format("a"), says.format("b"))
     assert {"error: a", "error: b"} <= set(done.stderr.splitlines())
@@ -275,7 +275,7 @@ def test_the_kubernetes_job_gives_each_pod_its_place(gpus):
     expected = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": selector}
     assert service["spec"] == expected
     assert spec["completionMode"] == "Indexed" and spec["completions"] == spec["parallelism"] == 4
-    # A policy for failures needs pods that are made anew, and the run's status to ask for it.
+    # A failure policy needs pods that are replaced, not restarted, and the run's exit status.
     assert pod["restartPolicy"] == "Never"
     rules = [rule for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
     actions = {rule["onExitCodes"]["values"][0]: rule["action"] for rule in rules}
@@ -284,7 +284,7 @@ def test_the_kubernetes_job_gives_each_pod_its_place(gpus):
     assert container["command"] == ["python", "-m", "recon_ad.train", *flags]
     (port,) = container["ports"]
     place = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
-    # The first pod's name under the service, and a port that it opens.
+    # The first pod's name under the service, and the port that it opens.
     address = {"name": "JAX_COORDINATOR_ADDRESS", "value": f"grid-0.grid:{port['containerPort']}"}
     assert container["env"] == [
         address,
@@ -308,9 +308,9 @@ def test_one_pod_alone_is_no_distributed_run():
 # ---- Hosts -------------------------------------------------------------------------------------
 
 STEPS = 50
-EVERY = 5  # steps, for a checkpoint
-# Wide enough to learn in so few steps; many tiles, so that judging the images takes longer than
-# hearing of a signal.
+EVERY = 5  # steps between checkpoints
+# Wide enough to learn in so few steps. There are many tiles, so that judging the images takes
+# longer than noticing a signal.
 FIELDS = {
     "train.steps": STEPS, "train.eval_every": EVERY, "method.width": 0.5, "inference.stride": 8,
 }  # fmt: skip
@@ -322,7 +322,7 @@ def flags(workdir, *more, **fields):
 
 
 def start(workdir, *more, hosts=2, devices=1, **fields):
-    """Starts a run by the launcher."""
+    """Start a run with the launcher."""
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": str(devices),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -334,7 +334,7 @@ def start(workdir, *more, hosts=2, devices=1, **fields):
 
 
 def finish(process, *, status=0):
-    """Waits for the end with this exit status; returns what was printed."""
+    """Wait for the end with this exit status, and return the output."""
     _, printed = process.communicate(timeout=600)
     assert process.returncode == status, printed
     return printed
@@ -348,7 +348,7 @@ def wait_for_step(workdir, step, process):
 
 
 def processes_of(launcher):
-    """The pids of a launcher's processes, the first host's first."""
+    """Return the pids of a launcher's processes, the first host's first."""
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     named = {}
     for pid in children:
@@ -359,8 +359,8 @@ def processes_of(launcher):
 
 
 def losses_agree(workdir, other, *, heldout=True):
-    # Sums over a batch are added in another order where it is cut otherwise, and fifty steps make
-    # more of it: 2.4e-5 was seen. Another batch differs by a hundred times the tolerance.
+    # Sums over a batch are added in another order if the batch is divided differently, which fifty
+    # steps amplify to 2.4e-5 as measured. Another batch differs by a hundred times the tolerance.
     np.testing.assert_allclose(losses(workdir), losses(other), rtol=1e-4)
     ours, theirs = (losses(w, "heldout_loss") for w in (workdir, other))
     assert bool(len(ours)) is heldout
@@ -382,13 +382,13 @@ def run_alone(workdir, *more, **fields):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """A run by this process alone, with one device."""
+    """Return a run by this process alone, with one device."""
     return run_alone(tmp_path_factory.mktemp("alone"))
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The same run by two hosts, to which nothing happened."""
+    """Return the same run by two hosts without interruptions."""
     workdir = tmp_path_factory.mktemp("whole")
     printed = finish(start(workdir))
     assert printed.count(f"step {STEPS} of {STEPS}: heldout_loss") == 1
@@ -406,7 +406,7 @@ def test_hosts_learn_the_same_as_one_and_only_one_writes_each_file(whole, alone)
     assert not [p for p in whole.rglob(".*") if p.name.startswith(".")]
     steps = [json.loads(x)["step"] for x in (whole / "log.jsonl").read_text().splitlines()]
     assert steps == sorted([*range(1, STEPS + 1), *range(EVERY, STEPS + 1, EVERY)])
-    # Again: complete, on both.
+    # The second start reports on both hosts that the run is complete.
     assert finish(start(whole)).count("is complete") == 2
 
 
@@ -428,7 +428,7 @@ def test_hosts_that_die_or_are_asked_to_stop_end_all_and_a_restart_goes_on(tmp_p
     for how, dies, says in (
         (signal.SIGKILL, 1, "launch: process 1 of 2 was killed by signal 9 (KILL)"),
         (signal.SIGKILL, 0, "launch: process 0 of 2 was killed by signal 9 (KILL)"),
-        # As a machine that is gone without a word: only its heartbeat is missed.
+        # As for a machine that disappears: only its missing heartbeat is noticed.
         (signal.SIGSTOP, 1, "unhealthy (stopped sending heartbeats):\n1\n"),
     ):
         process = start(tmp_path)
@@ -449,12 +449,12 @@ def test_hosts_that_die_or_are_asked_to_stop_end_all_and_a_restart_goes_on(tmp_p
         resumed = max(int(name) for name in saved if name.isdigit())
         step = 3 + json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["step"]
     for asked in (0, 1):
-        shutil.rmtree(tmp_path / "detector", ignore_errors=True)  # so that both make it
+        shutil.rmtree(tmp_path / "detector", ignore_errors=True)  # so that both build it again
         process = start(tmp_path)
         for line in process.stderr:
             if line.startswith("detector: "):
                 break
-        # Between two of the blocks in which it is heard, and before the images are judged.
+        # Between two of the blocks in which a signal is noticed, and before the images are judged.
         os.kill(processes_of(process)[asked], signal.SIGTERM)
         printed = finish(process, status=stopping.REQUEUE)
         assert printed.count("stopped as requested; the same command resumes") == 2

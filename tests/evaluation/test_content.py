@@ -1,4 +1,4 @@
-"""What a report says of the training follows from how the detector does."""
+"""A report's words about the training, which depend on how the detector performs."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Test images judged by several hosts at once: the figures are those of one."""
+"""Test images judged by several hosts at once, with the same metrics as by one."""
 
 import functools
 import itertools
@@ -23,7 +23,7 @@ TEST = 11
 
 @functools.cache
 def detector_between():
-    """A detector with thresholds that some images and some pixels are above of."""
+    """Return a detector whose thresholds some images and some pixels exceed."""
     return make_detector(**{"inference.sigma": 1.0})
 
 
@@ -45,15 +45,15 @@ def source_of(**options):
 
 
 class Hosts:
-    """Threads in place of processes: `work` runs in each of them, as that host.
+    """Threads instead of processes: `work` runs in each of them as that host.
 
-    What JAX and the network do is replaced; `recon_ad.runtime.mesh` is itself.
+    JAX's functions and the network are replaced, but not `recon_ad.runtime.mesh` itself.
     """
 
     def __init__(self, count, monkeypatch):
         self.count, self.here = count, threading.local()
         self.barrier, self.given = threading.Barrier(count, timeout=60), [None] * count
-        self.gathered = [0] * count  # times, by each host
+        self.gathered = [0] * count  # calls by each host
         monkeypatch.setattr(meshes.jax, "process_count", lambda: count)
         monkeypatch.setattr(meshes.jax, "process_index", lambda: self.here.index)
         monkeypatch.setattr(meshes.multihost_utils, "process_allgather", self.allgather)
@@ -64,7 +64,7 @@ class Hosts:
         self.given[self.here.index] = np.asarray(array)
         self.gathered[self.here.index] += 1
         self.barrier.wait()
-        everyone = np.stack(self.given)  # of one shape and type, as there
+        everyone = np.stack(self.given)  # of one shape and type, as with JAX
         assert len({one.dtype for one in self.given}) == 1
         self.barrier.wait()
         return everyone
@@ -82,7 +82,7 @@ class Hosts:
             return list(pool.map(one, range(self.count)))
 
 
-@pytest.mark.parametrize("count", [2, 3, 12])  # the last has a host without an image
+@pytest.mark.parametrize("count", [2, 3, 12])  # the last one has a host without an image
 @pytest.mark.parametrize(
     "options", [{}, {"truths": False}, {"sizes": ((50, 60), (40, 40))}], ids=["", "some", "sizes"]
 )
@@ -132,7 +132,7 @@ def test_each_item_is_one_hosts(count, monkeypatch):
     shares = hosts.run(work)
     assert sorted(itertools.chain(*shares)) == items
     assert shares[0] == items[::count]
-    assert len(set(hosts.gathered)) == 1  # or one of them would wait for ever
+    assert len(set(hosts.gathered)) == 1  # otherwise one of them would wait forever
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 30])

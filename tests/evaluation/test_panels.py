@@ -1,4 +1,4 @@
-"""What a report shows of an image follows from its verdict."""
+"""A report's picture of an image, which follows from its verdict."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_an_accepted_image_is_shown_without_marks_at_any_pixel_threshold(rejecte
     values = found.anomaly_map
     scale = pixel_scale(pixel, lambda share: float(np.quantile(values, share)))
     shown = panel(detector, Record("a.png", lambda: image), scale=scale)
-    assert detector.predict(image).mask.any()  # of which pixel figures are
+    assert detector.predict(image).mask.any()  # pixel metrics use this mask
     assert shown.mask.any() == bool(shown.marked) == bool(shown.regions) == rejected
     assert (shown.marks is not None) == rejected
 
@@ -55,7 +55,7 @@ def test_odd_training_images_are_those_that_calibration_scored_highest(case, mon
 
 
 def chosen(rows, monkeypatch, *, limit=6):
-    """The names in each group of a report on (name, defect, score) with the threshold 5."""
+    """Return the names in each group of a report on (name, defect, score) with the threshold 5."""
 
     def shown(detector, record, *, scale):
         return shrink_panel(made_up(record.name))

@@ -1,1 +1,1 @@
-"""Helpers of several tests: small configs, generated data, commands, references."""
+"""Helpers for several tests: small configs, generated data, commands, references."""

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests, driven over its DevTools pipe: no driver, no further package."""
+"""A headless Chromium for tests, driven over its DevTools pipe without a driver or a package."""
 
 import fcntl
 import itertools
@@ -22,16 +22,16 @@ KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "Home": 36, "End": 35,
 
 
 def chromium() -> str | None:
-    """The browser's path, or None where there is none."""
+    """Return the browser's path, or None if none is installed."""
     return shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Browser:
-    """One page; close it in the end."""
+    """A browser with one page, which must be closed at the end."""
 
     def __init__(self, profile: Path):
         (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
-        # Above 3 and 4, which the launcher overwrites.
+        # Descriptors above 3 and 4, which the launcher overwrites.
         passed = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (theirs_in, theirs_out)]
         command = [sys.executable, "-c", LAUNCH, *map(str, passed), chromium(), *FLAGS]
         self._process = subprocess.Popen(
@@ -51,13 +51,13 @@ class Browser:
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
             piece = self._from.read1(1 << 16)
-            assert piece, "the browser is gone"
+            assert piece, "the browser has ended"
             self._buffer += piece
         message, self._buffer = self._buffer.split(b"\0", 1)
         return json.loads(message)
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
-        """One command of the protocol, and its result."""
+        """Send one command of the protocol and return its result."""
         number = next(self._ids)
         message = {"id": number, "method": method, "params": params}
         if self._session:
@@ -72,7 +72,7 @@ class Browser:
             self.events.append(received)
 
     def open(self, path: Path, *, width: int = 1280, height: int = 900) -> None:
-        """Loads a file in a window of that size."""
+        """Load a file in a window of that size."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         self.send("Emulation.setDeviceMetricsOverride", **size)
         self.events.clear()
@@ -81,14 +81,14 @@ class Browser:
             self.events.append(self._receive())
 
     def run(self, code: str) -> Any:
-        """The value of an expression in the page; a promise is waited for."""
+        """Return the value of an expression in the page, after waiting for a promise."""
         how = {"awaitPromise": True, "returnByValue": True}
         result = self.send("Runtime.evaluate", expression=code, **how)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
     def press(self, key: str, *, times: int = 1) -> None:
-        """A key on whatever has the focus."""
+        """Press a key on the element that has the focus."""
         pressed = {"key": key, "code": key, "windowsVirtualKeyCode": KEYS[key]}
         text = {"text": "\r"} if key == "Enter" else {}
         for _ in range(times):
@@ -96,7 +96,7 @@ class Browser:
             self.send("Input.dispatchKeyEvent", type="keyUp", **pressed)
 
     def close(self) -> None:
-        """Ends the browser."""
+        """End the browser."""
         self._session = ""
         self.send("Browser.close")
         self._process.wait(30)

@@ -1,4 +1,4 @@
-"""Defect classifiers for tests: small configs, labelled features, detectors that have one."""
+"""Defect classifiers for tests: small configs, labelled features, detectors with a classifier."""
 
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ def examples(count=60, d=5, apart=3.0, seed=0):
 
 
 def with_classifier(detector, features="hu", **fields):
-    """The detector with a classifier that tells noise with a bright bar from noise without."""
+    """Return the detector with a classifier that separates noise with a bright bar from noise."""
     config = settings(features, **({"folds": 2, "repeats": 1} | fields))
     network, _ = classifier_labels.untrained(detector, config)
     random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The project's commands, in this process or, where that is the subject, in one of their own."""
+"""The project's commands, run in this process or, if that is the subject, in a separate one."""
 
 import contextlib
 import importlib.util
@@ -19,26 +19,28 @@ from absl import logging as absl_logging
 
 from helpers.paths import ROOT
 
-# A flag is the command's whose function defines it, not jaxtyping's, whose wrappers tests have.
+# In tests, jaxtyping wraps the functions that define flags. The flags must still count as the
+# command's own.
 exec("flags.disclaim_key_flags()", {"__name__": "jaxtyping._decorator", "flags": flags})
 
 
 def run_command(name: str, *arguments: Any, cwd: Any = None) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m recon_ad.NAME` in this process.
+    """Run `python -m recon_ad.NAME` in this process, and return its exit status and output.
 
-    Returns its exit status and what it printed. The module is executed anew as `__main__`, as
-    `python -m` does it; flags, log settings, signal handlers and the working directory are put back
-    afterwards. PYTHONIOENCODING counts, as in a process.
+    The module is executed as a new `__main__`, as `python -m` does. Flags, log settings, signal
+    handlers and the working directory are restored afterwards. PYTHONIOENCODING has the same effect
+    as in a process.
     """
     module = f"recon_ad.{name}"
     spec = importlib.util.find_spec(module)
     if spec.submodule_search_locations is not None:  # a package
         spec = importlib.util.find_spec(f"{module}.__main__")
     source = Path(spec.origin)
-    # Not through jaxtyping's hook: beartype keeps types by name, and each call has its own ones.
+    # This bypasses jaxtyping's hook, because beartype caches types by name and each call has its
+    # own types.
     code = compile(source.read_text(), source, "exec")
     main = types.ModuleType("__main__")
-    main.__spec__ = spec  # of which a message takes the command's name
+    main.__spec__ = spec  # messages take the command's name from it
     encoding = os.environ.get("PYTHONIOENCODING", "utf-8")
     out, err = (
         io.TextIOWrapper(io.BytesIO(), encoding, errors, write_through=True)
@@ -46,7 +48,7 @@ def run_command(name: str, *arguments: Any, cwd: Any = None) -> subprocess.Compl
     )
     status: int | str | None = 0
     with _process_state(), contextlib.chdir(cwd or "."), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # as Python does it by itself
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's default
         sys.argv = [f"{module}.py", *map(str, arguments)]
         sys.stdout, sys.stderr = out, err
         absl_logging.get_absl_handler().python_handler.stream = err
@@ -63,7 +65,7 @@ def run_command(name: str, *arguments: Any, cwd: Any = None) -> subprocess.Compl
 
 
 def refusal(name: str, *arguments: Any, cwd: Any = None) -> str:
-    """Runs a command that has to end by a mistake of its user; returns the sentence about it."""
+    """Run a command that must end because of a user's mistake, and return its error sentence."""
     done = run_command(name, *arguments, cwd=cwd)
     assert (done.returncode, done.stdout) == (2, ""), done.stdout + done.stderr
     (sentence,) = done.stderr.splitlines()
@@ -72,14 +74,14 @@ def refusal(name: str, *arguments: Any, cwd: Any = None) -> str:
 
 
 def command_line(name: str, *arguments: Any) -> list[str]:
-    """Returns the arguments that start `python -m recon_ad.NAME` as a process."""
+    """Return the arguments that start `python -m recon_ad.NAME` as a process."""
     return [sys.executable, "-m", f"recon_ad.{name}", *map(str, arguments)]
 
 
 def run_process(
     name: str, *arguments: Any, cwd: Any = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m recon_ad.NAME` as a process of its own, with variables added to its own."""
+    """Run `python -m recon_ad.NAME` as a separate process with additional variables."""
     return subprocess.run(
         command_line(name, *arguments), cwd=cwd or ROOT, env=os.environ | environment,
         capture_output=True, text=True, check=False,
@@ -88,7 +90,7 @@ def run_process(
 
 @contextlib.contextmanager
 def _process_state() -> Iterator[None]:
-    """Puts back what a command changes in its process."""
+    """Restore what a command changes in its process."""
     app.define_help_flags()
     handler = absl_logging.get_absl_handler()
     python = handler.python_handler
@@ -97,7 +99,7 @@ def _process_state() -> Iterator[None]:
     kept = sys.argv, sys.stdout, sys.stderr, python.stream, handler.formatter, python.formatter
     levels = absl_logging.get_verbosity(), root.level, ours.level
     signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    absl_logging.use_absl_handler()  # as `app.run` does, once in a process
+    absl_logging.use_absl_handler()  # `app.run` does this once per process
     try:
         yield
     finally:

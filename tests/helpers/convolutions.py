@@ -1,4 +1,4 @@
-"""The layers of autoencoders in NumPy, float64, of one image; and parameters for them."""
+"""The layers of autoencoders in NumPy, for one image in float64, and parameters for them."""
 
 import functools
 
@@ -7,7 +7,10 @@ import numpy as np
 
 
 def drawn(shapes, spread=None):
-    """Numbers of these shapes; biases too, which start at 0: does the network use them?"""
+    """Draw random arrays of these shapes.
+
+    Biases are random too, because their initial zeros would not show whether the network uses them.
+    """
     random = np.random.default_rng(0)
 
     def draw(shape):
@@ -19,13 +22,13 @@ def drawn(shapes, spread=None):
 
 
 def drawn_params(model, *given, spread=None, **more):
-    """Parameters of a model's shapes."""
+    """Draw random parameters for a model."""
     init = functools.partial(model.init, **more)
     return drawn(jax.eval_shape(init, jax.random.key(0), *given)["params"], spread)
 
 
 def parameter_count(model, *shapes):
-    """The number of parameters for arguments of those shapes, without making any."""
+    """Count the parameters for arguments of those shapes, without creating any."""
     given = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
     leaves = jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0), *given))
     return sum(leaf.size for leaf in leaves)
@@ -45,7 +48,7 @@ def dense(x, layer):
 
 
 def convolve(x, layer, stride=1):
-    """A convolution, SAME as TensorFlow pads: the odd pixel last."""
+    """Convolve with TensorFlow's SAME padding, which puts an odd pixel at the end."""
     kernel, bias = exact(layer)
     side = len(kernel)
     missing = [max((-(-n // stride) - 1) * stride + side - n, 0) for n in x.shape[:2]]
@@ -55,7 +58,7 @@ def convolve(x, layer, stride=1):
 
 
 def transpose_convolve(x, layer):
-    """Stride 2: each pixel spreads its kernel; what is more than twice the size is cut off."""
+    """Convolve transposed with stride 2: each pixel adds its kernel, and the rim is cut off."""
     kernel, bias = exact(layer)
     side, (h, w, _) = len(kernel), x.shape
     wide = np.zeros((2 * h + side - 2, 2 * w + side - 2, kernel.shape[3]))

@@ -1,4 +1,4 @@
-"""Corpora of trials with every verdict, for tests of how trials are run."""
+"""Corpora of trials with every verdict, for tests of the code that runs trials."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import time
 
 
 def of_all_kinds(folder, seed):
-    """Trials whose third crashes, fourth hangs, fifth raises and sixth gives a wrong result."""
+    """Make trials: the third crashes, the fourth hangs, the fifth raises, the sixth is wrong."""
 
     def trial(i):
         if i == 2:
@@ -21,5 +21,5 @@ def of_all_kinds(folder, seed):
 
 
 def unprepared(folder, seed):
-    """A corpus that cannot be prepared."""
+    """Fail, as a corpus that cannot be prepared."""
     raise OSError("no room")

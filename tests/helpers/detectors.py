@@ -1,4 +1,4 @@
-"""Detectors with random weights, made without compiling or training, and images for them."""
+"""Detectors with random weights, built without compiling or training, and images for them."""
 
 import functools
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from recon_ad.detector.jax_detector import Detector
 from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, TrainState
 
-SIDE = 32  # px, of the tiles of a smoke config
+SIDE = 32  # px, tiles of a smoke config
 
 
 def pictures(channels=1, dtype=np.uint8, sizes=((50, 70), (32, 32), (40, 33), (9, 10))):
-    """Noise of several sizes: [h, w, channels] each."""
+    """Return noise images [h, w, channels] of several sizes."""
     random = np.random.default_rng(0)
     most = 1 if dtype == np.float32 else np.iinfo(dtype).max
     return [(random.random((*size, channels), np.float32) * most).astype(dtype) for size in sizes]
 
 
 def random_state(method: Method, batch: Any) -> TrainState:
-    """A first state of a method's shapes: kernels with He's variance, drawn by NumPy."""
+    """Draw an initial state for a method with NumPy; kernels have He's variance."""
     random = np.random.default_rng(0)
 
     def drawn(path: Sequence[Any], shape: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -43,9 +43,13 @@ def random_state(method: Method, batch: Any) -> TrainState:
 def make_detector(
     method="cae", *, channels=1, thresholds: Thresholds | None = None, **fields
 ) -> Detector:
-    """A detector with random weights, of a smoke config with fields by their dotted names.
+    """Build a detector with random weights.
 
-    Without thresholds it has ones that some of `pictures`, and a tenth of their pixels, are above.
+    Args:
+      method: Name of the method.
+      channels: Channels of the images.
+      thresholds: Thresholds. By default half of `pictures` and a tenth of their pixels are above.
+      **fields: Fields of the smoke config by their dotted names.
     """
     config = small_config(
         f"configs/folder.py:method={method},smoke",
@@ -57,7 +61,7 @@ def make_detector(
     frozen, _ = built.pretrained()
     batch = jax.jit(built.prepare)(frozen, example) if frozen else example
     state = random_state(built, batch)
-    if method == "knn":  # its memory is filled by training
+    if method == "knn":  # training fills its memory bank
         step = jax.jit(built.train_step)
         for i in range(config.train.steps):
             state, _ = step(state, batch, jax.random.key(i), image=np.arange(4))
@@ -77,6 +81,6 @@ def make_detector(
 
 @functools.cache
 def plain_detector(**fields: Any) -> Detector:
-    """The one detector of tests that need any: a CAE of one channel, with thresholds."""
+    """Build the detector for tests that need any detector: a CAE of one channel with thresholds."""
     fields = {"inference.sigma": 1.0} | fields
     return make_detector(thresholds=Thresholds(0.05, 0.04), **fields)

@@ -19,13 +19,13 @@ SEWER_ML = [
 
 
 def picture(path: Path, size: tuple[int, int] = SIZE, *, rgb: bool = False) -> Path:
-    """Writes noise that follows from the path's end, in the format of its suffix."""
+    """Write noise that depends on the end of the path, in the format of its suffix."""
     random = np.random.default_rng(zlib.crc32("/".join(path.parts[-4:]).encode()))
     return saved(path, random.integers(0, 256, size + (3,) * rgb, dtype=np.uint8))
 
 
 def saved(path: Path, image: np.ndarray | Image.Image, **options: Any) -> Path:
-    """Writes an image and the folders above it."""
+    """Write an image and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     image.save(path, **options)
@@ -33,19 +33,19 @@ def saved(path: Path, image: np.ndarray | Image.Image, **options: Any) -> Path:
 
 
 def mask(path: Path, *corners: int, size: tuple[int, int] = SIZE, value: int = 255) -> Path:
-    """Writes a mask with a 3 × 4 px rectangle at row = column = each of the corners."""
+    """Write a mask with a rectangle of 3 × 4 px at row = column = each of the corners."""
     return saved(path, np.uint8(value) * rectangles(*corners, size=size).astype(np.uint8))
 
 
 def cut(path: Path) -> Path:
-    """Leaves the first half of a file."""
+    """Cut off the second half of a file."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2 + 100])
     return path
 
 
 def rectangles(*corners: int, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """What `mask` marks, bool [h, w]."""
+    """Return the pixels that `mask` marks, bool [h, w]."""
     marked = np.zeros(size, bool)
     for corner in corners:
         marked[corner : corner + 3, corner : corner + 4] = True
@@ -53,7 +53,7 @@ def rectangles(*corners: int, size: tuple[int, int] = SIZE) -> np.ndarray:
 
 
 def mvtec_ad(folder: Path, category: str = "bottle", *, rgb: bool = True) -> Path:
-    """3 good, 2 + 3 to test; the second crack lies elsewhere, and one blob has no mask."""
+    """Write 3 good and 2 + 3 test images; the second crack is elsewhere, the blob has no mask."""
     root = folder / category
     for i in range(3):
         picture(root / f"train/good/{i:03d}.png", rgb=rgb)
@@ -67,7 +67,7 @@ def mvtec_ad(folder: Path, category: str = "bottle", *, rgb: bool = True) -> Pat
 
 
 def mvtec_loco(folder: Path, category: str = "pushpins") -> Path:
-    """3 good, 2 to validate; 1 + 1 + 1 to test, the logical one with two masks."""
+    """Write 3 good, 2 validation and 1 + 1 + 1 test images; the logical one has two masks."""
     root = folder / category
     for i in range(3):
         picture(root / f"train/good/{i:03d}.png", rgb=True)
@@ -83,7 +83,7 @@ def mvtec_loco(folder: Path, category: str = "pushpins") -> Path:
 
 
 def mvtec_ad_2(folder: Path, category: str = "can") -> Path:
-    """3 good, 2 to validate; 1 + 2 to test, and one in each of the private parts."""
+    """Write 3 good, 2 validation and 1 + 2 test images, and one in each of the private parts."""
     root = folder / category
     for i in range(3):
         picture(root / f"train/good/{i:03d}_regular.png", rgb=True)
@@ -98,7 +98,7 @@ def mvtec_ad_2(folder: Path, category: str = "can") -> Path:
 
 
 def visa(folder: Path, category: str = "candle") -> Path:
-    """3 good, 1 + 2 to test, and a second category that is not to be mixed in."""
+    """Write 3 good and 1 + 2 test images, and a second category that must stay separate."""
     splits = [["object", "split", "label", "image", "mask"]]
     for name in (category, "pcb4"):
         labels = [["image", "label", "mask"]]
@@ -121,7 +121,7 @@ def visa(folder: Path, category: str = "candle") -> Path:
 
 
 def nanotwice(folder: Path) -> Path:
-    """2 good ones, lower than the 3 defective ones."""
+    """Write 2 good and 3 defective images; the good ones are 4 px taller."""
     for i in range(2):
         picture(folder / f"Normal/ND{i:02d}.tif", (SIZE[0] + 4, SIZE[1]))
     for i in range(3):
@@ -131,7 +131,7 @@ def nanotwice(folder: Path) -> Path:
 
 
 def woven_fabrics(folder: Path, category: str = "texture_2", *, flat: bool = False) -> Path:
-    """3 good, 2 defective; flat has no folder good and no folder defective under test."""
+    """Write 3 good and 2 defective images; `flat` omits the folders train/good, test/defective."""
     root = folder / category
     for i in range(3):
         picture(root / "train" / ("" if flat else "good") / f"{i:03d}.png")
@@ -142,7 +142,7 @@ def woven_fabrics(folder: Path, category: str = "texture_2", *, flat: bool = Fal
 
 
 def kolektor_sdd(folder: Path) -> Path:
-    """Four commutators of 3 images, of which the first and the last have a crack."""
+    """Write four commutators with 3 images each; the first and the last have a crack."""
     for number in (1, 25, 26, 50):
         for part in range(3):
             picture(folder / f"kos{number:02d}" / f"Part{part}.jpg")
@@ -158,7 +158,7 @@ def sewer_ml(
     test: Sequence[str] = ("", "RB", "RO+OK", "AF"),
     size: tuple[int, int] = SIZE,
 ) -> Path:
-    """The two CSV files with a row for each of the given labels, and images/."""
+    """Write the two CSV files with a row for each of the given labels, and images/."""
     for name, labels, first in (("Train", train, 0), ("Val", test, len(train))):
         named = {f"{i:08d}.png": label for i, label in enumerate(labels, start=first)}
         for image in named:
@@ -168,7 +168,7 @@ def sewer_ml(
 
 
 def sewer_row(name: str, label: str) -> list[str]:
-    """A row of Sewer-ML's files; the water level says that columns beside the defects are none."""
+    """Return a row of Sewer-ML's files, with a water level, which is a column but not a defect."""
     present = set(label.split("+")) - {""}
     values = {column: str(int(column in present)) for column in SEWER_ML}
     values |= {"Filename": name, "WaterLevel": "15", "VA": "1"}
@@ -176,7 +176,7 @@ def sewer_row(name: str, label: str) -> list[str]:
 
 
 def table(path: Path, rows: Sequence[Sequence[str]]) -> Path:
-    """Writes a CSV file."""
+    """Write a CSV file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="") as file:
         csv.writer(file).writerows(rows)
@@ -184,7 +184,7 @@ def table(path: Path, rows: Sequence[Sequence[str]]) -> Path:
 
 
 def packed(folder: Path, archive: Path) -> Path:
-    """The content of a folder as an archive of the path's suffix: .zip, .tar, .tar.gz, .tar.xz."""
+    """Pack a folder's content in the format of the suffix: .zip, .tar, .tar.gz or .tar.xz."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     kind = {".zip": "zip", ".tar": "tar", ".gz": "gztar", ".xz": "xztar"}[archive.suffix]
     made = Path(shutil.make_archive(str(archive.parent / "made"), kind, folder))

@@ -1,4 +1,4 @@
-"""Reading what a line has written."""
+"""Rows that a line has written."""
 
 from recon_ad.line.store import Store
 

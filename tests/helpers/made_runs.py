@@ -1,4 +1,4 @@
-"""Finished runs made by hand: the files that a comparison reads, with figures as a test wants."""
+"""Hand-made finished runs: the files that a comparison reads, with figures chosen by a test."""
 
 import json
 from pathlib import Path
@@ -17,9 +17,10 @@ def make_run(
     protocol=None, fingerprint="same", tested="test/good/1.png", missing=(),
     judged=(),
 ):  # fmt: skip
-    """Writes the run; `missing` names files that it does not have. Returns its folder.
+    """Write a run and return its folder.
 
-    `judged` has defect, score and decision of further test images.
+    `missing` names files to leave out. `judged` has the defect, score and decision of further test
+    images.
     """
     config = small_config(f"{spec}:method={method},seed={seed}", **(fields or {}))
     metrics = {

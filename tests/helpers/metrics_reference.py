@@ -1,4 +1,4 @@
-"""The metrics once more, by their definitions and slowly: loops over thresholds and regions."""
+"""Reference metrics, computed from their definitions by slow loops over thresholds and regions."""
 
 from itertools import pairwise
 
@@ -6,11 +6,11 @@ import numpy as np
 
 
 def regions(truth):
-    """Pixel lists of the 8-connected regions of a mask, by flood fill."""
+    """Return the pixels of each 8-connected region of a mask, found by flood fill."""
     left, found = set(zip(*np.nonzero(truth), strict=True)), []
     while left:
         region = [left.pop()]
-        for y, x in region:  # which grows
+        for y, x in region:  # the list grows in the loop
             near = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
             left -= near
             region.extend(near)
@@ -48,18 +48,18 @@ def _best(maps, truths, figure):
 
 
 def iou_max(maps, truths):
-    """(IoU, threshold, recall)."""
+    """Return the highest IoU, its threshold and its recall."""
     return _best(maps, truths, lambda called, truth, both: both / np.sum(called | truth))
 
 
 def f1_max(maps, truths):
-    """F1 alone."""
+    """Return the highest F1."""
     best = _best(maps, truths, lambda called, truth, both: 2 * both / np.sum([called, truth]))
     return best[0]
 
 
 def aupimo(maps, truths, low, high, valid=None):
-    """Image by image, from raw scores: mean of areas of recall over log FPR of the good images."""
+    """Return the mean over images of the area of recall over the log FPR of the good images."""
     valid = [np.ones(t.shape, bool) for t in truths] if valid is None else valid
     counted = list(zip(maps, truths, valid, strict=True))
     good = [m[v] for m, t, v in counted if v.any() and not t.any()]
@@ -75,7 +75,7 @@ def aupimo(maps, truths, low, high, valid=None):
 
 
 def _under(first, last, low, high):
-    """Area under a straight line over the logarithm of x, within the limits, by quadrature."""
+    """Return the area under a line over the logarithm of x within the limits, by quadrature."""
     (x0, y0), (x1, y1) = first, last
     left, right = np.log(np.clip(x0, low, high)), np.log(np.clip(x1, low, high))
     if left == right:

@@ -1,4 +1,4 @@
-"""Thirty-odd files that users really have, beside good ones, and what is to become of each."""
+"""More than thirty odd files as users really have them, and the expected result for each."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ GRAY = np.random.default_rng(3).integers(60, 180, (96, 128), dtype=np.uint8)
 RGB = np.dstack([GRAY, GRAY[::-1], GRAY[:, ::-1]])
 DEEP = GRAY.astype(np.uint16) * 257
 
-# Name -> a part of the sentence that has to stand in the table.
+# A part of the error that the table must contain, by the name of the file.
 BROKEN = {
     "truncated.png": "truncated", "truncated.jpg": "truncated", "truncated.tif": "truncated",
     "truncated.bmp": "truncated", "truncated_16_bit_colour.png": "truncated",
@@ -38,7 +38,7 @@ SCORED = (
 
 
 def write_odd_files(folder: Path) -> None:
-    """All of `BROKEN` and `SCORED`, and two files that are none of the program's business."""
+    """Write all files of `BROKEN` and `SCORED`, and two files that the program must ignore."""
 
     def save(name: str, image, **options) -> Path:
         return saved(folder / name, image, **options)
@@ -92,6 +92,6 @@ def write_odd_files(folder: Path) -> None:
         "long.png": np.tile(GRAY[:20], (1, 157))[:, :20000].T.copy(),
     }.items():  # fmt: skip
         save(name, image)
-    for name in SCORED:  # all others
+    for name in SCORED:  # the remaining ones
         if not (folder / name).exists():
             save(name, GRAY)

@@ -1,4 +1,4 @@
-"""Where the repository and the material for development are."""
+"""Paths of the repository and of the material for development."""
 
 from pathlib import Path
 

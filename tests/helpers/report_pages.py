@@ -1,4 +1,4 @@
-"""Made-up reports for the tests, and reading a page back."""
+"""Made-up reports for the tests, and a parser of the pages."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ EVIL = "\"><script>alert(1)</script>'&$x_{$ \u202e\udcff\x00.png"
 
 
 class Page(HTMLParser):
-    """Collects what the tests ask for and fails on tags that do not balance."""
+    """A parsed page with the parts that tests check. It rejects tags that do not balance."""
 
     def __init__(self, source: str):
         super().__init__()
@@ -57,7 +57,7 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self.open and self.open[-1] == "style":
             self.style += data
-        elif self.broken:  # within a name
+        elif self.broken:  # a line break within a name
             self.words[-1] += data
         else:
             self.words.append(data)
@@ -69,18 +69,18 @@ class Page(HTMLParser):
 
 
 def shown(metrics: Mapping[str, Any] = MappingProxyType({}), **fields: Any) -> Page:
-    """The page of a report that has only these metrics and fields."""
+    """Return the page of a report that has only these metrics and fields."""
     return Page(render_report(Report("t", metrics, **fields)))
 
 
 def decoded(source: str) -> np.ndarray:
-    """A picture from its data address: uint8 [h, w, 3]."""
+    """Decode a picture from its data URL, uint8 [h, w, 3]."""
     data = io.BytesIO(base64.b64decode(source.split(",", 1)[1]))
     return np.asarray(Image.open(data).convert("RGB"))
 
 
 def panel(name="a.png", *, height=40, width=60, channels=3, reconstructs=True, **fields) -> Panel:
-    """A panel of noise, with fields replaced."""
+    """Return a panel of noise with some fields replaced."""
     rng = np.random.default_rng(0)
     image = rng.random((height, width, channels), dtype=np.float32)
     truth = np.zeros((height, width), bool)
@@ -95,14 +95,14 @@ def panel(name="a.png", *, height=40, width=60, channels=3, reconstructs=True, *
 
 
 def figures() -> dict:
-    """metrics.json with a different value for each key."""
+    """Return the content of a metrics.json with a different value for each key."""
     values = {key: 0.801 + 0.007 * i for i, key in enumerate(KEYS)}
     speed = {"train_seconds": 3725.0, "patches_per_second": 64.31, "images_per_second": 5.5}
     return values | speed
 
 
 def scores(count: int) -> list[Score]:
-    """Images of several kinds, whose names are odd."""
+    """Return scores of images of several kinds with odd names."""
     rng = np.random.default_rng(1)
     kinds = ["good", "scratch", "$\\frac{$", "_hidden", "漢字 " * 20]
     values = enumerate(rng.gamma(3, 1, count))
@@ -110,7 +110,7 @@ def scores(count: int) -> list[Score]:
 
 
 def full_report() -> Report:
-    """A report that has something in each section."""
+    """Return a report with content in each section."""
     line = np.linspace(0, 1, 50)
     return Report(
         title="a run",
@@ -135,13 +135,13 @@ def full_report() -> Report:
 
 
 def without_specks(mask: np.ndarray) -> np.ndarray:
-    """A detector's rule for masks: regions of 12 pixels and more."""
+    """Keep regions of 12 pixels and more, as a detector's rule for masks does."""
     labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
     return np.isin(labels, 1 + np.flatnonzero(np.bincount(labels.ravel())[1:] >= 12))
 
 
 def inspected(index: int, *, defect: str, size: tuple[int, int], threshold: float) -> Panel:
-    """A woven texture, a scratch or dent in it, and a residual as a decent model leaves it."""
+    """Return a panel of a woven texture with a scratch or dent, and a decent model's residual."""
     rng = np.random.default_rng(index)
     y, x = np.indices(size)
     weave = 0.5 + 0.12 * np.sin(x / 3 + y / 40) * np.cos(y / 4) + 0.04 * rng.standard_normal(size)
@@ -164,12 +164,12 @@ def inspected(index: int, *, defect: str, size: tuple[int, int], threshold: floa
 
 
 def shrunk(panel: Panel, scale: Scale) -> SmallPanel:
-    """The panel with all that the slider needs."""
+    """Return the small panel with everything that the slider needs."""
     return shrink_panel(panel, scale=scale, mask_at=lambda t: without_specks(panel.residual > t))
 
 
 def realistic_report(*, rows: int = 60, size: tuple[int, int] = (300, 420)) -> Report:
-    """A run as it comes out: most defects found, some mistakes, masks with a minimum area."""
+    """Return a typical report: most defects found, some mistakes, masks with a minimum area."""
     kinds = ["good", "good", "good", "scratch", "dent"]
     made = [inspected(i, defect=kinds[i % 5], size=size, threshold=0.03) for i in range(rows)]
     pixels = np.concatenate([p.residual.ravel()[::7] for p in made])

@@ -1,4 +1,4 @@
-"""A Vision Transformer of three narrow blocks, in a file: nothing is compiled to have it."""
+"""A Vision Transformer of three narrow blocks, written to a file without compiling anything."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,20 +14,20 @@ from helpers.small_runs import small_config
 from recon_ad.methods import build_method
 from recon_ad.pretrained.presets import PRESETS, Preset
 
-SIDE, CELLS, WIDTH = 16, 4, vit_reference.SMALL.width  # px of an image, its patches, their numbers
-# Of each channel another, and no two of them alike.
+SIDE, CELLS, WIDTH = 16, 4, vit_reference.SMALL.width  # px, patches per side, features
+# Values that differ between channels, and from each other.
 MEAN, STD = (0.1, 0.4, 0.6), (0.2, 0.5, 0.3)
 
 _random = np.random.default_rng(0)
 IMAGES = (0.5 + 0.1 * _random.normal(size=(4, SIDE, SIDE, 1))).astype(np.float32)
-CORNER = np.s_[0, : SIDE // 2, : SIDE // 2]  # of the first image, which is damaged:
+CORNER = np.s_[0, : SIDE // 2, : SIDE // 2]  # the damaged corner of the first image
 DAMAGED = IMAGES.copy()
 DAMAGED[CORNER] = _random.random((SIDE // 2, SIDE // 2, 1)) > 0.5
 
 
 @pytest.fixture(scope="module")
 def small_encoder(tmp_path_factory) -> Iterator[dict[str, Any]]:
-    """Adds the preset "small"; gives the fields of a config that sees images of SIDE px by it."""
+    """Add the preset "small", and yield the config fields that use it on images of SIDE px."""
     path = tmp_path_factory.mktemp("encoder") / "model.safetensors"
     spec = vit_reference.SMALL._replace(distilled=True)
     safetensors.numpy.save_file(vit_reference.make_tensors(spec), path)
@@ -40,12 +40,12 @@ def small_encoder(tmp_path_factory) -> Iterator[dict[str, Any]]:
 
 
 def config_for(small_encoder, method, **fields):
-    """The smoke config of a method that looks through the small encoder."""
+    """Return the smoke config of a method with the small encoder."""
     return small_config(f"configs/folder.py:method={method},smoke", **small_encoder | fields)
 
 
 def started(small_encoder, method, images=IMAGES, **fields):
-    """A method on images: itself, its frozen weights, what it prepares of them, a first state."""
+    """Return a method, its frozen weights, its prepared batch of the images and a first state."""
     built = build_method(config_for(small_encoder, method, **fields), channels=1)
     frozen, _ = built.pretrained()
     batch = jax.device_get(jax.jit(built.prepare)(frozen, images))

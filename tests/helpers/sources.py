@@ -1,4 +1,4 @@
-"""Checks that sources of every kind have to pass."""
+"""Checks that sources of every kind must pass."""
 
 import pickle
 
@@ -8,17 +8,17 @@ from recon_ad.data.source import Record, Source
 
 
 def by_name(source: Source) -> dict[str, Record]:
-    """Returns all records by their names."""
+    """Return all records by their names."""
     return {record.name: record for record in (*source.train, *source.test)}
 
 
 def channels_of(source: Source) -> set[int]:
-    """Returns the numbers of channels that occur."""
+    """Return the numbers of channels that occur."""
     return {record.load().shape[2] for record in (*source.train, *source.test)}
 
 
 def assert_same(ours: Source, theirs: Source, *, every: int = 1) -> None:
-    """Compares names, types, images and masks; the pixels of every so many records only."""
+    """Compare names, kinds and masks of all records, and the pixels of one in `every`."""
     for both in ((ours.train, theirs.train), (ours.test, theirs.test)):
         by_names = [sorted(records, key=lambda record: record.name) for records in both]
         for i, (a, b) in enumerate(zip(*by_names, strict=True)):
@@ -31,7 +31,7 @@ def assert_same(ours: Source, theirs: Source, *, every: int = 1) -> None:
 
 
 def assert_picklable(source: Source) -> None:
-    """Sends the source as to a worker process, and compares."""
+    """Pickle the source, as for a worker process, and compare."""
     again = pickle.loads(pickle.dumps(source))
     assert_same(again, source)
     for a, b in zip(again.test, source.test, strict=True):

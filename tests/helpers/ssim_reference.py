@@ -1,4 +1,4 @@
-"""Pairs of images, and their SSIM maps by scikit-image and by the definition."""
+"""Pairs of images, and their SSIM maps from scikit-image and from the definition."""
 
 import numpy as np
 from scipy import ndimage
@@ -6,7 +6,7 @@ from skimage.metrics import structural_similarity
 
 
 def pairs(shape, *, images=2):
-    """Smooth images and blurred, noisy ones: S takes all values from about 0 to 1."""
+    """Return smooth images and blurred, noisy ones, so that S covers all values from 0 to 1."""
     rng = np.random.default_rng(0)
     x = ndimage.gaussian_filter(rng.random((images, *shape)), (0, 1, 1, 0))
     x = (x - x.min()) / (x.max() - x.min())
@@ -15,8 +15,8 @@ def pairs(shape, *, images=2):
 
 
 def scikit_image(x, y, **options):
-    """The maps, mirrored at the border, of batches of images in [0, 1]."""
-    # In float64: in float32 it is itself 1e-4 away from the truth.
+    """Compute the maps of batches of images in [0, 1], mirrored at the border."""
+    # Uses float64, because scikit-image's own error in float32 is 1e-4.
     x, y = (np.asarray(z).astype(np.float64) for z in (x, y))
     options = {"data_range": 1.0, "use_sample_covariance": False, **options}
     maps = [
@@ -27,9 +27,9 @@ def scikit_image(x, y, **options):
 
 
 def definition(x, y, *, data_range=1.0, window=11, kind="gaussian", border="valid", naive=False):
-    """The maps in float64, with variances as means of squared differences.
+    """Compute the maps in float64, with variances as means of squared differences.
 
-    With `naive` in float32 and with variances as differences of means, which cancels.
+    `naive` uses float32 and variances as differences of means, which suffer from cancellation.
     """
     dtype = np.float32 if naive else np.float64
     edge = window // 2 if border == "reflect" else 0

@@ -1,4 +1,4 @@
-"""A Vision Transformer in NumPy, float64, on tensors as timm names them; and such tensors."""
+"""A Vision Transformer in NumPy, float64, for tensors with timm's names, and random tensors."""
 
 import re
 
@@ -12,14 +12,17 @@ SMALL = Spec(patch=4, width=12, depth=3, heads=3, grid=4)
 
 
 def make_tensors(spec=SMALL, *, positions=None):
-    """Random weights, large enough to matter."""
+    """Draw random weights that are large enough to affect the output."""
     random = np.random.default_rng(0)
     shapes = expected(spec, spec.prefix if positions is None else positions)
     return {n: random.normal(0, 0.3, shape).astype(np.float32) for n, shape in shapes.items()}
 
 
 def forward(tensors, images, spec):
-    """Tokens after each block, and the last normalised; images [b, h, w, 3] of the trained size."""
+    """Return the tokens after each block, and the last ones normalised.
+
+    Images [b, h, w, 3] have the trained size.
+    """
     t = {name: value.astype(np.float64) for name, value in tensors.items()}
     b, p, d = len(images), spec.patch, spec.width
 
@@ -76,7 +79,7 @@ BUT_DINOV2 = {
 
 
 def hugging_face(tensors, *, dinov2):
-    """The same tensors under Hugging Face's names."""
+    """Return the same tensors with Hugging Face's names."""
     renamed = {}
     for name, value in tensors.items():
         for pattern, theirs in (HUGGING_FACE | ({} if dinov2 else BUT_DINOV2)).items():

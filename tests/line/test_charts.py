@@ -1,4 +1,4 @@
-"""Control charts alarm as seldom as they say while nothing changes, and soon when it does."""
+"""Control charts give as few false alarms as promised, and soon detect a change."""
 
 import itertools
 
@@ -11,12 +11,12 @@ from recon_ad.line import chart_limits as limits
 from recon_ad.line.charts import KINDS, Chart, State, advance, make_chart, standardised, step
 
 BOTH = ("ewma", "cusum")
-# Simulated beside the package: the next state by scores; the first is 0.
+# An independent simulation: the next state by scores, starting at 0.
 EITHER_WAY = np.array([[1], [-1]])
 SIMULATED = {
     "ewma": lambda s, z: 0.9 * s + 0.1 * EITHER_WAY * z,
     "cusum": lambda s, z: np.maximum(0, s + EITHER_WAY * z - 0.5),
-    # By how much shares are above 0.1.
+    # Excess of the shares over 0.1.
     "distribution": lambda s, z: 0.99 * s + 0.01 * (np.eye(10)[:, bins_of(z)] - 0.1),
 }
 
@@ -26,7 +26,7 @@ def bins_of(scores):
 
 
 def events(chart, values):
-    """Where which events are."""
+    """Return the images at which alarms begin or end."""
     state = State()
     for i, z in enumerate(standardised(chart, np.asarray(values, float)).tolist()):
         state, event = advance(chart, state, z)
@@ -35,7 +35,7 @@ def events(chart, values):
 
 
 def known(kind, run_length):
-    """A chart with so long a reference that ranks are those of N(0, 1) itself."""
+    """Return a chart with so long a reference that ranks are those of N(0, 1) itself."""
     reference = stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000)
     return make_chart("x", kind, reference, run_length=run_length)
 
@@ -49,7 +49,7 @@ def happening(rate):
 
 
 def mean_length(chart, draw, *, runs):
-    """Images until the first alarm, on average."""
+    """Return the mean number of images until the first alarm."""
     streams = (draw(np.random.default_rng(seed), 3_000) for seed in range(runs))
     return np.mean([next(events(chart, values))[0] + 1 for values in streams])
 
@@ -57,11 +57,11 @@ def mean_length(chart, draw, *, runs):
 @pytest.mark.parametrize(
     ("run_length", "limit", "expected", "rounding"),
     [
-        # One-sided, k = 0.5, N(0, 1): Montgomery, Introduction to Statistical Quality Control, two
-        # sides having 168 at h = 4 and 465 at h = 5.
+        # One-sided, k = 0.5, N(0, 1): Montgomery, Introduction to Statistical Quality Control; two
+        # sides have 168 at h = 4 and 465 at h = 5.
         (limits.cusum_run_length, 4.0, 2 * 168, 0.01),
         (limits.cusum_run_length, 5.0, 2 * 465, 0.01),
-        # Lucas and Saccucci 1990: λ = 0.1, L = 2.814 has 500.
+        # Lucas and Saccucci 1990: λ = 0.1, L = 2.814 gives 500.
         (limits.ewma_run_length, 2.814 * (0.1 / 1.9) ** 0.5, 500, 0.02),
     ],
 )
@@ -79,18 +79,18 @@ def test_an_event_weighs_as_much_as_its_likelihood_says(rate):
 @pytest.mark.parametrize("kind", BOTH)
 def test_alarms_are_as_rare_as_asked_for_and_a_shift_is_seen_soon(kind):
     length = mean_length(known(kind, 100), normal(), runs=400)
-    # The mean of 400 nearly geometric lengths: a standard error of 5 %.
+    # The mean of 400 nearly geometric lengths has a standard error of 5 %.
     assert length == pytest.approx(100, rel=0.15)
     for sign in (1, -1):
         length = mean_length(known(kind, 10_000), normal(middle=sign), runs=100)
-        # One standard deviation: 10.4 images by CUSUM's h = 5 (Montgomery); here it is higher.
+        # One standard deviation: 10.4 images with CUSUM's h = 5 (Montgomery); h is higher here.
         assert 10 < length < 25
 
 
 def test_events_are_as_rare_as_asked_for():
     chart = make_chart("rejects", "events", np.arange(1000) < 50, run_length=200)
     rate = float(chart.reference[0])
-    # Limits are whole numbers, so that it may be longer; 5 % is the mean's standard error.
+    # Limits are whole numbers, so the length may be greater; the mean's standard error is 5 %.
     expected = limits.events_run_length(int(chart.limit), rate)
     assert 200 <= expected < 1.3 * 200
     length = mean_length(chart, happening(rate), runs=400)
@@ -100,14 +100,14 @@ def test_events_are_as_rare_as_asked_for():
 
 @pytest.mark.parametrize(("events", "count"), [(0, 200), (5, 500), (40, 400)])
 def test_a_rate_of_events_is_taken_for_as_high_as_it_may_be(events, count):
-    # With it so few events or fewer are seen in one reference of ten (Clopper and Pearson 1934).
+    # At this rate so few events or fewer occur in one reference of ten (Clopper and Pearson 1934).
     rate = limits.events_rate(events, count)
     assert stats.binom.cdf(events, count + 1, rate) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("kind", SIMULATED)
 def test_alarms_of_short_references_are_as_rare_as_asked_for(kind):
-    # All streams at once; each begins anew after an alarm, as limits are reckoned.
+    # All streams run at once; each restarts after an alarm, as the limits assume.
     count, run_length, streams, length = 60, 400.0, 500, 1_500
     reference = np.sort(np.random.default_rng(0).exponential(size=(streams, count)))
     alarms = []
@@ -131,13 +131,13 @@ def test_alarms_of_short_references_are_as_rare_as_asked_for(kind):
     [("cusum", 3.0, limits.cusum_run_length), ("ewma", 0.45, limits.ewma_run_length)],
 )
 def test_run_lengths_know_what_values_a_reference_leaves_out(kind, limit, run_length):
-    # All chances equal, the ranks of a reference of 40 have no score beyond ±2.25; beside it, the
-    # chain by single steps of simulation.
+    # If all probabilities are equal, a reference of 40 has no score beyond ±2.25. The chain is
+    # compared with a simulation by single steps.
     scores = stats.norm.ppf((np.arange(41) + 0.5) / 41)
     drawn = np.random.default_rng(0).choice(scores, (600, 2_000))
     states = itertools.accumulate(drawn, SIMULATED[kind], initial=np.zeros((2, 2_000)))
     beyond = np.abs([state[0] for state in states]) > limit
-    lengths = np.where(beyond.any(axis=0), beyond.argmax(axis=0), 600)  # few last so long
+    lengths = np.where(beyond.any(axis=0), beyond.argmax(axis=0), 600)  # few last that long
 
     def below(edges):
         return np.searchsorted(scores, edges, side="right")[None] / 41
@@ -163,7 +163,7 @@ def test_what_the_values_mean_does_not_matter(kind):
         ("ewma", normal(), normal(0.5), normal(0.5, 2.5), "high", 31, 40),
         ("cusum", normal(), normal(0.5), normal(0.5, -2.5), "low", 31, 40),
         ("events", happening(0.02), happening(0), happening(0.5), "high", 31, 300),
-        # It widens, and its middle stays.
+        # The distribution widens, and its mean stays.
         ("distribution", normal(), normal(), normal(2), "changed", 100, 300),
     ],
 )
@@ -173,13 +173,13 @@ def test_one_disturbance_is_one_alarm_and_ends(kind, reference, calm, disturbed,
     parts = (calm(random, 99), disturbed(random, 300), calm(random, 400))
     (begun, what), (ended, end) = events(chart, np.concatenate(parts))
     assert (what, end) == (named, "end")
-    # Though it lasted for hundreds of images, the statistic has not piled up.
+    # The statistic has not piled up, although the disturbance lasted for hundreds of images.
     assert 99 <= begun < 99 + soon and 399 <= ended < 399 + over
 
 
 def test_normal_scores_are_those_of_ranks():
     chart = Chart("x", "ewma", np.array([1.0, 2.0, 2.0, 3.0]), 1.0)
-    # The middle of a tie is rank 2 of 4, with a half and one more as usual.
+    # The middle of the tie is rank 2 of 4, plus the usual half and one.
     found = standardised(chart, np.array([2.0, 9.0, -9.0]))
     np.testing.assert_allclose(found, stats.norm.ppf([2.5 / 5, 4.5 / 5, 0.5 / 5]), atol=1e-12)
 

@@ -30,7 +30,7 @@ from recon_ad.runtime.stopping import Stop
 
 
 class Bright(Inference):
-    """Anomalous is what is brighter than half; counts its calls, and first does what is given."""
+    """A detector of bright images that counts its calls and first runs a given function."""
 
     def __init__(self, first=lambda image: None):
         self.plan = SimpleNamespace(channels=1, input_range=(0.0, 0.0))
@@ -38,7 +38,7 @@ class Bright(Inference):
         self.first, self.calls = first, 0
 
     calibrated_on_regions = False
-    run_core = run_tail = None  # what it sees is no graph's
+    run_core = run_tail = None  # it has no graphs
 
     def predict(self, image, *, roi=None, reconstruct=True):
         self.calls += 1
@@ -56,7 +56,7 @@ def write(path, level=100):
 
 @pytest.fixture
 def line(monkeypatch, tmp_path):
-    """The folders that a line watches and writes; it does not wait long."""
+    """Return the folders that a line watches and writes, with short waiting times."""
     monkeypatch.setattr(line_run, "SETTLE", 0.05)
     monkeypatch.setattr(line_run, "POLL", 0.01)
     monkeypatch.setattr(waiting, "RETRY", 0.01)
@@ -64,7 +64,7 @@ def line(monkeypatch, tmp_path):
 
 
 class Rows(Stop):
-    """Asks to stop where a line has so many rows, or after a minute."""
+    """A stop request once a line has so many rows, or after a minute."""
 
     def __init__(self, output, count):
         self.output, self.count, self.end = output, count, time.monotonic() + 60
@@ -75,7 +75,7 @@ class Rows(Stop):
 
 
 def watch(line, count, detector=None):
-    """Runs the line until there are so many rows, and returns them."""
+    """Run the line until it has so many rows, and return them."""
     line_run.run_line(detector or Bright(), *line, stop=Rows(line[1], count))
     rows = rows_of(line[1])
     assert len(rows) == count, rows
@@ -130,7 +130,7 @@ def test_a_name_used_again_within_a_tick_of_the_clock_is_told_by_its_content(lin
     os.utime(file, (5, 5))  # the same size, too
     rows = watch(line, 2)
     assert [row["anomalous"] for row in rows] == [0, 1]
-    # A copy of the folder has other inodes, and nothing new.
+    # A copy of the folder has other inodes but no new images.
     shutil.copytree(folder, folder.with_name("copy"), copy_function=shutil.copy2)
     detector = Bright()
     write(folder.with_name("copy") / "next.png")
@@ -164,7 +164,7 @@ def test_a_table_of_an_earlier_version_goes_on(line, lacking):
 
 
 def test_an_image_that_ended_the_process_twice_is_broken_at_the_third_start(line):
-    """As a process that is killed while it judges, by the system for its memory, say."""
+    """Simulate a process that is killed while it judges, for example for its memory."""
     folder, output = line
     names = ["a.png", "bomb.png", "z.png"]
     for i, name in enumerate(names):
@@ -186,7 +186,7 @@ def test_an_image_that_ended_the_process_twice_is_broken_at_the_third_start(line
     assert [row["name"] for row in rows] == names
     assert [row["outcome"] for row in rows] == ["good", "broken", "good"]
     assert "ended twice" in rows[1]["error"]
-    # Another file of its name is tried.
+    # Another file of the same name is tried.
     write(folder / "bomb.png", 120)
     write(folder / "zz.png")
     assert watch(line, 4)[1]["outcome"] == "good"
@@ -275,7 +275,7 @@ def test_a_file_that_grows_is_left_alone(tmp_path):
     assert arrivals.names() == []
     with (tmp_path / "a.png").open("ab") as file:
         file.write(b"more")
-    assert arrivals.names(0.9) == arrivals.names(1.8) == []  # it has been as it is for 0.9 s
+    assert arrivals.names(0.9) == arrivals.names(1.8) == []  # unchanged for 0.9 s
     arrivals.now = 2.0
     (arrival,) = arrivals.ready()
     assert arrival.key.name == "a.png" and arrival.seen == 0.9
@@ -420,7 +420,7 @@ def test_what_cannot_be_judged_holds_up_nothing(line):
 def test_odd_places_and_times_hold_up_nothing(line):
     folder, _ = line
     write(folder / "a.png")
-    os.utime(folder / "a.png", (2**34, 2**34))  # in 2514: more nanoseconds than a table takes
+    os.utime(folder / "a.png", (2**34, 2**34))  # in 2514: more nanoseconds than SQLite stores
     write(folder / "clash.png")
     os.utime(folder / "clash.png", (1, 1))
     write(folder / "clash.png.png" / "b.png")  # a folder with the name of the overlay
@@ -467,7 +467,7 @@ def test_a_file_that_cannot_be_read_just_now_is_tried_again(line, monkeypatch):
     monkeypatch.setattr(decode, "open", read, raising=False)
     monkeypatch.setattr(line_run, "UNREADABLE", 1e6)
     rows = watch(line, 2)
-    # c did not wait for a, nor for b, which has no row yet.
+    # c waited neither for a nor for b, which has no row yet.
     assert [(row["name"], row["error"]) for row in rows] == [("c.png", None), ("a.png", None)]
     monkeypatch.setattr(line_run, "UNREADABLE", 0.2)
     rows = watch(line, 3)
@@ -483,12 +483,12 @@ def test_errors_that_may_pass_are_those_of_networks_and_rights():
 
 
 def test_known_names_are_looked_at_in_a_tenth_of_the_time(tmp_path):
-    clock = itertools.count()  # a look that asks at its beginning and end takes 1 s
+    clock = itertools.count()  # a scan asks at its beginning and end, so it takes 1 s
     arrivals = Arrivals(tmp_path, [], settle=2.0, clock=lambda: float(next(clock)))
     write(tmp_path / "a.png")
 
     def looks(name):
-        """How many until that name is ready, and done."""
+        """Return the number of scans until that name is ready, and mark it as done."""
         for count in range(1, 30):
             for arrival in arrivals.ready():
                 arrivals.done(arrival.key)
@@ -498,10 +498,10 @@ def test_known_names_are_looked_at_in_a_tenth_of_the_time(tmp_path):
 
     assert looks("a.png") <= 3
     write(tmp_path / "b.png")
-    assert looks("b.png") <= 3  # a new name is seen at each look
+    assert looks("b.png") <= 3  # a new name is found at each scan
     write(tmp_path / "a.png", 200)
     os.utime(tmp_path / "a.png", (5, 5))
-    # Seen some looks later, and then at each until it is done.
+    # Found some scans later, and then at each one until it is done.
     assert 4 < looks("a.png") <= 12
     with pytest.raises(AssertionError, match="never"):
         looks("a.png")
@@ -523,7 +523,7 @@ def test_two_lines_do_not_share_a_folder(tmp_path):
 def test_every_image_has_one_row_though_it_is_killed_and_the_disk_is_full(
     finished_run, chess_folder, tmp_path
 ):
-    """As processes: benchmarks/studies/line.py, smaller."""
+    """Run benchmarks/studies/line.py with real processes at a smaller size."""
     images = sorted((chess_folder / "test" / "good").iterdir())
     model, output = finished_run() / "model.onnx", tmp_path / "line"
     result = disturbed(model, images, output, count=120, kills=2)

@@ -1,4 +1,4 @@
-"""The monitor says when a line is no longer as it was, once, and shows it."""
+"""The monitor reports a change on the line once, and shows it."""
 
 import base64
 import contextlib
@@ -29,9 +29,9 @@ from recon_ad.runtime.stopping import Stop
 
 
 def rows(count, *, first=1, seed=0, darker=0.0, blur=1.0, creep=0.0, rejects=0.02, broken=50):
-    """Images of a line, as its table holds them; each `broken`th cannot be read.
+    """Return rows of a line's table; one in `broken` images cannot be read.
 
-    So reference periods of one length have as many scores, and limits that are found once.
+    This gives reference periods of one length equally many scores, whose limits are then cached.
     """
     random = np.random.default_rng(seed)
     for i in range(first, first + count):
@@ -47,7 +47,7 @@ def rows(count, *, first=1, seed=0, darker=0.0, blur=1.0, creep=0.0, rejects=0.0
 
 
 def watched(*parts, reference="500"):
-    """A monitor with these periods, after these rows."""
+    """Return a monitor with these periods, after these rows."""
     periods = [parse_period(text) for text in reference.split(",")]
     found = Monitor(references=periods, run_length=10_000)
     for row in itertools.chain(*parts):
@@ -56,12 +56,12 @@ def watched(*parts, reference="500"):
 
 
 def of(found, statistic):
-    """Its alarms; those of others may be chance."""
+    """Return the alarms of a statistic; those of others may be due to chance."""
     return [alarm for alarm in found.alarms if alarm.statistic == statistic]
 
 
 def shown(found, *, name="a", later=0.0):
-    """The dashboard's page, so many seconds after the last image."""
+    """Return the dashboard's page, so many seconds after the last image."""
     return page(found, name=name, now=found.last + later)
 
 
@@ -85,8 +85,8 @@ def test_a_change_is_named(change, statistic, direction, within):
 
 
 def test_no_change_is_no_alarm_and_an_alarm_ends():
-    # Six charts and 5,000 images after the references: 3 false alarms are expected, and more as 500
-    # images do not tell exactly what is normal.
+    # With six charts and 5,000 images after the references, 3 false alarms are expected, and more
+    # because 500 images do not determine exactly what is normal.
     assert sum(len(watched(rows(1_500, seed=seed)).alarms) for seed in range(10, 15)) <= 9
     found = watched(
         rows(600), rows(100, first=601, seed=1, darker=0.05), rows(300, first=701, seed=2)
@@ -110,7 +110,7 @@ def test_few_values_repeated_are_no_change(scores):
     cycle = itertools.cycle(scores)
     found = watched(row | {"score": next(cycle)} for row in rows(3_000))
     assert found.charts and not of(found, "score")
-    # Another value among them is one.
+    # A different value is a change.
     more = [row | {"score": 1.0} for row in rows(100, first=3_001)]
     cycle = itertools.cycle(scores)
     again = watched((row | {"score": next(cycle)} for row in rows(3_000)), more)
@@ -146,7 +146,7 @@ def test_a_row_with_a_wrong_clock_ends_no_period(at):
     found = watched(map(wrong, rows(320)), reference=times)
     assert found.charts and not found.collecting and not found.alarms
     assert found.collected in (200, 201, 202)
-    # A pause of a night is no wrong clock.
+    # A pause of a night is not a wrong clock.
     later = [row | {"committed": row["committed"] + 50_000} for row in rows(20, first=251)]
     found = watched(rows(250), later, reference=times)
     assert found.charts and found.last == 1e9 + 50_270
@@ -177,7 +177,7 @@ def test_a_damaged_note_of_what_was_told_and_a_locked_table_stop_nothing(tmp_pat
 
 
 class Dripping(socketserver.BaseRequestHandler):
-    """Sends a header's bytes without end, each soon enough for a socket's timeout."""
+    """A server that sends an endless header, each byte soon enough for a socket's timeout."""
 
     def handle(self):
         with contextlib.suppress(OSError):
@@ -209,26 +209,26 @@ def test_a_webhook_that_drips_is_cut_off_and_nobody_waits_for_it(monkeypatch):
 
 
 def test_rows_before_a_period_and_of_it_are_not_judged():
-    # Dark until row 300: as the period's own rows are.
+    # Dark until row 300, like the rows of the period itself.
     parts = [*rows(300), *rows(300, first=301, seed=1, darker=0.1)]
     assert of(watched(parts, reference="200"), "brightness")
     later = watched(parts, rows(200, first=601, seed=2, darker=0.1), reference="301..500")
     assert not of(later, "brightness") and later.reference.text == "301..500"
     back = watched(parts, rows(100, first=601, seed=2), reference="301..500")
     assert [(a.direction, a.reference) for a in of(back, "brightness")] == [("high", "301..500")]
-    # Of times it is that of the rows committed then: row i is committed at 1e9 + i s.
+    # A period of times means the rows committed then; row i is committed at 1e9 + i s.
     times = [datetime.fromtimestamp(1e9 + i, UTC).isoformat() for i in (301, 500)]
     by_time = watched(parts, rows(100, first=601, seed=2), reference="..".join(times))
     assert back.alarms == [a._replace(reference="301..500") for a in by_time.alarms]
 
 
 def test_a_further_period_leaves_earlier_alarms_and_starts_anew():
-    # A lamp is changed at row 401, on purpose.
+    # A lamp is changed on purpose at row 401.
     parts = [*rows(400), *rows(400, first=401, seed=1, darker=0.1)]
     before, after = watched(parts, reference="200"), watched(parts, reference="200,501..700")
     (alarm,) = of(before, "brightness")
     assert alarm.ended is None
-    # It is over where the period begins, and what comes after that is as it was.
+    # The alarm ends where the period begins, and later rows are like that period.
     assert of(after, "brightness") == [alarm._replace(ended=501)]
     assert not any(501 <= a.image <= 700 for a in after.alarms)
     again = watched(parts, rows(100, first=801, seed=2), reference="200,501..700")
@@ -258,7 +258,7 @@ def test_registration_is_watched_where_parts_are_aligned():
             return row
         late = row["id"] > 400
         if late and row["id"] % 3 == 0:
-            # As the line has it: an error, and how sure the best place was.
+            # As a line stores it: an error, and the confidence of the best position.
             return row | {
                 "score": None, "anomalous": None, "outcome": "not registered",
                 "error": "not there", "registration": 0.2,
@@ -269,7 +269,7 @@ def test_registration_is_watched_where_parts_are_aligned():
     words = [alarm.words for alarm in of(found, "not registered")]
     assert words == ["more parts are not found than before"]
     assert [a.direction for a in of(found, "registration")] == ["low"]
-    assert not of(found, "broken")  # a part that is not there is no broken file
+    assert not of(found, "broken")  # a missing part is not a broken file
     assert 'id="not-registered"' in shown(found)
     without = watched(rows(500), reference="200")
     names = {name for name, _ in without.charts}
@@ -278,7 +278,7 @@ def test_registration_is_watched_where_parts_are_aligned():
 
 
 class Hook(http.server.BaseHTTPRequestHandler):
-    """Refuses the first call."""
+    """A webhook that refuses the first call."""
 
     def do_POST(self):
         calls = self.server.calls
@@ -300,7 +300,7 @@ def hook():
 
 
 class Looks(Stop):
-    """Asks to stop after so many looks at the table."""
+    """A stop request after so many reads of the table."""
 
     left = 5
 
@@ -332,20 +332,20 @@ def test_alarms_are_logged_and_posted_once_also_after_a_restart_and_a_refusal(
 
     fill()
     (alarm,) = run().alarms
-    # Refused once, taken once.
+    # Refused once, accepted once.
     assert [call["words"] for call in hook.calls] == [alarm.words] * 2
     assert hook.calls[0]["line"] == "press 4"
     assert sum(alarm.words in message for message in caplog.messages) == 1
     assert "Images are darker than before." in (line / "dashboard.html").read_text()
     run()
     assert len(hook.calls) == 2
-    # Nor because of a further period after it; with another one it is another alarm.
+    # A further period after it does not repeat it; with another reference it is another alarm.
     run("200,230..270")
     assert len(hook.calls) == 2
     run("190")
     assert [call["reference"] for call in hook.calls] == ["200", "200", "190"]
     assert {call["image"] for call in hook.calls} == {alarm.image}
-    # Another table in its place: its alarms are new, though they look the same.
+    # The alarms of a new table in its place are new, even if they look the same.
     for file in line.glob("line.sqlite*"):
         file.unlink()
     fill()
@@ -361,7 +361,7 @@ def test_a_webhook_that_is_none_is_tried_again_and_holds_nothing_up(url):
     hook = webhook.Webhook(url, name="a")
     alarm = Alarm(1, 1e9, "score", "ewma", "high", "words", "500", None)
     assert not hook.take(alarm)
-    assert not hook.take(alarm)  # at once: it is not its time yet
+    assert not hook.take(alarm)  # immediately, because it is not yet time for the next try
     assert webhook.Webhook("", name="a").take(alarm)
 
 
@@ -421,7 +421,7 @@ def test_the_latest_rejects_are_shown_as_the_line_has_drawn_them(tmp_path):
 
     found = watched(map(named, rows(300, rejects=0.1)), reference="200")
     assert found.rejected > found.rejects.maxlen == len(found.rejects)
-    kept = [row["name"] for row in found.rejects][1:]  # the first was tidied up
+    kept = [row["name"] for row in found.rejects][1:]  # the first one was deleted
     for name in kept:
         path = overlay_of(tmp_path, name, anomalous=True)
         path.parent.mkdir(parents=True, exist_ok=True)

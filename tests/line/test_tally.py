@@ -1,4 +1,4 @@
-"""What a line's log says of the images that are judged."""
+"""A line's log of the images that it judges."""
 
 import logging
 import os
@@ -78,7 +78,7 @@ def test_the_command_says_what_it_watches_and_counts(finished_run, chess_folder,
             while len(overlays()) < images and time.monotonic() < end:
                 time.sleep(0.1)
         finally:
-            os.kill(os.getpid(), signal.SIGTERM)  # which lets the image that is judged finish
+            os.kill(os.getpid(), signal.SIGTERM)  # lets the current image finish
 
     stopper = threading.Thread(target=stop)
     stopper.start()

@@ -1,4 +1,4 @@
-"""How far codes are from N(0, I)."""
+"""The distance of codes from N(0, I)."""
 
 import numpy as np
 import pytest

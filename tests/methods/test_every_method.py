@@ -1,4 +1,4 @@
-"""Settings of a method are its own; what each refuses; whether methods learn."""
+"""Each method's own settings, the values that it rejects, and whether it learns."""
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from recon_ad.methods import METHODS, build_method
 
 
 def traced(config):
-    """Everything that reads the config: building, the first state, a step."""
+    """Run everything that reads the config: building, the first state, a step."""
     method = build_method(config, channels=1)
     images = jax.ShapeDtypeStruct((4, SIDE, SIDE, 1), np.float32)
     frozen = method.pretrained()[0]

@@ -1,4 +1,4 @@
-"""Feature matching: its loss against NumPy, and that the encoder is there in training only."""
+"""Feature matching: its loss against NumPy, and an encoder that exists only in training."""
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ from helpers.small_encoder import SIDE, config_for, started
 
 from recon_ad.methods.features import Encoder
 
-WEIGHT = 100.0  # so much that the pixels' part of the gradient is a hundredth
+WEIGHT = 100.0  # so large that the pixels' part of the gradient is 1 %
 IMAGES = np.random.default_rng(0).random((4, SIDE, SIDE, 1), np.float32)
 EXACT = IMAGES.astype(np.float64)
 MASK = np.array([True, False, True, True])
@@ -16,11 +16,11 @@ MASK = np.array([True, False, True, True])
 
 @pytest.fixture(scope="module")
 def looked(small_encoder):
-    """The method's first state, batch and step, and what it makes of them."""
+    """Return the method's first state, batch and step, and its results."""
     fields = {"encoder.blocks": (0, 2), "fm_ae.feature_weight": WEIGHT}
     method, _, batch, state = started(small_encoder, "fm_ae", IMAGES, **fields)
     encoder = Encoder(config_for(small_encoder, "fm_ae", **fields), channels=1)
-    # Biases, too, or some activations would stand at the kink of their function.
+    # Biases are random too, or some activations would be at the kink of their function.
     params = jax.tree.map(np.add, state.params, drawn(state.params, 0.1))
     state = state._replace(params=params)
     variables = method.finish(batch["encoder"], state, ())
@@ -47,7 +47,7 @@ def test_the_loss_is_that_of_the_pixels_and_the_weighted_one_of_the_features(loo
     state, batch, step, measured, painted, _, seen = looked
     pixels = ((EXACT - painted) ** 2).mean(axis=(1, 2, 3))
     apart = ((features(seen[0]) - features(seen[1])) ** 2).mean(axis=(1, 2, 3))
-    assert apart.min() > 0.1  # or it would not show
+    assert apart.min() > 0.1  # otherwise it would not show
     expected = {"squared_error": pixels, "feature_error": apart, "loss": pixels + WEIGHT * apart}
     for name, values in expected.items():
         assert measured[name] == (pytest.approx(values[MASK].sum(), rel=1e-4), 3), name
@@ -75,5 +75,5 @@ def test_the_gradient_is_what_the_loss_does(looked):
     norm = float(np.sqrt(sum(np.vdot(g, g) for g in jax.tree.leaves(grads))))
     move = jax.tree.map(lambda g: 3e-3 * g / norm, grads)
     more, less = (after(jax.tree.map(f, state.params, move))[1] for f in (np.add, np.subtract))
-    # Along the gradient the slope is its norm; a loss of some 30 is rounded to 1e-5 of it.
+    # Along the gradient the slope is its norm; a loss of about 30 is rounded to 1e-5 of it.
     assert (more - less) / 6e-3 == pytest.approx(norm, rel=0.02)

@@ -1,4 +1,4 @@
-"""Nearest neighbours on features: memory, coreset, distances, and the map they become."""
+"""Nearest neighbours on features: memory bank, coreset, distances, and the map from them."""
 
 import functools
 
@@ -32,11 +32,11 @@ def test_distances_are_scipys_and_zero_for_what_is_known():
     np.testing.assert_allclose(np.delete(found, 0), np.delete(expected, 0), rtol=1e-5)
 
 
-IMAGE = np.arange(8, dtype=np.int32)  # places of the images of a batch
+IMAGE = np.arange(8, dtype=np.int32)  # places of a batch's images
 
 
 def test_the_coreset_is_chosen_greedily():
-    # Of few numbers each, so that nothing is projected and each choice can be foreseen.
+    # The features are short, so that nothing is projected and each choice can be predicted.
     vectors = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
     chosen = [0]
     for _ in range(19):
@@ -47,7 +47,7 @@ def test_the_coreset_is_chosen_greedily():
 
 
 def test_none_is_chosen_twice_where_all_look_alike():
-    # Of differences that rounding hides, distances in float32 are 0 or noise.
+    # If rounding hides the differences, distances in float32 are 0 or noise.
     vectors = np.float32(1000 + 1e-3 * np.random.default_rng(0).normal(size=(60, 5)))
     assert len(np.unique(vectors, axis=0)) == 60
     for count in (20, 60):
@@ -69,7 +69,7 @@ def test_a_projected_coreset_covers_better_than_chance():
 
 @pytest.fixture(scope="module")
 def filling(start):
-    """The states of three steps, and their batches; of each step's 128 features 120 are drawn."""
+    """Return the states of three steps and their batches; each step draws 120 of 128 features."""
     fields = {"knn.memory": 2395, "knn.coreset": 5, "train.steps": 20}
     method, _, features, state = start(**fields)
     step = jax.jit(method.train_step)
@@ -80,7 +80,7 @@ def filling(start):
 
 
 def averaged(features):
-    """The mean of 3 × 3 neighbours, by SciPy."""
+    """Average the 3 × 3 neighbours, by SciPy."""
     return ndimage.uniform_filter(features, size=(1, 3, 3, 1), mode="nearest")
 
 
@@ -109,7 +109,7 @@ def test_training_fills_the_memory_with_features_of_each_batch(filling):
         assert len(known) == 128 and set(drawn) < known and len(set(drawn)) == 120
         assert drawn != [v.tobytes() for v in batch.reshape(-1, rows.shape[1])[:120]]
         assert not memory[120 * i + 120 :].any() and states[i + 1].step == i + 1
-        # Each with the place of the image that it is of.
+        # Each feature has the place of its image.
         origin = {v.tobytes(): 8 * i + k for k, x in enumerate(batch) for v in x.reshape(16, -1)}
         image = np.asarray(states[i + 1].params["image"])[120 * i : 120 * i + 120]
         assert image.tolist() == [origin[row] for row in drawn]
@@ -118,13 +118,13 @@ def test_training_fills_the_memory_with_features_of_each_batch(filling):
 def test_the_heldout_loss_is_the_mean_distance_to_every_nth_filled_feature(filling):
     method, features, (_, state, *_), _ = filling
     memory = np.asarray(state.params["fine"], np.float64)
-    # Nearer to the zeros that are not filled yet than to anything that is.
+    # Closer to the zeros that are not filled yet than to any feature.
     noise = np.random.default_rng(1).normal(size=features.shape)
     heldout = (0.1 * features + 0.01 * noise).astype(np.float32)
     rows = np.asarray(heldout, np.float64).reshape(-1, memory.shape[1])
-    # 1024 at most are looked at, so every third.
+    # At most 1024 are searched, so every third.
     nearest = spatial.distance.cdist(rows, memory[:120:3]).min(axis=1).reshape(8, CELLS**2)
-    assert nearest.max() > 1.001 * nearest.mean()  # or either would do
+    assert nearest.max() > 1.001 * nearest.mean()  # otherwise either would do
     assert np.linalg.norm(rows, axis=1).max() < nearest.min()
     mask = np.array([True] * 6 + [False] * 2)
     loss = jax.jit(method.eval_step)(state, heldout, mask)["loss"]
@@ -132,18 +132,18 @@ def test_the_heldout_loss_is_the_mean_distance_to_every_nth_filled_feature(filli
 
 
 def test_what_was_seen_is_normal_and_what_was_not_stands_out(start):
-    # Six steps of eight images of sixteen patches: all of them are remembered.
+    # Six steps of eight images of sixteen patches: all of them are stored.
     fields = {"knn.memory": 10_000, "knn.coreset": 768}
     method, frozen, features, state = start(**fields)
     step = jax.jit(method.train_step)
     assert len(state.params["fine"]) == 768
     for i in range(6):
         state, _ = step(state, features, jax.random.key(i), image=IMAGE)
-        if i == 1:  # what is not filled yet is no good feature
+        if i == 1:  # unfilled entries are not good features
             known = {row.tobytes() for row in features.reshape(-1, features.shape[-1])}
             chosen = np.asarray(method.finish(frozen, state, ())["fine"]["features"])
             assert len(chosen) == 256 and all(row.tobytes() in known for row in chosen)
-            # All that is looked at is remembered twice: nothing is far from it.
+            # Every feature of the image is stored twice, so nothing is far from the memory bank.
             total, count = jax.jit(method.eval_step)(state, features, np.ones(8, bool))["loss"]
             assert float(total) / float(count) < 0.1
     variables = method.finish(frozen, state, ())
@@ -153,10 +153,10 @@ def test_what_was_seen_is_normal_and_what_was_not_stands_out(start):
     odd = IMAGES.copy()
     odd[0, 12:, 12:] = 0
     strange = np.asarray(maps(variables, odd))
-    # Features are sums of many squares: distances of nothing are rounding.
+    # Features are sums of many squares, so distances of zero are rounding errors.
     assert strange[0].max() > 10 * normal.max()
     np.testing.assert_allclose(strange[1:], normal[1:], atol=1e-5)
-    # The damage is where it is: all see it, but most of all the patch that it lies in.
+    # All patches see the damage, but most of all the patch that contains it.
     assert min(np.unravel_index(strange[0].argmax(), strange[0].shape)) >= SIDE // 2
 
 
@@ -168,7 +168,7 @@ def test_the_spread_is_of_distances_to_other_images():
     distances[of[:, None] == images[None]] = np.inf
     expected = distances.min(axis=1).std()
     assert float(spread(queries, of, keys, images)) == pytest.approx(expected, rel=1e-4)
-    # One image alone, or no difference.
+    # Only one image, or no difference.
     assert float(spread(queries, of * 0, keys, images * 0)) == 1
     assert float(spread(queries[:1], of[:1] * 0, keys, images * 0 + 1)) == 1
 
@@ -189,7 +189,7 @@ def test_the_map_adds_both_distances_in_units_of_their_spread(start):
         nearest = spatial.distance.cdist(looked_at.reshape(-1, 3 * WIDTH), keys).min(axis=1)
         expected = expected + weight * nearest / float(variables[kind]["spread"])
     found = np.asarray(jax.jit(method.anomaly_map)(variables, new))[0]
-    # Each patch's value stands in the middle of its pixels, between those of its neighbours.
+    # Each patch's value is at the middle of its pixels, and between the middles it is interpolated.
     cells = expected.reshape(CELLS, CELLS)
     enlarged = cv2.resize(cells, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_allclose(found, enlarged, rtol=1e-3)
@@ -209,8 +209,8 @@ def test_an_image_is_left_out_as_if_its_features_had_never_been_seen(start):
         expected = jax.jit(knn.distances)(keys[stay], features)
         found = jax.jit(knn.distances)(left[kind]["features"], features)
         assert left[kind]["features"].shape == keys.shape
-        np.testing.assert_allclose(found, expected, atol=5e-3)  # of what is 0 but for rounding
-    # An image far from the others is far from a memory without it, and only then.
+        np.testing.assert_allclose(found, expected, atol=5e-3)  # for values near 0
+    # An image far from the others is far from the memory bank only if it is left out of it.
     maps = jax.jit(method.anomaly_map)
     odd = IMAGES.copy()
     odd[2] = 1 - odd[2]

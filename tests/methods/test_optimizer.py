@@ -1,4 +1,4 @@
-"""The learning rate over a run. On a constant gradient of 1 each update of Adam is −rate."""
+"""The learning rate over a run. With a constant gradient of 1, each update of Adam is −rate."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +11,7 @@ from recon_ad.methods.base import build_optimizer, learning_rate
 RATE, STEPS, WARMUP = 0.01, 20, 4
 HALF_DOWN = 0.5 * (1 + np.cos(np.pi / 4))  # of a cosine, after a quarter of its length
 
-# Step of training -> share of the rate.
+# Fraction of the rate by training step.
 SCHEDULES = {
     ("constant", 0): {0: 1, 1: 1, 10: 1, 20: 1, 25: 1},
     ("cosine", 0): {0: 1, 5: HALF_DOWN, 10: 0.5, 20: 0, 25: 0},
@@ -35,7 +35,7 @@ def test_the_rate_over_steps_of_training(schedule, warmup, updates):
     _, rates = lax.scan(step, tx.init(one), length=25 * updates + 1)
     shares = np.asarray(rates)[::updates] / RATE
     expected = SCHEDULES[schedule, warmup]
-    # Adam's moments over their corrections are 1, but float32 has 1 − 0.999 to 3e-5 only.
+    # Adam's corrected moments are 1, but float32 represents 1 − 0.999 only to 3e-5.
     np.testing.assert_allclose(shares[list(expected)], list(expected.values()), atol=3e-5)
 
 

@@ -45,7 +45,7 @@ def looking(method):
 
 @functools.cache
 def compiled(name):
-    """The method with FIELDS, a first state, what it finishes with, its step, and `look`."""
+    """Return the method with FIELDS, a first state, finished variables, its step, and `look`."""
     method = build_method(config_of(name, **FIELDS.get(name, {})), channels=2)
     state = random_state(method, IMAGES)
     variables = method.finish({}, state, [IMAGES])
@@ -53,7 +53,7 @@ def compiled(name):
 
 
 def seen(name, images=IMAGES, mask=ALL):
-    """Held-out metrics, reconstructions and anomaly maps of the first state."""
+    """Return held-out metrics, reconstructions and anomaly maps of the first state."""
     _, state, variables, _, look = compiled(name)
     return jax.device_get(look(state, variables, images, mask))
 
@@ -80,7 +80,7 @@ def test_has_the_papers_numbers_of_parameters():
 @pytest.mark.parametrize("name", ON_PIXELS)
 def test_the_heldout_loss_is_its_formula_and_leaves_padding_out(name):
     metrics, shown, _ = seen(name)
-    if name != "vae":  # for which see below
+    if name != "vae":  # tested separately below
         expected = squared_error(shown)
         if "ssim" in name:
             expected = 1 - definition(IMAGES, shown).mean()
@@ -104,7 +104,7 @@ def test_the_vaes_loss_is_the_error_and_the_weighted_divergence():
     methods = [
         build_method(config_of("vae", **{"vae.kl_weight": given}), channels=2) for given in weights
     ]
-    # In one program, which computes once what is the same in all.
+    # One program computes only once what all of them share.
     measure = jax.jit(lambda *given: [m.eval_step(*given) for m in methods])
     measured = measure(compiled("vae")[1], IMAGES, ALL)
     error = squared_error(seen("vae")[1])
@@ -149,7 +149,7 @@ def test_the_critics_step_is_adam_on_the_difference_of_means():
     step = jax.jit(functools.partial(aae.critic_step, settings=settings))
     moved, _, found = step(params, jax.jit(settings.critic_tx.init)(params), codes, prior)
     assert float(found) == pytest.approx(float(expected), rel=1e-4)
-    # Adam's first step is the rate times the gradient's sign; uphill in the distance.
+    # Adam's first step is the rate times the gradient's sign; the distance is maximised.
     change = jax.tree.map(lambda a, b: (a - b) / rate, moved, params)
     uphill = jax.tree.map(np.sign, slopes)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=0.01), change, uphill)
@@ -166,7 +166,7 @@ def test_a_step_of_the_aae_is_reconstruction_then_the_critics_then_the_encoders(
 
     @jax.jit
     def replayed(critic, alone, images):
-        """The critic's steps on the codes behind the reconstruction, and the encoder's slopes."""
+        """Replay the critic's steps on codes after the reconstruction and the encoder's slopes."""
         codes, of_critic = plain.encode({"params": alone}, images), settings.critic_tx.init(critic)
         for k in jax.random.split(key(5), 5):
             prior = jax.random.normal(k, codes.shape)
@@ -182,19 +182,19 @@ def test_a_step_of_the_aae_is_reconstruction_then_the_critics_then_the_encoders(
 
     critic, distance, slopes = replayed(state.params["critic"], alone, IMAGES)
     assert mean_of(metrics, "critic_distance") == pytest.approx(float(distance), rel=1e-4)
-    # Codes differ by rounding, and a step of Adam by a small part of its rate.
+    # Codes differ by rounding, and a step of Adam by a small fraction of its rate.
     close = functools.partial(np.testing.assert_allclose, atol=1e-5)
     jax.tree.map(close, moved.params["critic"], critic)
     before, after = (
         max(np.abs(p).max() for p in jax.tree.leaves(s.params["critic"])) for s in (state, moved)
     )
-    assert before > CLIP and after == np.float32(CLIP)  # some stand at the wall of the box
+    assert before > CLIP and after == np.float32(CLIP)  # some are at the wall of the box
 
     # The encoder follows the critic, by its rate along the slopes' signs; the decoder does not.
     rate = RATE * config_of("aae").aae.encoder_rate
     encoder = jax.tree.map(lambda p, slope: p + rate * np.sign(slope), alone["encoder"], slopes)
-    # Adam divides by the root of squared gradients that are almost nothing: a difference of
-    # rounding shows in single weights.
+    # Adam divides by the root of almost vanishing squared gradients, so rounding differences
+    # show in single weights.
     pairs = (moved.params["autoencoder"], alone | {"encoder": encoder})
     same = jax.tree.map(lambda a, b: np.isclose(a, b, rtol=1e-4, atol=1e-6).mean(), *pairs)
     assert min(jax.tree.leaves(same)) > 0.9
@@ -245,7 +245,7 @@ def test_thresholds_that_are_not_given_are_percentiles_of_heldout_pixels():
     _, shown, found = jax.device_get(look(state, variables, IMAGES, ALL))
     l1 = np.abs(IMAGES - shown).mean(axis=-1)
     assert float(variables["thresholds"]["l1"]) == pytest.approx(np.percentile(l1, 90), rel=1e-4)
-    assert 0.1 <= (found > 1).mean() <= 0.2  # either map's tenth
+    assert 0.1 <= (found > 1).mean() <= 0.2  # a tenth of each map
 
 
 def test_the_map_of_ssim_ae_is_the_residual_of_its_loss():
@@ -256,7 +256,7 @@ def test_the_map_of_ssim_ae_is_the_residual_of_its_loss():
 def test_the_dae_learns_the_clean_image_from_a_noisy_one_and_scores_without_noise():
     method, state, variables, step, look = compiled("dae")
     quiet = build_method(config_of("dae", **{"dae.noise": 0.0}), channels=2)
-    # Twice the parameters, or little of the image reaches the end of so many layers.
+    # Twice the parameters, or little of the image would pass so many layers.
     state = state._replace(params=jax.tree.map(lambda p: 2 * p, state.params))
     variables = method.finish({}, state, ())
     noise = np.asarray(jax.jit(lambda k: jax.random.normal(k, IMAGES.shape))(key(7)))

@@ -1,4 +1,4 @@
-"""StableAdamW against plain NumPy, parameter by parameter, as Dinomaly's code goes about it."""
+"""StableAdamW against plain NumPy, parameter by parameter, in the order of Dinomaly's code."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ RATE, DECAY = 0.01, 0.1
 
 
 class Plain:
-    """One array of parameters, in float64: decayed first, then moved."""
+    """The optimiser for one array in float64: it decays the parameters, then moves them."""
 
     def __init__(self, values):
         self.values = np.float64(values)
@@ -32,7 +32,7 @@ class Plain:
 
 
 def gradients(steps):
-    """Of a kernel and a bias: sudden ones, which are surprises, and long quiet ones after them."""
+    """Return gradients of a kernel and a bias: sudden ones, then long quiet ones."""
     random = np.random.default_rng(0)
     for i in range(steps):
         grads = {"kernel": random.normal(size=(3, 4)), "bias": random.normal(size=4)}
@@ -54,9 +54,9 @@ def test_each_step_is_numpys():
         params = jax.tree.map(lambda p, m: np.asarray(p + m), params, moved)
         for name, array in plain.items():
             array.step(grads[name], rate(i))
-            # float32 has 1 − 0.999 to 3e-5 only, and rounds parameters of 2 to 2e-7 in each step.
+            # float32 represents 1 − 0.999 only to 3e-5, and parameters of 2 round to 2e-7 per step.
             np.testing.assert_allclose(params[name], array.values, rtol=1e-5, err_msg=f"{name} {i}")
-    for array in plain.values():  # nothing would be seen of either where neither happens
+    for array in plain.values():  # both cases must occur, or the test would not see them
         assert max(array.surprises) > 1.5 and min(array.surprises) < 0.5
         assert np.abs(array.values - 1).max() > 0.01
     kernel = plain["kernel"]

@@ -1,4 +1,4 @@
-"""The principal subspace of features: moments, components, what is left, images left out."""
+"""The principal subspace of features: moments, components, residuals, images left out."""
 
 import functools
 
@@ -31,7 +31,7 @@ def trained(start):
 
 
 def expected_residual(train, features, share):
-    """By scikit-learn, in double precision."""
+    """Compute the residual by scikit-learn, in double precision."""
     rows = np.asarray(train, np.float64).reshape(-1, train.shape[-1])
     pca = PCA(svd_solver="full").fit(rows)
     kept = int(np.searchsorted(np.cumsum(pca.explained_variance_ratio_), share)) + 1
@@ -47,7 +47,7 @@ def test_what_is_left_is_that_of_a_pca(trained):
     expected, kept = expected_residual(features, features, 0.9)
     assert 1 < kept < 3 * WIDTH - 1
     found = residual(variables["subspace"], features)
-    # Lengths of about 5, of components from products in float32.
+    # Lengths of about 5; the components come from products in float32.
     np.testing.assert_allclose(found, expected, atol=2e-3)
     shown = np.asarray(variables["subspace"]["components"])
     assert np.count_nonzero(shown.any(axis=0)) == kept

@@ -1,4 +1,4 @@
-"""The normalising flow: its determinant, its inverse, and the likelihood that is a map."""
+"""The normalising flow: its determinant, its inverse, and the likelihood map."""
 
 import functools
 
@@ -21,7 +21,7 @@ def normal(*shape, seed=0):
 
 
 def make(model, x, spread=0.5):
-    """Parameters far from the identity that a flow begins as."""
+    """Draw parameters far from the identity at which a flow begins."""
     return {"params": drawn_params(model, x, spread=spread)}
 
 
@@ -45,13 +45,13 @@ def test_the_log_determinant_is_that_of_the_jacobian_and_all_can_be_undone(chann
     found = out["log_determinant"].sum(axis=(1, 2))
     # The Jacobian's entries are float32 and up to e^2 each.
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    assert (abs(expected) > 0.1).all()  # or it would be easy
+    assert (abs(expected) > 0.1).all()  # otherwise it would be too easy
     assert np.abs(out["latent"] - x).max() > 1
     np.testing.assert_allclose(back, x, atol=1e-4)
 
 
 def subnet_of(p, x, looks):
-    """Log-scales and shifts in NumPy."""
+    """Compute log-scales and shifts in NumPy."""
 
     def layer(x, name):
         if looks == "convolution":
@@ -76,20 +76,20 @@ def test_subnets_are_numpys_and_their_scales_clamped(looks):
     for a, b in zip(look(variables, x), expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     log_scale, _ = look(make(subnet, x, spread=10.0), 1e3 * x)
-    assert 0.99 * CLAMP < np.abs(log_scale).max() <= CLAMP == 2  # it binds here
+    assert 0.99 * CLAMP < np.abs(log_scale).max() <= CLAMP == 2  # the clamp is active here
 
 
 @pytest.mark.parametrize("coupling", COUPLINGS)
 def test_every_other_step_of_the_flow_looks_around_from_the_first_on(coupling):
     flow, x = Flow(4, 12, 1.0, coupling), normal(2, 5, 5, 12)
-    # Attention that is no sharper than this sees all positions.
+    # Attention that is no sharper than this covers all positions.
     variables = make(flow, x, spread=0.2)
     moved = x.copy()
     moved[:, 0, 0] += 1
     latent = jax.jit(lambda params, x: flow.apply({"params": params}, x)["latent"])
     for step in range(4):
         params = dict(variables["params"])
-        for i in range(4):  # all other couplings are taken out
+        for i in range(4):  # all other couplings are removed
             strength = np.full((1, 1, 1, 1), i == step, np.float32)
             params[f"subnets_{i}"] = params[f"subnets_{i}"] | {"strength": strength}
         changed = np.abs(latent(params, x) - latent(params, moved)).max(axis=(0, 3)) > 0
@@ -115,7 +115,7 @@ def test_the_loss_begins_as_that_of_a_standard_normal(plain):
     expected = -stats.norm.logpdf(np.float64(features)).mean(axis=(1, 2, 3))
     loss = jax.jit(method.eval_step)(state, features, mask)["loss"]
     assert loss == (pytest.approx(expected[mask].sum(), rel=1e-5), 3)
-    # Channels are normalised: half of 1 and of log 2π.
+    # Channels have variance 1, so the mean is 0.5 · 1 + 0.5 · log 2π.
     np.testing.assert_allclose(expected, 0.5 + 0.5 * np.log(2 * np.pi), rtol=1e-3)
 
 
@@ -125,7 +125,7 @@ def test_the_likelihood_is_that_of_the_latent_and_the_volume(build, coupling, ra
     fields = {f"vit_flow.{name}": value for name, value in settings.items()}
     method, frozen, features, state = build(**fields)
     state = state._replace(params=drawn(state.params, 0.4))
-    # Of other channels, steps or couplings, the parameters would not fit.
+    # With other channels, steps or couplings the parameters would not fit.
     flow = Flow(2, WIDTH, ratio, coupling)
 
     @jax.jit

@@ -1,4 +1,4 @@
-"""Reconstruction of features: linear attention, the mined loss, and what becomes a map."""
+"""Reconstruction of features: linear attention, the mined loss, and the map."""
 
 import functools
 import itertools
@@ -24,7 +24,7 @@ def normal(*shape, seed=0):
 
 
 def attended(x, p, heads=3):
-    """Linear attention in NumPy, with the weights of all to all, which are never made here."""
+    """Compute linear attention in NumPy with all pairwise weights, which the code never builds."""
     parts = np.split(dense(x, p["qkv"]), 3, axis=-1)
     q, k, v = (part.reshape(*part.shape[:-1], heads, -1) for part in parts)
     q, k = (np.where(a > 0, a + 1, np.exp(np.minimum(a, 0))) for a in (q, k))
@@ -73,8 +73,8 @@ def test_bottleneck_and_blocks_are_numpys_and_only_training_is_noisy(published):
 def test_a_fifth_is_dropped_before_between_and_after_the_layers_of_the_bottleneck():
     d = 6
     model = FeatureDecoder(1, 3, False)
-    tokens = np.full((20, 100, d), 10, np.float32)  # beyond GELU
-    # Numbers go through unmixed, and the block adds nothing.
+    tokens = np.full((20, 100, d), 10, np.float32)  # large enough for GELU to be the identity
+    # Values pass unmixed, and the block adds nothing.
     params = drawn_params(model, tokens, spread=0.0, noisy=False)
     params["fc1"]["kernel"] = np.eye(d, 4 * d, dtype=np.float32)
     params["fc2"]["kernel"] = np.eye(4 * d, d, dtype=np.float32)
@@ -82,7 +82,7 @@ def test_a_fifth_is_dropped_before_between_and_after_the_layers_of_the_bottlenec
     found = decode({"params": params}, tokens, rngs={"dropout": jax.random.key(2)})["block0"]
     found = np.asarray(found)
     np.testing.assert_allclose(found[found != 0], 10 / 0.8**3, rtol=1e-5)
-    # Of 12 000 numbers: five standard errors.
+    # Five standard errors for 12 000 values.
     assert np.mean(found != 0) == pytest.approx(0.8**3, abs=0.023)
 
 
@@ -99,7 +99,7 @@ def test_published_parameters_begin_narrow_and_ours_by_their_inputs():
                 kernel = np.ravel(layer["kernel"])
                 np.testing.assert_array_equal(layer["bias"], 0.0)
                 assert np.abs(kernel).max() <= 0.03
-                # Of 48 × 48 numbers and more: five standard errors.
+                # Five standard errors for 48 × 48 values and more.
                 expected = stats.truncnorm(-3, 3, scale=0.01).std()
                 assert kernel.std() == pytest.approx(expected, rel=0.075), name
     for name, inputs in (("fc1", 48), ("fc2", 192)):
@@ -148,7 +148,7 @@ def test_the_loss_is_one_minus_the_cosine_of_images_and_what_is_easy_counts_a_te
 
 @pytest.fixture(scope="module", params=["ours", "published"])
 def on_three(small_encoder, request):
-    """The method on three blocks, as `started`, its programs, and whether it is as published."""
+    """Return a method on three blocks, as `started`, its programs, and whether it is published."""
     recipe = request.param
     fields = {"optim.learning_rate": 5e-3, "train.steps": 100, "vit_recon.recipe": recipe}
     method, *rest = started(small_encoder, "vit_recon", **fields)
@@ -157,7 +157,7 @@ def on_three(small_encoder, request):
 
 
 def at_the_corners(cells):
-    """Maps [b, SIDE, SIDE] whose corners have the values of the corner cells."""
+    """Enlarge cells to maps [b, SIDE, SIDE] whose corners have the values of the corner cells."""
     points = np.linspace(0, CELLS - 1, SIDE), np.arange(CELLS)
     for axis in (1, 2):
         cells = np.apply_along_axis(lambda row: np.interp(*points, row), axis, cells)
@@ -180,14 +180,14 @@ def test_groups_are_means_of_blocks_and_the_decoders_are_the_encoders_in_reverse
     apply = jax.jit(functools.partial(FeatureDecoder(3, 3, published).apply, noisy=False))
 
     def pairs(blocks):
-        """Groups of the encoder and of the decoder, [b, n, d] each, patches only."""
-        # Each block counts alike, whatever group it is in.
+        """Return the groups of the encoder and of the decoder, [b, n, d] each, patches only."""
+        # Each block has the same weight, whatever its group.
         found = apply({"params": state.params}, np.mean(blocks, axis=0).astype(np.float32))
         found = np.float64([found[f"block{i}"] for i in range(3)])[:, :, before:]
         blocks = blocks[:, :, before:]
         return [(blocks[0], found[2]), (np.mean(blocks[1:], axis=0), np.mean(found[:2], axis=0))]
 
-    # Of blocks that have nothing in common, so that each matters.
+    # The blocks have nothing in common, so that each of them matters.
     blocks = np.float64(normal(3, 4, before + CELLS**2, WIDTH))
     targets = np.stack([blocks[0], blocks[1:].mean(axis=0)], axis=2).astype(np.float32)
     whole = [apart(x.reshape(4, -1), y.reshape(4, -1)) for x, y in pairs(blocks)]
@@ -230,14 +230,14 @@ def test_training_is_noisy_and_mines_ever_harder_in_its_first_tenth(on_three):
         grads, losses = jax.device_get(expected(state.params, groups, easy))
         length = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(grads)))
         if published:
-            assert length > 0.2  # of which a tenth is left
+            assert length > 0.2  # a tenth of which is left
             grads = jax.tree.map(lambda g, n=length: 0.1 / n * g, grads)
         np.testing.assert_allclose(found, grads["fc1"]["kernel"], atol=1e-4 * found.max())
         assert float(metrics["loss"][0]) == pytest.approx(losses.sum(), rel=1e-5)
         seen.append(found if not published else length / 0.1 * found)
     for a, b in itertools.pairwise(seen[:3]):
         assert np.linalg.norm(a - b) > 0.05 * np.linalg.norm(a)
-    # Each key drops other numbers.
+    # Each key drops other values.
     _, other = step(state, groups, jax.random.key(3))
     assert float(other["loss"][0]) != pytest.approx(float(metrics["loss"][0]), rel=1e-4)
 

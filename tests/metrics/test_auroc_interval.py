@@ -1,4 +1,4 @@
-"""The interval of the image AUROC: its formula by another way, its coverage by simulation."""
+"""The interval of the image AUROC: its formula computed differently, its coverage by simulation."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def samples(rng, good, defective, auroc):
 
 
 def pairs(scores, labels):
-    """1 where the defective one of a pair scores above the good one, ties counting half."""
+    """Return 1 for pairs whose defective image scores above the good one, and 0.5 for ties."""
     good, defective = scores[~labels], scores[labels]
     return (defective[:, None] > good) + 0.5 * (defective[:, None] == good)
 
@@ -26,7 +26,7 @@ def test_the_variance_is_that_of_normal_scores():
     rng = np.random.default_rng(0)
     for auroc, m, n in ((0.5, 3, 5), (0.86, 4, 7), (0.97, 6, 3)):
         found = [pairs(*samples(rng, m, n, auroc)).mean() for _ in range(20_000)]
-        # A variance of 20,000 values is off by 1 % or, of skewed ones, some per cent.
+        # A variance of 20,000 values is off by 1 %, or by some percent for skewed ones.
         assert _variance(auroc, m, n) == pytest.approx(np.var(found), rel=0.05)
         assert _variance(auroc, m, n) == pytest.approx(_variance(1 - auroc, m, n))
     assert _variance(0.0, 3, 3) == _variance(1.0, 3, 3) == 0.0
@@ -72,5 +72,5 @@ def test_it_covers(good, defective, auroc, least):
     for _ in range(4000):
         low, high = auroc_interval(*samples(rng, good, defective, auroc))
         covered.append(low <= auroc <= high)
-    # The limits asked for, and two standard errors of 4000 draws.
+    # The nominal limits, and two standard errors of 4000 draws.
     assert least - 0.007 < np.mean(covered) < 0.965 + 0.007

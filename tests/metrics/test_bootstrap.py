@@ -12,7 +12,7 @@ from recon_ad.metrics.segmentation import coarsen
 
 
 def _images(seed, n, levels):
-    """Maps of whole numbers below `levels`, every other image with a defect."""
+    """Draw maps of whole numbers below `levels`; every other image has a defect."""
     random = np.random.default_rng(seed)
     truths = np.zeros((n, 6, 7), bool)
     truths[::2, 1:3, 1:4] = truths[::4, 4, 5] = True
@@ -31,7 +31,7 @@ def _scored(seed, n=60):
 
 
 def _looped(figures, scores, truths, *, seed, ends):
-    """Quantiles of each figure over 12 resamples, every one of them held in full."""
+    """Return quantiles of each metric over 12 resamples, each of them stored in full."""
     defective = truths.reshape(len(truths), -1).any(1)
     found = {name: [] for name in figures}
     for times in multiplicities(defective, seed=seed, resamples=12):
@@ -79,7 +79,7 @@ def test_resamples_keep_the_number_of_images_of_each_kind():
     defective = np.arange(30) % 3 == 0
     drawn = np.stack(list(multiplicities(defective, seed=0, resamples=400)))
     assert (drawn[:, defective].sum(1) == 10).all() and (drawn[:, ~defective].sum(1) == 20).all()
-    # Each image is drawn once on average; 400 resamples put the mean's standard error at 0.05.
+    # Each image is drawn once on average; with 400 resamples the mean's standard error is 0.05.
     assert np.abs(drawn.mean(0) - 1).max() < 0.25
     assert len({tuple(times) for times in drawn}) == 400
     again, other = (next(multiplicities(defective, seed=s, resamples=1)) for s in (0, 1))
@@ -88,7 +88,7 @@ def test_resamples_keep_the_number_of_images_of_each_kind():
 
 def test_histograms_of_different_fineness_are_brought_together():
     fine = _histograms(*_images(4, n=20, levels=9))
-    # Whole numbers up to 16 need 4 bits of mantissa: nothing is lost at 13 bits.
+    # Whole numbers up to 16 need 4 bits of mantissa, so 13 bits are exact.
     mixed = [coarsen(histogram, bits=13 + i % 6) for i, histogram in enumerate(fine)]
     ours, expected = (metrics.pixel_intervals(h, seed=0, resamples=9) for h in (mixed, fine))
     assert ours == expected

@@ -19,8 +19,8 @@ from recon_ad.metrics.conformal import (
     [(99, 0.01, 1, 99, 0.01), (199, 0.01, 1, 198, 0.01), (100, 0.01, 1, 100, 0.01),
      (9, 0.1, 1, 9, 0.1), (98, 0.01, 1, 98, 1 / 99), (5, 0.01, 1, 5, 1 / 6), (1, 0.01, 1, 1, 0.5),
      (20, 0.25, 1, 16, 0.25), (8, 0.01, 1, 8, 1 / 9),
-     # Regions are asked for a rate that makes up an image's; of 4 others the largest is
-     # exceeded by one of a new image's 4 in half of all cases.
+     # Regions use the rate that gives an image's rate. With 4 other regions the largest is exceeded
+     # by one of a new image's 4 regions in half of all cases.
      (399, 0.04, 4, 396, 0.04), (4, 0.04, 4, 4, 0.5)],
 )  # fmt: skip
 def test_takes_the_score_of_the_conformal_rank(n, fpr, regions, rank, supported):
@@ -37,8 +37,8 @@ def test_takes_the_score_of_the_conformal_rank(n, fpr, regions, rank, supported)
 def test_groups_weigh_alike_however_many_images_they_have():
     scores = np.array([1.0, 2, 3, 4, 10, 20])
     groups = np.array([7, 7, 7, 7, 2, 5])
-    # 1/4 for each group and for what is beyond all: a level of 3/4 is reached by the last one only,
-    # one of 1/2 by the second.
+    # Each group and everything beyond them has weight 1/4, so a level of 3/4 is reached only by the
+    # last one, and one of 1/2 by the second.
     for fpr, threshold in ((0.25, 20), (0.5, 10), (0.75, 4), (0.8, 4), (0.82, 3)):
         assert conformal_threshold(scores, fpr=fpr, groups=groups).threshold == threshold
     assert conformal_threshold(scores, fpr=0.1, groups=groups)[:3] == (20, 0.25, 3)
@@ -107,7 +107,7 @@ def test_as_many_units_are_needed_as_support_the_rate(fpr, regions, units):
     assert needed(fpr, regions_per_image=float(regions)) == units
     for n, enough in ((units, True), (units - 1, False)):
         found = conformal_threshold(np.arange(float(n)), fpr=fpr, regions_per_image=float(regions))
-        # 1/17 is less than 6 %, which is what the threshold is then for.
+        # 1/17 is below 6 %, so the threshold is then for 1/17.
         assert (found.fpr == fpr) is enough
 
 
@@ -121,7 +121,7 @@ def test_odd_images_are_named_and_ordinary_ones_rarely(tail):
             named += odd_ones(scores).any()
             scores[2] = 10 + 40
             missed += not odd_ones(scores)[2]
-        # 5 % of exponential ones, and three standard errors.
+        # 5 % of exponential values, and three standard errors.
         assert named <= 0.09 * 300 and missed <= 0.1 * 300, n
     assert not odd_ones(np.ones(9)).any() and not odd_ones(np.array([1.0, 5, 9])).any()
     # A whole lot that scores above all of a hundred earlier images.
@@ -130,7 +130,7 @@ def test_odd_images_are_named_and_ordinary_ones_rarely(tail):
 
 
 def test_rates_and_tests_are_exact():
-    # The ends at which a tail is 2.5 %.
+    # The values at which a tail is 2.5 %.
     low, high = rate_interval(7, 14)
     assert stats.binom.sf(6, 14, low) == pytest.approx(0.025)
     assert stats.binom.cdf(7, 14, high) == pytest.approx(0.025)
@@ -144,9 +144,9 @@ def test_a_promise_that_is_kept_is_seldom_found_broken(n, fpr):
         found = conformal_threshold(rng.random(n), fpr=fpr)
         stopped = rng.binomial(300, 1 - found.threshold)
         broken.append(surprising(stopped, 300, promised=found.fpr, units=found.units) < 0.05)
-    # Two standard errors; the count is discrete, so that the level is not reached as a rule.
+    # Two standard errors; the count is discrete, so the level is not usually reached.
     assert 0.01 < np.mean(broken) < 0.05 + 0.012
-    # With ever more units the rate of each calibration is the promised one.
+    # With more and more units each calibration's rate approaches the promised one.
     many = surprising(7, 14, promised=0.14, units=1e7)
     assert many == pytest.approx(stats.binom.sf(6, 14, 0.14), rel=1e-4)
     assert surprising(0, 14, promised=0.14, units=50.0) == 1.0

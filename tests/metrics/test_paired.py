@@ -6,12 +6,12 @@ from scipy import stats
 
 from recon_ad import metrics
 
-# Of sums of some thousand pairs; both are of order 1.
+# For sums of some thousand pairs; both are of order 1.
 ROUNDING = 1e-12
 
 
 def _scored(seed, *, normals=40, defects=25, tied=False):
-    """Scores of two detectors that agree by half, and the truth."""
+    """Draw scores of two detectors that partly agree, and the truth."""
     rng = np.random.default_rng(seed)
     anomalous = rng.permutation(np.arange(normals + defects) < defects)
     shared = rng.normal(size=len(anomalous))
@@ -22,7 +22,7 @@ def _scored(seed, *, normals=40, defects=25, tied=False):
 
 
 def _brute_force(first, second, anomalous):
-    """Difference and p by DeLong et al. 1988, eq. 4 to 6, from every pair of images."""
+    """Compute difference and p by DeLong et al. 1988, eq. 4 to 6, from every pair of images."""
     components = []
     for scores in (first, second):
         over = scores[anomalous][:, None] - scores[~anomalous][None]
@@ -43,10 +43,10 @@ def test_delong_is_that_of_every_pair(normals, defects, tied):
         try:
             found = metrics.delong(*scored)
         except metrics.UndefinedMetric:
-            assert normals == defects == 2  # which both may rank alike
+            assert normals == defects == 2  # which both may rank in the same way
             continue
         assert tuple(found) == pytest.approx(_brute_force(*scored), abs=ROUNDING)
-        # Monotone maps of scores change nothing, exchange only the sign.
+        # Monotone maps of scores change nothing; exchanging the detectors changes only the sign.
         first, second, anomalous = scored
         assert metrics.delong(np.exp(first), 3 * second - 1, anomalous) == found
         other = metrics.delong(second, first, anomalous)
@@ -60,7 +60,7 @@ def test_delong_says_difference_of_equals_as_often_as_it_should():
         anomalous = np.arange(120) < 50
         shared = rng.normal(size=120) + anomalous
         ps.append(metrics.delong(*(shared + rng.normal(size=(2, 120))), anomalous).p)
-    # 20 of 400 are expected below 0.05, give or take three standard deviations of 4.4.
+    # 20 of 400 are expected below 0.05, with three standard deviations of 4.4.
     assert 7 <= np.sum(np.array(ps) < 0.05) <= 33
     assert 0.4 < np.mean(ps) < 0.6
 
@@ -71,7 +71,7 @@ def test_delong_without_variance_gives_a_reason():
     for first, second, says in (
         (perfect, perfect, "no image is ranked better"),
         (perfect, np.exp(perfect), "no image is ranked better"),
-        (perfect, anomalous * 1.0, "no image is ranked better"),  # an AUROC of 1 by other scores
+        (perfect, anomalous * 1.0, "no image is ranked better"),  # an AUROC of 1 with other scores
         (np.ones(10), np.zeros(10), "no image is ranked better"),
         (worst, perfect, "the same for every image"),
     ):
@@ -80,7 +80,7 @@ def test_delong_without_variance_gives_a_reason():
     for labels, says in ((anomalous | True, "two good"), (np.arange(10) > 8, "two defective")):
         with pytest.raises(metrics.UndefinedMetric, match=f"less than {says} images"):
             metrics.delong(perfect, worst, labels)
-    # One AUROC of 1 is no obstacle.
+    # One AUROC of 1 is allowed.
     other = np.array([0, 1, 2, 3, 4, 7, 5, 6, 8, 9.0])
     found = metrics.delong(perfect, other, anomalous)
     assert tuple(found) == pytest.approx(_brute_force(perfect, other, anomalous), abs=ROUNDING)

@@ -1,4 +1,4 @@
-"""AUPIMO against its definition, image by image and from raw scores, and what its bins cost."""
+"""AUPIMO against its definition, image by image from raw scores, and the error of its bins."""
 
 import time
 
@@ -9,13 +9,13 @@ from helpers import metrics_reference as reference
 from recon_ad import metrics
 from recon_ad.metrics.segmentation import coarsen
 
-# Few pixels, and so high rates: the loops are over all thresholds.
+# Few pixels, and therefore high rates: the loops are over all thresholds.
 RANGE = (0.004, 0.2)
-QUADRATURE = 1e-10  # 20 nodes on exp over log(50) at most: the rest is below 1e-14 a line
+QUADRATURE = 1e-10  # 20 nodes on exp over at most log(50): the error is below 1e-14 per line
 
 
 def _images(seed, *, tied=False, n=8):
-    """Maps and truths of which the first half is good."""
+    """Draw maps and truths, the first half of them good."""
     rng = np.random.default_rng(seed)
     truths = np.zeros((n, 14, 15), bool)
     for truth in truths[n // 2 :]:
@@ -51,14 +51,14 @@ def test_each_good_image_counts_alike_however_much_of_it_counts():
     maps, truths = _images(5)
     rng = np.random.default_rng(5)
     valid = rng.random(truths.shape) < np.linspace(0.1, 1, len(maps))[::-1, None, None]
-    valid[0] = False  # nothing of it counts
-    valid[-1] &= ~truths[-1]  # its defect does not
+    valid[0] = False  # no pixel of it counts
+    valid[-1] &= ~truths[-1]  # its defect does not count
     maps[1] += 2
     maps[~valid] = np.nan
     ours = metrics.aupimo(*_histograms(maps, truths, valid), fpr_range=RANGE)
     expected = reference.aupimo(maps, truths, *RANGE, valid)
     assert ours == pytest.approx(expected, abs=QUADRATURE)
-    # Pooled pixels would give something else.
+    # Pooled pixels would give another value.
     sizes = [h.normal.sum() for h in _histograms(maps, truths, valid)[0]]
     assert max(sizes) > 1.3 * min(size for size in sizes if size)
 
@@ -70,7 +70,7 @@ def test_binned_it_is_within_its_bound(bits, tied):
         maps, truths = _images(seed, tied=tied)
         exact = metrics.aupimo(*_histograms(maps, truths), fpr_range=RANGE)
         parts = _histograms(maps, truths, bits=bits)
-        # As they are kept: some are coarser than others.
+        # The stored form: some histograms are coarser than others.
         parts[0][0] = coarsen(parts[0][0], bits=max(9, bits - 2))
         binned = metrics.aupimo(*parts, fpr_range=RANGE)
         bound = metrics.aupimo_bound(*parts, fpr_range=RANGE)
@@ -89,7 +89,7 @@ def test_the_bound_is_reached_where_one_bin_hides_the_order():
         binned = metrics.aupimo(*_histograms(maps, truths, bits=22), fpr_range=(0.01, 1.0))
         bound = metrics.aupimo_bound(*_histograms(maps, truths, bits=22), fpr_range=(0.01, 1.0))
         assert exact == pytest.approx(1 if sign > 0 else 0, abs=1e-9)
-        # The figure is the line's: (1 - 0.01) / log(100).
+        # The metric is the line's area: (1 - 0.01) / log(100).
         assert binned == pytest.approx(0.99 / np.log(100), abs=1e-12)
         assert bound == pytest.approx(max(binned, 1 - binned), abs=1e-12)
 
@@ -99,10 +99,10 @@ def test_scale_and_pixels_far_below_change_nothing():
     parts = _histograms(maps, truths)
     expected = metrics.aupimo(*parts, fpr_range=RANGE)
     assert metrics.aupimo(*_histograms(maps * 1024, truths), fpr_range=RANGE) == expected
-    # Good pixels of defective images are of no matter: a rough truth costs nothing.
+    # Good pixels of defective images do not matter, so a rough truth costs nothing.
     rough = np.where(truths.any((1, 2), keepdims=True) & ~truths, 99, maps).astype(np.float32)
     assert metrics.aupimo(*_histograms(rough, truths), fpr_range=RANGE) == expected
-    # Separated altogether.
+    # Completely separated.
     apart = np.where(truths, 99, maps).astype(np.float32)
     assert metrics.aupimo(*_histograms(apart, truths), fpr_range=RANGE) == pytest.approx(1)
 
@@ -119,7 +119,7 @@ def test_what_cannot_be_resolved_says_why():
         for figure in (metrics.aupimo, metrics.aupimo_bound):
             with pytest.raises(metrics.UndefinedMetric, match=says):
                 figure(*parts)
-    metrics.aupimo(good, defective, fpr_range=(1 / 840, 0.5))  # just one
+    metrics.aupimo(good, defective, fpr_range=(1 / 840, 0.5))  # exactly one
     for wrong in ((0.0, 0.1), (0.2, 0.1), (0.1, 1.1)):
         with pytest.raises(ValueError, match="two ascending rates"):
             metrics.aupimo(good, defective, fpr_range=wrong)
@@ -139,5 +139,5 @@ def test_a_hundred_images_take_no_time():
     ]
     begin = time.perf_counter()
     figure, bound = metrics.aupimo(*parts), metrics.aupimo_bound(*parts)
-    assert time.perf_counter() - begin < 1  # some hundredths of it
+    assert time.perf_counter() - begin < 1  # some hundredths of a second
     assert 0 < figure < 1 and bound < 0.02

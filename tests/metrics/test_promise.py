@@ -47,6 +47,6 @@ def test_categories_weigh_by_their_good_images():
     assert found.promised == pytest.approx(0.15)
     assert found.stopped == 5 and found.good == 40
     entry = {"images": 8, "regions_per_image": 2.0, "fpr_supported": 0.2}
-    assert promised_rates(entry, [""]) == {"": (0.2, 4.0)}  # of a detector of before
+    assert promised_rates(entry, [""]) == {"": (0.2, 4.0)}  # from an older detector
     entry |= {"independent_units": 9.0, "by_category": {"a": [0.1, 5.0]}}
     assert promised_rates(entry, ["a", ""]) == {"a": (0.1, 5.0), "": (0.2, 9.0)}

@@ -1,4 +1,4 @@
-"""How well scores rank items, against scikit-learn."""
+"""Metrics of the order of scores, against scikit-learn."""
 
 import functools
 import subprocess
@@ -70,7 +70,7 @@ def test_thinned_curve_keeps_ends_and_stays_on_the_full_one(max_points):
     assert max_points / 2 < len(thinned) <= max_points
     assert thinned[0].tolist() == [0, 0] and thinned[-1].tolist() == [1, 1]
     assert {tuple(point) for point in thinned} <= {tuple(point) for point in full}
-    # Evenly spaced along the curve, up to the step that one item makes.
+    # Evenly spaced along the curve, apart from the step of one item.
     assert np.diff(thinned.sum(1)).max() <= 2 / (max_points - 1) + 2 / 1000
 
 
@@ -93,7 +93,7 @@ def test_figures_without_both_classes_say_which_is_missing(labels, reason):
 
 
 def _presorted(scores, labels, percent):
-    """PG and PB by trying every threshold."""
+    """Compute PG and PB by trying every threshold."""
     good, bad = scores[~labels], scores[labels]
     kept, caught = [], []
     for threshold in [*scores, np.inf]:
@@ -128,7 +128,7 @@ def test_presorted_shares_mirror_each_other_and_rise_with_the_errors_allowed():
     counts, mirrored = metrics.levels(scores, labels), metrics.levels(-scores, ~labels)
     shares = [metrics.presorted_good(counts, percent=p) for p in range(1, 100)]
     assert 0 < shares[0] < shares[-1] and (np.diff(shares) >= 0).all()
-    # Where no two scores tie, the one is the other with the classes and their order exchanged.
+    # Without ties, one is the other with the classes and their order exchanged.
     other = [metrics.presorted_bad(mirrored, percent=p) for p in range(1, 100)]
     assert shares == pytest.approx(other, abs=EXACT)
     for percent in (0, 100):

@@ -1,4 +1,4 @@
-"""Segmentation figures from histograms of pixels, against their definitions."""
+"""Segmentation metrics from histograms of pixels, against their definitions."""
 
 import tracemalloc
 
@@ -11,8 +11,8 @@ from sklearn import metrics as sklearn_metrics
 from recon_ad import metrics
 from recon_ad.metrics import segmentation
 
-ROUNDING = 1e-12  # of sums of a few hundred terms; figures are of order 1
-ULP = 2.0**-23  # of a float32 in [1, 2): a bin of 22 bits holds 1024 of these, one of 16 bits 65536
+ROUNDING = 1e-12  # for sums of a few hundred terms; values are of order 1
+ULP = 2.0**-23  # of a float32 in [1, 2): a bin of 22 bits has 1024 of these, one of 16 bits 65536
 
 
 def _cases():
@@ -20,7 +20,7 @@ def _cases():
     # Several regions, a diagonal that is one region, and an image without a defect.
     truths = np.zeros((3, 8, 9), bool)
     truths[0, 1:3, 1:4] = truths[0, 5, 6] = True
-    truths[1, [2, 3, 4], [5, 6, 7]] = True  # touch at corners only
+    truths[1, [2, 3, 4], [5, 6, 7]] = True  # connected only at corners
     truths[1, 7, 0:3] = True
     shape = truths.shape
     noise = random.normal(size=shape)
@@ -82,7 +82,7 @@ def _exact(maps, truths, limit):
 
 
 def _binned(histogram, limit):
-    """Name -> (figure, bound)."""
+    """Return (value, bound) by the name of the metric."""
     counts, pro = histogram.levels(), {"fpr_limit": limit}
     return {
         "auroc": (metrics.auroc(counts), metrics.auroc_bound(counts)),
@@ -124,11 +124,11 @@ def test_where_all_scores_of_a_bin_tie_figures_are_exact(bits):
     truths = np.zeros((3, 20, 30), bool)
     truths[:, 4:8, 5:15] = True
     maps = np.where(random.random(truths.shape) < np.where(truths, 0.6, 0.1), 3.7, 0.2)
-    maps = maps.astype(np.float32)  # saturated at one value, at another elsewhere
+    maps = maps.astype(np.float32)  # saturated at one value, and at another elsewhere
     exact = _exact(maps, truths, 0.3)
     for name, (figure, bound) in _binned(_histogram(maps, truths, bits), 0.3).items():
         assert bound == pytest.approx(0, abs=ROUNDING) and figure == pytest.approx(exact[name])
-    # One pixel that differs in its last bits makes its bin unsure again.
+    # One pixel that differs in its last bits makes its bin uncertain again.
     maps[0, 0, 0] = np.nextafter(np.float32(3.7), np.float32(4))
     bounds = {name: b for name, (_, b) in _binned(_histogram(maps, truths, bits), 0.3).items()}
     assert all(bound > 0 for bound in bounds.values()), bounds
@@ -161,9 +161,9 @@ def test_bound_is_reached_when_one_bin_hides_the_whole_order(name):
 
 
 def test_average_precision_bound_is_nearly_reached_from_below():
-    # The midpoint rule in the bound costs a little; more than 2 % would be a mistake in it.
+    # The midpoint rule in the bound costs a little; more than 2 % would be a mistake in the bound.
     scores = (1 + np.arange(400) * ULP).astype(np.float32)
-    labels = np.arange(400) < 300  # one bin, where they follow ten of the normal ones
+    labels = np.arange(400) < 300  # one bin, in which they follow ten of the normal ones
     scores[310:] += 1  # and ninety normal ones above it
     counts = metrics.image_histogram(scores[None], labels[None]).levels()
     exact = sklearn_metrics.average_precision_score(labels, scores)
@@ -187,7 +187,7 @@ def test_a_levels_score_picks_exactly_its_bins(case, bits):
 def test_iou_and_recall_are_reached_at_the_threshold(case):
     maps, truths = case
     iou, threshold, recall = found = metrics.iou_max(_histogram(maps, truths).levels())
-    if maps is CASES["tied"][0]:  # nothing is lost in its bins
+    if maps is CASES["tied"][0]:  # its bins are exact
         assert found == pytest.approx(reference.iou_max(maps, truths), abs=ROUNDING)
     called = maps >= np.float32(threshold)
     assert iou == pytest.approx((called & truths).sum() / (called | truths).sum(), abs=ROUNDING)
@@ -206,7 +206,7 @@ def test_merged_parts_in_any_order_are_one_pass(name):
         _assert_equal(merged[:4], expected[:4])
         np.testing.assert_allclose(merged.overlap, expected.overlap, rtol=1e-14)
     assert expected.normal.sum() == (~truths).sum() and expected.anomalous.sum() == truths.sum()
-    assert expected.overlap.sum() == pytest.approx(4)  # regions, the diagonal one of them
+    assert expected.overlap.sum() == pytest.approx(4)  # regions; the diagonal is one of them
 
 
 def test_a_change_of_scale_changes_nothing():
@@ -236,7 +236,7 @@ def test_pixels_left_out_count_nowhere_and_do_not_cut_regions():
     anomaly_map[~valid] = np.nan
     histogram = metrics.image_histogram(anomaly_map, truth, valid=valid)
     assert histogram.anomalous.sum() == 7 and histogram.normal.sum() == 54 - 9 - 6 + 1
-    # Two regions, 6 pixels and 1.
+    # Two regions, with 6 pixels and 1.
     assert histogram.overlap.sum() == pytest.approx(2)
     nothing = metrics.image_histogram(anomaly_map, truth, valid=valid & False)
     assert len(nothing.key) == 0
@@ -264,7 +264,7 @@ def test_region_figures_without_both_classes_say_which_is_missing(figure, truth,
 def test_memory_is_bounded_by_the_bins_and_compact_by_its_limit():
     random = np.random.default_rng(6)
     maps = random.integers(0, 2**32, (8, 64, 64), dtype=np.uint32).view(np.float32)
-    maps = np.where(np.isfinite(maps), maps, 0).astype(np.float32)  # all magnitudes there are
+    maps = np.where(np.isfinite(maps), maps, 0).astype(np.float32)  # values of all magnitudes
     truths = random.random(maps.shape) < 0.1
     assert len(_histogram(maps, truths, 12).key) <= 2**12
     fine = _histogram(maps, truths)
@@ -274,7 +274,7 @@ def test_memory_is_bounded_by_the_bins_and_compact_by_its_limit():
         assert max_bins / 4 < len(small.key) <= max_bins
         assert small.anomalous.sum() == truths.sum()
         assert small.overlap.sum() == pytest.approx(fine.overlap.sum())
-    # It halves them until they are few enough.
+    # The resolution is halved until there are few enough bins.
     bins = _map(*(1 + np.arange(600) * 2.0**-13))  # of 22 bits in [1, 2)
     histogram = metrics.image_histogram(bins, bins < 0)
     for max_bins, kept, bits in ((600, 600, 22), (599, 300, 21)):
@@ -334,7 +334,7 @@ def test_large_images_are_counted_in_blocks_and_forgotten():
         peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
     tracemalloc.stop()
     assert peaks[3] < peaks[1] + 1
-    assert peaks[3] < 100  # MiB, of which 23 are the regions; in one block it would take 300
+    assert peaks[3] < 100  # MiB, of which 23 are the regions; one block would take 300
     assert total.normal.sum() + total.anomalous.sum() == 4 * truth.size
     np.testing.assert_allclose(total.overlap, total.anomalous / truth.sum(), rtol=1e-12)
     exact = metrics.auroc(metrics.levels(residual.ravel(), truth.ravel()))

@@ -1,4 +1,4 @@
-"""The figures of metrics.json from judged images; quantiles; the no-model row."""
+"""The values of metrics.json from judged images; quantiles; the baseline without a model."""
 
 import functools
 from collections import defaultdict
@@ -17,7 +17,7 @@ from recon_ad.metrics.summary import ImageResult, Pooled, mask_overlap, summariz
 
 
 def judged(name, defect, score, threshold=0.5, *, truth=None, seed=0):
-    """An image of 20x20 random scores, and its histogram."""
+    """Return an image of 20x20 random scores, and its histogram."""
     values = np.random.default_rng(seed).random((20, 20)).astype(np.float32)
     pixels, overlap = None, (0, 0)
     if truth is not None:
@@ -66,7 +66,7 @@ def test_figures_are_those_of_the_rows():
         "image_tpr_calibrated": 4 / 6,  # not the holes at 0.3 and 0.5
         "iou_calibrated": sum(r.intersection for r in rows) / sum(r.union for r in rows),
         "iou_mean_calibrated": np.mean([r.intersection / r.union for r in rows if r.anomalous]),
-        "patch_auroc": 5 / 6,  # of PATCHES
+        "patch_auroc": 5 / 6,  # from PATCHES
     }
     assert {key: figures[key] for key in expected} == pytest.approx(expected)
     # 2,800 good pixels are too few, and so are 7 and 6 images.
@@ -81,7 +81,7 @@ def test_figures_are_those_of_the_rows():
     }
     for name, (low, high) in figures["intervals"].items():
         assert low <= figures[name] <= high, name
-    # Each type is held against all good images.
+    # Each type is compared with all good images.
     holes, alone = figures["per_defect"]["hole"], summary(GOODS + HOLES)
     assert holes["n"] == 4
     for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle"):
@@ -89,12 +89,12 @@ def test_figures_are_those_of_the_rows():
 
 
 def images():
-    """Rows of five images, their maps and their truths."""
+    """Return rows of five images, their maps and their truths."""
     rows, maps, truths = [], [], []
     for i, defect in enumerate([GOOD, GOOD, "hole", "hole", "hole"]):
         rng = np.random.default_rng(i)
         truth = square(i) if defect != GOOD else NOTHING
-        # Bins are 1/8 wide here, so that they cost something.
+        # Bins are 1/8 wide here, so that they cause an error.
         values = (2000 + rng.random((20, 20)) + 0.4 * truth).astype(np.float32)
         pixels = metrics.image_histogram(values, truth)
         overlap = mask_overlap(values > 2000.9, truth)
@@ -111,7 +111,7 @@ def test_aupro_is_that_of_its_limit():
     for key, limit in (("aupro_30", 0.3), ("aupro_05", 0.05)):
         exact, bound = reference.aupro(maps, truths, limit), figures["bounds"][key]
         assert 1e-6 < abs(figures[key] - exact) <= bound < 0.2
-    assert figures["aupro_05"] < figures["aupro_30"] - 0.1  # no limit for the other
+    assert figures["aupro_05"] < figures["aupro_30"] - 0.1  # the other limit does not apply
 
 
 def test_aupimo_is_that_of_good_and_defective_images():
@@ -134,7 +134,7 @@ def test_aupimo_is_that_of_good_and_defective_images():
 def test_pixel_f1_is_that_of_all_pixels_of_all_images():
     rows, maps, truths = images()
     figures, truth = summary(rows), np.ravel(truths)
-    # Of counts, so that only a division is rounded.
+    # Values are counts, so that only a division is rounded.
     expected = f1_score(truth, np.ravel(maps) > 2000.9)
     assert figures["seg_f1_calibrated"] == pytest.approx(expected, abs=1e-12)
     best = max(f1_score(truth, np.ravel(maps) >= t) for t in np.unique(maps))
@@ -198,7 +198,7 @@ CASES = {
 
 
 def counts(test):
-    """Good and defective images among these."""
+    """Return the numbers of good and defective images among these."""
     defective = sum(truth is not CLEAN for _, truth in test)
     return len(test) - defective, defective
 
@@ -245,7 +245,7 @@ def test_the_no_model_row_is_that_of_double_precision(everywhere):
     for i, picture in enumerate(test):
         model.add(picture, anomalous=i % 2 == 0, truth=truth, valid=None if everywhere else valid)
     distances = (((test - train.mean(axis=0)) / 255) ** 2).mean(axis=3)[:, valid]
-    # 16 bits of the mean image.
+    # 16 bits for the mean image.
     np.testing.assert_allclose(model._distance, distances.mean(axis=1), rtol=1e-5)
     bright = test.mean(axis=3)[:, valid].mean(axis=1) / 255
     np.testing.assert_allclose(model._brightness, bright, rtol=1e-7)

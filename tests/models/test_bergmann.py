@@ -1,4 +1,4 @@
-"""The autoencoder of Bergmann et al. 2019: parameters, layers against NumPy, how it begins."""
+"""The autoencoder of Bergmann et al. 2019: parameters, layers against NumPy, initial state."""
 
 import functools
 
@@ -13,12 +13,12 @@ from helpers.small_runs import small_config
 from recon_ad.methods import build_method
 from recon_ad.models.bergmann import LOG_VARIANCE, BergmannAE, BergmannVAE, Decoder
 
-# The paper's table: channels, side of the kernel, stride. The code's layer covers what is left.
+# The paper's table: channels, side of the kernel, stride. The code layer covers the rest.
 ENCODER = [
     (32, 4, 2), (32, 4, 2), (32, 3, 1), (64, 4, 2), (64, 3, 1), (128, 4, 2), (64, 3, 1),
     (32, 3, 1),
 ]  # fmt: skip
-# Its mirror image, without the layer that covers the code and with the image's channels last.
+# Its mirror image, without the layer for the code and with the image's channels last.
 DECODER = [
     (64, 3, 1), (128, 3, 1), (64, 4, 2), (64, 3, 1), (32, 4, 2), (32, 3, 1), (32, 4, 2),
     (None, 4, 2),
@@ -27,7 +27,7 @@ DECODER = [
 
 def test_has_the_tables_number_of_parameters():
     image = (1, 128, 128, 1)
-    # The layers below, and the linear ones that cover 8x8x32.
+    # The layers below, and the linear ones for 8x8x32.
     assert parameter_count(BergmannAE((128, 128), 1, 100), image) == 1_050_565
     more = parameter_count(BergmannVAE((128, 128), 1, 100), image, (1, 100))
     assert more == 1_050_565 + 2048 * 100 + 100
@@ -37,7 +37,7 @@ leaky = functools.partial(convolutions.leaky, slope=0.2)
 
 
 def encode(encoder, image):
-    """The map of each convolution of the encoder, and the last one's activation."""
+    """Compute the output of each convolution of the encoder, with the last one's activation."""
     maps, x = [], 4 * (image.astype(np.float64) - 0.5)
     for i, (channels, side, stride) in enumerate(ENCODER, start=1):
         layer = encoder[f"conv{i}"]
@@ -82,7 +82,7 @@ def test_the_signal_keeps_its_spread_in_the_encoder_and_ends_near_gray():
     params, reconstructions = begin(jax.random.key(1), images)
     maps, _ = encode(params["encoder"], np.tile(images[0], (2, 2, 1)))
     spreads = [np.sqrt(np.mean(x**2)) for x in maps]
-    # A little above 1 as the images are; the zeros around the last maps, of 4x4, take some.
+    # Slightly above 1, as for the images; the zeros around the last maps, of 4x4, reduce it.
     assert 0.5 < min(spreads) < max(spreads) < 1.5
     assert np.abs(reconstructions - 0.5).max() < 0.05
 
@@ -92,7 +92,7 @@ def test_their_vae_paints_the_code_it_draws_in_training_and_shows_the_mean():
     method, width = build_method(config, channels=1), config.method.width
     images = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
     state = random_state(method, images)
-    # So much noise that it shows.
+    # enough noise to show
     state.params["encoder"][LOG_VARIANCE]["bias"] = np.full(5, 2, np.float32)
     model, decoder = BergmannVAE((32, 32), 1, 5, width), Decoder((32, 32), 1, width)
     variables = method.finish({}, state, ())
@@ -116,4 +116,4 @@ def test_their_vae_paints_the_code_it_draws_in_training_and_shows_the_mean():
     np.testing.assert_allclose(out["reconstruction"], drawn, rtol=1e-5)
     error, without = (((images - x) ** 2).mean() for x in (drawn, mean))
     assert float(metrics["squared_error"][0]) == pytest.approx(2 * error, rel=1e-5)
-    assert abs(error - without) > 3e-4 * error  # or either would do
+    assert abs(error - without) > 3e-4 * error  # otherwise either would do

@@ -75,7 +75,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def trained(images):
-    """The method, a first state of it, and its compiled step."""
+    """Return the method, a first state of it, and its compiled step."""
     method = small_cae(channels=3, **{"optim.learning_rate": 2e-3})
     return method, random_state(method, images), jax.jit(method.train_step)
 
@@ -144,7 +144,7 @@ def test_unfit_settings_are_refused_with_what_to_do(field, value, says):
 
 
 @pytest.mark.parametrize(
-    # The last layer's weights add to its bias: little to Schneider's, more to Bergmann's.
+    # The last layer's weights add to its bias, little for Schneider's network, more for Bergmann's.
     ("encoder", "apart"),
     [
         (cae.Encoder("synthetic", 10, (cae.MEAN, cae.LOG_VARIANCE), 0.25), 0.5),

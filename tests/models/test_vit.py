@@ -1,4 +1,4 @@
-"""The encoder against PyTorch's outputs and against NumPy; its files, whole and damaged."""
+"""The encoder against PyTorch's outputs and NumPy; its files, intact and damaged."""
 
 import jax
 import numpy as np
@@ -31,12 +31,12 @@ def written(folder, tensors):
 
 
 def apart(found, expected):
-    """The largest difference, as a share of the largest value."""
+    """Return the largest difference as a fraction of the largest value."""
     return np.abs(np.asarray(found) - expected).max() / np.abs(expected).max()
 
 
 def golden(folder):
-    """PyTorch's outputs, beside the weights that gave them."""
+    """Return PyTorch's outputs, stored beside the weights that produced them."""
     with np.load(folder / "golden_chelsea.npz") as outputs:
         return {name: outputs[name] for name in outputs.files}
 
@@ -51,7 +51,7 @@ def test_deit_is_pytorchs_and_near_in_bfloat16(real_weights):
         assert apart(found[ours], outputs[theirs]) < 1e-4
     near = run(read, spec, images, (5,), "bfloat16")["block5"]
     assert near.dtype == np.float32
-    # Eight bits of mantissa: 0.4 % a product, of which a residual stream adds up many.
+    # Eight bits of mantissa: 0.4 % per product, of which a residual stream adds up many.
     assert 1e-4 < apart(near, outputs["block5"]) < 0.05
 
 
@@ -59,7 +59,7 @@ def test_dinov2_is_pytorchs_also_at_an_interpolated_size(real_weights):
     folder = real_weights / "dinov2_vits14"
     outputs, read = golden(folder), read_file(folder / "model.safetensors", DINOV2)
     small = run(read, DINOV2, np.moveaxis(outputs["input224_nchw"], 1, -1), (2, 3))
-    # Hidden state 0 is what goes into the first block.
+    # Hidden state 0 is the input of the first block.
     assert apart(small["block2"], outputs["hidden3_224"]) < 1e-4
     assert apart(small["norm"], outputs["last_hidden_224"]) < 1e-4
     large = run(read, DINOV2, np.moveaxis(outputs["input392_nchw"], 1, -1), (3,))
@@ -92,7 +92,7 @@ def test_encoders_are_numpys_under_either_librarys_names(tmp_path, name):
     blocks, norm = vit_reference.forward(tensors, images, spec)
     for key, expected in (("block0", blocks[0]), ("block2", blocks[2]), ("norm", norm)):
         np.testing.assert_allclose(found[key], expected, atol=2e-5)
-    # Blocks after the last wanted are left out.
+    # Blocks after the last requested one are left out.
     params = fitted(reads[0].params, (6, 2), blocks=(0, 1), antialias=True)
     assert {key for key in params if key.startswith("block")} == {"block0", "block1"}
     assert params["positions"].shape == (6, 2, 12)
@@ -135,7 +135,7 @@ def test_files_that_are_damaged_cut_short_or_no_weights_get_a_sentence(tmp_path)
 
 
 def test_presets_have_the_published_numbers_of_parameters():
-    # Without heads, as the papers and libraries give them in millions.
+    # Without heads, as papers and libraries state them in millions.
     published = {
         "deit_tiny_patch16_224": 5.5,
         "deit_base_distilled_patch16_384": 86.1,

@@ -23,8 +23,8 @@ def transposed(x, kernel):
     return lax.conv_transpose(x, kernel, (2, 2), "SAME", dimension_numbers=conv.DIMENSIONS)
 
 
-ALL = 10 * 2**20  # bytes: all images at a time
-# Ours, what XLA computes without rewriting, the arguments of both, and the kernel's side.
+ALL = 10 * 2**20  # bytes: all images at once
+# Ours, XLA's without rewriting, the arguments of both, and the kernel's side.
 CASES = {
     "stride 1": (conv.conv, plain, {}, 3),
     "stride 2": (conv.conv, plain, {"stride": 2}, 3),
@@ -39,7 +39,7 @@ CASES = {
 
 
 def both(case, slope):
-    """Ours and the same without rewriting, each a function of images, kernel and bias."""
+    """Return ours and the same without rewriting, as functions of images, kernel and bias."""
     mine, theirs, options, _ = CASES[case]
 
     def reference(x, kernel, bias):
@@ -56,7 +56,7 @@ def both(case, slope):
         ((2, 4, 6, 5, 4), 0.2, ALL),
         ((1, 3, 3, 1, 1), 0.2, ALL),
         ((3, 8, 8, 16, 4), 0.2, 1),
-        ((4, 5, 7, 4, 1), 0.2, 4000),  # two at a time, where that is few enough
+        ((4, 5, 7, 4, 1), 0.2, 4000),  # two at a time, if that is few enough
         ((4, 6, 8, 1, 6), None, ALL),
     ],
 )
@@ -71,7 +71,7 @@ def test_values_and_all_gradients_agree_with_xla(monkeypatch, shape, slope, chun
         value, pull = jax.vjp(function, *given)
         return value, *pull(jnp.cos(value))  # weights of all sizes and signs
 
-    @jax.jit  # one program for all: compiling takes longer than anything else
+    @jax.jit  # one program for all, because compiling takes longest
     def found(x, kernels, bias):
         return {n: [pulled(f, x, k, bias) for f in both(n, slope)] for n, k in kernels.items()}
 
@@ -133,7 +133,7 @@ def exported(function, *shapes, platform):
 @pytest.mark.parametrize("case", CASES)
 def test_accelerators_use_their_own_kernels(case):
     ours, side = both(case, 0.2)[0], CASES[case][3]
-    # So many images that programs for a CPU take a few at a time.
+    # So many images that programs for a CPU process a few at a time.
     shapes = (64, 64, 64, 16), (side, side, 16, 16), (16,)
 
     def gradients(*given):
@@ -141,11 +141,11 @@ def test_accelerators_use_their_own_kernels(case):
 
     program = exported(gradients, *shapes, platform="cuda")
     assert "while" not in program
-    # Forward, to the images and to the kernel.
+    # Forward, with respect to the images and to the kernel.
     assert program.count("stablehlo.convolution") == 3
     if "transposed" in case:
-        # Such is the gradient of a strided one, and so are its gradients, whose windows are no
-        # larger: by themselves they would be as large as the images.
+        # The gradient of a strided convolution has this form, and so do its gradients. The windows
+        # are no larger; without the rewriting they would be as large as the images.
         assert [
             program.count(f"{what} = [2, 2]") for what in ("lhs_dilate", "stride", "rhs_dilate")
         ] == [1, 1, 1]

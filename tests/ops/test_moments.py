@@ -1,4 +1,4 @@
-"""Image moments against OpenCV, their invariances, and what is made of a map."""
+"""Image moments against OpenCV, their invariances, and the features from a map."""
 
 import cv2
 import jax
@@ -11,7 +11,7 @@ from recon_ad.ops.resampling import resampling_matrix
 
 
 def shape():
-    """A bent shape of uneven brightness, without symmetry."""
+    """Draw a bent shape of uneven brightness, without symmetry."""
     drawn = np.zeros((200, 300), np.float32)
     cv2.ellipse(drawn, (120, 90), (40, 15), 30, 0, 360, 2.0, -1)
     cv2.circle(drawn, (150, 60), 12, 5.0, -1)
@@ -43,7 +43,7 @@ def test_logarithms_have_the_sign_of_the_moment_and_no_jump_at_zero():
     values = np.array([0.1, 1e-3, 1e-5, -1e-5, -1e-6, -1e-7, 1e-9], np.float32)
     usual = -np.sign(values) * np.log10(np.abs(values))
     floors = 4.0 * np.array(moments.DEGREES)
-    # The usual logarithms but for their sign and a constant.
+    # The usual logarithms apart from their sign and a constant.
     np.testing.assert_allclose(scaled(values), np.sign(values) * floors - usual, atol=1e-5)
     tiny = np.array([moments.FLOOR**d / 2 for d in moments.DEGREES], np.float32)
     np.testing.assert_allclose([scaled(tiny), scaled(-tiny)], 0, atol=1e-5)
@@ -60,7 +60,7 @@ def test_a_map_is_described_by_what_counts_whatever_surrounds_it():
 
 
 def test_area_and_intensity_are_those_of_numpy():
-    image = shape() - 0.1  # some of it negative
+    image = shape() - 0.1  # partly negative
     named = dict(zip(moments.DESCRIPTION, describe(image, unit=0.5), strict=True))
     v = np.maximum(image.astype(np.float64), 0) / 0.5
     above = v > 1

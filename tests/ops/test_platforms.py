@@ -1,4 +1,4 @@
-"""The form of an operation follows the platform that a program is compiled for."""
+"""The form of an operation, which follows the platform that a program is compiled for."""
 
 import functools
 
@@ -72,4 +72,4 @@ def test_other_runtimes_are_given_their_own_form_or_that_of_accelerators():
         with for_other_runtimes():
             program = str(jax.make_jaxpr(functools.partial(chosen, portable=portable))(np.ones(4)))
         assert f"= {own} " in program and "tanh" not in program and "cond" not in program
-    assert "tanh" in str(jax.make_jaxpr(chosen)(np.ones(4)))  # not any longer
+    assert "tanh" in str(jax.make_jaxpr(chosen)(np.ones(4)))  # no longer

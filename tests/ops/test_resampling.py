@@ -28,7 +28,7 @@ def test_antialiased_is_pillows_and_without_opencvs():
     for (size, kind, antialias), ours in zip(cases, found, strict=True):
         if antialias:
             expected, off = np.asarray(picture.resize(size[::-1], PILLOW[kind])), 2e-6
-        else:  # it rounds positions to float32
+        else:  # OpenCV rounds positions to float32
             expected, off = cv2.resize(values, size[::-1], interpolation=OPENCV[kind]), 2e-5
         np.testing.assert_allclose(ours, expected, atol=off, err_msg=f"{size} {kind} {antialias}")
 

@@ -40,5 +40,5 @@ def test_the_weighted_residual_is_the_weighted_sum():
         assert structural.max() > structural.min() + 0.15  # of at most 1
         expected = squared * ((x - y) ** 2).mean(axis=-1) + absolute * np.abs(x - y).mean(axis=-1)
         expected += ssim * structural
-        # Variances are float32 differences of means of squares; scikit-image mirrors as we do.
+        # Variances are float32 differences of means of squares; scikit-image also mirrors borders.
         np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6 * ssim)

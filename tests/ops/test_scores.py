@@ -1,4 +1,4 @@
-"""Image scores against NumPy, on maps of which only some pixels count."""
+"""Image scores against NumPy, on maps in which only some pixels count."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,8 @@ import pytest
 
 from recon_ad.ops.scores import SCORES, mean_of_top
 
-# By NumPy; a float32 sum of up to two thousand numbers of size 1, of which some cancel, is off by
-# that much, the others are exact or sums of at most twenty numbers of one sign.
+# By NumPy. A float32 sum of up to two thousand numbers of size 1, some of which cancel, has this
+# error; the others are exact or sums of at most twenty numbers of one sign.
 EXPECTED = {
     "max": (np.max, {"rel": 1e-6, "abs": 0}),
     "mean": (np.mean, {"abs": 1e-6}),
@@ -35,7 +35,7 @@ def test_agrees_with_numpy_and_leaves_out_what_does_not_count(size):
 
 @pytest.mark.parametrize("outlier", [1e3, 1e6])
 def test_outliers_do_not_hide_the_rest_of_the_top(outlier):
-    # Over nine decades; the least of the top is far below the range's thousandth part.
+    # Over nine decades; the lowest of the top values is far below a thousandth of the range.
     values = (10 ** np.random.default_rng(3).uniform(-9, 0, (64, 33))).astype(np.float32)
     values[17, 30] = outlier
     expected = EXPECTED["top_1%"][0](values.ravel().astype(np.float64))
@@ -46,7 +46,7 @@ def test_outliers_do_not_hide_the_rest_of_the_top(outlier):
 def test_the_whole_share_is_the_mean_and_the_least_is_the_maximum():
     values = jnp.asarray(np.random.default_rng(2).random((8, 9), np.float32))
     valid = jnp.ones((8, 9), bool)
-    # Not compiled as one: the few operations that are repeated in it take less time.
+    # Not compiled as one program, because the few repeated operations take less time.
     whole, least = (mean_of_top(values, valid, one_in=n) for n in (1, 1_000_000))
     np.testing.assert_allclose(whole, values.mean(), rtol=1e-5)
     assert least == values.max()

@@ -17,7 +17,7 @@ def smoothed(values, valid, *, sigma):
 
 
 @pytest.mark.parametrize(
-    ("size", "sigma"),  # one with more rows than are smoothed at a time
+    ("size", "sigma"),  # one has more rows than are smoothed at a time
     [((40, 50), 0.7), ((64, 64), 2.0), ((130, 30), 2.0), ((13, 90), 3.3)],
 )
 def test_matches_scipy_with_normalised_borders_and_keeps_constants(size, sigma):
@@ -26,7 +26,7 @@ def test_matches_scipy_with_normalised_borders_and_keeps_constants(size, sigma):
     def gaussian(x):
         return ndimage.gaussian_filter(x.astype(np.float64), sigma, mode="constant", truncate=4.0)
 
-    # SciPy's radius is int(truncate * sigma + 0.5), ours the ceiling of 4 sigma: the window's tail
+    # SciPy's radius is int(truncate * sigma + 0.5), ours the ceiling of 4 sigma. The window's tail
     # beyond 4 sigma weighs 6e-5.
     expected = gaussian(values) / gaussian(np.ones(size))
     np.testing.assert_allclose(smoothed(values, everywhere, sigma=sigma), expected, atol=2e-4)

@@ -1,6 +1,6 @@
 """The SSIM map against its definition; its gradient by finite differences.
 
-Of scikit-image's the map is half of one minus, see test_residuals.py.
+The comparison with scikit-image, whose map gives (1 − S) / 2, is in test_residuals.py.
 """
 
 import functools
@@ -18,9 +18,9 @@ from recon_ad.ops.platforms import for_other_runtimes
 from recon_ad.ops.ssim import ssim_map
 
 OPTIONS = {"data_range": 1.0, "window": 11, "kind": "gaussian", "border": "valid"}
-# Height, width, channels: less, exactly and more than a block; not square.
+# Height, width, channels: less than, exactly and more than a block; not square.
 SHAPES = [(24, 37, 1), (64 + 18, 23, 3), (150, 20, 5)]
-WEAK = (80, 30, 1)  # of images that need no other size, so that they share a program
+WEAK = (80, 30, 1)  # images that need no other size share this one, and with it a program
 
 
 @functools.cache
@@ -34,13 +34,13 @@ def exported(x, y, **options):
 
 
 def as_on_accelerators(x, y, *, accelerator, **others):
-    """Stands for `by_platform`."""
+    """Replace `by_platform` with the accelerators' form."""
     del others
     return accelerator(x, y)
 
 
 def maps_of(x, y, **changes):
-    """By sums of shifted images, and by the products that are exported."""
+    """Return the maps by sums of shifted images, and by the products that are exported."""
     for form in (ssim_map, exported):
         yield compiled(form, **OPTIONS | changes)(x, y)
 
@@ -72,13 +72,13 @@ def test_maps_are_those_of_the_definition(shape, changes):
 
 
 def textures(offset, amplitude, digits=jnp.float32):
-    """Two weak textures on bright surfaces; in bfloat16, rounded before they are compared."""
+    """Return two weak textures on bright surfaces, rounded to bfloat16 before the comparison."""
     rng = np.random.default_rng(1)
     return (offset + amplitude * rng.uniform(-1, 1, (2, 2, *WEAK))).astype(digits)
 
 
 def hard_pairs():
-    """Pairs of one size: weak contrast on bright surfaces, steps, black and white, and flat."""
+    """Yield pairs of one size: weak contrast on bright surfaces, steps, black and white, flat."""
     for offset, amplitude in itertools.product((0.9, 100.0), (1e-3, 0.05, 0.3)):
         yield f"textures {offset} {amplitude}", textures(offset, amplitude)
     for amplitude in (1e-3, 0.02, 0.3):
@@ -107,12 +107,12 @@ def test_hard_pairs_have_the_definitions_values_between_minus_one_and_one(name):
     exact = definition(x, y)
     for found in maps_of(x, y):
         assert found.dtype == jnp.float32
-        # Differences of float32 neighbours are exact; what is left are sums of 121 terms.
+        # Differences of neighbouring float32 values are exact; sums of 121 terms remain.
         np.testing.assert_allclose(found, exact, atol=2e-6)
         assert found.min() >= -1 - 1e-6 and found.max() <= 1
     assert exact.min() < {"inverse": -0.9, "noise": 0}.get(name, 2)
-    # The middle amplitude stands at the contrast where C2 hides rounding least.
-    if "textures 100" in name or name == "textures 0.9 0.05":  # as hard as they claim
+    # The middle amplitude is at the contrast where C2 hides rounding least.
+    if "textures 100" in name or name == "textures 0.9 0.05":  # as hard as intended
         assert np.abs(definition(x, y, naive=True) - exact).max() > 1e-5
 
 
@@ -144,7 +144,7 @@ def test_gradients_agree_with_finite_differences(monkeypatch, size, border, kind
 
 
 def with_gradients(x, y, *, window):
-    """The map, and the gradients of a sum in which its rows weigh differently."""
+    """Return the map, and the gradients of a sum that weights its rows differently."""
 
     @jax.jit
     def found(x, y):
@@ -165,12 +165,12 @@ def test_blocks_in_float32_agree_with_the_whole_in_float64(monkeypatch, window, 
     monkeypatch.setattr(ssim, "by_platform", as_on_accelerators)
     if window == 11:
         for one, other in zip(blocks, with_gradients(x, y, window=window), strict=True):
-            # The same sums in another order: float32's rounding, 2e-7 as measured.
+            # The same sums in another order: float32 rounding, 2e-7 as measured.
             np.testing.assert_allclose(one, other, atol=2e-6 * np.abs(other).max())
     with jax.enable_x64(True):
         exact = with_gradients(x.astype(np.float64), y.astype(np.float64), window=window)
     for one, other in zip(blocks, exact, strict=True):
-        # Relative to the largest: where contributions of windows cancel, so do digits.
+        # Relative to the largest: where contributions of windows cancel, digits are lost.
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
@@ -204,13 +204,13 @@ def test_equal_images_have_one_everywhere_and_images_may_be_exchanged():
             np.testing.assert_array_equal(same, 1)
         both = zip(maps_of(x, y, border=border), maps_of(y, x, border=border), strict=True)
         for found, exchanged in both:
-            # The compiler fuses products and sums in one order only.
+            # The compiler fuses products and sums in only one order.
             np.testing.assert_allclose(found, exchanged, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("function", "images"),
-    # The map itself; with it its cotangent, and the gradient of x, which nobody asked for.
+    # The map itself; its cotangent; and the gradient of x, which was not requested.
     [(total, 1.1), (jax.grad(total, 1), 3.1)],
     ids=["map", "gradient"],
 )

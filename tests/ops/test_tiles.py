@@ -1,4 +1,4 @@
-"""Cutting and stitching: cover, weights, identity."""
+"""Cutting and stitching of tiles: cover, weights, identity."""
 
 import functools
 
@@ -22,7 +22,7 @@ def test_tiles_cover_every_pixel_and_stitching_them_gives_the_image_back(size, s
     cut = tiles.cut(image, corners, tile=tile)
     for kind in ("uniform", "hann"):
         weights = tiles.tile_weights(tile, kind=kind)
-        # Some ten float32 additions and one division a pixel; at the corner of a hann tile the
+        # About ten float32 additions and one division per pixel. At the corner of a hann tile the
         # weights are 6e-6, but numerator and denominator share them.
         stitched = tiles.stitch(iter(cut), corners, size=size, weights=weights)
         np.testing.assert_allclose(stitched, image, rtol=1e-5, err_msg=kind)
@@ -35,7 +35,7 @@ def test_tiles_cover_every_pixel_and_stitching_them_gives_the_image_back(size, s
         ((100, 50), (30, 40), (30, 40)),
         ((100, 50), (20, 0), (40, 20)),
         ((50, 101), (20, 0), (20, 40)),  # 40.4
-        ((40, 101), (20, 0), (20, 51)),  # 50.5, halves up
+        ((40, 101), (20, 0), (20, 51)),  # 50.5, halves round up
         ((7, 7), (16, 0), (16, 16)),
     ],
 )

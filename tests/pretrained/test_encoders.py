@@ -1,4 +1,4 @@
-"""`python -m recon_ad.weights`: the list of encoders, fetching and verifying their files."""
+"""`python -m recon_ad.weights`: the list of encoders, downloading and verifying their files."""
 
 import hashlib
 
@@ -16,7 +16,7 @@ from recon_ad.pretrained.presets import IMAGENET, Preset
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """A preset of few parameters, its file in an otherwise empty cache of the hub; and the file."""
+    """Return a preset of few parameters, with its file in an empty hub cache, and the file."""
     preset = Preset(SMALL, *IMAGENET, "timm/small.made", "Apache-2.0")
     monkeypatch.setattr(presets, "PRESETS", {**PRESETS, "small": preset})
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))

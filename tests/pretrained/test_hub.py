@@ -1,4 +1,4 @@
-"""What of the encoders lies in the hub's cache, beside what its client says."""
+"""Encoders in the hub's cache, compared with the answer of the hub's client."""
 
 import logging
 import re
@@ -23,7 +23,7 @@ REPOSITORY = "models--timm--vit_small_patch14_reg4_dinov2.lvd142m"
 
 
 def lay(cache: Path, content: bytes = b"weights", commit: str = "1" * 40) -> Path:
-    """Puts a file into a cache as the client does; returns its path there."""
+    """Write a file to a cache as the client does, and return its path there."""
     repository = cache / REPOSITORY
     file = repository / "snapshots" / commit / "model.safetensors"
     file.parent.mkdir(parents=True)
@@ -78,7 +78,7 @@ def test_looking_takes_neither_jax_nor_the_client():
 
 @pytest.fixture
 def empty(tmp_path, monkeypatch):
-    """A cache with nothing in it, and neither a proxy nor a setting of the client."""
+    """Return an empty cache, without a proxy or a setting of the client."""
     for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -90,7 +90,7 @@ def test_without_the_client_weights_come_with_how_to_get_them(empty, monkeypatch
     told = r'weights=hub, which is the default, .*pip install "recon_ad\[hub\]", or fetch its '
     with pytest.raises(UserError, match=told + "model.safetensors .* name it by weights=FILE"):
         read_encoder(NAME, "hub")
-    # What is in the cache needs no client.
+    # Files in the cache need no client.
     file = lay(empty)
     assert hub.fetched(NAME) == file
 
@@ -99,7 +99,7 @@ def test_without_the_client_weights_come_with_how_to_get_them(empty, monkeypatch
 def test_without_a_network_there_is_a_sentence_within_five_seconds(empty, monkeypatch, listens):
     pytest.importorskip("huggingface_hub")
     monkeypatch.setattr(hub, "PATIENCE", 1.0)
-    with socket.create_server(("127.0.0.1", 0)) as server:  # that never answers
+    with socket.create_server(("127.0.0.1", 0)) as server:  # which never answers
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         if not listens:
             server.close()

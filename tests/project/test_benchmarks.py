@@ -1,4 +1,4 @@
-"""The benchmarks' own machinery: turns, tables, what one that fails leaves, profiles, imports."""
+"""The benchmarks' own machinery: turns, tables, failures, profiles, imports."""
 
 import json
 import os
@@ -23,13 +23,13 @@ from recon_ad.detector.onnx_detector import OnnxRuntimeGraph
 from recon_ad.errors import UserError
 
 BENCH = ROOT / ".venv-bench" / "bin" / "python"
-# A borrowed machine with a GPU may lack all of these.
+# A borrowed machine with a GPU may lack any of these.
 OFTEN_ABSENT = (
     *("grain", "tensorflow_datasets", "tensorflow", "dm_pix", "orbax", "tensorboardX", "tqdm"),
     *("cv2", "PIL", "scipy", "matplotlib", "kornia", "torchmetrics", "pytorch_msssim"),
     *("jax2onnx", "onnxruntime", "timm"),
 )
-# Runs a module as a machine without these packages would.
+# Runs a module as on a machine without these packages.
 WITHOUT = """
 import importlib.util, runpy, sys
 absent, name = set(sys.argv[1].split(",")), sys.argv[2]
@@ -45,7 +45,7 @@ runpy.run_module(name, run_name="__main__", alter_sys=True)
 """
 
 
-# Another network in PyTorch than ours: its hard mining is wrong.
+# PyTorch's network differs from ours: its hard mining is wrong.
 WRONG = """
 import sys
 from pathlib import Path
@@ -64,7 +64,7 @@ for factor in (torch_decoder.FACTOR, 0.5):
 
 
 def run_code(code, *words, python=sys.executable, path=ROOT):
-    """Runs code in a process of its own."""
+    """Run code in a separate process."""
     command = [str(python), "-c", code, *map(str, words)]
     environment = os.environ | {"PYTHONPATH": str(path)}
     return subprocess.run(
@@ -73,7 +73,7 @@ def run_code(code, *words, python=sys.executable, path=ROOT):
 
 
 def without(packages, module, *words, **settings):
-    """Runs a module where those packages are not."""
+    """Run a module without those packages."""
     return run_code(WITHOUT, ",".join(packages), module, *words, **settings)
 
 
@@ -85,7 +85,7 @@ def bench_python():
 
 
 class Clock:
-    """Time that passes only when somebody works; what costs whom how much."""
+    """A clock that advances only when a contender works, by its given cost."""
 
     def __init__(self, monkeypatch, **costs):
         self.now, self.calls, self.costs = 0.0, [], costs
@@ -107,7 +107,7 @@ def test_contenders_take_turns_and_short_steps_are_made_in_bursts(monkeypatch):
     assert timings["fast"].median == pytest.approx(0.01)
     assert timings["slow"].median == pytest.approx(0.5)
     assert (timings["fast"].steps, timings["slow"].steps) == (10, 1)
-    # A turn of both takes 0.6 s; the last begins before 6 s are over.
+    # A turn of both takes 0.6 s; the last one begins before 6 s are over.
     assert timings["fast"].turns == timings["slow"].turns in (10, 11)
     # Before the turns, each is called three times.
     order = [name for name, _ in clock.calls[6:]]
@@ -136,7 +136,7 @@ def test_the_book_names_the_fastest_other_what_failed_and_what_had_no_time(tmp_p
     (row,) = content["rows"]
     assert row["fastest_other"] == "fast"
     assert row["times_as_fast"] == pytest.approx(2)
-    # Patches per second: the quartiles change places.
+    # For patches per second the quartiles change places.
     figure = row["figures"][OURS]
     found = [figure[key] for key in ("low", "median", "high")]
     assert found == pytest.approx([10 / 0.12, 10 / 0.1, 10 / 0.09])
@@ -150,7 +150,7 @@ def test_the_book_names_the_fastest_other_what_failed_and_what_had_no_time(tmp_p
 
 @pytest.fixture
 def run_some(tmp_path, monkeypatch, capfd):
-    """Runs made-up modules, of which the first fails and the third hangs; one needs images."""
+    """Return a function that runs made-up modules: one fails, one hangs, one needs images."""
     folder = tmp_path / "fake"
     folder.mkdir()
     for name, text in {
@@ -270,7 +270,7 @@ def test_network_and_residual_are_timed_apart_with_ssim_in_both_forms(monkeypatc
     models = residuals.graphs(residuals.build_detector(SCALES["small"]))
     nodes = {name: len(model.graph.node) for name, (model, _) in models.items()}
     assert nodes["residual, shifts"] > 3 * nodes["residual, products"]
-    # The residual begins with the reconstruction, and has no part of the network.
+    # The residual begins with the reconstruction and has no part of the network.
     kinds = {n: {node.op_type for node in model.graph.node} for n, (model, _) in models.items()}
     assert "Conv" in kinds["network"] and not {"Conv"} & kinds["residual, products"]
     parts = nodes["network"] + nodes["residual, products"]
@@ -284,7 +284,7 @@ def test_network_and_residual_are_timed_apart_with_ssim_in_both_forms(monkeypatc
         ms, network = (row["ms_per_tile"][n]["best"] for n in (f"residual, {form}", "network"))
         assert share["best"] == pytest.approx(ms / network)
     given["reconstruction"] = given["reconstruction"] + np.float32(0.1)
-    with pytest.raises(AssertionError):  # the whole core has the network's own
+    with pytest.raises(AssertionError):  # the whole core contains the network's own
         residuals.row(ready, given)
 
 

@@ -1,6 +1,6 @@
-"""Every command in README, BUILD and CONTRIBUTING is run here, or says why not.
+"""Every command in README, BUILD and CONTRIBUTING is run here, or has a reason not to be.
 
-Those in blocks, and those in the text that are whole: one with "…" in it is none.
+This covers commands in blocks, and complete ones in the text; one with "…" is not complete.
 """
 
 import os
@@ -18,8 +18,8 @@ from helpers.lines import rows_of
 from helpers.parts import SHAPE, body, save, spot
 from helpers.paths import ROOT
 
-# In this order, in one folder; the one change is that training is small and needs no weights.
-# Those of recon_ad run in this process, the others by the shell.
+# In this order, in one folder. The only change is that training is small and needs no weights.
+# Commands of recon_ad run in this process, the others in the shell.
 RUN = (
     "python -m recon_ad.check my_part",
     "python -m recon_ad.train --config configs/folder.py:path=my_part --workdir runs/my_part",
@@ -50,19 +50,19 @@ RUN = (
     "launch/local.sh 2 --config configs/demo.py:smoke --workdir runs/two",
     "JAX_NUM_CPU_DEVICES=4 launch/local.sh 2 --config configs/demo.py:smoke --workdir runs/eight",
 )
-# These go on until they are stopped, which is done when they have made what is given.
+# These run until they are stopped, which happens once they have written the given file.
 WATCH = {
     "python -m recon_ad.inspect --onnx part.onnx --watch FOLDER --output line": "line/line.sqlite",
     "python -m recon_ad.monitor --line line [--reference 500,8001..8500] [--webhook URL]": (
         "line/dashboard.html"
     ),
 }
-# Aligned, in a folder of its own: the same --workdir stands for another run there.
+# Aligned, in a separate folder, because the same --workdir means another run there.
 ALIGNED = (
     "python -m recon_ad.train --config configs/folder.py:path=my_part --workdir runs/my_part"
     " --config.part.align=True --config.part.background=auto"
 )
-# By how it begins: the test that runs it, or why none does.
+# The test that runs it, or why none does, by the beginning of the command.
 ELSEWHERE = {
     "make demo": "of minutes; devices/test_hosts.py trains the same config shorter",
     "make test": "this is it",
@@ -118,7 +118,7 @@ TILES = (
 
 
 def small(command):
-    """The same with fields that make training small, and no weights to fetch."""
+    """Return the same command with fields that make training small, and without downloads."""
     for given, instead in (
         ("weights=FILE", "weights=random,side=56"), ("D/", "runs/my_part/"),
         (" DATASET", " my_part"), ("cae,vae --sweep seed=0,1,2", "cae --sweep seed=0"),
@@ -129,7 +129,7 @@ def small(command):
     command = re.sub(r" \[[^]]*\]", "", command).replace(" FOLDER", " new_images")
     if "path=my_part" in command:
         command += f" {SMALL}"
-    # An encoder has its own patches.
+    # An encoder has its own patch size.
     tiled = "configs/folder.py" in command and "encoder=" not in command
     return f"{command} {TILES}" if tiled else command
 
@@ -149,7 +149,7 @@ def test_every_command_is_run_or_says_why_not():
 
 @pytest.fixture
 def user(tmp_path):
-    """A folder as a user has it: the repository, images, two finished runs to be named."""
+    """Prepare a user's folder: the repository, images, and two finished runs."""
     for name in ("benchmarks", "configs", "examples", "launch", "recon_ad"):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "results", tmp_path / "results")

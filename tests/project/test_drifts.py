@@ -1,4 +1,4 @@
-"""What benchmarks/studies/drifts.py counts, on judgements made up here."""
+"""The counts of benchmarks/studies/drifts.py, on made-up judgements."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def test_a_delay_is_from_the_change_on():
     assert drifts.delay(chart, calm, calm) == float("inf")
     assert drifts.delay(chart, high, high) is None  # in alarm before
     assert drifts.run(chart, np.concatenate([high, calm, high]))[1] == 2
-    # Streams without an alarm are late, and those in alarm before are left out.
+    # Streams without an alarm have infinite delays, and those in alarm before are left out.
     summary = drifts.summary([1.0, 2.0, 3.0, float("inf"), None])
     assert summary == {"streams": 4, "median": 2.0, "p95": None, "never": 0.25}
 

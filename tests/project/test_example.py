@@ -1,4 +1,4 @@
-"""The worked example of a method: it learns what PCA finds, and commands take it."""
+"""The worked example of a method: it learns what PCA finds, and commands accept it."""
 
 import importlib
 import json
@@ -22,7 +22,7 @@ LINEAR = "examples.linear_ae"
 
 @pytest.fixture
 def linear_ae(monkeypatch):
-    """The module, whose method other tests do not see."""
+    """Yield the module, whose method other tests do not see."""
     monkeypatch.syspath_prepend(str(ROOT))
     module = importlib.import_module(LINEAR)
     monkeypatch.setitem(METHODS, LINEAR, module.build)

@@ -1,4 +1,4 @@
-"""What `benchmarks.gpu_compile` reads in a compiled program, and its file of results."""
+"""The figures that `benchmarks.gpu_compile` reads in a compiled program, and its results."""
 
 import json
 

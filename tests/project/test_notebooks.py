@@ -1,4 +1,4 @@
-"""Notebooks run from top to bottom, shortened; in git they hold no outputs."""
+"""Notebooks run from top to bottom in a shortened form; in git they have no outputs."""
 
 import ast
 import base64
@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# What replaces their parameters, and the cells whose output is a picture or a page.
+# Replacements of their parameters, and the cells whose output is a picture or a page.
 FIELDS = {
     "train.batch_size": 4, "train.heldout_patches": 16, "evaluation.bootstrap": 20,
     "evaluation.panels": 1, "method.width": 0.25, "method.n_z": 8,
@@ -47,7 +47,7 @@ PICTURES = {
     "04_vit": {"judge", "figures"},
     "05_production_line": {"parts", "register", "judge", "charts", "dashboard"},
 }
-# Patterns of what cells print or show in words.
+# Patterns of the words that cells print or show.
 SAID = {
     "01_quickstart": {"save": "the same map after loading: True"},
     "02_own_images": {
@@ -67,7 +67,7 @@ SAID = {
         "charts": "images are darker than before",
     },
 }
-MINUTES = 20  # that one of them may take where other work runs beside
+MINUTES = 20  # for one of them, even if other work runs beside it
 
 
 def read(path):
@@ -75,7 +75,7 @@ def read(path):
 
 
 def shortened(notebook, values):
-    """The notebook with other parameters; each has to be one that it has."""
+    """Return the notebook with other parameters, each of which it must have."""
     (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     tree = ast.walk(ast.parse(cell.source))
     assert set(values) <= {node.id for node in tree if isinstance(node, ast.Name)}, values
@@ -84,7 +84,7 @@ def shortened(notebook, values):
 
 
 def said(outputs):
-    """What a cell printed, then what it shows in words."""
+    """Return the text that a cell printed, then the text that it shows."""
     printed = [o.text for o in outputs if o.output_type == "stream"]
     shown = [o.data["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
     return "".join(printed + shown)
@@ -93,7 +93,7 @@ def said(outputs):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
 def test_a_notebook_runs_as_jupyter_runs_it(name, tmp_path, monkeypatch):
-    # The kernel and what it starts; small programs are kept too, as the commands do.
+    # For the kernel and its processes. Small programs are cached too, as the commands do.
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     folder = ROOT / "notebooks"
@@ -124,7 +124,7 @@ def test_a_notebook_in_git_is_bare_and_names_nothing_of_a_machine(path):
     text = path.read_text()
     notebook = read(path)
     nbformat.validate(notebook)
-    # One way of writing it, so that a change shows what has changed.
+    # A single way of writing it, so that a diff shows only real changes.
     assert text == nbformat.writes(notebook).rstrip("\n") + "\n"
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     for cell in notebook.cells:
@@ -166,7 +166,7 @@ def test_the_first_cell_fetches_what_is_not_there(tmp_path):
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "a"]):
         subprocess.run([*git, *arguments], check=True)
     given = setup.replace('REPOSITORY = ""', f'REPOSITORY = "file://{origin}"')
-    # The second time it is there.
+    # The second time it already exists.
     for _ in range(2):
         done = begin(given)
         assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What is installed: the package with its configs, which works in any folder."""
+"""The installed package with its configs, which works in any folder."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ import venv
 import pytest
 from helpers.paths import ROOT
 
-# In a folder with nothing in it: the list of commands, and a config that builds on another.
+# In an empty folder: the list of commands, and a config that builds on another one.
 USES = """
 import recon_ad, recon_ad.config, recon_ad.report.html
 print(recon_ad.__file__)
@@ -21,7 +21,7 @@ print(recon_ad.load_config("folder:smoke").data.source)
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The files of a wheel, built without pip and a network."""
+    """Return the files of a wheel, built without pip and a network."""
     folder = tmp_path_factory.mktemp("built")
     build = ["egg_info", f"--egg-base={folder}", "build_py", f"--build-lib={folder / 'lib'}"]
     subprocess.run(

@@ -1,4 +1,4 @@
-"""Links in the documents lead somewhere, and the page of results is that of its files."""
+"""Links in the documents have targets, and the page of results matches its files."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def test_the_page_of_results_is_current(tmp_path):
     assert (results / "README.md").read_text() == report.page(results), (
         "run python -m benchmarks.report"
     )
-    # A file that the page has no section for is refused by name.
+    # A file without a section on the page is rejected by name.
     (tmp_path / "new.json").write_text(json.dumps({}))
     with pytest.raises(UserError, match="no section for new"):
         report.page(tmp_path)

@@ -1,4 +1,4 @@
-"""The benchmark of robustness counts what it is to count."""
+"""The robustness benchmark counts verdicts correctly."""
 
 import random
 

@@ -18,7 +18,7 @@ ROWS = (
     "[...document.querySelectorAll('.images tbody tr')]"
     ".map(row => [...row.cells].map(cell => cell.innerText))"
 )
-# Done when no picture is left to be redrawn.
+# Resolves when no picture is left to redraw.
 SETTLED = (
     "new Promise(done => { const look = () => document.querySelector('#pixel-threshold')?.ariaBusy "
     "=== 'true' ? setTimeout(look, 10) : done(true); look(); })"
@@ -34,7 +34,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report():
-    """One with scores that round alike, and large ones."""
+    """Return a report with scores that round alike, and large ones."""
     made = realistic_report(rows=30, size=(150, 230))
     close = (0.25036, 0.25041, 0.250413, 12_345.2, 12_345.7, 98_765.0)
     return made._replace(
@@ -51,7 +51,7 @@ def written(report, tmp_path_factory):
 
 @pytest.fixture
 def page(browser, written):
-    """The browser with the report open, which has nothing to complain of in the end."""
+    """Yield the browser with the report open, and check at the end that there were no errors."""
     browser.open(written)
     yield browser
     assert faults(browser) == []
@@ -59,7 +59,7 @@ def page(browser, written):
 
 @pytest.fixture
 def show(browser, tmp_path):
-    """Writes a report of rows (name, defect, score, whether anomalous) and opens it."""
+    """Write a report of rows (name, defect, score, whether anomalous) and open it."""
 
     def open_(rows=(), threshold=None, **fields):
         scores = [Score(*row) for row in rows]
@@ -72,7 +72,7 @@ def show(browser, tmp_path):
 
 
 def faults(browser):
-    """What the console and the network have to complain of, and requests that left the page."""
+    """Return errors of the console and the network, and requests that left the page."""
     wrong = ("Log.entryAdded", "Runtime.exceptionThrown")
     bad = [e for e in browser.events if e["method"] in wrong]
     sent = [e for e in browser.events if e["method"] == "Network.requestWillBeSent"]
@@ -97,7 +97,7 @@ def sort(browser, column):
 
 
 def put(browser, control, *values):
-    """Gives a control these values, one after the other, as a hand does."""
+    """Set a control to these values one after another, as a hand does."""
     browser.run(
         f"{{ const c = document.getElementById('{control}'); for (const v of {list(values)}) "
         "{ c.value = v; c.dispatchEvent(new Event('input', { bubbles: true })); } }"
@@ -105,7 +105,7 @@ def put(browser, control, *values):
 
 
 def move(browser, slider, *positions):
-    """Puts the slider there as a drag does, and waits for the pictures."""
+    """Move the slider as a drag does, and wait for the pictures."""
     put(browser, f"{slider}-input", *positions)
     browser.run(SETTLED)
 
@@ -136,7 +136,7 @@ def test_the_image_slider_decides_and_counts_anew_at_every_position(page, report
             "tpr": f"{100 * found / len(bad):.1f} %",
         }.items():
             assert text(page, f"#count-{count}") == words
-        # What the row shows tells its score from the threshold.
+        # The row's digits distinguish its score from the threshold.
         for name, _, score, decision in page.run(ROWS):
             if position != scale.start:
                 shown = float(score.replace(",", ""))
@@ -169,7 +169,7 @@ def test_sliders_start_calibrated_obey_the_keyboard_and_go_back(page, report):
 
 
 def test_at_the_calibrated_threshold_the_detectors_own_decisions_stand(show):
-    # A detector may decide in another precision than the page; its word counts.
+    # A detector may decide in another precision than the page; its decision counts.
     rows = [("a", "good", 0.5, True), ("b", "dent", 0.7, False), ("c", "good", 0.1, False)]
     browser = show(rows, 0.6)
     shown = [["b", "dent", "0.700", "good missed"], ["a", "good", "0.500", "defective false alarm"]]
@@ -269,7 +269,7 @@ def test_ten_thousand_rows_stay_quick(show):
     begun = time.perf_counter()
     for column in (1, 2, 3, 4):
         sort(browser, column)
-        browser.run("document.body.offsetHeight")  # the layout is part of the wait
+        browser.run("document.body.offsetHeight")  # includes the layout in the wait
     put(browser, "image-threshold-input", 77)
     browser.run("document.body.offsetHeight")
     assert time.perf_counter() - begun < 5
@@ -346,7 +346,7 @@ def test_dark_and_printed_pages_show_what_they_should(page, report):
     seen = "document.querySelector('{}').checkVisibility()"
     for control in ("#image-threshold-input", "#pixel-threshold button", "#filters"):
         assert not page.run(seen.format(control))
-    # A printed table says at which threshold it was decided.
+    # A printed table states the threshold of its decisions.
     assert page.run(seen.format("#image-threshold .now"))
     assert "called at" in text(page, ".images thead")
     page.send("Emulation.setEmulatedMedia", media="", features=[])

@@ -1,4 +1,4 @@
-"""Words above a picture: whole, legible at any size, and beside the image, not on it."""
+"""Words above a picture: complete, legible at any size, and outside the image."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_the_image_is_whole_below_its_words(size, lines, scale):
     around = made[:strip], made[:, size[1] :]
     assert all(np.isin(part.reshape(-1, 3), (INK, PAPER)).all() for part in around)
     inked = (made[:strip] == INK).all(axis=2)
-    # A margin on every side: no letter is cut off.
+    # A margin on every side, so that no letter is cut off.
     assert inked.any() and not inked[:, -2 * scale :].any() and not inked[: 2 * scale].any()
 
 

@@ -1,4 +1,4 @@
-"""The report's pictures and curves: nothing vanishes, nothing misleads, whatever the numbers."""
+"""The report's pictures and curves: nothing vanishes or misleads, whatever the numbers."""
 
 import io
 import re
@@ -33,7 +33,7 @@ UNIT = pictures.HeatScale(0.0, 1.0)
 
 def test_thirty_large_panels_stay_below_ten_megabytes():
     rng = np.random.default_rng(0)
-    # Grain in every pixel, as sensors have it, is what makes pictures large.
+    # Grain in every pixel, as from sensors, makes pictures large.
     image = (0.5 + 0.1 * rng.standard_normal((700, 1024, 1))).astype(np.float32)
     truth = np.zeros((700, 1024), bool)
     truth[300:310, 400:500] = True
@@ -77,7 +77,7 @@ def test_shrinking_a_panel_takes_little_memory_beside_it():
     one = panel(image=image, reconstruction=image, residual=image[..., 0], truth=mask, mask=mask)
     tracemalloc.start()
     small = shrink_panel(one)
-    # The least is the first half of the shrinking: all rows joined, no column yet.
+    # The minimum is the first half of the shrinking: all rows joined, no column yet.
     assert tracemalloc.get_traced_memory()[1] < image.nbytes
     tracemalloc.stop()
     assert small.size == (1400, 2000) and small.marked == small.defective == 40_000
@@ -141,7 +141,7 @@ def test_outlines_of_equal_masks_lie_side_by_side():
     ring, alone_ring = ((p == pictures.MASK_COLOUR).all(2) for p in (drawn, alone))
     np.testing.assert_array_equal(ring, alone_ring)
     assert (drawn[23:37, 23:47] == 128).all()
-    # One pixel of a shrunk picture is seen, too.
+    # A single pixel of a shrunk picture is also visible.
     pixel = np.indices((350, 512)).sum(axis=0) == 0
     pixel = np.roll(pixel, (166, 388), (0, 1))
     seen = pictures.outlined(np.zeros((350, 512, 3), np.uint8), truth=pixel, mask=pixel)
@@ -163,7 +163,7 @@ def test_pixels_that_are_no_numbers_stand_out():
 
 
 def ramp(*ends, **fields):
-    """A panel whose residual rises from one value to another, its median in the middle."""
+    """Return a panel whose residual rises linearly, with its median in the middle."""
     residual = np.linspace(*ends, 2400).reshape(40, 60)
     return shrink_panel(panel(residual=residual, truth=None, **fields))
 
@@ -172,12 +172,12 @@ def test_the_colour_scale_has_good_pixels_at_its_foot_and_the_threshold_in_its_m
     flat, nothing, glaring = (ramp(value, value) for value in (0.5, 0.0, 100.0))
     good, defect = ({"defect": d, "pixel_threshold": 20.0} for d in ("good", "scratch"))
     for panels, expected in (
-        # Distances of features: never near 0, also of good ones.
+        # Distances of features: never near 0, even for good ones.
         ([ramp(12.0, 18.0, **good), ramp(12.0, 60.0, **defect)], (15.0, 25.0)),
-        ([ramp(12.0, 60.0, **defect)], (36.0, 60.0)),  # the threshold lies below its median
+        ([ramp(12.0, 60.0, **defect)], (36.0, 60.0)),  # the threshold is below its median
         ([ramp(-3.0, -1.0, defect="good", pixel_threshold=1.0)], (-2.0, 4.0)),
         ([ramp(0.0, 1.0, pixel_threshold=np.inf)], (0.5, 1.0)),
-        # Without a threshold one glaring panel does not set it.
+        # Without a threshold one glaring panel does not set the scale.
         ([*[flat] * 5, ramp(0.5, 0.9), nothing, glaring], (0.5, 0.6)),
         ([flat], (0.0, 1.0)),
         ([shrink_panel(panel(residual=np.full((40, 60), np.inf)))], (0.0, 1.0)),
@@ -251,7 +251,7 @@ def test_figures_use_no_colour_that_a_dark_page_would_swallow():
     once = plots.training_curve([{"step": 0, "train_loss": 1.0, "heldout_loss": 0.9}])
     log = plots.score_histogram(np.array([1.0, 2.0, 900.0]), ["good"] * 3)
     for svg in (tiny, once, log, plots.roc_curve(line, line), plots.pro_curve(line, line)):
-        # What has no colour of its own is black in SVG; clip paths and shared shapes are not seen.
+        # Elements without a colour are black in SVG; clip paths and shared shapes are not visible.
         seen = re.sub(r"<defs>.*?</defs>", "", svg, flags=re.S)
         assert not re.search(r"#000000|: black", seen)
         assert not re.search(r'<g (style="(?!fill)[^"]*" )?transform', seen)
@@ -273,7 +273,7 @@ def test_patch_histogram_draws_each_class_as_shares_of_its_own(counts):
     svg = plots.patch_histogram({"normal": np.append(normal, np.nan), "defective": defective})
     fills = re.findall(r"fill: (#2f7fc1|#d9701e); opacity: 0.35", svg)
     assert len(fills) == sum(n > 0 for n in counts)
-    # Ten times as many alike patches are the same shares.
+    # Ten times as many equal patches have the same shares.
     svg_alike = plots.patch_histogram({"normal": np.tile(defective, 10), "defective": defective})
     outlines = re.findall(r'd="([^"]*)"[^>]*stroke: (?:#2f7fc1|#d9701e)', svg_alike)
     assert len(outlines) == 2 * (counts[1] > 0) and len(set(outlines)) <= 1

@@ -1,4 +1,4 @@
-"""The report: complete, escaped, self-contained, honest about what is missing."""
+"""The report: complete, escaped, self-contained, and honest about missing parts."""
 
 import base64
 import hashlib
@@ -18,7 +18,7 @@ from recon_ad.report.key_figures import CARDS
 
 @pytest.fixture(scope="module")
 def full():
-    """The page of the full report."""
+    """Return the page of the full report."""
     return Page(render_report(full_report()))
 
 
@@ -59,7 +59,7 @@ def test_what_needs_the_script_is_hidden_until_it_runs():
     for opened in re.findall(r"<(?:div|p)[^>]*(?:slider|filters|counts)[^>]*>", source):
         assert "hidden" in opened or "counts" in opened
     assert source.count('class="slider"') == 2 and source.count('id="filters"') == 1
-    # The counts stand inside the slider's box.
+    # The counts are inside the slider's box.
     assert re.search(r'class="slider"[^>]*hidden[^>]*>(?:(?!</section>).)*class="counts"', source)
     assert "hidden" not in source[source.index("<table") : source.index("</table>")]
 
@@ -131,7 +131,7 @@ def test_names_are_escaped_everywhere(tmp_path):
     assert page.tags.count("script") == source.count("<script") == source.count("</script") == 1
     assert page.text.count("<script>alert(1)</script>") >= 12
     assert "\\udcff" in source and "\x00" not in source
-    # No name stands in the script's data, but whatever does is escaped as well.
+    # No name is in the script's data, but everything there is escaped as well.
     assert markup.data({"a": "\"><script>'&"}) == ' data-a="&quot;&gt;&lt;script&gt;&#x27;&amp;"'
 
 
@@ -155,7 +155,7 @@ def test_no_model_blames_the_model_or_the_test_images(model, base, least, method
         "protocol": {"method": method},
     }  # fmt: skip
     page = shown(metrics)
-    for word in words:  # among the first things to read, and beside the table
+    for word in words:  # near the beginning, and beside the table
         assert page.text.count(word) == 2, word
     for word in others:
         assert word not in page.text
@@ -219,7 +219,7 @@ def test_a_curve_of_one_measurement_is_not_drawn(losses):
     page = shown(figures(), training=rows)
     assert "training" not in page.ids
     speed = FIGURES["patches_per_second"].meaning
-    assert (speed in page.text) == (0.5 in losses)  # of a method that learns nothing it is none
+    assert (speed in page.text) == (0.5 in losses)  # a method that learns nothing has no speed
 
 
 def test_decisions_are_the_detectors_and_mistakes_are_marked():
@@ -236,7 +236,7 @@ def test_decisions_are_the_detectors_and_mistakes_are_marked():
     ]
     assert found == sorted(found)
     assert "1 of 2 defects found" in page.text and "1 of 3 good stopped" in page.text
-    for threshold in (0.5, float("inf")):  # the latter as where nothing was held out
+    for threshold in (0.5, float("inf")):  # the latter if nothing was held out
         page = shown(threshold=threshold, scores=rows)
         assert "e good not a number good" in page.text and "1 without a finite score" in page.text
 
@@ -250,7 +250,7 @@ def test_what_rounds_to_the_threshold_gets_the_digits_that_tell_the_two_apart():
     assert "a good 0.25036 good" in page.text and "b good 0.25041 defective" in page.text
     assert "c dent 9.00 defective" in page.text
     assert "score 0.25036 ≤ threshold 0.25039" in page.text
-    # Equal is not above.
+    # An equal score is not above.
     assert "score 0.250 ≤ threshold 0.250" in page.text
 
 

@@ -1,4 +1,4 @@
-"""Positions of the report's sliders: each is written out exactly and does something."""
+"""Positions of the report's sliders: each is written exactly and has an effect."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def skewed(rng):
     ("make", "share", "least"),
     [
         (skewed, 0.999, 10),
-        (lambda rng: 500 + rng.normal(0, 1, 10_000), 0.99, 10),  # as distances of features
+        (lambda rng: 500 + rng.normal(0, 1, 10_000), 0.99, 10),  # like distances of features
         (lambda rng: -500 + rng.normal(0, 1, 10_000), 0.5, 0),
         (lambda rng: np.where(rng.random(10_000) < 0.01, 1.0, 0.0), 0.5, 0),
         (lambda rng: rng.random(10_000), 0.3, 10),  # which many pixels exceed

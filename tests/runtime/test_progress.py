@@ -1,4 +1,4 @@
-"""Lines of the log while a command goes through many images."""
+"""Log lines while a command processes many images."""
 
 import logging
 import shutil
@@ -59,7 +59,7 @@ def test_training_calibration_and_evaluation_say_how_far_they_are(
     monkeypatch.setattr(progress, "EVERY", 0.0)  # a line for each image
     caplog.set_level(logging.INFO, "recon_ad")
     run = shutil.copytree(finished_run(), tmp_path / "run")
-    shutil.rmtree(run / "detector")  # as after the last step, so that it is made again
+    shutil.rmtree(run / "detector")  # as after the last step, so that it is built again
     detector = trainer.train(small_config("configs/folder.py:method=cae,smoke"), run)
     said = {message.partition(", ")[0] for message in caplog.messages}
     assert {"keeping images: 3 of 4", "calibration: 3 of 4"} <= said
@@ -71,6 +71,6 @@ def test_training_calibration_and_evaluation_say_how_far_they_are(
     said = set(caplog.messages)
     assert {f"report, training images: all {len(source.train)}", "report, pictures: all 1"} <= said
     assert any(message.startswith("evaluation: 7 of 8, ") for message in said)
-    scores = np.arange(40.0)  # of more images than the run has: fewer have no interval
+    scores = np.arange(40.0)  # of more images than the run has, because fewer have no interval
     image_intervals(scores, scores % 3 == 0, seed=0, resamples=20)
     assert any(m.startswith("intervals, resamples: 19 of 20, ") for m in caplog.messages)

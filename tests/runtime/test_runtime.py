@@ -1,4 +1,4 @@
-"""Atomic files, the log across restarts, kept programs."""
+"""Atomic files, the log across restarts, cached programs."""
 
 import json
 import logging
@@ -45,7 +45,7 @@ def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path):
 
 @pytest.mark.parametrize("at_once", [True, False])
 def test_what_killed_processes_left_of_a_directory_is_tidied(tmp_path, monkeypatch, at_once):
-    if not at_once:  # as on a file system that cannot exchange two
+    if not at_once:  # as on a file system that cannot exchange two folders
         monkeypatch.setattr(files, "_exchanged", lambda one, other: False)
     path = tmp_path / "d"
     (tmp_path / ".d.killed").mkdir()
@@ -53,9 +53,9 @@ def test_what_killed_processes_left_of_a_directory_is_tidied(tmp_path, monkeypat
     (tmp_path / ".d.x.old" / "only").write_text("1")
     (tmp_path / ".d.a-file").write_text("of another program")
     with files.fresh_directory(path) as mine:
-        # The old one is where it belongs until the new one is whole.
+        # The old one stays in place until the new one is complete.
         assert os.listdir(path) == ["only"]
-        with files.fresh_directory(path) as theirs:  # that of a process that lives is left alone
+        with files.fresh_directory(path) as theirs:  # that of a running process is left alone
             (theirs / "first").write_text("2")
         assert os.listdir(path) == ["first"] and mine.is_dir()
         (mine / "second").write_text("3")
@@ -125,7 +125,7 @@ def test_a_log_file_says_how_far_training_is_and_how_long_it_takes(tmp_path, mon
     ]
 
 
-# Twice, as by two commands: with the user's cache, then with a folder that is set.
+# Twice, as by two commands: with the user's cache, then with a given folder.
 COMPILES = """
 import os, sys, jax
 from recon_ad.runtime.compilation import keep_compiled

@@ -1,4 +1,4 @@
-"""GPUs that are described: when JAX is told to look for none, and what a machine lacks for them."""
+"""Described GPUs: when JAX is told not to search for any, and missing packages."""
 
 import jax
 import pytest

@@ -1,4 +1,4 @@
-"""Names of files on terminals and in logs."""
+"""File names on terminals and in logs."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""What a classifier adds to the score: draws of labels, and figures of the images left."""
+"""The gain of a classifier over the score: draws of labels, metrics of the remaining images."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ CONFIGS = {"hu": settings()}
 
 
 def seen_of(*, apart):
-    """Scores, and features of which the classes are so far apart."""
+    """Return scores, and features whose classes are clearly separated."""
     random = np.random.default_rng(0)
     defects = np.arange(40) % 2 == 0
     scores = random.normal(size=40) + 0.5 * defects
@@ -49,7 +49,7 @@ def test_a_classifier_gains_where_its_features_tell_and_only_there():
     seen, defects = seen_of(apart=4)
     found = labels.compared(seen, defects, CONFIGS, count=20)["hu"]
     assert found["auroc"]["mean"] > 0.98 and found["auroc_gain_on_threshold"]["low"] > 0
-    # Of features that say nothing, what was learnt from labelled images helps with no other one.
+    # With uninformative features, learning from labelled images does not help with others.
     seen, defects = seen_of(apart=0)
     found = labels.compared(seen, defects, CONFIGS, count=20)["hu"]
     assert 0.35 < found["auroc"]["mean"] < 0.65

@@ -1,4 +1,4 @@
-"""The papers' tables: what is run, kept, refused and shown. Tables here are of tiny runs."""
+"""The papers' tables: cells that are run, kept, rejected and shown, tested on tiny tables."""
 
 import io
 import itertools
@@ -31,7 +31,7 @@ from recon_ad.tables.schneider2022 import time_to_mark
 from recon_ad.training import run as trainer
 
 SMOKE = {"smoke": "true"}
-FOLDER = "configs/folder.py"  # its smoke config, on chess, is that of `finished_run`
+FOLDER = "configs/folder.py"  # its smoke config on chess is that of `finished_run`
 CHESS = Cell(
     "chess", "cae", 0, FOLDER, arguments=SMOKE, part="Small", iou_watched=0.01,
     paper={"iou_max_oracle": 0.7975}, source="the paper, Table 1", protocol=("it is small.",),
@@ -68,7 +68,7 @@ def finished(tmp_path_factory):
 
 
 def cells_of(workdir):
-    """The cells without what a clock decides."""
+    """Return the cells without values that depend on a clock."""
     cells = json.loads((workdir / "tiny.json").read_text())["cells"]
     return [
         without_timings({k: v for k, v in cell.items() if k not in OWN_CLOCK}) for cell in cells
@@ -98,7 +98,7 @@ def test_the_looks_at_the_iou_end_at_the_figure_of_the_evaluation(finished):
     last = {"B": chess["iou_max_oracle"], "A": chess["truths"]["A"]["iou_max_oracle"]}
     assert seen[-1]["iou"] == last
     story = chess["seconds_to_iou"]
-    assert story["seconds"]["B"] == seen[0]["train_seconds"]  # a mark of 0.01 is met at once
+    assert story["seconds"]["B"] == seen[0]["train_seconds"]  # a mark of 0.01 is reached at once
     assert story["best"]["A"] == max(row["iou"]["A"] for row in seen)
     assert noise["seconds_to_iou"]["seconds"] == {"B": None, "A": None}
     met = f"after {seen[0]['train_seconds']:.0f} s of training against truth"
@@ -134,7 +134,7 @@ def test_a_table_that_was_killed_goes_on_and_ends_the_same(finished, tmp_path, m
     # The time before the kill counts too.
     noise = json.loads((tmp_path / "tiny.json").read_text())["cells"][1]
     assert 0 < noise["wall_seconds"] - 1000 < time.perf_counter() - started
-    # Step 4 came again, as its checkpoint was not written.
+    # Step 4 is repeated, because its checkpoint was not written.
     assert [row["step"] for row in json.loads(watched.read_text())["iou"]] == [2, 4, 6]
 
 
@@ -154,7 +154,7 @@ def test_the_json_alone_is_enough_to_go_on_unless_the_config_has_changed(
     run_table(TINY, scale="cpu", workdir=tmp_path)
     for name in ("tiny.json", "tiny.md"):
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
-    # Cells of an earlier call stay behind those of this one.
+    # Cells of an earlier call stay after those of this one.
     run_table(table_of(NOISE), scale="cpu", workdir=tmp_path)
     assert cells_of(tmp_path) == cells_of(finished)
     changed = table_of(CHESS, NOISE._replace(fields={**NOISE.fields, "train.steps": 9}))
@@ -173,11 +173,11 @@ def test_a_cell_is_finished_though_configs_have_new_fields_since(finished, tmp_p
     content = json.loads((finished / "tiny.json").read_text())
     for cell in content["cells"]:
         del cell["config"]["optim"]["warmup"]
-        # What autoencoders do not read, as older versions kept it.
+        # Fields that autoencoders do not read, as older versions stored them.
         cell["config"]["encoder"] = {"blocks": [7]}
         cell["config"]["method"]["coreset"] = 7
     (tmp_path / "tiny.json").write_text(json.dumps(content))
-    monkeypatch.setattr(run, "_run", None)  # nothing is run
+    monkeypatch.setattr(run, "_run", None)  # nothing may run
     assert len(run_table(TINY, scale="cpu", workdir=tmp_path)) == 2
 
 
@@ -191,7 +191,7 @@ def test_images_that_are_made_from_the_users_are_made_once_and_used(
         shutil.copytree(chess_folder, target, dirs_exist_ok=True)
         Image.new("L", (9, 9), 200).save(target / "extra.png")
 
-    def copied(config, workdir, **_):  # in place of a training
+    def copied(config, workdir, **_):  # instead of a training
         return load(shutil.copytree(finished / "runs/chess-cae-seed0", workdir) / "detector")
 
     monkeypatch.setattr(run, "train", copied)
@@ -205,7 +205,7 @@ def test_images_that_are_made_from_the_users_are_made_once_and_used(
     folder = tmp_path / "w" / "made" / "boards"
     assert [c.data.path for c in looked_at] == [str(folder)] * 2
     assert looked_at[0].part.template == str(folder / "extra.png")
-    # On another machine the files are elsewhere; it is the same run.
+    # On another machine the files are elsewhere, but it is the same run.
     assert first["config"]["part"]["template"] is True and "path" not in first["config"]["data"]
     (cell, _) = run_table(table, scale="cpu", workdir=tmp_path / "w", data=data)
     assert len(seen) == 1 and cell == first and second["variant"] == "two"
@@ -235,7 +235,7 @@ def test_images_that_are_not_there_are_null_with_a_reason_until_they_are(chess_f
     assert cell["steps"] == 2 and cell["pixel_auroc"] > 0
     assert str(tmp_path) not in json.dumps(cell["config"])  # another machine has another folder
 
-    # Kept when the images are gone, and looked for by name wherever they lie.
+    # Kept when the images are gone, and found by name wherever they are.
     shutil.rmtree(data / "some")
     assert made(data=data) == cell
     with pytest.raises(UserError, match="nowhere: there is no such folder"):
@@ -293,7 +293,7 @@ def test_optional_cells_are_left_out_when_the_time_is_spent(finished, tmp_path, 
     shutil.copy(finished / "tiny.json", tmp_path)
     chess, noise = json.loads((tmp_path / "tiny.json").read_text())["cells"]
     optional = CHESS._replace(seed=1, optional=True)
-    # What is spent, and as much again as the finished cell on the same images took.
+    # The time spent so far, and as much again as the finished cell on the same images took.
     needed = (2 * chess["wall_seconds"] + noise["wall_seconds"]) / 60
     for minutes, said in ((needed * 0.99, "left out: "), (needed * 1.01, "it was started")):
         table = table_of(CHESS, NOISE, optional, minutes=minutes)
@@ -318,7 +318,7 @@ def test_the_page_says_ours_beside_the_papers_and_how_it_was_run(finished):
 
 
 def not_blank(png):
-    """Pictures and text on white: neither all paper nor all ink."""
+    """Check pictures and text on white: neither all white nor all ink."""
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
     return min(pixels.shape) > 150 and 0.02 < np.mean(pixels < 200) < 0.98
 

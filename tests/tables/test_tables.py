@@ -1,4 +1,4 @@
-"""What tables are made of: cells, where sets are found, averages, orders, chosen patches."""
+"""The parts of tables: cells, search for data sets, averages, orders, chosen patches."""
 
 import numpy as np
 import pytest
@@ -118,7 +118,7 @@ def test_the_darkest_window_is_found_and_keeps_off_the_excluded():
 
 def test_defects_are_held_against_the_darkest_stretch():
     image = np.full((60, 80, 1), 200, np.uint8)
-    image[10:20, 50:60] = 20  # dark, and no defect
+    image[10:20, 50:60] = 20  # dark, but not a defect
     truth = np.zeros((60, 80), bool)
     truth[40:44, 10:14] = truth[40:44, 50:54] = True
     residual = np.full((60, 80), 0.01, np.float32)

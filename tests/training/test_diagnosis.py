@@ -1,4 +1,4 @@
-"""What a model that explains little is told."""
+"""The message about a model that explains little."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Features that are computed once: the same training as when they are computed at each step."""
+"""Cached features give the same training as features computed at each step."""
 
 import jax
 import numpy as np
@@ -32,7 +32,7 @@ def test_each_image_has_what_the_method_makes_of_it_in_memory_or_in_a_file(small
     for memory in (1024, 0):
         fields = RESIZED | {"data.cache_mib": memory}
         images, method, frozen, rows = keep(config_for(small_encoder, "vit_recon", **fields))
-        assert len(rows) == 21  # which batches of eight do not divide
+        assert len(rows) == 21  # not divisible into batches of eight
         assert isinstance(rows[0], np.memmap) == (memory == 0)
         for i in (0, 7, 20):
             image = np.repeat(images[i].image[None], 8, axis=0)  # a batch, as they were computed
@@ -46,12 +46,12 @@ def test_each_image_has_what_the_method_makes_of_it_in_memory_or_in_a_file(small
         {"data.augment": ("flip_left_right",)},
         {"data.patches": "random"},
         {"data.disk_cache_mib": -1},
-        {"method.name": "fm_ae", "train.batch_size": 8},  # whose training needs the encoder
+        {"method.name": "fm_ae", "train.batch_size": 8},  # its training needs the encoder
     ],
 )
 def test_nothing_is_kept_that_changes_or_is_too_large_or_is_trained_through(small_encoder, fields):
     assert keep(config_for(small_encoder, "vit_recon", **RESIZED | fields))[3] is None
-    # Nor of a method on pixels.
+    # A method on pixels does not cache either.
     fields = RESIZED | {"data.patch_size": SIDE, "inference.stride": SIDE}
     assert keep(small_config("configs/folder.py:smoke", **fields))[3] is None
 
@@ -61,7 +61,7 @@ def test_training_is_the_same(small_encoder, tmp_path, monkeypatch):
     config = config_for(small_encoder, "vit_recon", **fields)
 
     def stop(step, *_):
-        if step == 6:  # the last
+        if step == 6:  # the last step
             raise InterruptedError
 
     for name in ("once", "each"):
@@ -70,5 +70,5 @@ def test_training_is_the_same(small_encoder, tmp_path, monkeypatch):
         monkeypatch.setattr(loop, "prepare_all", lambda *_: None)
     once, each = (losses(tmp_path / name) for name in ("once", "each"))
     assert len(once) == 6
-    # The encoder rounds otherwise in another program.
+    # The encoder rounds differently in another program.
     np.testing.assert_allclose(once, each, rtol=1e-4)

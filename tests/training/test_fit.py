@@ -1,4 +1,4 @@
-"""The largest batch that fits: texts of memory, the search, and a step that is compiled for it."""
+"""The largest batch that fits: parsing of memory sizes, the search, and a compiled step."""
 
 import re
 
@@ -42,11 +42,11 @@ def test_the_search_ends_where_all_fits():
 
 
 def test_the_sentence_is_about_a_step_that_is_compiled_and_not_taken(monkeypatch):
-    # A CPU in the place of the GPU: what a program needs is told there, too.
+    # A CPU instead of the GPU, which also reports the memory that a program needs.
     mesh = meshes.data_mesh()
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
     monkeypatch.setattr(targets, "described_mesh", lambda count: mesh)
-    monkeypatch.setattr(fit, "SHARE", 1)  # each look compiles
+    monkeypatch.setattr(fit, "SHARE", 1)  # each try compiles
     config = small_config("configs/demo.py:smoke")
     one, many = (
         device_bytes(step_program(with_batch(config, size), mesh, channels=1).compile())

@@ -1,4 +1,4 @@
-"""What a config leaves to the images: the tiles' side and the number of steps."""
+"""Settings that a config derives from the images: the tiles' side and the number of steps."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from recon_ad.training.fitted import with_steps, with_tiles
 
 
 def records(count, *sizes):
-    """Good images of these sizes by turns."""
+    """Return good images with these sizes in turn."""
     images = [np.zeros((*size, 1), np.uint8) for size in sizes]
     return [Record(f"{i}.png", lambda i=i: images[i % len(images)]) for i in range(count)]
 
@@ -23,7 +23,7 @@ def config_of(method="knn", **fields):
     ("count", "sizes", "side"),
     [
         (10, [(512, 512)], 512),  # the images' own
-        (10, [(300, 900)], 304),  # their shorter side, to the nearest patch of 16 px
+        (10, [(300, 900)], 304),  # their shorter side, rounded to a patch of 16 px
         (10, [(2000, 3000)], 768),  # 48 patches at most
         (10, [(60, 80)], 224),  # 14 patches at least
         (240, [(512, 512)], 400),  # 240 · 25² is the most within 150,000

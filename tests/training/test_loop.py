@@ -1,4 +1,4 @@
-"""The trainer: learning, resuming exactly, failures, and the messages that users get."""
+"""The trainer: learning, exact resumption, failures, and messages to users."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ from recon_ad.training import diagnosis
 from recon_ad.training import run as trainer
 from recon_ad.training.same_run import same_run
 
-SPEC = "configs/folder.py:method=cae,smoke"  # that of `finished_run`, all of whose programs fit
+SPEC = "configs/folder.py:method=cae,smoke"  # that of `finished_run`, whose programs all fit
 
 
 def config_of(**fields):
@@ -38,7 +38,7 @@ def log_of(workdir):
 
 
 def ends_alike(workdir, other):
-    """Holds two runs against each other: parameters, thresholds and record, log."""
+    """Compare two runs: parameters, thresholds and record, log."""
     for name in ("detector/variables.safetensors", "log.jsonl"):
         assert (workdir / name).read_bytes() == (other / name).read_bytes()
     told = (json.loads((w / "detector" / "detector.json").read_text()) for w in (workdir, other))
@@ -51,7 +51,7 @@ def steps_kept(workdir):
 
 @pytest.fixture(scope="module")
 def finished(finished_run):
-    """A finished smoke run, evaluated; only read."""
+    """Return a finished, evaluated smoke run, which is read-only."""
     return finished_run("cae")
 
 
@@ -74,7 +74,7 @@ def test_a_run_writes_its_files_and_logs_each_step_and_each_heldout_loss_once(fi
 
 
 def stop_before(step, monkeypatch):
-    """Lets a process stop after that many steps."""
+    """Make a process stop after that many steps."""
     put_batch, done = trainer.meshes.put_batch, iter(range(99))
 
     def stopping(mesh, batch):
@@ -141,7 +141,7 @@ def test_images_without_any_variance_are_trained_on_and_other_ones_refused(tmp_p
         ({"inference.score": "median"}, "choose one of: max, mean"),
         ({"method.variant": "x"}, "variant"),
         ({"method.n_z": 0}, "n_z"),
-        ({"data.resize": (64, 64)}, r"config\.data\.resize"),  # of one image, which is to be cut
+        ({"data.resize": (64, 64)}, r"config\.data\.resize"),  # one image, which is to be cut
     ],
 )
 def test_a_mistake_that_was_put_right_is_no_other_config(tmp_path, fields, says):
@@ -173,7 +173,7 @@ def test_the_best_checkpoint_is_kept_and_used_when_asked_for(tmp_path, monkeypat
 
 
 def test_a_model_that_learned_only_the_mean_is_told_so(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(diagnosis, "ENOUGH", 64)  # of these small patches
+    monkeypatch.setattr(diagnosis, "ENOUGH", 64)  # for these small patches
     rng = np.random.default_rng(0)
     noise = memory_source(list(rng.integers(0, 256, (12, 32, 32), np.uint8)))
     config = config_of(**{"train.steps": 16, "train.eval_every": 4})
@@ -288,7 +288,7 @@ def test_a_run_of_each_method_killed_behind_a_checkpoint_ends_as_the_uninterrupt
     (killed / "samples" / "step_0000006.png").unlink(missing_ok=True)
     watched = []
     trainer.train(config, killed, watch=lambda step, *_: watched.append(step))
-    assert watched == [6]  # it went on at step 4
+    assert watched == [6]  # it resumed at step 4
     ends_alike(killed, whole)
     learns_nothing = method in ("knn", "subspace")
     figure = "train_feature_norm" if learns_nothing else "train_loss"

@@ -1,4 +1,4 @@
-"""Programs of every method as they are lowered for GPUs, on a machine that has none."""
+"""Programs of every method, lowered for GPUs on a machine without any."""
 
 import functools
 import re
@@ -21,10 +21,10 @@ CONVOLUTION = re.compile(
 
 
 def too_large(program):
-    """Convolutions of a lowered program whose window would be large on a GPU.
+    """Find convolutions of a lowered program whose window would be large on a GPU.
 
-    The window of a kernel's gradient is an image by itself: libraries have it as a call of its own
-    where the result is a kernel and nothing is dilated but that image.
+    The window of a kernel's gradient is itself an image. Libraries have a separate call for it if
+    the result is a kernel and nothing but that image is dilated.
     """
     found = []
     for one in CONVOLUTION.finditer(program):
@@ -42,13 +42,13 @@ def lowered(function, *arguments):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_no_program_for_gpus_has_a_large_window(name, monkeypatch):
-    monkeypatch.setattr(conv, "CHUNK", 1)  # of the form for CPUs, which has loops then
+    monkeypatch.setattr(conv, "CHUNK", 1)  # of the form for CPUs, which then has loops
     config = small_config(f"configs/folder.py:method={name},smoke")
     for make in (step_program, core_program):
         program = make(config, meshes.data_mesh(), channels=1)
         text = lowered(program.function, *program.arguments)
         count = text.count("stablehlo.convolution")
-        assert len(CONVOLUTION.findall(text)) == count  # each is seen
+        assert len(CONVOLUTION.findall(text)) == count  # each one is found
         assert not too_large(text)
         assert name not in ("cae", "dae", "l2_ae") or (count and "stablehlo.while" not in text)
 

@@ -1,4 +1,4 @@
-"""Tests that need eight devices: collected only where `test_eight_devices.py` starts them."""
+"""Tests that need eight devices, collected only if `test_eight_devices.py` starts them."""
 
 import jax
 

@@ -1,4 +1,4 @@
-"""Learning on eight devices as on one, and what is shared between them."""
+"""Training on eight devices compared with one, and the work that they share."""
 
 import functools
 import re
@@ -26,7 +26,7 @@ from recon_ad.training.feature_cache import prepare_all
 
 
 class Stopped(Exception):
-    """Stops a run behind its last step."""
+    """Ends a run after its last step."""
 
 
 def only_one_device(monkeypatch):
@@ -61,7 +61,7 @@ def test_a_run_on_eight_devices_goes_on_from_a_checkpoint_and_ends_in_a_detector
     config = small_config("configs/folder.py:method=cae,smoke", **{"train.select": "best"})
 
     def stop(step, *_):
-        if step == 4:  # the checkpoint of step 2 is there
+        if step == 4:  # the checkpoint of step 2 exists
             raise Stopped
 
     whole = trainer.train(config, tmp_path / "whole")
@@ -83,7 +83,7 @@ def test_features_are_computed_once_by_eight_devices_too(small_encoder):
     method, mesh = build_method(config, channels=1), meshes.data_mesh()
     frozen, _ = method.pretrained()
     rows = prepare_all(images, method, meshes.put_replicated(mesh, frozen), config, mesh)
-    assert len(rows) == 21  # which eight devices cannot share
+    assert len(rows) == 21  # not divisible among eight devices
     for i in (0, 20):
         batch = np.repeat(images[i].image[None], 8, axis=0)
         np.testing.assert_allclose(rows[i], jax.jit(method.prepare)(frozen, batch)[0], atol=1e-5)
