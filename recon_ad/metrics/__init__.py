@@ -1,9 +1,9 @@
 """Figures of merit of raw anomaly scores: image ranking, pixel segmentation, their intervals.
 
-Here belong functions from scores and truths to figures, on the host, in NumPy and SciPy. What does
-not: models, calibrated or normalised scores (normalisation must not reach a metric), thresholds
-that a detector uses, plots, and JAX. A threshold that these functions return was chosen with the
-truth in hand; whoever reports a figure at it says `oracle`.
+Functions from scores and truths to figures belong here. They run on the host, in NumPy and SciPy.
+Models, calibrated or normalised scores (normalisation must not reach a metric), thresholds that a
+detector uses, plots, and JAX do not belong here. A threshold that these functions return was
+chosen with knowledge of the truth, so a figure reported at it must be named `oracle`.
 
 An item counts as called anomalous when its score is at or above the threshold.
 """

@@ -1,20 +1,20 @@
-"""An interval of the image AUROC that covers from a handful of images on.
+"""Confidence interval of the image AUROC that holds its coverage even for a handful of images.
 
-Resampling is far too narrow where images are few or nearly all pairs are ranked right: at an AUROC
-of .96 its "95 %" cover 65 % at 8 good and 8 defective images, and [1, 1] where no pair is ranked
-wrong. The interval here is one of scores, as Wilson's is for a rate: all θ that the observed AUROC
-A does not contradict,
+Intervals from resampling are far too narrow where images are few or nearly all pairs are ranked
+correctly. With 8 good and 8 defective images and an AUROC of .96, their "95 %" cover 65 %, and
+they are [1, 1] where no pair is ranked wrongly. The interval here is a score interval, as Wilson's
+is for a rate: it holds all θ that the observed AUROC A does not contradict,
 
-    (A − θ)² ≤ z² r V(θ),
+    (A − θ)² ≤ z² r V(θ).
 
-where V(θ) is the variance of A for m good and n defective images whose scores are normal with one
-variance, [θ(1−θ) + (m+n−2)(q−θ²)] / (mn) with q = θ − 2 T(Φ⁻¹(θ), 1/√3), the chance that a
-defective image scores above two good ones, and T Owen's function (the form of Newcombe 2006,
-section 2.4, with that variance). r brings in the variance that is observed, D of DeLong et al.
-(1988): r = (D / V(A))^w with w = k / (k + 40) for k images in the smaller class, as D is itself
-uncertain where images are few. The limit 40 was chosen by simulation of normal scores
-(`benchmarks/studies/promises.py`). No interval covers what a sample does not show: where one
-defect in fifty scores as good images do, fifty defects may lack it.
+V(θ) is the variance of A for m good and n defective images whose scores are normal with equal
+variances, [θ(1−θ) + (m+n−2)(q−θ²)] / (mn). In it q = θ − 2 T(Φ⁻¹(θ), 1/√3) is the chance that a
+defective image scores above two good ones, and T is Owen's function (the form of Newcombe 2006,
+section 2.4, with that variance). r brings in the observed variance D of DeLong et al. (1988):
+r = (D / V(A))^w with w = k / (k + 40) for k images in the smaller class, as D is itself uncertain
+where images are few. The limit 40 was chosen by simulation of normal scores
+(`benchmarks/studies/promises.py`). No interval covers what a sample does not show: if one defect
+in fifty scores like a good image, a sample of fifty defects may not contain it.
 """
 
 import math
@@ -26,25 +26,25 @@ from scipy import special, stats
 from recon_ad.metrics.ranking import UndefinedMetric, wins
 
 FEWEST = 5  # images of a class; with fewer the interval is nearly all of [0, 1]
-TRUST = 40  # images in the smaller class at which the observed variance counts by half
-RATIOS = (0.5, 4.0)  # the least and the most, of observed over modelled variance
+TRUST = 40  # images in the smaller class at which the observed variance has half the weight
+RATIOS = (0.5, 4.0)  # least and greatest ratio of observed to modelled variance
 STEPS = 60  # of bisection
-ONE_SIDED = 2.326  # 99 %, as a figure is looked at both ways, and several are
+ONE_SIDED = 2.326  # 99 %, since several figures are tested, each in both directions
 
 
 def auroc_interval(
     scores: Float[np.ndarray, " n"], labels: Bool[np.ndarray, " n"], *, coverage: float = 0.95
 ) -> tuple[float, float]:
-    """Returns the ends of the interval.
+    """Return the lower and the upper end of the interval.
 
     Args:
-      scores: one for each image, any finite values, higher is more anomalous; of images that do
-        not depend on each other.
+      scores: One score for each image, any finite values, higher is more anomalous. The images
+        must be independent of each other.
       labels: True where the image is defective.
-      coverage: share of samples whose interval holds the true value.
+      coverage: Share of samples whose interval holds the true value.
 
     Raises:
-      UndefinedMetric: a class has fewer than `FEWEST` images.
+      UndefinedMetric: If a class has fewer than `FEWEST` images.
     """
     n = int(labels.sum())
     m = len(labels) - n
@@ -76,7 +76,7 @@ def auroc_interval(
 
 
 def _variance(theta: float, m: int, n: int) -> float:
-    """V(θ) of the module's docstring."""
+    """Return V(θ) of the module's docstring."""
     if not 0 < theta < 1:
         return 0.0
     both = theta - 2 * float(special.owens_t(special.ndtri(theta), 1 / math.sqrt(3)))
@@ -84,10 +84,10 @@ def _variance(theta: float, m: int, n: int) -> float:
 
 
 def least_auroc(value: float, good: int, defective: int) -> float:
-    """Lower end of a one-sided 99 % confidence interval of an AUROC in [0.5, 1].
+    """Return the lower end of a one-sided 99 % confidence interval of an AUROC in [0.5, 1].
 
-    The θ for which value − θ is z standard errors at θ, which stays meaningful for few images and
-    for an AUROC of 1 (Newcombe 2006, Statistics in Medicine 25, p. 559, method 5).
+    This is the θ for which value − θ equals z standard errors at θ. It stays meaningful for few
+    images and for an AUROC of 1 (Newcombe 2006, Statistics in Medicine 25, p. 559, method 5).
     """
     extra = (good + defective) / 2 - 1
     low, high = 0.0, value

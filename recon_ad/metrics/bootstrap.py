@@ -1,13 +1,13 @@
-"""Intervals of the figures by resampling images, good and defective ones apart.
+"""Intervals of the figures by resampling images, good and defective ones separately.
 
-What varies from one sample of a production to the next is which images it holds: pixels of an
-image depend on each other, so whole images are drawn, with replacement, as many good and as many
-defective ones as there were (percentile bootstrap, Efron and Tibshirani 1993, chapter 13).
-Nothing is sorted again: a resample only changes how often each image's counts count.
+Samples of one production differ in the images they hold, and the pixels of an image depend on each
+other. So whole images are drawn, with replacement, as many good and as many defective ones as
+there were (percentile bootstrap, Efron and Tibshirani 1993, chapter 13). Nothing is sorted again:
+a resample only changes the weight of each image's counts.
 
 An interval says how far a figure may be due to the choice of test images. It does not cover the
-training seed. From a handful of images in a class it comes out too narrow, and none is given; nor
-where all resamples give one value. The image AUROC has a better one (`auroc_interval`).
+training seed. With a handful of images in a class it would be too narrow, so none is given. None
+is given either where all resamples agree. The image AUROC has a better one (`auroc_interval`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ from recon_ad.metrics.ranking import (
 from recon_ad.metrics.segmentation import PixelHistogram, at_common_bits, iou_max, merge
 from recon_ad.runtime.progress import progress
 
-FEWEST = 10  # images of a class that are redrawn
+FEWEST = 10  # images of a class, for it to be resampled
 
 Intervals = dict[str, tuple[float, float]]
 
@@ -50,12 +50,12 @@ PIXEL_FIGURES: Mapping[str, Callable[[PixelHistogram], float]] = {
 def multiplicities(
     defective: Bool[np.ndarray, " n"], *, seed: int, resamples: int
 ) -> Iterator[Int[np.ndarray, " n"]]:
-    """How often each image is drawn, resample by resample; the same for the same seed.
+    """Yield how often each image is drawn, one array for each resample.
 
     Args:
-      defective: the class of each image. Each resample has as many of either as there are.
-      seed: of the generator, 0 or more.
-      resamples: how many to draw.
+      defective: Class of each image. Each resample has as many images of a class as there are.
+      seed: Seed of the generator, 0 or more. The same seed gives the same draws.
+      resamples: Number of resamples.
     """
     random = np.random.default_rng(seed)
     strata = [np.flatnonzero(defective == kind) for kind in np.unique(defective)]
@@ -72,23 +72,23 @@ def image_intervals(
     resamples: int = 1000,
     coverage: float = 0.95,
 ) -> Intervals:
-    """Intervals of the image-level figures.
+    """Compute the intervals of the image-level figures.
 
     Args:
-      scores: one for each image, any finite values, higher is more anomalous.
+      scores: One score for each image, any finite values, higher is more anomalous.
       labels: True where the image is defective.
-      seed: of the draws, 0 or more; the same seed gives the same intervals.
-      resamples: how many; 1000 put the ends of an interval to within a few hundredths of its
-        width.
-      coverage: share of the resampled figures that an interval spans.
+      seed: Seed of the draws, 0 or more. The same seed gives the same intervals.
+      resamples: Number of resamples. 1000 fix the ends of an interval to within a few hundredths
+        of its width.
+      coverage: Share of the resampled figures that an interval spans.
 
     Returns:
-      (low, high) for `image_ap` and `image_f1_max`, as far as resamples differ in them.
+      (low, high) for those of `image_ap` and `image_f1_max` in which resamples differ.
 
     Raises:
-      UndefinedMetric: if there are fewer than `FEWEST` good or defective images.
-      ValueError: if a score is not finite, lengths differ, `resamples` is below 1 or `coverage`
-        not between 0 and 1.
+      UndefinedMetric: If there are fewer than `FEWEST` good or defective images.
+      ValueError: If a score is not finite, lengths differ, `resamples` is below 1 or `coverage`
+        is not between 0 and 1.
     """
     everything = levels(scores, labels)
     place = np.searchsorted(-everything.score, -scores)
@@ -114,15 +114,15 @@ def pixel_intervals(
     resamples: int = 1000,
     coverage: float = 0.95,
 ) -> Intervals:
-    """Intervals of the pixel-level figures.
+    """Compute the intervals of the pixel-level figures.
 
     Args:
-      histograms: one for each image, from `compact(image_histogram(...))`; they are brought to
-        the bits of the coarsest. What that costs is the figure's own bound at those bits
-        (`auroc_bound` and the like); the best IoU and F1 can only lose by it.
-      seed: of the draws, 0 or more; the same seed gives the same intervals.
-      resamples: how many.
-      coverage: share of the resampled figures that an interval spans.
+      histograms: One for each image, from `compact(image_histogram(...))`. They are brought to
+        the bits of the coarsest. The error that this adds is at most the figure's own bound at
+        those bits (such as `auroc_bound`); the best IoU and F1 can only decrease.
+      seed: Seed of the draws, 0 or more. The same seed gives the same intervals.
+      resamples: Number of resamples.
+      coverage: Share of the resampled figures that an interval spans.
 
     Returns:
       (low, high) for each of `PIXEL_FIGURES` in which resamples differ. An image counts as
@@ -130,9 +130,9 @@ def pixel_intervals(
       where images have none, are left out.
 
     Raises:
-      UndefinedMetric: if there are no normal or no anomalous pixels, or images, of either kind
-        that there is, fewer than `FEWEST`.
-      ValueError: if `resamples` is below 1 or `coverage` not between 0 and 1.
+      UndefinedMetric: If there are no normal or no anomalous pixels, or a class that has images
+        has fewer than `FEWEST`.
+      ValueError: If `resamples` is below 1 or `coverage` is not between 0 and 1.
     """
     if not histograms:
         raise UndefinedMetric("no images")
@@ -167,18 +167,20 @@ def _intervals(
     resamples: int,
     coverage: float,
 ) -> Intervals:
-    """Quantiles of each figure over the resamples in which it is defined."""
+    """Return the quantiles of each figure over the resamples in which all are defined."""
     if resamples < 1:
         raise ValueError(f"resamples must be 1 or more, not {resamples}.")
     if not 0 < coverage < 1:
         raise ValueError(f"coverage must be between 0 and 1, not {coverage}.")
     once = resampled(np.ones(len(defective), np.int64))
     for figure in figures.values():
-        figure(once)  # raises UndefinedMetric where no resample could do better
+        figure(once)  # raises UndefinedMetric where every resample would
     for kind, name in ((False, "good"), (True, "defective")):
         count = np.count_nonzero(defective == kind)
         if 0 < count < FEWEST:
-            raise UndefinedMetric(f"{count} {name} images are too few to redraw, below {FEWEST}")
+            raise UndefinedMetric(
+                f"{count} {name} images are too few to resample; {FEWEST} or more are needed"
+            )
     values: dict[str, list[float]] = {name: [] for name in figures}
     drawn = multiplicities(defective, seed=seed, resamples=resamples)
     for times in progress(drawn, "intervals, resamples", total=resamples):

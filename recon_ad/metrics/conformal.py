@@ -1,12 +1,13 @@
-"""What held-out good images promise: thresholds, how far scores depend on each other, outliers.
+"""Statistics of held-out good images: thresholds, dependence between scores, outliers.
 
-Scores are of good images only, any finite values, higher is more anomalous. A threshold stops what
-scores strictly above it. α is the false-positive rate: the share of new good images that it stops.
+Scores are those of good images only, any finite values, higher is more anomalous. A threshold stops
+images that score strictly above it. α is the false-positive rate: the share of new good images that
+the threshold stops.
 
-A promise rests on independent units, which are fewer than the images where these come in series.
-With groups (one for each series) the units are the groups, and the threshold is that of
-hierarchical conformal prediction. Without, they are the images divided by the design effect of the
-scores over blocks of neighbouring images.
+A promised rate depends on the number of independent units, which are fewer than the images where
+these come in series. With groups (one for each series) the units are the groups, and the threshold
+is that of hierarchical conformal prediction. Without groups, the number of units is the number of
+images divided by the design effect of the scores over blocks of neighbouring images.
 """
 
 import math
@@ -16,21 +17,21 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
-ROUNDING = 1e-9  # 1 − α is rounded in binary, so that 0.99 · 100 would round up past 99
-EQUAL = 0.75  # share of equal scores from which any above them is odd
-FALSE_DISCOVERIES = 0.05  # share of those named as odd that may be ordinary
+ROUNDING = 1e-9  # 1 − α is rounded in binary, which could raise a rank past a whole number
+EQUAL = 0.75  # share of equal scores from which any higher score is an outlier
+FALSE_DISCOVERIES = 0.05  # share of the named outliers that may be ordinary
 
 Scores = Float[np.ndarray, " n"]
 
 
 class Promise(NamedTuple):
-    """A threshold and what it stands for.
+    """Threshold and the false-positive rate that it promises.
 
     Attributes:
-      threshold: images that score above it are stopped.
-      fpr: false-positive rate that it promises on average over calibrations, in (0, 1).
-      units: independent units that the promise rests on.
-      deciding: places of the scores that set it: those equal to the threshold.
+      threshold: Score above which images are stopped.
+      fpr: False-positive rate promised on average over calibrations, in (0, 1).
+      units: Number of independent units behind the promise.
+      deciding: Indices of the scores that set the threshold, being equal to it.
     """
 
     threshold: float
@@ -47,27 +48,28 @@ def conformal_threshold(
     effect: float = 1.0,
     groups: Int[np.ndarray, " n"] | None = None,
 ) -> Promise:
-    """Finds the lowest threshold that stops at most `fpr` of new good images on average.
+    """Find the lowest threshold that stops at most `fpr` of new good images on average.
 
-    Of n independent images it is the ⌈(n+1)(1−α)⌉-th smallest score (split conformal prediction,
-    Vovk et al. 2005); where n is too small for that, the largest, which promises 1/(n+1).
+    For n independent images it is the ⌈(n+1)(1−α)⌉-th smallest score (split conformal prediction,
+    Vovk et al. 2005). Where n is too small for that, it is the largest score, which promises
+    1/(n+1).
 
-    Where scores depend on each other, n/D takes the place of n, with the design effect D: the
-    threshold is the quantile at (1−α)(n/D+1)/(n/D). With groups, K of them, each weighs
-    1/(K+1), shared evenly by its images (hierarchical conformal prediction, Lee et al. 2023,
-    eq. 5), for a new image of a new group.
+    Where scores depend on each other, n/D replaces n, with the design effect D: the threshold is
+    the quantile at (1−α)(n/D+1)/(n/D). With K groups each group weighs 1/(K+1), shared evenly by
+    its images (hierarchical conformal prediction, Lee et al. 2023, eq. 5). The promise is then for
+    a new image of a new group.
 
-    Where the scores are of regions, r of which make up an image, an image is r chances to exceed
-    the threshold: α/r is asked of a region. That is for scores that are the largest of their
-    regions' ("max"); means and sums vary less over an image than over a region, so the true rate
-    is lower than the one asked for.
+    Where the scores are those of regions, r of which make up an image, each image has r chances to
+    exceed the threshold, so a region is held to α/r. This suits image scores that are the largest
+    of their regions' scores ("max"). Means and sums vary less over an image than over a region, so
+    the true rate is then below `fpr`.
 
     Args:
-      scores: of held-out good images, exchangeable with those to come.
+      scores: Scores of held-out good images, exchangeable with those of future good images.
       fpr: α, in (0, 1).
       regions_per_image: r, 1 for whole images.
       effect: D, from `design_effect`, 1 for independent images.
-      groups: the number of each image's group; None where images are in none.
+      groups: Number of each image's group. None means images without groups.
 
     Returns:
       The threshold with the rate that it promises: `fpr`, or r/(N+r) where N units cannot support
@@ -92,21 +94,22 @@ def conformal_threshold(
 
 
 def design_effect(scores: Scores, blocks: Int[np.ndarray, " n"]) -> tuple[float, float]:
-    """Estimates how far the scores of one block resemble each other.
+    """Estimate how strongly the scores within a block depend on each other.
 
-    The intraclass correlation ρ is that of a one-way analysis of variance, (B − W) / (B + (m₀ −
-    1) W) with the mean squares B between and W within blocks and m₀ = (n − Σm²/n) / (k − 1) for k
-    blocks of m images (Donner 1986). The design effect 1 + (Σm²/n − 1) ρ (Kish 1965) is how many
-    images of such blocks count as much as one independent image. Ranks take the place of the
-    scores, which have heavy tails: one odd image hides any series else.
+    The intraclass correlation ρ is that of a one-way analysis of variance,
+    (B − W) / (B + (m₀ − 1) W), with the mean squares B between and W within blocks and
+    m₀ = (n − Σm²/n) / (k − 1) for k blocks of m images (Donner 1986). The design effect
+    1 + (Σm²/n − 1) ρ (Kish 1965) is the number of images of such blocks that count as much as one
+    independent image. Ranks replace the scores, whose tails are heavy: otherwise one odd image
+    would hide any series.
 
     Args:
-      scores: of good images.
-      blocks: the number of each image's block.
+      scores: Scores of good images.
+      blocks: Number of each image's block.
 
     Returns:
-      ρ, in [0, 1], and the design effect, from 1 to Σm²/n; 0 and 1 where no block has two images,
-      or there is only one.
+      ρ, in [0, 1], and the design effect, from 1 to Σm²/n. They are 0 and 1 where no block has two
+      images, or there is only one block.
     """
     values = stats.rankdata(scores)
     _, place, sizes = np.unique(blocks, return_inverse=True, return_counts=True)
@@ -124,8 +127,7 @@ def design_effect(scores: Scores, blocks: Int[np.ndarray, " n"]) -> tuple[float,
 
 
 def needed(fpr: float, *, regions_per_image: float = 1.0) -> int:
-    """Returns the least number of independent units that can support a rate: N with
-    r/(N+r) ≤ α."""
+    """Return the least number N of independent units that can support a rate: r/(N+r) ≤ α."""
     r = regions_per_image
     return max(1, math.ceil(r * (1 - fpr) / fpr - ROUNDING))
 
@@ -133,20 +135,20 @@ def needed(fpr: float, *, regions_per_image: float = 1.0) -> int:
 def odd_ones(
     scores: Scores, *, known: Float[np.ndarray, " m"] | None = None
 ) -> Bool[np.ndarray, " n"]:
-    """Tells which good images score far above the others.
+    """Return which good images score far above the others.
 
-    A rank among n images is never rarer than 1/n, so that ranks name none of a handful. Instead
-    scores above the median are taken for exponential in their excess, which the tails of normal,
-    Gumbel and exponential scores are or stay below. The scale is that of the median excess, and the
-    excess over it has the F distribution with 2 and 2k degrees of freedom for k scores above the
-    median. Where there are earlier scores, an image also has a conformal p-value,
-    (1 + #{known ≥ score}) / (m + 1) (Bates et al. 2023). What the rule of Benjamini and Hochberg
-    (1995) finds at 5 % of false discoveries by either is named. Scores of heavier tails, as
-    lognormal ones that vary by more than half, name more.
+    A rank among n images is never rarer than 1/n, so ranks cannot find an outlier among a handful.
+    Instead, the excess over the median is assumed to be exponential; the tails of normal, Gumbel
+    and exponential scores are, or are lighter. The scale is that of the median excess, and the
+    excess divided by it has the F distribution with 2 and 2k degrees of freedom for k scores above
+    the median. If earlier scores are known, an image also has a conformal p-value,
+    (1 + #{known ≥ score}) / (m + 1) (Bates et al. 2023). An image is an outlier if the rule of
+    Benjamini and Hochberg (1995) finds it at 5 % of false discoveries by either p-value. Scores
+    with heavier tails, such as lognormal ones that vary by more than half, give more outliers.
 
     Args:
-      scores: of good images, at least one.
-      known: of earlier good images.
+      scores: Scores of good images, at least one.
+      known: Scores of earlier good images.
     """
     reference = scores if known is None else np.concatenate([known, scores])
     centre = np.median(reference)
@@ -165,23 +167,23 @@ def odd_ones(
 
 
 def _discoveries(p: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """The rule of Benjamini and Hochberg at `FALSE_DISCOVERIES`."""
+    """Apply the rule of Benjamini and Hochberg at `FALSE_DISCOVERIES`."""
     limits = FALSE_DISCOVERIES * np.arange(1, len(p) + 1) / len(p)
     met = np.flatnonzero(np.sort(p) <= limits)
     return np.zeros(len(p), bool) if not len(met) else p <= np.sort(p)[met[-1]]
 
 
 def surprising(stopped: int, images: int, *, promised: float, units: float) -> float:
-    """Returns the chance that at least so many good images are stopped though the promise holds.
+    """Return the chance that at least `stopped` good images are stopped if the promise holds.
 
     The promise is an average over calibrations: the rate of one calibration with N independent
-    units has the distribution Beta(A, N + 1 − A) with A = α (N + 1) (Vovk 2012), so that the count
-    is beta-binomial. A binomial test would take α for the rate of each calibration, and find one
-    promise in five broken that is kept.
+    units has the distribution Beta(A, N + 1 − A) with A = α (N + 1) (Vovk 2012), so the count is
+    beta-binomial. A binomial test would assume the rate α for every calibration, and would call
+    one kept promise in five broken.
 
     Args:
-      stopped: good images that score above the threshold.
-      images: good images.
+      stopped: Number of good images that score above the threshold.
+      images: Number of good images.
       promised: α.
       units: N.
     """
@@ -190,6 +192,6 @@ def surprising(stopped: int, images: int, *, promised: float, units: float) -> f
 
 
 def rate_interval(count: int, total: int, *, coverage: float = 0.95) -> tuple[float, float]:
-    """Returns the exact interval of a rate (Clopper and Pearson 1934); `total` is 1 or more."""
+    """Return the exact interval of a rate (Clopper and Pearson 1934); `total` is 1 or more."""
     found = stats.binomtest(count, total).proportion_ci(coverage, method="exact")
     return float(found.low), float(found.high)

@@ -1,32 +1,32 @@
-"""Figures of merit: the one list of what metrics.json holds and how each figure is read.
+"""Figures of merit: the single list of the figures in metrics.json and how to read each.
 
-A new figure is a row here and the function that computes it in `recon_ad.metrics.summary`; the
-report, comparisons, the papers' tables and `results/` take it from here.
+A new figure needs a row here and a function that computes it in `recon_ad.metrics.summary`. The
+report, comparisons, the papers' tables and `results/` read this list.
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-FPR_LIMIT = 0.3  # up to which AUPRO counts (Bergmann et al., IJCV 2021)
-STRICT_FPR_LIMIT = 0.05  # the same of MVTec AD 2 (Heckler-Kram et al. 2025)
-PRESORTED = (1, 2, 5)  # per cent of errors of one kind, at which those of the other are told
+FPR_LIMIT = 0.3  # upper end of AUPRO's range (Bergmann et al., IJCV 2021)
+STRICT_FPR_LIMIT = 0.05  # the same for MVTec AD 2 (Heckler-Kram et al. 2025)
+PRESORTED = (1, 2, 5)  # per cent of errors of one kind, at which the other kind is reported
 
 
 class Figure(NamedTuple):
-    """A figure of merit.
+    """Figure of merit.
 
     Attributes:
-      key: its name in metrics.json.
-      label: its name on a page.
-      meaning: one or two sentences for whoever reads it.
-      group: how it is to be read, a name in `recon_ad.report.wording.GROUPS`.
-      unit: "ratio" in [0, 1], "percent", a share in [0, 1] that is shown as per cent, "seconds" or
+      key: Name in metrics.json.
+      label: Name on a page.
+      meaning: One or two sentences of explanation for the reader.
+      group: How to read the figure, a name in `recon_ad.report.wording.GROUPS`.
+      unit: "ratio" in [0, 1]; "percent", a share in [0, 1] shown as per cent; "seconds"; or
         "per second".
-      higher_is_better: whether more of it is better by itself. False for what is bought with
-        another figure, and for times, which are a machine's.
-      interval: whether it has a 95 % interval.
-      main: whether it is in short tables.
-      averaged: whether papers average it over categories.
+      higher_is_better: True if a higher value is better by itself. False for figures that trade
+        off against another, and for times, which depend on the machine.
+      interval: True if the figure has a 95 % interval.
+      main: True if the figure is in short tables.
+      averaged: True if papers average the figure over categories.
     """
 
     key: str
@@ -64,8 +64,8 @@ FIGURES: Mapping[str, Figure] = {
         Figure(
             "image_fpr_promised",
             "False alarms promised",
-            "Share of new good images that the threshold stops at most, on average, by the "
-            "held-out good images that it rests on.",
+            "Largest share of new good images that the threshold should stop on average, derived "
+            "from good images held out from training.",
             "calibrated",
             unit="percent",
             main=True,
@@ -73,8 +73,8 @@ FIGURES: Mapping[str, Figure] = {
         Figure(
             "iou_calibrated",
             "Mask overlap, pooled",
-            "Intersection over union of marked and truly defective pixels, all test images taken "
-            "together: large defects count most.",
+            "Intersection over union of the marked and the truly defective pixels, over all test "
+            "images together. Large defects count most.",
             "calibrated",
             higher_is_better=True,
             main=True,
@@ -82,14 +82,15 @@ FIGURES: Mapping[str, Figure] = {
         Figure(
             "iou_mean_calibrated",
             "Mask overlap, per image",
-            "The same overlap for each defective image, then averaged: every image counts alike.",
+            "The same overlap computed for each defective image, then averaged. Every image counts "
+            "equally.",
             "calibrated",
             higher_is_better=True,
         ),
         Figure(
             "seg_f1_calibrated",
             "Pixel F1, pooled",
-            "Balance of precision and recall of the marked pixels, all test images taken together "
+            "Balance of precision and recall of the marked pixels, over all test images together "
             "(SegF1).",
             "calibrated",
             higher_is_better=True,
@@ -109,8 +110,8 @@ FIGURES: Mapping[str, Figure] = {
         Figure(
             "image_ap",
             "Image average precision",
-            "Share of true defects among the flagged images, averaged while the threshold falls. "
-            "Guessing gives the share of defective images in the test set.",
+            "Share of truly defective images among those above the threshold, averaged over "
+            "falling thresholds. Guessing gives the share of defective images in the test set.",
             "ranking",
             higher_is_better=True,
             interval=True,
@@ -118,15 +119,15 @@ FIGURES: Mapping[str, Figure] = {
         Figure(
             "patch_auroc",
             "Patch AUROC",
-            "Chance that a patch with defective pixels has a higher mean residual than a patch "
-            "without.",
+            "Chance that a patch with defective pixels has a higher mean residual (the anomaly map "
+            "before smoothing) than a patch without.",
             "ranking",
             higher_is_better=True,
         ),
         Figure(
             "pixel_auroc",
             "Pixel AUROC",
-            "Chance that a defective pixel gets a higher residual than a good one. Flatters where "
+            "Chance that a defective pixel scores higher than a good one. Looks too good where "
             "defects are small, since most good pixels are easy.",
             "ranking",
             higher_is_better=True,
@@ -137,8 +138,8 @@ FIGURES: Mapping[str, Figure] = {
         Figure(
             "pixel_ap",
             "Pixel average precision",
-            "Share of truly defective pixels among the marked ones, averaged while the threshold "
-            "falls. Stricter than AUROC for small defects.",
+            "Share of truly defective pixels among the marked ones, averaged over falling "
+            "thresholds. Stricter than AUROC for small defects.",
             "ranking",
             higher_is_better=True,
             interval=True,
@@ -146,8 +147,8 @@ FIGURES: Mapping[str, Figure] = {
         Figure(
             "aupro_30",
             "AUPRO up to 30\u00a0%",
-            "Share of each defect region that is marked, averaged up to 30 % falsely marked "
-            "pixels. Small regions count as much as large ones.",
+            "Marked share of each defect region, averaged over all thresholds at which up to 30 % "
+            "of the good pixels are falsely marked. Small regions count as much as large ones.",
             "ranking",
             higher_is_better=True,
             interval=True,
@@ -157,7 +158,7 @@ FIGURES: Mapping[str, Figure] = {
         Figure(
             "aupro_05",
             "AUPRO up to 5\u00a0%",
-            "The same up to 5 % falsely marked pixels, where masks begin to be of use.",
+            "The same for up to 5 % falsely marked pixels, where masks begin to be useful.",
             "ranking",
             higher_is_better=True,
             interval=True,
@@ -166,8 +167,8 @@ FIGURES: Mapping[str, Figure] = {
         Figure(
             "aupimo",
             "AUPIMO",
-            "Share of each defective image's defective pixels that is marked where as good as no "
-            "good pixel is: 1 to 10 of 100,000 in the good images. Every image counts alike.",
+            "Marked share of each image's defective pixels where almost no good pixel is marked: "
+            "1 to 10 of 100,000 in the good images. Every image counts equally.",
             "ranking",
             higher_is_better=True,
             averaged=True,
@@ -175,8 +176,8 @@ FIGURES: Mapping[str, Figure] = {
         Figure(
             "image_f1_max",
             "Best image F1 (oracle)",
-            "Balance of precision and recall at the image threshold that suits these test images "
-            "best.",
+            "Balance of precision and recall at the image threshold that is best for these test "
+            "images.",
             "oracle",
             higher_is_better=True,
             interval=True,
@@ -184,7 +185,7 @@ FIGURES: Mapping[str, Figure] = {
         Figure(
             "iou_max_oracle",
             "Best mask overlap",
-            "Intersection over union at the pixel threshold that suits these test images best.",
+            "Intersection over union at the pixel threshold that is best for these test images.",
             "oracle",
             higher_is_better=True,
             interval=True,
@@ -193,14 +194,14 @@ FIGURES: Mapping[str, Figure] = {
         Figure(
             "recall_at_iou_max_oracle",
             "Recall at best overlap",
-            "Share of the defective pixels that are marked at that same threshold.",
+            "Share of the defective pixels that are marked at the threshold of the best overlap.",
             "oracle",
         ),
         Figure(
             "seg_f1_max_oracle",
             "Best pixel F1",
-            "Balance of precision and recall of the marked pixels at the pixel threshold that "
-            "suits these test images best.",
+            "Balance of precision and recall of the marked pixels at the pixel threshold that is "
+            "best for these test images.",
             "oracle",
             higher_is_better=True,
             interval=True,
@@ -209,8 +210,9 @@ FIGURES: Mapping[str, Figure] = {
             Figure(
                 f"pg_{percent}_oracle",
                 f"Good images kept (PG{percent})",
-                f"Share of the good images that pass at the threshold that lets {percent} % of "
-                "these defective ones escape; the rest is scrapped.",
+                "Share of the good images that pass at the threshold at which at most "
+                f"{percent} % of these defective images escape. The other good images are "
+                "scrapped.",
                 "oracle",
                 unit="percent",
                 higher_is_better=True,
@@ -221,8 +223,8 @@ FIGURES: Mapping[str, Figure] = {
             Figure(
                 f"pb_{percent}_oracle",
                 f"Defects caught (PB{percent})",
-                "Share of the defective images that are stopped at the threshold that scraps "
-                f"{percent} % of these good ones; the rest escapes.",
+                "Share of the defective images that are stopped at the threshold that scraps at "
+                f"most {percent} % of these good images. The other defective images escape.",
                 "oracle",
                 unit="percent",
                 higher_is_better=True,
@@ -232,7 +234,7 @@ FIGURES: Mapping[str, Figure] = {
         Figure(
             "train_seconds",
             "Training time",
-            "Wall time of the training.",
+            "Elapsed time of the training.",
             "speed",
             unit="seconds",
             main=True,
@@ -240,14 +242,14 @@ FIGURES: Mapping[str, Figure] = {
         Figure(
             "patches_per_second",
             "Training speed",
-            "Patches per second in training.",
+            "Patches per second during training.",
             "speed",
             unit="per second",
         ),
         Figure(
             "images_per_second",
             "Inspection speed",
-            "Whole images per second through the detector.",
+            "Whole images per second that the detector inspects.",
             "speed",
             unit="per second",
         ),
@@ -259,7 +261,7 @@ RANKED = tuple(key for key, figure in FIGURES.items() if figure.higher_is_better
 
 
 def figure_label(key: str) -> str:
-    """Returns a figure's name as the head of a column; the key where it has none."""
+    """Return a figure's name as a column head, or the key if the figure is unknown."""
     if key not in FIGURES:
         return key
     figure = FIGURES[key]

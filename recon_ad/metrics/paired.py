@@ -1,8 +1,8 @@
-"""Whether two detectors differ on the same images: DeLong's test of AUROC, McNemar's of decisions.
+"""Paired tests of two detectors: DeLong's of the AUROC and McNemar's of the decisions.
 
-Both are paired: what matters are the images on which the two differ, so that they tell more from
-as many images than two intervals side by side. They speak of the choice of test images. Neither
-knows of the training seed.
+Both detectors see the same images, and only the images on which they differ matter. A paired test
+therefore finds smaller differences than two intervals side by side. The tests account for the
+choice of test images, not for the training seed.
 """
 
 import math
@@ -16,11 +16,11 @@ from recon_ad.metrics.ranking import UndefinedMetric, wins
 
 
 class AurocTest(NamedTuple):
-    """DeLong's test.
+    """Result of DeLong's test.
 
     Attributes:
-      difference: AUROC of the second less that of the first.
-      p: chance that detectors of equal AUROC differ by that much or more on such images.
+      difference: AUROC of the second detector minus that of the first.
+      p: Chance that detectors of equal AUROC differ by that much or more on such images.
     """
 
     difference: float
@@ -28,12 +28,12 @@ class AurocTest(NamedTuple):
 
 
 class DecisionTest(NamedTuple):
-    """McNemar's test.
+    """Result of McNemar's test.
 
     Attributes:
-      first_only: images that only the first decides rightly.
-      second_only: images that only the second does.
-      p: chance that detectors that are right equally often differ by that much or more.
+      first_only: Number of images that only the first detector decides correctly.
+      second_only: Number of images that only the second detector decides correctly.
+      p: Chance that detectors that are correct equally often differ by that much or more.
     """
 
     first_only: int
@@ -46,27 +46,28 @@ def delong(
     second: Float[np.ndarray, " n"],
     anomalous: Bool[np.ndarray, " n"],
 ) -> AurocTest:
-    """Tests whether two detectors have the same image AUROC, two-sided.
+    """Test whether two detectors have the same image AUROC, two-sided.
 
-    DeLong, DeLong and Clarke-Pearson 1988, with their variance of a difference (eq. 5 and 6)
-    from sorted scores, as Sun and Xu 2014 do it from ranks. The difference is taken as normal, as
-    it is for many images: with a handful in a class, p is rough.
+    The test is that of DeLong, DeLong and Clarke-Pearson 1988. Their variance of a difference
+    (eq. 5 and 6) is computed from sorted scores, as Sun and Xu 2014 compute it from ranks. The
+    difference is assumed to be normal, which holds for many images. With a handful in a class, p
+    is rough.
 
     Args:
-      first: scores of the images by one detector, any finite values.
-      second: those by the other.
-      anomalous: the truth.
+      first: Scores of the images by the first detector, any finite values.
+      second: Scores of the same images by the second detector.
+      anomalous: True where the image is defective.
 
     Raises:
-      UndefinedMetric: if a class has less than two images, or the images of neither class tell the
-        detectors apart, so that the difference has no variance.
+      UndefinedMetric: If a class has fewer than two images, or no class separates the detectors,
+        so that the difference has no variance.
     """
     normals, defects = int((~anomalous).sum()), int(anomalous.sum())
     if min(normals, defects) < 2:
         few = "good" if normals < 2 else "defective"
-        raise UndefinedMetric(f"less than two {few} images")
-    # How much oftener an image wins over those of the other class with the second detector. As
-    # whole numbers, so that a variance of 0 is 0.
+        raise UndefinedMetric(f"fewer than two {few} images")
+    # How much more often an image wins over those of the other class with the second detector.
+    # Whole numbers, so that a variance of 0 is exactly 0.
     changes = wins(second, anomalous) - wins(first, anomalous)
     by_defect, by_normal = changes[anomalous] / normals, changes[~anomalous] / defects
     difference = float(by_defect.mean()) / 2
@@ -75,26 +76,27 @@ def delong(
         raise UndefinedMetric(
             "the difference is the same for every image, so that it has no variance"
             if difference
-            else "no image is ranked better by one than by the other"
+            else "neither detector ranks any image better than the other does"
         )
     return AurocTest(difference, math.erfc(abs(difference) / math.sqrt(2 * variance)))
 
 
 def mcnemar(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> DecisionTest:
-    """Tests whether two detectors decide rightly equally often, two-sided and exact.
+    """Test whether two detectors are correct equally often, two-sided and exact.
 
-    McNemar 1947: of the images that only one of them decides rightly, each is as likely the
-    first's as the second's. The exact binomial probability, doubled and at most 1.
+    Under the hypothesis of McNemar 1947, an image that only one of them decides correctly is
+    equally likely to be the first's or the second's. p is the exact binomial probability, doubled
+    and at most 1.
 
     Args:
-      first: of each image, whether one detector decides rightly.
-      second: the same of the other.
+      first: True where the first detector decides the image correctly.
+      second: True where the second detector decides the image correctly.
 
     Raises:
-      UndefinedMetric: if they are right about the same images.
+      UndefinedMetric: If both are correct about the same images.
     """
     first_only, second_only = int((first & ~second).sum()), int((second & ~first).sum())
     if not first_only + second_only:
-        raise UndefinedMetric("both are right about the same images")
+        raise UndefinedMetric("both are correct about the same images")
     tail = special.bdtr(min(first_only, second_only), first_only + second_only, 0.5)
     return DecisionTest(first_only, second_only, min(1.0, 2 * float(tail)))

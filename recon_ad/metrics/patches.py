@@ -1,9 +1,9 @@
 """Mean residual of patches, defective against normal (Schneider et al. 2022, Fig. 6).
 
-Says how well a model's residual, before any smoothing, tells places of an image apart where
-pixel-exact truth means little. The paper draws patches from hand-drawn boxes and around; here they
-are the cells of a grid, and one defective pixel makes a cell defective. Maps are
-float [h, w], truths and valid masks bool [h, w].
+The figure shows how well a model's residual, before any smoothing, separates places of an image
+for which pixel-exact truth means little. The paper draws patches inside and around hand-drawn
+boxes. Here they are the cells of a grid, and one defective pixel makes a cell defective. Maps are
+float [h, w]; truths and valid masks are bool [h, w].
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ VALID = 0.5  # a patch counts if at least this share of its pixels does
 
 
 class PatchMeans(NamedTuple):
-    """Mean residuals of patches, by whether a pixel in them is defective."""
+    """Mean residuals of patches with and without a defective pixel."""
 
     normal: Float[np.ndarray, " n"]
     defective: Float[np.ndarray, " m"]
@@ -29,13 +29,14 @@ def patch_means(
     side: int,
     valid: Bool[np.ndarray, "h w"] | None = None,
 ) -> PatchMeans:
-    """The means over a grid of whole patches from the top left corner.
+    """Return the means over a grid of whole patches, laid from the top left corner.
 
     Args:
-      residual_map: of one image.
-      truth: True where defective; one such pixel makes its patch defective.
-      side: of a patch in px; an image that is smaller counts as one patch.
-      valid: False where a pixel is to be left out; a patch with less than half of its pixels is.
+      residual_map: Residuals of one image.
+      truth: True where defective. One such pixel makes its patch defective.
+      side: Side of a patch in px. An image shorter than it along an axis has one patch there.
+      valid: False where a pixel is left out. A patch with fewer than half of its pixels valid is
+        left out too.
     """
     if valid is None:
         valid = np.ones(truth.shape, bool)
@@ -55,6 +56,6 @@ def _sums(values: Shaped[np.ndarray, "h w"], side: int) -> Float[np.ndarray, "p 
 
 
 def joined(parts: Sequence[PatchMeans]) -> PatchMeans:
-    """The patches of several images."""
+    """Join the patches of several images."""
     none = PatchMeans(np.zeros(0), np.zeros(0))
     return PatchMeans(*(np.concatenate(means) for means in zip(none, *parts, strict=True)))

@@ -1,8 +1,8 @@
-"""Per-image recall at next to no false alarms: AUPIMO and the bound of its bins.
+"""Per-image recall at almost no false alarms: AUPIMO and the bound of its bins.
 
-Bertoldo et al. 2024, "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed and
-Low Tolerance". Truth is only needed on defective images: false positives are those of good ones,
-so that neither a rough mask nor a large defect helps.
+The figure is that of Bertoldo et al. 2024, "AUPIMO: Redefining Visual Anomaly Detection Benchmarks
+with High Speed and Low Tolerance". Truth is needed on defective images only: false positives are
+counted on good images, so neither a rough mask nor a large defect improves the figure.
 """
 
 from collections.abc import Sequence
@@ -22,26 +22,27 @@ def aupimo(
     *,
     fpr_range: tuple[float, float] = FPR_RANGE,
 ) -> float:
-    """The mean, over defective images, of the area under the recall of the image's own pixels.
+    """Compute the mean, over defective images, of the area under the image's own recall curve.
 
-    In [0, 1]. Recall is a function of the false-positive rate at the same threshold, which is the
-    mean over good images of each one's share of pixels at or above it (the paper's shared FPR).
-    The area is over the rate's logarithm, between the ends of the range, and is divided by that
-    of a recall of 1. Points are joined by straight lines over the rate, from 0 on; this matters
-    only where a good and a defective pixel have the same score.
+    The figure is in [0, 1]. Recall is a function of the false-positive rate at the same threshold.
+    That rate is the mean over good images of each image's share of pixels at or above the
+    threshold (the paper's shared FPR). The area is over the rate's logarithm, between the ends of
+    the range, and is divided by the area of a recall of 1. Points are joined by straight lines
+    over the rate, starting at 0. This matters only where a good and a defective pixel have the
+    same score.
 
     Areas are linear in recall, so the mean of the areas is the area under the mean recall.
 
     Args:
-      good: one of each image that is good; of an image with a region of interest, of the pixels
-        in it. Images without a pixel do not count.
-      defective: one of each image that is not; those without an anomalous pixel do not count.
-      fpr_range: lowest and highest rate.
+      good: Histogram of each good image. For an image with a region of interest, it holds the
+        pixels inside. Images without a pixel do not count.
+      defective: Histogram of each defective image. Those without an anomalous pixel do not count.
+      fpr_range: Lowest and highest rate.
 
     Raises:
-      UndefinedMetric: if there are no good images, no defective ones with an anomalous pixel, or
+      UndefinedMetric: If there are no good images, no defective ones with an anomalous pixel, or
         so few good pixels that the lowest rate is less than one of them.
-      ValueError: if the rates are not ascending between 0 and 1.
+      ValueError: If the rates are not ascending between 0 and 1.
     """
     return _area(*_points(good, defective, fpr_range), fpr_range)[0]
 
@@ -52,15 +53,15 @@ def aupimo_bound(
     *,
     fpr_range: tuple[float, float] = FPR_RANGE,
 ) -> float:
-    """The most by which `aupimo` of the bins differs from that of the scores themselves.
+    """Bound how far `aupimo` of the bins can be from that of the exact scores.
 
-    Across a bin the exact curve rises, in some way, from one corner of a rectangle to the other:
-    its area is between those under the lower and the upper side, of which the figure's own part
-    is told. Where all scores of a bin tie, the line is the curve.
+    Across a bin the exact curve rises, in some way, from one corner of a rectangle to the other.
+    Its area lies between those under the lower and the upper side, and the bound is the larger
+    distance to either, summed over the bins. Where all scores of a bin tie, the line is the curve.
 
     Raises:
-      UndefinedMetric: as `aupimo`.
-      ValueError: as `aupimo`.
+      UndefinedMetric: As for `aupimo`.
+      ValueError: As for `aupimo`.
     """
     return _area(*_points(good, defective, fpr_range), fpr_range)[1]
 
@@ -70,13 +71,16 @@ def _points(
     defective: Sequence[PixelHistogram],
     fpr_range: tuple[float, float],
 ) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"], Bool[np.ndarray, " n"]]:
-    """Rate and mean recall above all scores, then of each bin downwards; which bins may be split.
+    """Return rate and mean recall above all scores, then of each bin; and which bins may be split.
 
-    All images are brought to the bits of the coarsest, as thresholds go through all of them.
+    Bins run from the highest score downwards. All images are brought to the bits of the coarsest,
+    as one threshold applies to all of them.
     """
     low, high = fpr_range
     if not 0 < low < high <= 1:
-        raise ValueError(f"fpr_range is two ascending rates above 0 and up to 1, not {fpr_range}.")
+        raise ValueError(
+            f"fpr_range must be two ascending rates above 0 and up to 1, not {fpr_range}."
+        )
     good = [histogram for histogram in good if histogram.normal.any()]
     defective = [histogram for histogram in defective if histogram.anomalous.any()]
     if not good:
@@ -86,11 +90,11 @@ def _points(
     pixels = sum(int(histogram.normal.sum()) for histogram in good)
     if pixels * low < 1:
         raise UndefinedMetric(
-            f"the good images have {pixels:,} pixels, so that a false-positive rate of {low:g} is "
-            f"less than one of them: it takes {round(1 / low):,} or more"
+            f"the good images have only {pixels:,} pixels, fewer than the {round(1 / low):,} that "
+            f"a false-positive rate of {low:g} needs"
         )
     alike = at_common_bits([*good, *defective])
-    # What `overlap` is to regions, it is to whole images here.
+    # Here `overlap` holds shares of whole images instead of shares of regions.
     falsely = merge(*(_weighted(h, "normal") for h in alike[: len(good)]))
     found = merge(*(_weighted(h, "anomalous") for h in alike[len(good) :]))
     both = merge(falsely, found)
@@ -103,7 +107,7 @@ def _points(
 
 
 def _weighted(histogram: PixelHistogram, kind: str) -> PixelHistogram:
-    """The bins that have pixels of a kind, each with its share of them as `overlap`."""
+    """Return the bins with pixels of a kind, each with its share of these pixels as `overlap`."""
     count = getattr(histogram, kind)
     kept = count > 0
     bins = PixelHistogram(histogram.bits, *(values[kept] for values in histogram[1:]))
@@ -116,7 +120,7 @@ def _area(
     unsure: Bool[np.ndarray, " n"],
     fpr_range: tuple[float, float],
 ) -> tuple[float, float]:
-    """The area, and the most by which the exact one differs."""
+    """Return the area, and the most by which the exact area differs."""
     low, high = fpr_range
     left, right = np.clip(rate[:-1], low, high), np.clip(rate[1:], low, high)
     crossed = right > left
@@ -129,5 +133,5 @@ def _area(
     areas = (before - slope * start) * width + slope * (right - left)
     short, over = (areas - before * width)[unsure], (after * width - areas)[unsure]
     whole = np.log(high / low)
-    area = min(float(areas.sum() / whole), 1.0)  # which rounding may exceed
+    area = min(float(areas.sum() / whole), 1.0)  # rounding may exceed 1
     return area, float(max(short.sum(), over.sum()) / whole)

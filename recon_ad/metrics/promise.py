@@ -1,8 +1,8 @@
-"""Decisions on test images in counts, and whether they keep the promise of the threshold.
+"""Counts of the decisions on test images, and a test of the promised false-positive rate.
 
-The false-positive rate is promised for good images like those that the threshold rests on. Test
-images that are stopped significantly more often are of another kind, or the held-out images were
-more alike than they seemed; no other figure of an evaluation shows that.
+The false-positive rate is promised for good images like those from which the threshold was
+calibrated. If significantly more test images are stopped, they are of another kind, or the held-out
+images were more alike than they seemed. No other figure of an evaluation shows this.
 """
 
 import math
@@ -16,17 +16,17 @@ LEVEL = 0.05  # of the test
 
 
 class Decisions(NamedTuple):
-    """Decisions at the calibrated threshold.
+    """Counts of the decisions at the calibrated threshold.
 
     Attributes:
-      found: defective images that score above it.
-      defective: defective images.
-      stopped: good images that score above it.
-      good: good images.
-      promised: false-positive rate; None where the threshold was given.
-      units: independent units that the promise rests on.
-      p_value: chance of so many stopped ones or more if the promise held; None without a promise
-        or good images.
+      found: Number of defective images that score above the threshold.
+      defective: Number of defective images.
+      stopped: Number of good images that score above the threshold.
+      good: Number of good images.
+      promised: Promised false-positive rate. None where the config gives the threshold.
+      units: Number of independent units behind the promise.
+      p_value: Chance of that many stopped good images or more if the promise held. None without a
+        promise or without good images.
     """
 
     found: int
@@ -39,15 +39,15 @@ class Decisions(NamedTuple):
 
     @property
     def broken(self) -> bool:
-        """Whether significantly more good images are stopped than promised."""
+        """True if significantly more good images are stopped than promised."""
         return self.p_value is not None and self.p_value < LEVEL
 
     def described(self) -> dict[str, Any]:
-        """Returns all of it for metrics.json."""
+        """Return all fields for metrics.json."""
         return self._asdict() | {"promise_broken": self.broken, "sentence": self.sentence()}
 
     def sentence(self) -> str:
-        """Returns the decisions in a sentence."""
+        """Return the decisions as a sentence."""
         parts = []
         if self.defective:
             parts.append(f"found {self.found} of {self.defective} defective images")
@@ -63,16 +63,17 @@ class Decisions(NamedTuple):
         return ", ".join(parts)
 
     def warning(self) -> str:
-        """Returns a sentence for a reader where the promise is broken, else ""."""
+        """Return a warning for the reader if the promise is broken, else ""."""
         if not self.broken:
             return ""
         assert self.promised is not None
         return (
             f"{self.stopped} of {self.good} good test images are stopped by mistake, significantly "
             f"more than the {percent(self.promised)} that the threshold promises (p = "
-            f"{self.p_value:.1g}, exact test). They may be of other days, lots or lighting than "
-            "the good images that it rests on, or those come in series that nobody named "
-            "(config.holdout.group). Calibrate with good images of the time and place of use."
+            f"{self.p_value:.1g}, exact test). They may come from other days, lots or lighting "
+            "than the good images that the threshold was calibrated on. Or those images come in "
+            "series that are not named in config.holdout.group. Calibrate with good images from "
+            "the time and place of use."
         )
 
 
@@ -80,14 +81,14 @@ def decisions(
     categories: Mapping[str, Sequence[ImageResult]],
     promised: Mapping[str, tuple[float | None, float]],
 ) -> Decisions:
-    """Counts the decisions over all categories.
+    """Count the decisions over all categories.
 
     Args:
-      categories: each with what the detector said of its images.
-      promised: false-positive rate of each, None where its threshold was given, and the independent
-        units that it rests on. Of several the rate is the mean over the good images, and the units
-        are the fewest: the sum of their counts varies less than that, so that the test is then too
-        careful.
+      categories: Results of the test images of each category.
+      promised: Promised false-positive rate of each category (None where the config gives the
+        threshold) and the number of independent units behind it. For several categories the rate
+        is the mean over the good images and the units are the fewest of any category. The sum of
+        their counts varies less than that implies, so the test is then conservative.
     """
     judged = [(name, j) for name, rows in categories.items() for j in rows]
     good = [(name, j) for name, j in judged if not j.anomalous]
@@ -107,10 +108,9 @@ def decisions(
 def promised_rates(
     calibration: Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, tuple[float | None, float]]:
-    """Returns what a detector's calibration promises for each category, and the independent units
-    that it rests on.
+    """Return each category's promised false-positive rate and the units behind it.
 
-    A detector of before says nothing of units: its images counted as independent.
+    Older detectors record no independent units: their images counted as independent.
     """
     units = calibration["images"] / calibration["regions_per_image"]
     overall = calibration["fpr_supported"], calibration.get("independent_units", units)
@@ -119,5 +119,5 @@ def promised_rates(
 
 
 def percent(rate: float) -> str:
-    """Returns a rate in per cent, in two digits."""
+    """Return a rate in per cent, with two significant digits."""
     return f"{100 * rate:.2g}\u00a0%" if rate < 0.995 else "100\u00a0%"

@@ -1,13 +1,12 @@
-"""How well scores rank anomalous items above normal ones: AUROC, average precision, best F1.
+"""Ranking of anomalous items above normal ones by score: AUROC, average precision, best F1.
 
 Every figure is a function of `Levels`, the counts of normal and anomalous items at each distinct
 score. Image scores give levels of exactly equal scores (`levels`); pixels give levels that are
-bins of a histogram (`PixelHistogram.levels`). The second kind takes different scores for equal
-ones, and the `*_bound` functions say by how much a figure can be off for it. Ties that are real,
-as in a map of 8-bit differences, count towards a bound all the same: it is then too careful.
+bins of a histogram (`PixelHistogram.levels`). Bins treat different scores as equal, and the
+`*_bound` functions say how far a figure can be off because of it.
 
-Notation of the comments: at level b, n and p normal and anomalous items; F and T those at b or
-above; F' = F - n and T' = T - p those above; N and P all of them.
+Notation of the comments: at level b, n and p are the normal and anomalous items; F and T those at
+b or above; F' = F - n and T' = T - p those above; N and P all of them.
 """
 
 from typing import NamedTuple
@@ -17,17 +16,17 @@ from jaxtyping import Bool, Float, Int
 
 
 class UndefinedMetric(ValueError):
-    """The data cannot give this figure; the text is the reason, as a short phrase."""
+    """Error of a figure that the data cannot give; its text is the reason, as a short phrase."""
 
 
 class Levels(NamedTuple):
-    """Counts of items by score, highest score first; no level is without items.
+    """Counts of items by score, highest score first; no level is empty.
 
     Attributes:
-      score: the level's score; for a bin its lowest, so that `score >= level` picks whole bins.
-      normal: how many normal items have it.
-      anomalous: how many anomalous items have it.
-      tied: of bins, whether all items of each have one score; None where scores are exact.
+      score: Score of the level. For a bin its lowest, so that `score >= level` picks whole bins.
+      normal: Number of normal items at the level.
+      anomalous: Number of anomalous items at the level.
+      tied: True where all items of a bin have one score. None where scores are exact.
     """
 
     score: Float[np.ndarray, " n"]
@@ -37,25 +36,27 @@ class Levels(NamedTuple):
 
 
 def unsure(counts: Levels) -> Bool[np.ndarray, " n"]:
-    """Returns which levels are bins that a threshold may split: none whose scores all tie."""
+    """Return which levels a threshold may split: bins, except those whose scores all tie."""
     return np.ones(len(counts.score), bool) if counts.tied is None else ~counts.tied
 
 
 def levels(scores: Float[np.ndarray, " n"], labels: Bool[np.ndarray, " n"]) -> Levels:
-    """Groups items of exactly equal score.
+    """Group items of exactly equal score.
 
     Args:
-      scores: any finite values, higher is more anomalous.
+      scores: Any finite values, higher is more anomalous.
       labels: True where the item is anomalous.
 
     Raises:
-      ValueError: if the lengths differ or a score is NaN or infinite.
+      ValueError: If the lengths differ or a score is NaN or infinite.
     """
     if scores.shape != labels.shape:
-        raise ValueError(f"{len(scores)} scores but {len(labels)} labels: give one label a score.")
+        raise ValueError(
+            f"{len(scores)} scores but {len(labels)} labels; give one label for each score."
+        )
     if not np.isfinite(scores).all():
         bad = np.count_nonzero(~np.isfinite(scores))
-        raise ValueError(f"{bad} of {len(scores)} scores are NaN or infinite; they have no rank.")
+        raise ValueError(f"{bad} of {len(scores)} scores are NaN or infinite and cannot be ranked.")
     distinct, place = np.unique(scores, return_inverse=True)
     count = len(distinct)
     return Levels(
@@ -68,12 +69,12 @@ def levels(scores: Float[np.ndarray, " n"], labels: Bool[np.ndarray, " n"]) -> L
 def cumulative(
     counts: Levels,
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """False and true positives at the threshold of each level, as float64.
+    """Return the false and the true positives at the threshold of each level, as float64.
 
     Counts of pixels stay far below 2^53, so the floats are exact and products cannot overflow.
 
     Raises:
-      UndefinedMetric: if either class, or both, has no item.
+      UndefinedMetric: If either class, or both, has no item.
     """
     false = np.cumsum(counts.normal, dtype=np.float64)
     true = np.cumsum(counts.anomalous, dtype=np.float64)
@@ -87,13 +88,13 @@ def cumulative(
 
 
 def auroc(counts: Levels) -> float:
-    """Area under the ROC curve, in [0, 1]; 0.5 is chance.
+    """Compute the area under the ROC curve, in [0, 1]; 0.5 is chance.
 
-    The probability that an anomalous item scores above a normal one, a tie counting half
-    (Mann-Whitney U over N P), which is the trapezoidal area.
+    It is the probability that an anomalous item scores above a normal one, with ties counting half
+    (Mann-Whitney U over N P), which equals the trapezoidal area.
 
     Raises:
-      UndefinedMetric: if either class has no item.
+      UndefinedMetric: If either class has no item.
     """
     false, true = cumulative(counts)
     beaten = false[-1] - false + counts.normal / 2
@@ -103,9 +104,10 @@ def auroc(counts: Levels) -> float:
 def wins(
     scores: Float[np.ndarray, " n"], anomalous: Bool[np.ndarray, " n"]
 ) -> Int[np.ndarray, " n"]:
-    """Returns twice the number of items of the other class that each is on the right side of.
+    """Return, for each item, twice the number of items of the other class that it wins against.
 
-    A tie counts half (the placements of DeLong et al. 1988, as whole numbers).
+    An anomalous item wins by scoring higher, a normal one by scoring lower. A tie counts half
+    (the placements of DeLong et al. 1988, as whole numbers).
     """
     won = np.empty(len(scores), np.int64)
     for kind in (True, False):
@@ -116,13 +118,14 @@ def wins(
 
 
 def auroc_bound(counts: Levels) -> float:
-    """The most by which `auroc` of binned scores differs from that of the scores themselves.
+    """Bound how far `auroc` of binned scores can be from that of the exact scores.
 
-    A bin's n p pairs count as ties, n p / 2; in truth they give between 0 and n p, but where all
-    scores of the bin tie. Hence sum(n p) / (2 N P) over the others, which is reached.
+    A bin's n p pairs count as ties, n p / 2. Exactly, they give between 0 and n p, unless all
+    scores of the bin tie. The bound is therefore sum(n p) / (2 N P) over the bins without such a
+    tie, and it can be reached.
 
     Raises:
-      UndefinedMetric: if either class has no item.
+      UndefinedMetric: If either class has no item.
     """
     false, true = cumulative(counts)
     pairs = counts.anomalous @ (counts.normal * unsure(counts)).astype(np.float64)
@@ -130,33 +133,33 @@ def auroc_bound(counts: Levels) -> float:
 
 
 def average_precision(counts: Levels) -> float:
-    """Average precision, in (0, 1]: precision at each level, weighted by the recall it adds.
+    """Compute average precision, in (0, 1]: each level's precision, weighted by its added recall.
 
-    The step sum that scikit-learn's `average_precision_score` computes; no interpolation.
+    It is the step sum of scikit-learn's `average_precision_score`, without interpolation.
 
     Raises:
-      UndefinedMetric: if either class has no item.
+      UndefinedMetric: If either class has no item.
     """
     false, true = cumulative(counts)
     return float(counts.anomalous @ (true / (true + false)) / true[-1])
 
 
 def average_precision_bound(counts: Levels) -> float:
-    """The most by which `average_precision` of binned scores differs from the exact one.
+    """Bound how far `average_precision` of binned scores can be from the exact one.
 
-    A bin contributes p T / (T + F), over P. In truth it contributes at most p T / (T + F'),
+    A bin contributes p T / (T + F), over P. Exactly, it contributes at most p T / (T + F'),
     reached when its anomalous items tie above its normal ones, and at least the sum over
     r = 1..p of (T' + r) / (T' + r + F), reached when they follow them one by one. That sum is
     p - F sum(1 / (T' + F + r)), and as 1/x is convex, each term is at most its mean over
     r - 1/2 .. r + 1/2: sum <= log(1 + p / (T' + F + 1/2)). A bin whose scores tie is exact.
 
     Raises:
-      UndefinedMetric: if either class has no item.
+      UndefinedMetric: If either class has no item.
     """
     false, true = cumulative(counts)
     p = counts.anomalous
     binned = p * true / (true + false)
-    # A bin of normal items only can be the first one, where T + F' is 0 as p is.
+    # If the first bin has normal items only, T + F' is 0, and so is p.
     most = p * true / np.maximum(true + false - counts.normal, 1)
     least = p - false * np.log1p(p / (true - p + false + 0.5))
     above, below = (most - binned)[unsure(counts)], (binned - least)[unsure(counts)]
@@ -164,13 +167,13 @@ def average_precision_bound(counts: Levels) -> float:
 
 
 def f1_max(counts: Levels) -> tuple[float, float]:
-    """Highest F1 = 2 T / (P + T + F) over all thresholds, in (0, 1], and the threshold.
+    """Find the highest F1 = 2 T / (P + T + F) over all thresholds, in (0, 1], and the threshold.
 
-    Of several thresholds as good as each other, the highest. Called an oracle where it is
-    reported: the threshold is chosen on the items that it is judged on.
+    Of several equally good thresholds it returns the highest. Reports call the figure an oracle:
+    the threshold is chosen on the same items on which it is evaluated.
 
     Raises:
-      UndefinedMetric: if either class has no item.
+      UndefinedMetric: If either class has no item.
     """
     false, true = cumulative(counts)
     f1 = 2 * true / (true[-1] + true + false)
@@ -179,13 +182,13 @@ def f1_max(counts: Levels) -> tuple[float, float]:
 
 
 def f1_max_bound(counts: Levels) -> float:
-    """The most by which the exact highest F1 exceeds that of binned scores; it is never below.
+    """Bound how far the exact highest F1 can exceed that of binned scores; it is never below.
 
     The binned value is reached by its threshold. A threshold inside a bin has between T' and T
     true and between F' and F false positives, so its F1 is at most 2 T / (P + T + F').
 
     Raises:
-      UndefinedMetric: if either class has no item.
+      UndefinedMetric: If either class has no item.
     """
     false, true = cumulative(counts)
     most = np.max(2 * true / (true[-1] + true + false - counts.normal * unsure(counts)))
@@ -193,17 +196,18 @@ def f1_max_bound(counts: Levels) -> float:
 
 
 def presorted_good(counts: Levels, *, percent: int) -> float:
-    """PGn: the share of normal items kept where at most `percent` % of the anomalous ones escape.
+    """Compute PGn, the share of normal items kept if at most `percent` % of anomalous ones escape.
 
-    Of the thresholds that let no more escape, the highest. Baitieva et al. 2025, "Beyond Academic
-    Benchmarks", who present it as what a line without people would keep: 1 - PGn is scrapped.
-    Their threshold is an interpolated quantile of the anomalous scores, which may let one item
-    more escape than the share allows; here the share is kept. An oracle, as `f1_max`.
+    The threshold is the highest at which no more escape. The figure is that of Baitieva et al.
+    2025, "Beyond Academic Benchmarks", who present it as the share that a line without people
+    would keep: 1 - PGn is scrapped. Their threshold is an interpolated quantile of the anomalous
+    scores, at which one more item than the share allows may escape. Here the share is never
+    exceeded. Like `f1_max`, the figure is an oracle.
 
     Raises:
-      UndefinedMetric: if either class has no item, or the share is less than one anomalous item:
-        the figure would be that of no escapes at all.
-      ValueError: if `percent` is not in 1 to 99.
+      UndefinedMetric: If either class has no item, or the share is less than one anomalous item,
+        in which case the figure would be that of no escapes at all.
+      ValueError: If `percent` is not in 1 to 99.
     """
     false, true = cumulative(counts)
     escaped = _resolved(percent, int(true[-1]), "defective")
@@ -212,13 +216,14 @@ def presorted_good(counts: Levels, *, percent: int) -> float:
 
 
 def presorted_bad(counts: Levels, *, percent: int) -> float:
-    """PBn: the share of anomalous items caught where at most `percent` % of the normal ones are.
+    """Compute PBn, the share of anomalous items caught if at most `percent` % of normal ones are.
 
-    Of the thresholds that scrap no more, the lowest: the other half of `presorted_good`.
+    The threshold is the lowest that scraps no more normal items. This is the counterpart of
+    `presorted_good`.
 
     Raises:
-      UndefinedMetric: if either class has no item, or the share is less than one normal item.
-      ValueError: if `percent` is not in 1 to 99.
+      UndefinedMetric: If either class has no item, or the share is less than one normal item.
+      ValueError: If `percent` is not in 1 to 99.
     """
     false, true = cumulative(counts)
     scrapped = _resolved(percent, int(false[-1]), "good")
@@ -227,13 +232,13 @@ def presorted_bad(counts: Levels, *, percent: int) -> float:
 
 
 def _resolved(percent: int, items: int, of: str) -> int:
-    """How many of the items the share is, rounded down."""
+    """Return how many of the items the share is, rounded down."""
     if not 0 < percent < 100:
-        raise ValueError(f"percent is a whole number from 1 to 99, not {percent}.")
+        raise ValueError(f"percent must be a whole number from 1 to 99, not {percent}.")
     if items * percent < 100:
         raise UndefinedMetric(
-            f"{percent} % of {items} {of} images is less than one of them: it takes "
-            f"{-(-100 // percent)} or more"
+            f"{percent} % of {items} {of} images is less than one image; "
+            f"{-(-100 // percent)} or more are needed"
         )
     return items * percent // 100
 
@@ -241,15 +246,15 @@ def _resolved(percent: int, items: int, of: str) -> int:
 def thin(
     x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], max_points: int
 ) -> Int[np.ndarray, " k"]:
-    """Indices of at most `max_points` points that draw a rising curve, both ends among them.
+    """Return the indices of at most `max_points` points of a rising curve, including both ends.
 
-    Points are evenly spaced in x + y, so that steep and flat stretches keep theirs alike.
+    Points are evenly spaced in x + y, so that steep and flat stretches are equally well drawn.
 
     Raises:
-      ValueError: if `max_points` is below 2.
+      ValueError: If `max_points` is below 2.
     """
     if max_points < 2:
-        raise ValueError(f"a curve needs 2 points or more, not max_points={max_points}.")
+        raise ValueError(f"max_points must be 2 or more to draw a curve, not {max_points}.")
     if len(x) <= max_points:
         return np.arange(len(x))
     along = x + y
@@ -262,13 +267,13 @@ def thin(
 def roc_curve(
     counts: Levels, *, max_points: int = 1000
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """Points of the ROC curve for plotting: (false-positive rate, true-positive rate).
+    """Return points of the ROC curve for plotting: (false-positive rate, true-positive rate).
 
-    Both rise from 0 to 1. Compute areas with `auroc`: this curve may be thinned.
+    Both rise from 0 to 1. This curve may be thinned, so compute areas with `auroc`.
 
     Raises:
-      UndefinedMetric: if either class has no item.
-      ValueError: if `max_points` is below 2.
+      UndefinedMetric: If either class has no item.
+      ValueError: If `max_points` is below 2.
     """
     false, true = cumulative(counts)
     fpr = np.append(0.0, false / false[-1])
@@ -280,11 +285,13 @@ def roc_curve(
 def pr_curve(
     counts: Levels, *, max_points: int = 1000
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """Points of the precision-recall curve for plotting: (recall, precision), recall rising.
+    """Return points of the precision-recall curve for plotting: (recall, precision).
+
+    Recall rises from point to point.
 
     Raises:
-      UndefinedMetric: if either class has no item.
-      ValueError: if `max_points` is below 2.
+      UndefinedMetric: If either class has no item.
+      ValueError: If `max_points` is below 2.
     """
     false, true = cumulative(counts)
     keep = thin(false / false[-1], true / true[-1], max_points)

@@ -1,8 +1,8 @@
-"""Figures of runs that differ in nothing but the seed: their mean and how sure it is.
+"""Figures of runs that differ only in the seed: their mean and its confidence interval.
 
 The interval is Student's: mean ± t · s / √n, with s the standard deviation over n seeds (n − 1 in
-its denominator) and t the 97.5 % point at n − 1 degrees of freedom. It tells of seeds only, not of
-the test images, which are the same for all.
+its denominator) and t the 97.5 % point at n − 1 degrees of freedom. It covers the choice of seeds
+only, not that of the test images, which are the same for all.
 """
 
 import math
@@ -17,12 +17,12 @@ CONFIDENCE = 0.95
 
 
 class Mean(NamedTuple):
-    """A figure over seeds.
+    """Mean of a figure over seeds.
 
     Attributes:
-      value: the mean.
-      half: half the width of the 95 % interval; None of a single seed, which tells of no spread.
-      n: seeds that have the figure.
+      value: The mean.
+      half: Half the width of the 95 % interval. None for a single seed, which shows no spread.
+      n: Number of seeds that have the figure.
     """
 
     value: float
@@ -31,7 +31,7 @@ class Mean(NamedTuple):
 
 
 def mean_over_seeds(values: Sequence[Real]) -> Mean:
-    """The mean of one or more values, and its interval where there are two or more."""
+    """Return the mean of one or more values, with its interval if there are two or more."""
     n = len(values)
     mean = statistics.fmean(values)
     if n < 2:
@@ -41,9 +41,9 @@ def mean_over_seeds(values: Sequence[Real]) -> Mean:
 
 
 def clearly_best(means: Mapping[int, Mean]) -> int | None:
-    """Whose mean is greatest, if its interval lies above all others'; else None.
+    """Return the row with the greatest mean if its interval lies above all others, else None.
 
-    None, too, where there is nothing to compare with, or any of them has no interval.
+    The answer is also None where there is only one row, or any row has no interval.
     """
     if len(means) < 2 or any(mean.half is None for mean in means.values()):
         return None

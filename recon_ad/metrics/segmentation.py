@@ -1,16 +1,17 @@
-"""How well anomaly maps find defective pixels: histograms in bounded memory, AUPRO, pooled IoU.
+"""Segmentation figures of anomaly maps: histograms of pixel scores in bounded memory, pooled IoU.
 
 Anomaly maps are float32 [h, w] of any range, higher is more anomalous; truths are bool [h, w],
 True where defective. Pixels of all images are ranked together, so maps of one data set must share
-a scale, and each image is seen once and forgotten.
+a scale. Each image is read once and not kept.
 
-Bins are floats cut to their leading bits. Reordered so that they compare like the numbers they
-stand for, the bit patterns of all float32 values are one scale from the lowest to the highest;
-its leading bits are sign, exponent and the start of the mantissa. No range is needed beforehand,
-bins are equally fine relative to the score anywhere, and two histograms always fit together.
+Bins are floats cut to their leading bits. The bit patterns of all float32 values are reordered to
+compare like the numbers they represent, which makes one scale from the lowest to the highest
+value. Its leading bits are sign, exponent and the start of the mantissa. No range is needed
+beforehand, bins are equally fine relative to the score everywhere, and any two histograms can be
+merged.
 
-Pixel AUROC, average precision and F1 are `ranking`'s functions of `histogram.levels()`, and their
-bounds too. All bounds hold against the same figure from each pixel's own float32 score.
+Pixel AUROC, average precision and F1, and their bounds, are functions of `histogram.levels()` in
+`ranking`. All bounds are relative to the same figure from each pixel's own float32 score.
 """
 
 from collections.abc import Iterable
@@ -22,14 +23,14 @@ from scipy import ndimage
 
 from recon_ad.metrics.ranking import Levels, UndefinedMetric, cumulative, unsure
 
-# Sign, 8 bits of exponent, 13 of mantissa: scores apart by 1 part in 8192 are told apart. Scores
-# between 1e-4 and 1 then have 100,000 bins, 3 MB; the limit of 2^22 bins is 117 MB.
+# Sign, 8 bits of exponent, 13 of mantissa: scores that differ by 1 part in 8192 are separated.
+# Scores between 1e-4 and 1 then have 100,000 bins, 3 MB; the limit of 2^22 bins is 134 MB.
 BITS = 22
 # The coarsest: sign and exponent. With fewer bits a bin's lowest score could be infinite.
 MIN_BITS = 9
 
-# Keys are counted in an array from the lowest to the highest where that is at most about this many
-# times as long as the keys are many: several times as fast as sorting them.
+# Keys are counted in an array from the lowest key to the highest if it is at most about this many
+# times as long as the number of keys. This is several times as fast as sorting.
 _DENSE = 4
 
 _SIGN = np.uint32(1 << 31)
@@ -37,19 +38,20 @@ _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
 
 class PixelHistogram(NamedTuple):
-    """Pixels of any number of images by score, as far as `bits` tells scores apart.
+    """Pixels of any number of images by score, at a resolution of `bits`.
 
     Only bins with pixels are stored: 32 bytes each, at most 2^bits of them.
 
     Attributes:
-      bits: leading bits of the ordered float32 pattern that make a bin, 9 to 32; 32 is exact.
-      key: the bins, ascending.
-      normal: how many normal pixels each has.
-      anomalous: how many anomalous pixels each has.
-      overlap: sum over its anomalous pixels of 1 / (pixels in the pixel's region). Summed from a
-        bin upwards and divided by the total, the number of regions, this is the PRO there.
-      pattern: all 32 bits of the ordered pattern where all pixels of a bin have one score, and
-        figures are exact; 0, which no score has, where they have several.
+      bits: Number of leading bits of the ordered float32 pattern that make a bin, 9 to 32; 32 is
+        exact.
+      key: Leading bits of each bin, ascending.
+      normal: Number of normal pixels in each bin.
+      anomalous: Number of anomalous pixels in each bin.
+      overlap: Sum over the bin's anomalous pixels of 1 / (pixels in the pixel's region). Summed
+        from a bin upwards and divided by the total, the number of regions, this is the PRO there.
+      pattern: All 32 bits of the ordered pattern where all pixels of a bin have one score, and
+        figures are exact. Where they have several it is 0, which is no score's pattern.
     """
 
     bits: int
@@ -61,11 +63,11 @@ class PixelHistogram(NamedTuple):
 
     @property
     def tied(self) -> Bool[np.ndarray, " n"]:
-        """Whether all pixels of each bin have one score."""
+        """The bins whose pixels all have one score."""
         return self.pattern != 0
 
     def levels(self) -> Levels:
-        """The bins as levels of a ranking; a level's score is the lowest that the bin can hold.
+        """Return the bins as levels of a ranking, each with the lowest score that the bin can hold.
 
         A pixel is in a bin or above it exactly when its score is at or above that score.
         """
@@ -76,10 +78,10 @@ class PixelHistogram(NamedTuple):
 
 
 def empty_histogram(*, bits: int = BITS) -> PixelHistogram:
-    """A histogram of no pixels.
+    """Return a histogram of no pixels.
 
     Raises:
-      ValueError: if `bits` is not between 9 and 32.
+      ValueError: If `bits` is not between 9 and 32.
     """
     _check_bits(bits, most=32)
     none = np.zeros(0, np.int64)
@@ -89,7 +91,7 @@ def empty_histogram(*, bits: int = BITS) -> PixelHistogram:
 
 def _check_bits(bits: int, *, most: int) -> None:
     if not MIN_BITS <= bits <= most:
-        raise ValueError(f"bins are made of {MIN_BITS} to {most} leading bits here, not {bits}.")
+        raise ValueError(f"bits must be from {MIN_BITS} to {most} here, not {bits}.")
 
 
 def image_histogram(
@@ -99,26 +101,25 @@ def image_histogram(
     valid: Bool[np.ndarray, "h w"] | None = None,
     bits: int = BITS,
 ) -> PixelHistogram:
-    """The histogram of one image.
+    """Compute the histogram of one image.
 
     Args:
-      anomaly_map: scores, any finite values; wider floats are rounded to float32.
+      anomaly_map: Scores, any finite values. Wider floats are rounded to float32.
       truth: True where defective. Regions are its 8-connected components, as in MVTec AD's AUPRO
-        (Bergmann et al., IJCV 2021), and components of two images are never one.
-      valid: False where a pixel is to be left out; its score may then be anything. Regions are
-        found before, so that leaving out pixels never cuts one in two; those that are left
-        without a pixel do not count.
-      bits: see `PixelHistogram`.
+        (Bergmann et al., IJCV 2021). Components of different images are never merged.
+      valid: False where a pixel is left out, whatever its score. Regions are found before pixels
+        are left out, so none is cut in two. Regions that lose all their pixels do not count.
+      bits: Number of leading bits, see `PixelHistogram`.
 
     Raises:
-      ValueError: if shapes differ, a valid score is NaN or infinite, or `bits` is out of range.
+      ValueError: If shapes differ, a valid score is NaN or infinite, or `bits` is out of range.
     """
     _check_bits(bits, most=32)
     for name, mask in (("truth", truth), ("valid", valid)):
         if mask is not None and mask.shape != anomaly_map.shape:
             raise ValueError(
-                f"anomaly map {anomaly_map.shape} and {name} mask {mask.shape} differ in size: "
-                "bring the map to the image's size first."
+                f"anomaly map {anomaly_map.shape} and {name} mask {mask.shape} differ in size; "
+                "resize the map to the image's size first."
             )
     regions = _regions(truth)
     blocks = _blocks(truth.shape)
@@ -140,7 +141,7 @@ def image_histogram(
 
 
 def _blocks(shape: tuple[int, int]) -> list[slice]:
-    """Rows that are counted at a time, about a million pixels: counting takes 50 bytes for each."""
+    """Return the rows to count at a time, about a million pixels; each takes 50 bytes."""
     rows = max(1, (1 << 20) // max(1, shape[1]))
     return [slice(row, row + rows) for row in range(0, shape[0], rows)]
 
@@ -153,8 +154,8 @@ def _block(
     *,
     bits: int,
 ) -> PixelHistogram:
-    """The histogram of some rows of an image, whose regions have that many valid pixels each."""
-    with np.errstate(over="ignore"):  # what overflows is refused below
+    """Compute the histogram of some rows of an image; `size` is each region's valid pixels."""
+    with np.errstate(over="ignore"):  # overflow becomes infinity, which is rejected below
         scores = anomaly_map.astype(np.float32, copy=False).ravel()
     region = regions.ravel()
     if valid is not None:
@@ -163,7 +164,7 @@ def _block(
         bad = np.count_nonzero(~np.isfinite(scores))
         raise ValueError(f"{bad} of {scores.size} scores of an anomaly map are NaN or infinite.")
     ordered = _ordered(scores)
-    del scores  # a block's worth of memory
+    del scores  # frees the memory of a block
     inside = region > 0
     defective = inside.any()
     key, normal, pattern = _counted(ordered[~inside] if defective else ordered, bits=bits)
@@ -184,17 +185,17 @@ def _block(
 
 
 def _regions(truth: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:
-    """The number of each pixel's region, from 1 on; 0 where normal."""
+    """Return the number of each pixel's region, from 1 on; 0 where normal."""
     labels = np.zeros(truth.shape, np.int32)
     rows, columns = (np.flatnonzero(truth.any(axis)) for axis in (1, 0))
-    if rows.size:  # labelling takes longer than all else, so only where there is something
+    if rows.size:  # labelling is the slowest step, so it runs on the box around the defects only
         box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         labels[box] = ndimage.label(truth[box], structure=_EIGHT_NEIGHBOURS)[0]
     return labels
 
 
 def _span(key: UInt32[np.ndarray, " n"]) -> tuple[int, int] | None:
-    """Lowest key and number of keys up to the highest, where an array of that length is small."""
+    """Return the lowest key and the length of a dense array of keys, or None if it is too long."""
     if not key.size:
         return None
     low, high = int(key.min()), int(key.max())
@@ -204,7 +205,7 @@ def _span(key: UInt32[np.ndarray, " n"]) -> tuple[int, int] | None:
 def _counted(
     ordered: UInt32[np.ndarray, " n"], *, bits: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Different keys, ascending, how often each occurs, and the pattern of its one score, or 0."""
+    """Return the distinct keys, ascending, their counts, and the pattern of a single score or 0."""
     key = ordered >> np.uint32(32 - bits)
     span = _span(key)
     if span is None:
@@ -221,7 +222,7 @@ def _counted(
 def _one_score(
     place: Int[np.ndarray, " m"], length: int, pattern: UInt32[np.ndarray, " m"]
 ) -> UInt32[np.ndarray, " n"]:
-    """The pattern of each place where all are that one, else 0."""
+    """Return the pattern of each place if all its pixels share one, else 0."""
     low, high = np.full(length, np.uint32(0xFFFFFFFF)), np.zeros(length, np.uint32)
     np.minimum.at(low, place, pattern)
     np.maximum.at(high, place, pattern)
@@ -229,7 +230,7 @@ def _one_score(
 
 
 def _ordered(scores: Float32[np.ndarray, " n"]) -> UInt32[np.ndarray, " n"]:
-    """Bit patterns reordered to compare as unsigned integers the way the scores compare."""
+    """Reorder bit patterns so that they compare as unsigned integers as the scores compare."""
     pattern = scores.view(np.uint32)
     pattern = np.where(pattern == _SIGN, np.uint32(0), pattern)  # -0 equals 0
     return np.where(pattern & _SIGN, ~pattern, pattern | _SIGN)
@@ -243,7 +244,7 @@ def _collect(
     overlap: Float[np.ndarray, " m"],
     pattern: UInt32[np.ndarray, " m"],
 ) -> PixelHistogram:
-    """Adds up what has the same key."""
+    """Add up the counts of the same key."""
     span = _span(key)
     if span is None:
         present, place = np.unique(key, return_inverse=True)
@@ -254,8 +255,8 @@ def _collect(
         kept = np.flatnonzero(np.bincount(place, minlength=length))
         present = (kept + first).astype(np.uint32)
 
-    # One after the other: each is as long as the span, which may be four times the keys. Weights
-    # make bincount add in float64, which is exact for counts.
+    # One after the other, as each is as long as the span, which may be four times the number of
+    # keys. With weights bincount adds in float64, which is exact for counts.
     def added(values: np.ndarray, dtype: type) -> np.ndarray:
         return np.bincount(place, weights=values, minlength=length)[kept].astype(dtype)
 
@@ -265,10 +266,10 @@ def _collect(
 
 
 def merge(*histograms: PixelHistogram) -> PixelHistogram:
-    """The histogram of the pixels of all: images, or shares of a data set. Any order will do.
+    """Merge the histograms of images, or of parts of a data set, in any order.
 
     Raises:
-      ValueError: if there is none, or they differ in `bits`.
+      ValueError: If no histogram is given, or they differ in `bits`.
     """
     bits = {histogram.bits for histogram in histograms}
     if len(bits) != 1:
@@ -278,10 +279,10 @@ def merge(*histograms: PixelHistogram) -> PixelHistogram:
 
 
 def coarsen(histogram: PixelHistogram, *, bits: int) -> PixelHistogram:
-    """The same pixels by fewer leading bits.
+    """Return the histogram of the same pixels with fewer leading bits.
 
     Raises:
-      ValueError: if `bits` is below 9 or above the histogram's.
+      ValueError: If `bits` is below 9 or above the histogram's.
     """
     _check_bits(bits, most=histogram.bits)
     key = histogram.key >> np.uint32(histogram.bits - bits)
@@ -289,10 +290,10 @@ def coarsen(histogram: PixelHistogram, *, bits: int) -> PixelHistogram:
 
 
 def at_common_bits(histograms: Iterable[PixelHistogram]) -> list[PixelHistogram]:
-    """Brings histograms to the bits of the coarsest, so that they can be merged.
+    """Bring histograms to the bits of the coarsest, so that they can be merged.
 
     Raises:
-      ValueError: if there is none.
+      ValueError: If no histogram is given.
     """
     histograms = list(histograms)
     bits = min(histogram.bits for histogram in histograms)
@@ -300,13 +301,13 @@ def at_common_bits(histograms: Iterable[PixelHistogram]) -> list[PixelHistogram]
 
 
 def compact(histogram: PixelHistogram, *, max_bins: int = 2048) -> PixelHistogram:
-    """The finest histogram of the same pixels that has at most `max_bins` bins.
+    """Return the finest histogram of the same pixels that has at most `max_bins` bins.
 
-    For keeping one for each image: at 32 bytes a bin, 66 kB at most. Scores over ten octaves
-    keep 1 part in 128; scores in a narrow range keep all that they had.
+    This allows keeping one histogram for each image: at 32 bytes a bin, 66 kB at most. Scores over
+    ten octaves keep a resolution of 1 part in 128; scores in a narrow range keep all of theirs.
 
     Raises:
-      ValueError: if `max_bins` is below 512, which is as far as coarsening is sure to come.
+      ValueError: If `max_bins` is below 512, the number of bins at the coarsest resolution.
     """
     if max_bins < 1 << MIN_BITS:
         raise ValueError(f"max_bins must be {1 << MIN_BITS} or more, not {max_bins}.")
@@ -317,14 +318,15 @@ def compact(histogram: PixelHistogram, *, max_bins: int = 2048) -> PixelHistogra
 
 
 def iou_max(counts: Levels) -> tuple[float, float, float]:
-    """Highest intersection over union T / (P + F), its threshold, and the recall T / P there.
+    """Find the highest intersection over union T / (P + F), its threshold, and the recall T / P.
 
-    Pooled: intersection and union are of all pixels of all images at one threshold, for the
-    anomalous class. IoU is in (0, 1]. Of several thresholds as good as each other, the highest.
-    The threshold is chosen with the truth in hand: report it as an oracle.
+    The IoU is pooled: intersection and union are those of all pixels of all images at one
+    threshold, for the anomalous class. It is in (0, 1]. Of several equally good thresholds the
+    highest is returned. The threshold is chosen with knowledge of the truth, so report the figure
+    as an oracle.
 
     Raises:
-      UndefinedMetric: if there are no normal or no anomalous pixels.
+      UndefinedMetric: If there are no normal or no anomalous pixels.
     """
     false, true = cumulative(counts)
     iou = true / (true[-1] + false)
@@ -333,32 +335,33 @@ def iou_max(counts: Levels) -> tuple[float, float, float]:
 
 
 def iou_max_bound(counts: Levels) -> float:
-    """The most by which the exact highest IoU exceeds that of the bins; it is never below.
+    """Bound how far the exact highest IoU can exceed that of the bins; it is never below.
 
     The binned value is reached by its threshold, and so is the recall given with it. A threshold
     inside a bin has at most the bin's T true and at least the F' false positives above the bin,
     so its IoU is at most T / (P + F'). No threshold is inside a bin whose scores tie.
 
     Raises:
-      UndefinedMetric: if there are no normal or no anomalous pixels.
+      UndefinedMetric: If there are no normal or no anomalous pixels.
     """
     return float(np.max(_most_iou(counts)) - iou_max(counts)[0])
 
 
 def _most_iou(counts: Levels) -> Float[np.ndarray, " n"]:
-    """The most that the IoU of a threshold in or at the end of each bin can be."""
+    """Return an upper bound of the IoU for thresholds inside or at the end of each bin."""
     false, true = cumulative(counts)
     return true / (true[-1] + false - counts.normal * unsure(counts))
 
 
 def recall_bound(counts: Levels) -> float:
-    """The most by which the recall at the exact highest IoU differs from the one that is given.
+    """Bound how far the recall at the exact highest IoU can be from the one of the bins.
 
-    The exact best threshold lies in or at the end of a bin in which the IoU may exceed that of the
-    bins' best, or is that one; the recall is between that of the bin and of the one above.
+    The exact best threshold lies inside or at the end of a bin in which the IoU may exceed that of
+    the best bin, or it is the threshold of the best bin. The recall is between that of the bin and
+    of the one above.
 
     Raises:
-      UndefinedMetric: if there are no normal or no anomalous pixels.
+      UndefinedMetric: If there are no normal or no anomalous pixels.
     """
     false, true = cumulative(counts)
     iou = true / (true[-1] + false)
@@ -371,21 +374,21 @@ def recall_bound(counts: Levels) -> float:
 
 
 def upper_quantile(histogram: PixelHistogram, share: float) -> float:
-    """A score that at least `share` of all pixels do not exceed: the upper end of a bin.
+    """Return a score that at least `share` of all pixels do not exceed, the upper end of a bin.
 
-    No more than 1 part in 2^13 above the exact quantile (at the default bits), never below it.
+    At the default bits it is at most 1 part in 2^13 above the exact quantile, and never below it.
 
     Args:
-      histogram: of any pixels, at least one.
-      share: in (0, 1].
+      histogram: Histogram of any pixels, at least one.
+      share: Share of the pixels, in (0, 1].
 
     Raises:
-      UndefinedMetric: the histogram is empty.
+      UndefinedMetric: If the histogram is empty.
     """
     count = histogram.normal + histogram.anomalous
     if not count.sum():
         raise UndefinedMetric("no pixels")
-    # 99.9 / 100 is 0.9990000000000001 in binary: without this, one pixel too far.
+    # 99.9 / 100 is 0.9990000000000001 in binary, which would count one pixel too many.
     place = int(np.searchsorted(np.cumsum(count), share * count.sum() * (1 - 1e-12)))
     key = histogram.key[min(place, len(count) - 1)]
     # The bin's largest pattern: its leading bits, followed by ones.

@@ -1,6 +1,6 @@
-"""From what a detector said of each test image to the figures of metrics.json.
+"""Figures of metrics.json from a detector's results on each test image.
 
-A figure that the data cannot give is None, and its reason stands under `missing`.
+A figure that the data cannot give is None, and its reason is stored under `missing`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,17 +41,17 @@ from recon_ad.metrics.segmentation import (
 
 
 class ImageResult(NamedTuple):
-    """What the detector said of one test image, and the truth.
+    """Result of the detector on one test image, with the truth.
 
     Attributes:
-      name: of the image.
-      defect: its defect type.
-      anomalous: the truth of the image.
-      score: raw image score.
-      label: decision at the calibrated image threshold.
-      pixels: compact histogram of the raw map's pixels; None where no truth mask is known.
-      intersection: pixels both in the calibrated mask and in the truth.
-      union: pixels in either.
+      name: Name of the image.
+      defect: Defect type.
+      anomalous: True if the image is defective.
+      score: Raw image score.
+      label: Decision at the calibrated image threshold, True if the image is stopped.
+      pixels: Compact histogram of the raw map's pixels. None where no truth mask is known.
+      intersection: Number of pixels in both the calibrated mask and the truth.
+      union: Number of pixels in either.
     """
 
     name: str
@@ -68,10 +68,10 @@ class Pooled(NamedTuple):
     """Pixels of all images with a truth mask, at full resolution of the histogram.
 
     Attributes:
-      good: of good images.
-      defects: of defective ones, by defect type.
-      other: of all images, by the name of a further truth.
-      patches: mean residuals of patches of all images.
+      good: Pixels of good images.
+      defects: Pixels of defective images, by defect type.
+      other: Pixels of all images, by the name of an additional truth.
+      patches: Mean residuals of patches of all images.
     """
 
     good: PixelHistogram
@@ -81,7 +81,7 @@ class Pooled(NamedTuple):
 
 
 def _given(missing: dict[str, str], key: str, figure: Callable[[], Any]) -> Any:
-    """The figure, or None with the reason put down."""
+    """Return the figure, or None after storing the reason in `missing`."""
     try:
         return figure()
     except UndefinedMetric as reason:
@@ -96,7 +96,7 @@ def _share(values: Bool[np.ndarray, " n"], *, of: str) -> float:
 
 
 def image_figures(judged: Sequence[ImageResult]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Ranking of the images, and the decisions at the calibrated threshold."""
+    """Compute the ranking figures of the images and the rates at the calibrated threshold."""
     scores = np.array([j.score for j in judged], np.float64)
     truth = np.array([j.anomalous for j in judged], bool)
     label = np.array([j.label for j in judged], bool)
@@ -118,7 +118,7 @@ def image_figures(judged: Sequence[ImageResult]) -> tuple[dict[str, Any], dict[s
 
 
 def pixel_figures(pixels: PixelHistogram) -> tuple[dict[str, Any], dict[str, str]]:
-    """Segmentation by thresholding the raw map; `oracle` figures choose the threshold by truth."""
+    """Compute the figures of pixel ranking; `oracle` figures choose the threshold by the truth."""
     missing: dict[str, str] = {}
     counts = pixels.levels()
     rows = {
@@ -134,11 +134,11 @@ def pixel_figures(pixels: PixelHistogram) -> tuple[dict[str, Any], dict[str, str
 
 
 def _calibrated_masks(judged: Sequence[ImageResult]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Figures of the masks at the calibrated pixel threshold.
+    """Compute the figures of the masks at the calibrated pixel threshold.
 
-    IoU pooled, and its mean over defective images. `seg_f1_calibrated` is the F1 of all pixels of
-    all images, as the server of MVTec AD 2 has it (SegF1, Heckler-Kram et al. 2025): of the pooled
-    intersection I and union U, 2 T / (2 T + F + M) = 2 I / (I + U).
+    They are the pooled IoU, its mean over defective images, and `seg_f1_calibrated`, the F1 of all
+    pixels of all images as the server of MVTec AD 2 computes it (SegF1, Heckler-Kram et al. 2025).
+    With the pooled intersection I and union U it is 2 T / (2 T + F + M) = 2 I / (I + U).
     """
     missing: dict[str, str] = {}
     known = [j for j in judged if j.pixels is not None]
@@ -159,7 +159,8 @@ def _calibrated_masks(judged: Sequence[ImageResult]) -> tuple[dict[str, Any], di
 
     def mean() -> float:
         pooled()
-        # Nothing to find and nothing found, where the defect is outside the region of interest.
+        # A union is empty where the defect lies outside the region of interest and nothing is
+        # marked.
         return float(np.mean([j.intersection / j.union for j in defective if j.union]))
 
     rows = {"iou_calibrated": iou, "iou_mean_calibrated": mean, "seg_f1_calibrated": f1}
@@ -169,31 +170,31 @@ def _calibrated_masks(judged: Sequence[ImageResult]) -> tuple[dict[str, Any], di
 def _by_class(
     judged: Sequence[ImageResult],
 ) -> tuple[list[PixelHistogram], list[PixelHistogram]]:
-    """Pixels of each good and of each defective image that has a truth."""
+    """Return the pixels of each good and of each defective image that has a truth mask."""
     known = [j for j in judged if j.pixels is not None]
     good = [j.pixels for j in known if not j.anomalous]
     return good, [j.pixels for j in known if j.anomalous]
 
 
 def pimo_figure(judged: Sequence[ImageResult]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Recall of each image's defective pixels at next to no false alarms."""
+    """Compute the recall of each image's defective pixels at almost no false alarms."""
     missing: dict[str, str] = {}
     return {"aupimo": _given(missing, "aupimo", lambda: aupimo(*_by_class(judged)))}, missing
 
 
 def patch_figure(patches: PatchMeans) -> tuple[dict[str, Any], dict[str, str]]:
-    """How well the mean residual ranks patches (Schneider et al. 2022, Fig. 6)."""
+    """Compute how well the mean residual ranks patches (Schneider et al. 2022, Fig. 6)."""
     missing: dict[str, str] = {}
     scores = np.concatenate(patches)
     truth = np.arange(len(scores)) >= len(patches.normal)
     figure = _given(missing, "patch_auroc", lambda: auroc(levels(scores, truth)))
     if not len(scores):
-        missing["patch_auroc"] = "there are no patches: images are resized, or have no truth masks"
+        missing["patch_auroc"] = "no patches: the images are resized, or have no truth masks"
     return {"patch_auroc": figure}, missing
 
 
 def _bounds(judged: Sequence[ImageResult], pixels: PixelHistogram) -> dict[str, float]:
-    """How far each binned figure may be from the one that every pixel's own score gives."""
+    """Bound how far each binned figure may be from the one of the pixels' exact scores."""
     counts = pixels.levels()
     rows = {
         "pixel_auroc": lambda: auroc_bound(counts),
@@ -212,8 +213,10 @@ def _bounds(judged: Sequence[ImageResult], pixels: PixelHistogram) -> dict[str, 
 def _intervals(
     judged: Sequence[ImageResult], everything: PixelHistogram, *, seed: int, resamples: int
 ) -> tuple[dict[str, tuple[float, float]], dict[str, str]]:
-    """95 % intervals of what has one, and why others have none: exact ones of rates, one for the
-    image AUROC, by bootstrap of the rest."""
+    """Compute the 95 % intervals, and the reasons of those that are missing.
+
+    Rates have exact intervals, the image AUROC has `auroc_interval`, the rest the bootstrap.
+    """
     scores = np.array([j.score for j in judged], np.float64)
     truth = np.array([j.anomalous for j in judged], bool)
     label = np.array([j.label for j in judged], bool)
@@ -242,7 +245,7 @@ def _intervals(
     if pixels:
         coarse = merge(*at_common_bits(histograms))
         for name, (low, high) in pixels.items():
-            # The resamples are of coarse histograms, whose own figure is a little off.
+            # The resamples use coarse histograms, whose own figure differs slightly.
             figure = bootstrap.PIXEL_FIGURES[name]
             shift = figure(everything) - figure(coarse)
             found[name] = (max(0.0, low + shift), min(1.0, high + shift))
@@ -250,7 +253,7 @@ def _intervals(
 
 
 def _per_defect(judged: Sequence[ImageResult], pooled: Pooled) -> dict[str, dict[str, Any]]:
-    """Each defect type against all good images."""
+    """Compute the figures of each defect type against all good images."""
     good = [j for j in judged if not j.anomalous]
     table = {}
     for defect in sorted({j.defect for j in judged if j.anomalous}):
@@ -266,7 +269,7 @@ def _per_defect(judged: Sequence[ImageResult], pooled: Pooled) -> dict[str, dict
 
 
 def pool(parts: Sequence[Pooled]) -> Pooled:
-    """The pixels of several shares of the images, whose defect types differ in name."""
+    """Merge the pixels of several parts of the images, whose defect types differ in name."""
     truths = {name for part in parts for name in part.other}
     return Pooled(
         merge(*(part.good for part in parts)),
@@ -282,7 +285,7 @@ def pool(parts: Sequence[Pooled]) -> Pooled:
 def _figures(
     judged: Sequence[ImageResult], pooled: Pooled
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """All figures, and why some are None."""
+    """Compute all figures, and the reasons of those that are None."""
     parts = (
         image_figures(judged),
         pixel_figures(merge(pooled.good, *pooled.defects.values())),
@@ -301,14 +304,14 @@ def _figures(
 def summarize(
     categories: Mapping[str, tuple[Sequence[ImageResult], Pooled]], *, seed: int, resamples: int
 ) -> dict[str, Any]:
-    """All figures of the test images, with intervals, bounds, defect types and what is missing.
+    """Compute all figures of the test images, with intervals, bounds and the missing ones' reasons.
 
     Args:
-      categories: each with what the detector said of its images, at least one, and their pixels.
-        Of several, the figures are those of all images together, and each has its own, which is
-        what papers average, under `per_category`, with their mean under `category_mean`.
-      seed: of the bootstrap.
-      resamples: of the bootstrap.
+      categories: Results and pixels of each category's images, at least one image each. With
+        several categories, the main figures are those of all images together. Each category's own
+        figures, which papers average, are under `per_category`, their mean under `category_mean`.
+      seed: Seed of the bootstrap.
+      resamples: Number of resamples of the bootstrap.
     """
     judged = [j for rows, _ in categories.values() for j in rows]
     pooled = pool([pixels for _, pixels in categories.values()])
@@ -332,7 +335,7 @@ def summarize(
         summary["per_category"] = {
             name: {"n": len(categories[name][0])} | found for name, (found, _) in each.items()
         }
-        # Over all or none: a mean over fewer must not pass for one over all.
+        # Over all categories or none: a mean over fewer must not pass for one over all.
         lacking = {
             key: [n for n, (found, _) in each.items() if found[key] is None] for key in figures
         }
@@ -353,5 +356,5 @@ def summarize(
 
 
 def mask_overlap(mask: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"]) -> tuple[int, int]:
-    """Pixels in both, and in either."""
+    """Return the number of pixels in both masks and the number in either."""
     return int(np.count_nonzero(mask & truth)), int(np.count_nonzero(mask | truth))

@@ -62,12 +62,12 @@ def test_what_cannot_be_tested_says_why_and_shows_no_nan(make):
     alike = judged(0, 9.0)  # AUROC 1 in both
     runs = [make(method=m, judged=alike) for m in ("cae", "vae")]
     (pair,) = pairs(compared(*runs).sets[0])
-    assert "no image is ranked better" in pair.auroc and "same images" in pair.decisions
+    assert "neither detector ranks" in pair.auroc and "same images" in pair.decisions
     few = [make(method=m, tested="test/good/2.png") for m in ("cae", "vae")]
     (pair,) = pairs(compared(*few).sets[0])
-    assert pair.auroc == "less than two good images"
+    assert pair.auroc == "fewer than two good images"
     text = markdown(compared(*runs, *few))
-    assert "none: no image is ranked better by one than by the other" in text
+    assert "neither detector ranks any image better" in text
     assert "nan" not in text.lower().split()
     # With one row there is nothing to test.
     alone = compared(runs[0], make(seed=1, judged=judged(1, 0.5)))

@@ -69,16 +69,16 @@ def test_delong_without_variance_gives_a_reason():
     anomalous = np.arange(10) >= 6
     perfect, worst = np.arange(10.0), -np.arange(10.0)
     for first, second, says in (
-        (perfect, perfect, "no image is ranked better"),
-        (perfect, np.exp(perfect), "no image is ranked better"),
-        (perfect, anomalous * 1.0, "no image is ranked better"),  # an AUROC of 1 with other scores
-        (np.ones(10), np.zeros(10), "no image is ranked better"),
+        (perfect, perfect, "neither detector ranks"),
+        (perfect, np.exp(perfect), "neither detector ranks"),
+        (perfect, anomalous * 1.0, "neither detector ranks"),  # an AUROC of 1 by other scores
+        (np.ones(10), np.zeros(10), "neither detector ranks"),
         (worst, perfect, "the same for every image"),
     ):
         with pytest.raises(metrics.UndefinedMetric, match=says):
             metrics.delong(first, second, anomalous)
     for labels, says in ((anomalous | True, "two good"), (np.arange(10) > 8, "two defective")):
-        with pytest.raises(metrics.UndefinedMetric, match=f"less than {says} images"):
+        with pytest.raises(metrics.UndefinedMetric, match=f"fewer than {says} images"):
             metrics.delong(perfect, worst, labels)
     # One AUROC of 1 is allowed.
     other = np.array([0, 1, 2, 3, 4, 7, 5, 6, 8, 9.0])
@@ -96,5 +96,5 @@ def test_mcnemar_is_the_binomial_test(only):
 
 def test_mcnemar_of_equal_decisions_gives_a_reason():
     for right in (np.ones(4, bool), np.zeros(4, bool), np.arange(4) > 1, np.zeros(0, bool)):
-        with pytest.raises(metrics.UndefinedMetric, match="right about the same images"):
+        with pytest.raises(metrics.UndefinedMetric, match="correct about the same images"):
             metrics.mcnemar(right, right)

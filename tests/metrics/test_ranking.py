@@ -138,7 +138,7 @@ def test_presorted_shares_mirror_each_other_and_rise_with_the_errors_allowed():
 
 
 def test_a_curve_of_one_point_and_scores_without_a_rank_are_refused():
-    with pytest.raises(ValueError, match="max_points=1"):
+    with pytest.raises(ValueError, match="max_points"):
         metrics.roc_curve(metrics.levels(*_random(2)), max_points=1)
     for bad in (np.nan, np.inf, -np.inf):
         with pytest.raises(ValueError, match="1 of 3 scores"):
