@@ -1,4 +1,4 @@
-"""Curves, losses, scores and messages as the report and scores.csv show them."""
+"""Curves, losses, scores and messages for the report and scores.csv."""
 
 import csv
 import io
@@ -13,13 +13,13 @@ from recon_ad.metrics.summary import ImageResult, Pooled
 from recon_ad.report import Score
 from recon_ad.runtime.files import plain_cell
 
-FINE = 0.9  # image AUROC from which on a detector is called good
+FINE = 0.9  # image AUROC from which a detector is called good
 
 
 def draw_curves(
     judged: Sequence[ImageResult], pooled: Pooled
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The curves that the data can give."""
+    """Return those curves that the data can give."""
     everything = merge(pooled.good, *pooled.defects.values())
     counts = levels(
         np.array([j.score for j in judged]), np.array([j.anomalous for j in judged], bool)
@@ -32,13 +32,13 @@ def draw_curves(
     }.items():
         try:
             curves[name] = draw()
-        except UndefinedMetric:  # its figure is null, with the reason, in the same report
+        except UndefinedMetric:  # the report shows the reason beside the missing figure
             continue
     return curves
 
 
 def training_rows(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Losses by step, train and held-out."""
+    """Return the training and held-out losses by step."""
     rows: dict[int, dict[str, Any]] = {}
     for entry in log:
         row = rows.setdefault(
@@ -49,23 +49,26 @@ def training_rows(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def training_message(message: str, metrics: Mapping[str, Any]) -> tuple[bool, str]:
-    """Whether the detector is fine whatever its training has to tell, and that with this verdict.
+    """Return whether the detector is fine despite its training message, and the message to show.
 
-    A model that learnt little makes a good detector where its residual shows defects all the same.
+    A model that learnt little can be a good detector if its residual still shows defects.
     """
     auroc = metrics.get("image_auroc")
     if not message or (auroc is not None and auroc < FINE):
         return False, message
     if auroc is None:
-        return True, f"{message} The detector may be fine all the same: defective images tell."
+        return True, (
+            f"{message} The detector may still be good: evaluate it on defective images to find "
+            "out."
+        )
     return True, (
-        f"The detector's figures are good (image AUROC {auroc:.3f}), so that what follows may need "
-        f"no remedy. {message}"
+        f"The detector's figures are good (image AUROC {auroc:.3f}), so the following may need no "
+        f"action. {message}"
     )
 
 
 def scores_csv(scores: Sequence[Score], thresholds: Mapping[str, float]) -> str:
-    """Returns a line for each test image, with the threshold that it is held against."""
+    """Return the content of scores.csv, a line for each test image with score and threshold."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "defect", "score", "threshold", "anomalous"])

@@ -1,4 +1,4 @@
-"""Runs a detector over test images, and keeps counts and histograms instead of maps."""
+"""Inspection of test images by a detector, keeping counts and histograms instead of maps."""
 
 import functools
 import itertools
@@ -28,12 +28,12 @@ _Result = TypeVar("_Result")
 def truth_of(
     record: Record, shape: tuple[int, int], *, further: str | None = None
 ) -> np.ndarray | None:
-    """The truth mask, bool [h, w]; all False for a good image; None where it is not known.
+    """Return the truth mask, bool [h, w]: all False for a good image, None where unknown.
 
     Args:
-      record: the image.
-      shape: its height and width.
-      further: the name of another truth than its first.
+      record: Record of the image.
+      shape: Height and width of the image.
+      further: Name of an additional truth to use instead of the first.
     """
     load_mask = record.load_mask if further is None else record.other_masks.get(further)
     if load_mask is not None:
@@ -42,14 +42,14 @@ def truth_of(
 
 
 class Clock:
-    """Images per second, from the decoded image to its mask, without the calls that compile."""
+    """Clock of the time from the decoded image to its mask, without the calls that compile."""
 
     def __init__(self) -> None:
         self._seen: set[tuple[int, ...]] = set()
         self.images, self.seconds = 0, 0.0
 
     def timed(self, shape: tuple[int, ...], call: Callable[[], _Result]) -> _Result:
-        """Runs the call; its time counts unless it is the first of its shape."""
+        """Run the call; its time counts unless it is the first of its shape."""
         start = time.perf_counter()
         result = call()
         if shape in self._seen:
@@ -62,20 +62,20 @@ class Clock:
 def _decide(
     detector: Detector, image: np.ndarray, roi: np.ndarray | None
 ) -> tuple[np.ndarray, Prediction]:
-    """`detector.predict`, with the residual map before its smoothing."""
+    """Run `detector.predict` and also return the residual map before smoothing."""
     placement, residual, prediction = detector.predict_aligned(image, roi=roi, reconstruct=False)
     return placement.map_back(residual), back(prediction, placement)
 
 
 class HostResults(NamedTuple):
-    """What is kept of some of the test images.
+    """Results of one host's share of the test images.
 
     Attributes:
-      judged: what is said of each.
-      by_defect: their pixels by defect type, `GOOD` among them.
-      by_truth: the same by further truth.
-      patches: by the image's name.
-      lost: names of images in which the part is not found.
+      judged: Result of each image.
+      by_defect: Pixels by defect type, including `GOOD`.
+      by_truth: Pixels by additional truth.
+      patches: Mean residuals of patches, by the image's name.
+      lost: Names of images in which the part was not found.
     """
 
     judged: list[ImageResult]
@@ -88,13 +88,14 @@ class HostResults(NamedTuple):
 def judge(
     detector: Detector, test: Sequence[Record], *, baseline: NoModel, clock: Clock, stop: Stop
 ) -> tuple[list[ImageResult], Pooled, list[str]]:
-    """Runs the detector over the test images, one at a time on each host; keeps counts, not maps.
+    """Run the detector over the test images, one at a time on each host; keep counts, not maps.
 
-    All hosts come here together. Where one is asked to stop, all end with `stopping.REQUEUE`.
+    All hosts must call this together. If one is requested to stop, all end with
+    `stopping.REQUEUE`.
 
     Returns:
-      What is said of each image, all their pixels, and the names of images in which the part is not
-      found: they have no score, and are in none of the figures. The same on every host.
+      The result of each image, the pixels of all, and the names of images in which the part was not
+      found. Those have no score and are excluded from all figures. Every host returns the same.
     """
     mine = _judge_share(
         detector,
@@ -114,7 +115,7 @@ def judge(
         itertools.chain(*(share.judged for share in shares)), key=lambda one: place[one.name]
     )
     lost = sorted(itertools.chain(*(share.lost for share in shares)), key=place.__getitem__)
-    # In the order of the images, as one host finds them.
+    # In the order of the images, as with a single host.
     kinds = dict.fromkeys(one.defect for one in judged if one.pixels is not None)
     by_defect = {
         kind: merge(*(share.by_defect[kind] for share in shares if kind in share.by_defect))
@@ -159,7 +160,7 @@ def _judge_share(
             overlap = mask_overlap(prediction.mask, truth if roi is None else truth & roi)
             before = share.by_defect.get(record.defect, empty_histogram())
             share.by_defect[record.defect] = merge(before, pixels)
-            if not any(detector.config.data.resize):  # else tiles are no patches of the image
+            if not any(detector.config.data.resize):  # resized tiles are not patches of the image
                 side = detector.config.data.patch_size
                 share.patches[record.name] = patch_means(residual, truth, side=side, valid=roi)
         for name, before in share.by_truth.items():
@@ -179,11 +180,11 @@ def _judge_share(
                 *overlap,
             )
         )
-        # The next image is not to be judged beside the maps of this one.
+        # Free the maps before the next image, so that memory holds one image's maps only.
         del image, roi, residual, prediction, truth
     return share
 
 
 def further_truths(test: Sequence[Record]) -> list[str]:
-    """Names of the truths that some image has besides its first."""
+    """Return the names of the truths that any image has besides its first."""
     return sorted({name for record in test for name in record.other_masks})

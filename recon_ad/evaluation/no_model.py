@@ -1,7 +1,7 @@
-"""The no-model row: what image AUROC one gets without any model.
+"""No-model baselines: the image AUROC that mean brightness or a mean image reach without a model.
 
-A data set whose defective images were taken in other light than the good ones gives a high figure
-here, and then a model's high figure says little.
+If the defective images were taken in other light than the good ones, a baseline's figure is high,
+and a model's high figure proves little.
 """
 
 import itertools
@@ -28,8 +28,8 @@ from recon_ad.runtime.progress import progress
 
 AVERAGED = 1000  # training images, spread evenly
 WHITE = 65535
-LEAST = "image_auroc_least"  # what it is at least, with 98 % confidence
-_BAND = 256  # rows at a time: what is computed with takes up to four times an image's memory
+LEAST = "image_auroc_least"  # lower bound with 98 % confidence or more
+_BAND = 256  # rows at a time, as the computation takes up to four times an image's memory
 
 
 def _bands(image: Shaped[np.ndarray, "h w c"]) -> list[slice]:
@@ -37,12 +37,12 @@ def _bands(image: Shaped[np.ndarray, "h w c"]) -> list[slice]:
 
 
 class NoModel:
-    """Collects, image by image, the mean brightness and the distance to the mean training image.
+    """Collector of each image's mean brightness and distance to the mean training image.
 
     Args:
-      train: good images, at least one, of which up to `AVERAGED` are looked at; the second figure
-        needs all of them of one size.
-      through: what they go through one by one, as `runtime.mesh.in_lockstep`.
+      train: Good images, at least one, of which up to `AVERAGED` are read. The distance needs all
+        of them to have one size.
+      through: Iterator over the images, such as `runtime.mesh.in_lockstep`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class NoModel:
                 total[rows] += to_unit(image[rows])
         else:
             assert total is not None, "a source has at least one training image"
-            # In 16 bits, since it stays for as long as test images are looked at.
+            # In 16 bits, since it is kept while all test images are read.
             total *= np.float32(WHITE / len(averaged))
             self._mean = np.rint(total, out=total).astype(np.uint16)
         self._labels: list[bool] = []
@@ -82,13 +82,13 @@ class NoModel:
         truth: Bool[np.ndarray, "h w"] | None,
         valid: Bool[np.ndarray, "h w"] | None = None,
     ) -> None:
-        """Looks at one test image.
+        """Add one test image.
 
         Args:
-          image: as `recon_ad.data.arrays` has it.
-          anomalous: the truth of the image.
-          truth: of its pixels, None where it is not known.
-          valid: pixels that count; None: all do.
+          image: Image in the format of `recon_ad.data.arrays`.
+          anomalous: True if the image is defective.
+          truth: Truth of its pixels. None where it is not known.
+          valid: Pixels that count. None counts all.
         """
         self._labels.append(anomalous)
         bands = _bands(image)
@@ -108,11 +108,11 @@ class NoModel:
                 self._pixels = merge(self._pixels, pixels)
 
     def seen(self) -> tuple[Any, ...]:
-        """What it has kept of the images, for `join`."""
+        """Return what was collected from the images, for `join`."""
         return self._labels, self._brightness, self._distance, self._pixels, self._reason
 
     def join(self, shares: Sequence[tuple[Any, ...]]) -> None:
-        """Keeps, in place of its own, what several have seen of one set of images."""
+        """Replace the collected values by those that several hosts have seen of one image set."""
         labels, brightness, distance, pixels, reasons = zip(*shares, strict=True)
         self._labels, self._brightness, self._distance = (
             list(itertools.chain(*lists)) for lists in (labels, brightness, distance)
@@ -122,7 +122,7 @@ class NoModel:
             self._mean, self._reason = None, max(reasons)
 
     def figures(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """The row for metrics.json and the reasons for what is missing in it."""
+        """Return the row for metrics.json and the reasons for its missing figures."""
         missing: dict[str, str] = {}
 
         def given(key: str, figure: Any) -> float | None:
@@ -151,7 +151,7 @@ class NoModel:
                 raise UndefinedMetric(self._reason)
             return auroc(self._pixels.levels())
 
-        # Brighter or darker, whichever separates better: the question is whether it could.
+        # Brighter or darker, whichever separates better, as either would confound the data set.
         light = given("mean_brightness.image_auroc", either_way)
         distance = given("distance_to_mean_image.image_auroc", lambda: image_auroc(self._distance))
         row = {
@@ -166,9 +166,9 @@ class NoModel:
 
 
 def mean_figures(rows: Mapping[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The mean over categories of `NoModel.figures`' rows, and the reasons for what is missing.
+    """Return the mean over categories of the rows of `NoModel.figures`, with missing reasons.
 
-    Brightness separates categories better than defects, so that each has a row of its own.
+    Brightness separates categories better than defects, so each category has a separate row.
     """
     mean: dict[str, Any] = {}
     missing: dict[str, str] = {}
@@ -179,5 +179,5 @@ def mean_figures(rows: Mapping[str, dict[str, Any]]) -> tuple[dict[str, Any], di
             lacking = [category for category, value in values.items() if value is None]
             mean[name][key] = None if lacking else float(np.mean(list(values.values())))
             if lacking:
-                missing[f"no_model.{name}.{key}"] = f"{', '.join(lacking)} has none"
+                missing[f"no_model.{name}.{key}"] = f"not available for {', '.join(lacking)}"
     return mean, missing

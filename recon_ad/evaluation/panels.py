@@ -1,4 +1,4 @@
-"""Which images of an evaluation a report shows, and what it shows of each."""
+"""Choice of the images of an evaluation that a report shows, and their pictures."""
 
 import contextlib
 import functools
@@ -18,7 +18,7 @@ from recon_ad.metrics.summary import ImageResult, Pooled
 from recon_ad.report import Panel, Scale, SmallPanel, pixel_scale, shrink_panel
 from recon_ad.runtime.progress import progress
 
-# Training images that are judged for the report where calibration has judged none of them.
+# Training images that are inspected for the report if calibration has inspected none of them.
 LOOKED_AT = 30
 
 
@@ -31,7 +31,7 @@ def whole_panel(
     defect: str,
     truth: np.ndarray | None,
 ) -> Panel:
-    """What a report shows of an image, at its full size."""
+    """Return the report's panel of an image, at the image's full size."""
     return Panel(
         name=name,
         defect=defect,
@@ -47,7 +47,7 @@ def whole_panel(
 
 
 def panel(detector: Detector, record: Record, *, scale: Scale | None) -> SmallPanel:
-    """Everything about one image, computed anew, for the report; `scale` is its slider's."""
+    """Inspect one image again and return its panel for the report; `scale` is the slider's."""
     detector = detector.of_known(record.category)
     image = record.load()
     roi = roi_of(record)
@@ -55,7 +55,8 @@ def panel(detector: Detector, record: Record, *, scale: Scale | None) -> SmallPa
     prediction = back(judged, placement)
 
     def mask_at(threshold: float) -> np.ndarray:
-        # In the frame in which it was judged: maps that were moved back cut other masks.
+        # In the frame of the template, as in inspection: maps that were moved back give other
+        # masks.
         above = judged.anomaly_map > np.float32(threshold)
         inside = above if placement.valid is None else above & placement.valid
         return placement.mask_back(detector.clean(inside))
@@ -64,14 +65,16 @@ def panel(detector: Detector, record: Record, *, scale: Scale | None) -> SmallPa
     whole = whole_panel(
         detector, image, prediction, name=record.name, defect=record.defect, truth=truth
     )
-    # The verdict stays, wherever the slider stands: an accepted image has no marks at any.
+    # The slider does not change the verdict: an accepted image has no marks at any position.
     return shrink_panel(whole, scale=scale if prediction.label else None, mask_at=mask_at)
 
 
 def slider_scale(detector: Detector, pooled: Pooled) -> Scale | None:
-    """The pixel thresholds that the report offers; None where no truth is known, or there are
-    several calibrated ones."""
-    if len(detector.categories) > 1:  # with thresholds of their own
+    """Return the pixel thresholds of the report's slider, or None where it has no slider.
+
+    A report has none if no truth is known or each category has a separate threshold.
+    """
+    if len(detector.categories) > 1:
         return None
     pixels = merge(pooled.good, *pooled.defects.values())
     if not len(pixels.key):
@@ -87,14 +90,17 @@ def choose_panels(
     limit: int,
     scale: Scale | None,
 ) -> dict[str, Sequence[SmallPanel] | str]:
-    """Which images the report shows: the worst mistakes, hits and good ones, odd training images.
+    """Choose the report's images: worst mistakes, hits, good images, odd training images.
 
     Args:
-      detector: calibrated.
-      source: its test images are those that were judged.
-      judged: what the detector said of each.
-      limit: images in a group at most.
-      scale: of the report's slider.
+      detector: Calibrated detector.
+      source: Source whose test images were inspected.
+      judged: Results, one for each test image.
+      limit: Largest number of images in a group.
+      scale: Scale of the report's slider.
+
+    Returns:
+      The panels of each group, or a sentence for a group without images.
     """
     pairs = zip(source.test, judged, strict=True)
     ranked = sorted(pairs, key=lambda pair: pair[1].score, reverse=True)
@@ -113,19 +119,19 @@ def choose_panels(
 
     groups: dict[str, Sequence[SmallPanel] | str] = {}
     if any(record.anomalous for record in source.test):
-        groups["Worst misses"] = drawn(misses, "None: every defect is found.")
+        groups["Worst misses"] = drawn(misses, "No misses: every defect is found.")
     if any(not record.anomalous for record in source.test):
-        groups["Worst false alarms"] = drawn(alarms, "None: no good part is stopped.")
+        groups["Worst false alarms"] = drawn(alarms, "No false alarms: no good part is stopped.")
     if hits:
         groups["Clearest hits"] = drawn(hits, "")
     if passed:
-        groups["Typical good ones"] = drawn(typical(passed, count=max(1, limit // 2)), "")
+        groups["Typical good images"] = drawn(typical(passed, count=max(1, limit // 2)), "")
     groups[f"Most anomalous training images{of}"] = drawn(odd, "")
     return groups
 
 
 def one_of_each(records: Sequence[Record]) -> list[Record]:
-    """The records in their order, but the first of each defect type before the second of any."""
+    """Reorder the records so that the first of each defect type comes before the second of any."""
     seen: dict[str, int] = {}
     turn = []
     for record in records:
@@ -135,7 +141,7 @@ def one_of_each(records: Sequence[Record]) -> list[Record]:
 
 
 def typical(records: Sequence[Record], *, count: int) -> list[Record]:
-    """So many of the records, the middle of each of as many equal parts, the middle one first."""
+    """Return `count` records, the middle ones of as many equal parts, the most central first."""
     count = min(count, len(records))
     places = [(2 * i + 1) * len(records) // (2 * count) for i in range(count)]
     middle = len(records) // 2
@@ -143,10 +149,10 @@ def typical(records: Sequence[Record], *, count: int) -> list[Record]:
 
 
 def odd_training(detector: Detector, source: Source, *, count: int) -> tuple[list[Record], str]:
-    """Returns the training images with the highest scores, and what they were chosen from.
+    """Return the training images with the highest scores, and a note on their selection.
 
-    Crossed calibration has the score of each, held out. Else some images are judged, spread evenly
-    over all.
+    Crossed calibration has a held-out score of each image. Otherwise some images are inspected,
+    spread evenly over all.
     """
     kept = read_kept(detector.record)
     if kept and detector.record["calibration"].get("rule") == "cross":
@@ -154,15 +160,15 @@ def odd_training(detector: Detector, source: Source, *, count: int) -> tuple[lis
         contents = dict(zip(kept.names, kept.digests, strict=True))
         judged = [record for record in source.train if record.name in known]
         odd = sorted(judged, key=lambda record: -known[record.name])[:count]
-        # Other folders have images of the same names.
+        # Images of another folder may have the same names, so contents are compared.
         if odd and all(digest(record.load()) == contents[record.name] for record in odd):
             return odd, ", held out"
     looked_at = spread(source.train, LOOKED_AT)
     scored = []
     for i, record in enumerate(progress(looked_at, "report, training images")):
         roi = roi_of(record)
-        with contextlib.suppress(NotRegistered):  # training left it out, too
+        with contextlib.suppress(NotRegistered):  # training also left such images out
             score = detector.predict(record.load(), roi=roi, reconstruct=False).score
             scored.append((float(score), i))
-    of = "" if len(looked_at) == len(source.train) else f" of {len(looked_at)} spread over all"
+    of = "" if len(looked_at) == len(source.train) else f", from a sample of {len(looked_at)}"
     return [looked_at[i] for _, i in sorted(scored, reverse=True)[:count]], of

@@ -1,4 +1,4 @@
-"""What metrics.json says of an evaluation beside its figures, and what makes two runs differ."""
+"""Protocol of an evaluation in metrics.json: the settings and versions behind its figures."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ from recon_ad.runtime import provenance
 
 
 def protocol(detector: Detector, source: Source) -> dict[str, Any]:
-    """How the figures came about: all that one needs to compare them with others."""
+    """Return how the figures were obtained: everything needed to compare them with others."""
     config = detector.config
     geometry = detector.method.geometry
     return {
@@ -31,7 +31,7 @@ def protocol(detector: Detector, source: Source) -> dict[str, Any]:
         "score_rule": f"{config.inference.score} of the smoothed map",
         "aupro_fpr_limit": FPR_LIMIT,
         "pixel_metrics": "raw scores, streamed histogram; see bounds",
-        "checkpoint": f"{config.train.select} (by held-out loss where best), never by test",
+        "checkpoint": f"{config.train.select} (best: by held-out loss), never by test images",
         "good_images_not_for_testing": len(source.train),
         "test_images": len(source.test),
         "seed": config.seed,
@@ -56,7 +56,7 @@ def _resolution(resize: tuple[int, int] | None) -> str:
 
 
 def residual_or_weights(detector: Detector) -> dict[str, Any]:
-    """What the map is made of: weighted residuals of pixels, or a pretrained encoder's features."""
+    """Return what the map is computed from: pixel residuals or a pretrained encoder's features."""
     config = detector.config
     found: dict[str, Any] = {}
     if config.method.name not in ON_FEATURES:
@@ -67,26 +67,26 @@ def residual_or_weights(detector: Detector) -> dict[str, Any]:
 
 
 def part_rule(config: ConfigDict) -> str:
-    """Whether images are aligned, and which of their pixels count."""
+    """Return a description of the alignment and of the pixels that count."""
     c = config.part
-    ground = "" if not c.background else "; pixels of the ground never score"
+    background = "" if not c.background else "; background pixels are excluded from the score"
     if not c.align:
-        return f"images are judged as they are{ground}"
+        return f"images are not aligned{background}"
+    template = "given" if c.template else "chosen among the good images, including held-out ones"
     return (
-        f"images are aligned to a template (up to {c.angle:g}°, ±{c.scale:.0%}), and maps go back "
-        f"to them; where it is found with a confidence below {c.confidence:g}, or less than "
-        f"{c.overlap:.0%} of it is seen, there is no score; the template is "
-        f"{'given' if c.template else 'a good image, held-out ones among those it is chosen from'}"
-        f"{ground}"
+        f"images are aligned to a template (up to {c.angle:g}°, ±{c.scale:.0%}), and maps are "
+        f"transformed back; an image has no score where the template is found with a confidence "
+        f"below {c.confidence:g} or less than {c.overlap:.0%} of it is visible; the template is "
+        f"{template}{background}"
     )
 
 
 def border_rule(config: ConfigDict) -> str:
-    """How the image's border is treated."""
-    rule = "tiles end with the image; smoothing is normalised over the image's pixels"
+    """Return a description of the treatment of the image's border."""
+    rule = "tiles do not extend past the image; smoothing is normalised over the image's pixels"
     if config.inference.border:
         rule += (
-            f"; residuals within {config.inference.border} px of it are multiplied by "
+            f"; residuals within {config.inference.border} px of the border are multiplied by "
             f"{config.inference.border_weight}"
         )
     return rule

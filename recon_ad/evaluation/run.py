@@ -34,21 +34,21 @@ from recon_ad.runtime.stopping import Stop
 from recon_ad.runtime.waiting import disk_is_full
 from recon_ad.runtime.writer import read_log
 
-UNSURE = 5e-5  # bound of a figure from which the log has it: half of its last digit
+UNSURE = 5e-5  # least bound of a figure that is logged: half of the figure's last digit
 TEST_IMAGES = "test_images_sha256"  # in the protocol
 
 logger = logging.getLogger("recon_ad")
 
 
 class Results(NamedTuple):
-    """What a detector says of test images.
+    """Results of a detector on test images.
 
     Attributes:
-      parts: by category, of each image and of all pixels.
-      baselines: by category, the no-model row and the reasons for what is missing in it.
-      lost: names of images in which the part is not found.
-      images: that were timed.
-      seconds: that they took, one after the other.
+      parts: Results of each image, and all pixels, by category.
+      baselines: No-model row and the reasons for its missing figures, by category.
+      lost: Names of images in which the part was not found.
+      images: Number of images that were timed.
+      seconds: Time that these images took, one after the other.
     """
 
     parts: dict[str, tuple[list[ImageResult], Pooled]]
@@ -59,10 +59,10 @@ class Results(NamedTuple):
 
 
 def judge_source(detector: Detector, source: Source, *, stop: Stop | None = None) -> Results:
-    """Judges the test images, each host its share; all hosts come here together.
+    """Inspect the test images, each host its share; all hosts must call this together.
 
-    Images that the detector's classifier was made with are left out. Where some host's `stop` is
-    asked for, all end between two images with `stopping.REQUEUE`.
+    Images with which the detector's classifier was trained are left out. If any host's `stop` is
+    requested, all hosts end between two images with `stopping.REQUEUE`.
     """
     stop = stop or Stop()
     source = without_labelled(source, detector.classifier)
@@ -70,7 +70,7 @@ def judge_source(detector: Detector, source: Source, *, stop: Stop | None = None
     if not source.test:
         return results
     train, test = by_category(source.train), by_category(source.test)
-    # A category without test images counts, too: it has no figures, and so has the mean.
+    # A category without test images counts too: it has no figures, so the mean has none either.
     for category in dict.fromkeys([*train, *test]):
         baseline = NoModel(
             train[category], through=functools.partial(meshes.in_lockstep, stop=stop)
@@ -98,24 +98,24 @@ def evaluate(
     log: Sequence[dict[str, Any]] = (),
     results: Results | None = None,
 ) -> tuple[dict[str, Any], Report]:
-    """The content of metrics.json, and the report.
+    """Return the content of metrics.json, and the report.
 
     Args:
-      detector: calibrated.
-      source: its test images; without any, figures are None and the report shows training images.
-        Images that the detector's classifier was made with are left out.
-      name: of the data, for headings.
-      log: of the training run, for its curve.
-      results: what `judge_source` gave for these images; None: they are judged here.
+      detector: Calibrated detector.
+      source: Test images. Without any, figures are None and the report shows training images only.
+        Images with which the detector's classifier was trained are left out.
+      name: Name of the data, for headings.
+      log: Log of the training run, for its loss curve.
+      results: Results of `judge_source` for these images. None inspects them here.
 
     Raises:
-      UserError: the detector's record lacks what a report tells of it.
+      UserError: If the detector's record lacks an entry that the report needs.
     """
     absent = [k for k in ("training", "calibration", "pretrained") if k not in detector.record]
     if absent:
         raise UserError(
-            f"the detector's record, in detector.json, has no {' and no '.join(absent)}, which a "
-            "report needs: copy the detector anew, or train it anew."
+            f"the detector's record, detector.json, has no {' and no '.join(absent)}, which the "
+            "report needs; copy the detector again or train it again."
         )
     results = judge_source(detector, source) if results is None else results
     calibration = detector.record["calibration"]
@@ -146,19 +146,19 @@ def evaluate(
     metrics["train_seconds"] = training["train_seconds"]
     metrics["patches_per_second"] = training["patches_per_second"]
     if training["patches_per_second"] is None:
-        missing["patches_per_second"] = "training was too short to measure it without compilation"
+        missing["patches_per_second"] = "the training was too short to measure without compilation"
     if results.images:
         metrics["images_per_second"] = results.images / results.seconds
     elif source.test:
         metrics["images_per_second"] = None
-        missing["images_per_second"] = "every call compiled: no two test images share a size"
+        missing["images_per_second"] = "every call compiled, as no two test images share a size"
     for key in FIGURES:
         if key not in metrics:
             metrics[key] = None
             missing[key] = (
                 "all test images were labelled for the classifier"
                 if given and not source.test
-                else "there are no test images"
+                else "no test images"
             )
     fine, of_training = training_message(training["message"], metrics)
     messages = [broken, calibration["message"], *source.notes]
@@ -197,8 +197,10 @@ def evaluate(
 def _add_decisions(
     metrics: dict[str, Any], missing: dict[str, str], results: Results, calibration: dict[str, Any]
 ) -> str:
-    """Puts the decisions on the test images into the metrics; returns what a reader is to know
-    first where the threshold's promise is broken."""
+    """Add the decisions on the test images to the metrics, and return the warning to show first.
+
+    The warning is "" unless the threshold's promised false-positive rate is exceeded.
+    """
     parts = {name: rows for name, (rows, _) in results.parts.items()}
     promised = promised_rates(calibration, list(parts))
     outcome = decisions(parts, promised)
@@ -216,24 +218,24 @@ def _add_decisions(
 
 
 def without_unregistered(source: Source, lost: Sequence[str]) -> Source:
-    """The source without the test images in which the part was not found, which it notes.
+    """Return the source without the test images in which the part was not found, with a note.
 
     Raises:
-      UserError: it was found in none.
+      UserError: If the part was found in no image.
     """
     if not lost:
         return source
     kept = tuple(record for record in source.test if record.name not in set(lost))
     if not kept:
         raise UserError(
-            f"the part is found in none of the {len(lost)} test images: is it the part that the "
-            "detector was trained on? Another template (config.part.template) or a wider search "
-            "may help."
+            f"the part was found in none of the {len(lost)} test images; check that it is the part "
+            "that the detector was trained on, or try another template (config.part.template) or a "
+            "wider search."
         )
     defective = sum(record.anomalous for record in source.test) - sum(r.anomalous for r in kept)
     note = (
-        f"Not registered, and in none of the figures: {len(lost)} of {len(source.test)} test "
-        f"images ({defective} of them defective): {', '.join(sorted(lost)[:5])}"
+        f"The part was not found in {len(lost)} of {len(source.test)} test images ({defective} of "
+        f"them defective), which are excluded from all figures: {', '.join(sorted(lost)[:5])}"
         f"{'…' if len(lost) > 5 else ''}."
     )
     return source._replace(test=kept, notes=(*source.notes, note))
@@ -242,7 +244,10 @@ def without_unregistered(source: Source, lost: Sequence[str]) -> Source:
 def no_model_row(
     rows: Mapping[str, tuple[dict[str, Any], dict[str, str]]], per_category: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The no-model row and its reasons; of several categories the mean, and each gets its own."""
+    """Return the no-model row and its reasons; add its own row to each of several categories.
+
+    For several categories the returned row is the mean.
+    """
     if len(rows) == 1:
         return next(iter(rows.values()))
     mean, missing = mean_figures({category: row for category, (row, _) in rows.items()})
@@ -253,7 +258,7 @@ def no_model_row(
 
 
 def data_name(config: ConfigDict) -> str:
-    """The data's name, for headings."""
+    """Return the name of the data, for headings."""
     data = config.data
     if data.source in ("synthetic", "csv"):
         return data.name
@@ -270,27 +275,28 @@ def evaluate_workdir(
     data: str = "",
     export: bool = True,
 ) -> dict[str, Any]:
-    """Evaluates the detector of a run and writes its files.
+    """Evaluate the detector of a run and write its files.
 
-    Several hosts come here together: each judges its share of the images, the first one writes.
+    Several hosts must call this together: each inspects its share of the images, and the first
+    host writes the files.
 
     Args:
-      workdir: of the run.
-      detector: the run's, where it is open already.
-      source: the run's images, where they are open already.
-      data: another folder in the MVTec layout, whose test images to use, or one that holds the
-        run's several categories; else the run's own.
-      export: whether the detector becomes a model.onnx too, where the packages for it are.
+      workdir: Folder of the run.
+      detector: The run's detector, if it is already open.
+      source: The run's images, if they are already open.
+      data: Another folder in the MVTec layout whose test images to use, or a folder that holds the
+        run's several categories. "" uses the run's own images.
+      export: True to export the detector as model.onnx too, if the packages are installed.
 
     Returns:
-      The content of metrics.json; nothing on other hosts than the first.
+      The content of metrics.json; empty on all hosts but the first.
 
     Raises:
-      UserError: there is no finished training, or the images are not usable.
+      UserError: If no training has finished, or the images are not usable.
     """
     if not (workdir / "detector").is_dir():
         raise UserError(
-            f"{workdir} has no detector: train first, "
+            f"{workdir} has no detector; train one first: "
             f"python -m recon_ad.train --config … --workdir {workdir}."
         )
     with meshes.stopping_together() as stop:
@@ -313,7 +319,7 @@ def evaluate_workdir(
 
 
 def warn_of_other_test_images(workdir: Path, source: Source) -> None:
-    """Says where a run's figures are of other test images than those that there are now."""
+    """Warn if a run's figures were computed on other test images than the present ones."""
     try:
         protocol = json.loads((workdir / "metrics.json").read_text())["protocol"]
         before = protocol.get(TEST_IMAGES, "")
@@ -323,19 +329,19 @@ def warn_of_other_test_images(workdir: Path, source: Source) -> None:
     now = fingerprint(source.test) if source.test else None
     if before != "" and before != now:
         logger.warning(
-            "the test images are others than those that the figures in %s are of: "
-            "python -m recon_ad.evaluate --workdir %s makes them anew", workdir, workdir,
+            "the test images differ from those of the figures in %s; to compute the figures again, "
+            "run python -m recon_ad.evaluate --workdir %s", workdir, workdir,
         )  # fmt: skip
 
 
 def _open_images(detector: Detector, data: str) -> tuple[ConfigDict, Source]:
-    """Opens the images to judge, the run's own or those of `data`, and the config of them."""
+    """Open the images to inspect, the run's own or those of `data`, and return their config."""
     config = detector.config.copy_and_resolve_references()
     if data:
         config.data.source, config.data.path = "folder", data
         several = config.data.category == EVERY or "+" in config.data.category
         if not several or any((Path(data) / part).is_dir() for part in ("train", "test")):
-            config.data.category = ""  # the folder is one itself
+            config.data.category = ""  # the folder is itself a single category
         config.data.channels = detector.channels
     source = build_source(config)
     name = Path(data).resolve().name
@@ -347,10 +353,10 @@ def _open_images(detector: Detector, data: str) -> tuple[ConfigDict, Source]:
         source = source._replace(train=train, test=test)
     if data and not source.test:
         raise UserError(
-            f"{data} has no test images: give a folder with test/good or test/<defect> beside "
+            f"{data} has no test images; give a folder with test/good or test/<defect> beside "
             "train/good."
         )
-    for note in source.notes if data else ():  # those of the run's own images were told in training
+    for note in source.notes if data else ():  # training logged those of the run's own images
         logger.warning("%s", note)
     return config, source
 
@@ -358,7 +364,7 @@ def _open_images(detector: Detector, data: str) -> tuple[ConfigDict, Source]:
 def _written(
     detector: Detector, source: Source, workdir: Path, results: Results, name: str, *, export: bool
 ) -> dict[str, Any]:
-    """Makes the figures and writes the files."""
+    """Compute the figures and write the files."""
     metrics, report = evaluate(
         detector, source, name=name, log=read_log(workdir / "log.jsonl"), results=results
     )
@@ -367,15 +373,15 @@ def _written(
         for category, (rows, _) in results.parts.items()
         for row in rows
     }
-    results.parts.clear()  # the export needs the room
+    results.parts.clear()  # the export needs the memory
     files.write_text(workdir / "scores.csv", scores_csv(report.scores, thresholds))
     write_report(workdir / "report.html", report)
     written = ["report.html", "metrics.json", "scores.csv"]
     if export:
-        logger.info("exporting model.onnx, which has to decide as the detector does")
+        logger.info("exporting model.onnx and checking it against the detector")
         try:
             reason = export_run(detector, source, workdir)
-        except Exception as error:  # what fails in the exporter costs no figures
+        except Exception as error:  # a failed export must not cost the figures
             if disk_is_full(error):
                 raise
             logger.exception("model.onnx was not written")
@@ -385,8 +391,7 @@ def _written(
             metrics["missing"]["model.onnx"] = reason
         else:
             written += sorted(file.name for file in workdir.glob("model.*"))
-    files.write_text(workdir / "detector" / CARD, detector.model_card(metrics))
-    # Last: a run with metrics.json has the other files too.
+    # Written last, so that a run with metrics.json has the other files too.
     files.write_json(workdir / "metrics.json", metrics)
     if "decisions" in metrics:
         logger.info("%s", metrics["decisions"]["sentence"])
@@ -395,7 +400,7 @@ def _written(
     for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle"):
         if metrics[key] is not None:
             bound = metrics["bounds"].get(key, 0.0)
-            sure = f" (± {bound:.2g} for scores that nearly tie)" if bound > UNSURE else ""
+            sure = f" (± {bound:.2g} from binning the scores)" if bound > UNSURE else ""
             logger.info("%s %.4f%s", key, metrics[key], sure)
     logger.info("written to %s: %s", workdir, ", ".join(written))
     return metrics

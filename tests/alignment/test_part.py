@@ -198,7 +198,7 @@ def test_evaluation_names_images_that_are_not_registered_and_leaves_them_out(det
     assert metrics["protocol"]["not_registered"] == ["good/lost.png"]
     assert [s.name for s in report.scores] == ["good/0.png", "spot/0.png"]
     assert metrics["image_auroc"] == 1.0 and metrics["pixel_auroc"] > 0.95
-    assert any("Not registered" in note for note in metrics["protocol"]["notes"])
+    assert any("part was not found" in note for note in metrics["protocol"]["notes"])
     assert "aligned to a template" in metrics["protocol"]["part"]
     only = source()._replace(test=source().test[2:])
     with pytest.raises(UserError, match="in none of the 1 test images"):

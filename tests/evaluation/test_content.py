@@ -10,7 +10,7 @@ from recon_ad.evaluation.content import training_message
     [
         (0.97, True, "figures are good (image AUROC 0.970)"),
         (0.6, False, "It explains nothing."),
-        (None, True, "may be fine all the same"),
+        (None, True, "may still be good"),
     ],
 )
 def test_a_model_that_learnt_little_heads_no_report_of_a_detector_that_is_fine(auroc, last, words):

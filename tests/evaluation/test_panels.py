@@ -77,10 +77,10 @@ def test_the_report_shows_the_worst_mistakes_the_clearest_hits_and_typical_good_
         "Worst misses": ["a1", "a2"],
         "Worst false alarms": ["g7", "g6"],
         "Clearest hits": ["a9", "b6", "a8"],  # one of each type before a second of any
-        "Typical good ones": ["g2"],
+        "Typical good images": ["g2"],
     }
-    assert chosen(rows, monkeypatch)["Typical good ones"] == ["g2", "g4", "g0"]
+    assert chosen(rows, monkeypatch)["Typical good images"] == ["g2", "g4", "g0"]
     good = chosen([("g", "good", 1.0)], monkeypatch)
-    assert list(good) == ["Worst false alarms", "Typical good ones"]
-    assert good["Worst false alarms"].startswith("None")
+    assert list(good) == ["Worst false alarms", "Typical good images"]
+    assert good["Worst false alarms"].startswith("No false alarms")
     assert list(chosen([("d", "dent", 9.0)], monkeypatch)) == ["Worst misses", "Clearest hits"]
