@@ -1,8 +1,8 @@
-"""The HTML report and the figures in it: what a run found, for the person who decides on it.
+"""HTML report of a run and its figures, for the person who decides on the detector.
 
-Belongs here: drawing and wording of figures, curves and pictures that were computed elsewhere.
-Does not belong here: computing a metric or a score (`recon_ad.metrics`), running a detector, JAX.
-A report needs NumPy, SciPy, Pillow and matplotlib only, and never touches pyplot's global state.
+The drawing and wording of figures, curves and pictures that were computed elsewhere belong here.
+Computing a metric or a score (`recon_ad.metrics`), running a detector, and JAX do not. A report
+needs NumPy, SciPy, Pillow and matplotlib only, and never touches pyplot's global state.
 """
 
 from recon_ad.report.content import Panel, Report, Scale, Score, SmallPanel

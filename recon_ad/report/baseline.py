@@ -1,4 +1,4 @@
-"""What takes no model at all, beside the model: whether the figures say anything of the model."""
+"""Comparison with rankings that need no model, which shows whether the figures prove anything."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,21 +8,21 @@ from recon_ad.report import wording
 from recon_ad.report.key_figures import cell, reasons_list
 from recon_ad.report.markup import paragraph, table, text
 
-MARGIN = 0.05  # AUROC; a gap to no model at all that is smaller proves nothing
-EASY = 0.75  # AUROC from which on no model at all counts as telling the classes apart
+MARGIN = 0.05  # AUROC; a smaller gap to the ranking without a model proves nothing
+EASY = 0.75  # AUROC from which a ranking without a model counts as separating the classes
 CHANCE = 0.5
 NAMES = {
     "mean_brightness": "mean brightness",
-    "distance_to_mean_image": "distance to the mean image",
+    "distance_to_mean_image": "difference from the average good image",
 }
 KEYS = ("image_auroc", "pixel_auroc")
 
 
 def warnings(metrics: Mapping[str, Any]) -> list[str]:
-    """A few sentences for each figure at which no model at all does about as well as the model, of
-    several categories for each.
+    """Return a warning for each figure that is about as good without a model as with it.
 
-    The test set is blamed only where the figure without a model is high, and not so by chance.
+    Several categories each have their own warnings. The test set is blamed only if the figure
+    without a model is high, and not by chance.
     """
     if "per_category" in metrics:
         return [
@@ -45,8 +45,8 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
         least = rows[name].get(f"{key}_least")
         found.append(
             _sentences(
-                f"{NAMES[name]} alone, without any model, reaches {FIGURES[key].label} "
-                f"{wording.ratio(base)}, and the model {wording.ratio(model)}",
+                f"ranking by {NAMES[name]} alone, without any model, reaches {FIGURES[key].label} "
+                f"{wording.ratio(base)}, and the model reaches {wording.ratio(model)}",
                 worse=base > model + MARGIN,
                 easy=base >= EASY and wording.is_number(least) and least > CHANCE,
                 advice=_advice(metrics),
@@ -58,14 +58,15 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
 def _sentences(beside: str, *, worse: bool, easy: bool, advice: str) -> str:
     if easy:
         words = (
-            f"The test images may give themselves away: {beside}. Good and defective ones differ "
-            "in something else than their defects, such as light (they are confounded), or the "
-            "defects are too easy: the image figures are no evidence that the model finds defects."
+            f"The test images can be separated without a model: {beside}. Good and defective "
+            "images differ in something besides the defects, such as lighting (the test set is "
+            "confounded), or the defects are too easy. So these figures are no evidence that the "
+            "model finds defects."
         )
-        return words + f" And the model is worse than no model: {advice}." * worse
+        return words + f" The model is also worse than no model: {advice}." * worse
     if worse:
         return f"The model is worse than no model: {beside}. {advice.capitalize()}."
-    return f"The model adds next to nothing: {beside}."
+    return f"The model adds almost nothing: {beside}."
 
 
 def _advice(metrics: Mapping[str, Any]) -> str:
@@ -76,12 +77,12 @@ def _advice(metrics: Mapping[str, Any]) -> str:
 
 
 def baseline(metrics: Mapping[str, Any]) -> str:
-    """The markup of the section; nothing where there are no such figures."""
+    """Return the markup of the section, or "" if these figures are missing."""
     no_model = metrics.get("no_model")
     if not no_model:
         return ""
     reasons: dict[str, str] = {}
-    # Of several categories, either is the mean.
+    # With several categories, both figures are means over them.
     path, model = "", metrics
     if "category_mean" in metrics:
         path, model = "category_mean.", metrics["category_mean"]
@@ -95,20 +96,20 @@ def baseline(metrics: Mapping[str, Any]) -> str:
                 else wording.NOTHING
                 for key in KEYS
             ]
-            rows.append([f"no model: {label}", *cells])
+            rows.append([f"without a model: {label}", *cells])
     if not any(wording.is_number(no_model.get(n, {}).get(key)) for n in NAMES for key in KEYS):
         return ""
     found = warnings(metrics)
     verdict = "".join(paragraph(text(sentence), kind="warning") for sentence in found)
     if not found and not reasons:
-        verdict = paragraph("The model is clearly ahead of what takes no model at all.")
+        verdict = paragraph("The model is clearly ahead of the rankings without a model.")
     intro = paragraph(
-        "Could one do without the model? Images are ranked by their brightness alone, and by how "
-        "much they differ from the average good image. Where that tells good from defective as "
-        "well, a high figure says little about the model. AUROC is the chance that a defective "
-        "image, or pixel, scores higher than a good one: 0.5 is guessing, 1 is perfect.",
+        "This section ranks the images without a model: by their brightness alone, and by how much "
+        "they differ from the average good image. If that separates good from defective as well as "
+        "the model does, a high figure says little about the model. AUROC is the chance that a "
+        "defective image, or pixel, scores higher than a good one: 0.5 is guessing, 1 is perfect.",
         kind="note",
     )
-    heads = ["scored by", *(FIGURES[key].label for key in KEYS)]
+    heads = ["ranked by", *(FIGURES[key].label for key in KEYS)]
     shown = table("AUROC with and without a model", heads, rows)
     return intro + shown + verdict + reasons_list(reasons)

@@ -1,4 +1,4 @@
-"""Words above a picture, in a strip of its own: it hides nothing of the image, light or dark.
+"""Captions above a picture, in a separate strip that covers no part of the image.
 
 The letters are Pillow's built-in bitmap font, enlarged by whole numbers. So no font file is needed,
 and `deploy/cpp/src/caption.cpp` draws the same pixels.
@@ -12,19 +12,20 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 HEIGHT, WIDTH = 11, 6  # px of a letter, before it is enlarged
-MARGIN = 3  # px around the words, likewise
-PAPER = (20, 24, 48)  # no gray, which an image may be
+MARGIN = 3  # px around the words, before enlargement too
+PAPER = (20, 24, 48)  # not grey, since the image may be
 
 
 def with_caption(
     pixels: UInt8[np.ndarray, "h w 3"], words: Sequence[str], *, colour: tuple[int, int, int]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture below a dark strip with words in that colour, beside each other as they fit.
+    """Return the picture below a dark strip with the words, side by side where they fit.
 
-    Letters grow with the picture. One that is narrower than a word gets a margin on its right.
+    Letters grow with the picture. A picture narrower than a word gets a margin on its right.
     """
     height, width, _ = pixels.shape
-    # As lines do (`pictures.line_width`): pictures are shown at about the same size.
+    # Letters scale as lines do (`pictures.line_width`), since all pictures are shown at about the
+    # same size.
     scale = max(1, round(max(height, width) / 400))
     lines = _lines(words, (width - 2 * MARGIN * scale) // (WIDTH * scale))
     text = np.vstack([_letters(line, max(map(len, lines))) for line in lines])
@@ -38,7 +39,7 @@ def with_caption(
 
 
 def _lines(words: Sequence[str], columns: int) -> list[str]:
-    """The words in lines of so many letters, a word that is longer in a line of its own."""
+    """Break the words into lines of `columns` letters; a longer word gets a separate line."""
     lines: list[str] = []
     for word in words:
         if lines and len(lines[-1]) + 2 + len(word) <= columns:
@@ -54,7 +55,7 @@ def _letters(line: str, columns: int) -> Bool[np.ndarray, "p q"]:
 
 @functools.cache
 def _letter(one: str) -> Bool[np.ndarray, "p q"]:
-    """A letter by itself: beside each other Pillow lets some overlap by a pixel."""
+    """Draw a single letter; drawn together, Pillow overlaps some letters by a pixel."""
     picture = Image.new("1", (WIDTH, HEIGHT))
     font = ImageFont.load_default_imagefont()
     ImageDraw.Draw(picture).text((0, 0), one, fill=1, font=font)

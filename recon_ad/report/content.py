@@ -1,4 +1,4 @@
-"""What a report is made of: plain records of NumPy arrays and the content of `metrics.json`."""
+"""Content of a report: plain records of NumPy arrays and the content of `metrics.json`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
@@ -13,20 +13,20 @@ GOOD = "good"
 
 
 class Panel(NamedTuple):
-    """One image with all that the detector made of it, every map at the image's own size.
+    """One image with the detector's results, every map at the image's own size.
 
     Attributes:
-      name: the image's name.
+      name: Name of the image.
       defect: `GOOD`, or the name of the defect type.
-      score: the image's raw score, higher is more anomalous.
-      threshold: the image threshold it is held against.
-      image: [h, w, c], floating point in [0, 1], or bytes or 16 bits as decoded. Three channels are
-        shown as RGB, otherwise the first one as grey.
-      reconstruction: floating point [h, w, c] in [0, 1], or None where the method makes none.
-      residual: floating point [h, w], >= 0, raw and unbounded.
-      truth: bool [h, w], True where defective; None where it is not known.
-      mask: bool [h, w], True where the detector marks a defect.
-      pixel_threshold: the residual above which pixels are marked; None where it is not known.
+      score: Raw score of the image, higher is more anomalous.
+      threshold: Image threshold with which the score is compared.
+      image: Image [h, w, c], floating point in [0, 1], or bytes or 16 bits as decoded. Three
+        channels are shown as RGB, otherwise the first one as grey.
+      reconstruction: Floating point [h, w, c] in [0, 1]. None where the method makes none.
+      residual: Floating point [h, w], >= 0, raw and unbounded.
+      truth: Bool [h, w], True where defective. None where unknown.
+      mask: Bool [h, w], True where the detector marks a defect.
+      pixel_threshold: Residual above which pixels are marked. None where unknown.
     """
 
     name: str
@@ -42,11 +42,11 @@ class Panel(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """The positions of a threshold's slider.
+    """Positions of a threshold's slider.
 
     Attributes:
-      values: thresholds, finite and strictly ascending, the calibrated one among them.
-      start: the place of the calibrated one.
+      values: Thresholds, finite and strictly ascending, including the calibrated one.
+      start: Index of the calibrated threshold.
     """
 
     values: tuple[float, ...]
@@ -54,13 +54,14 @@ class Scale(NamedTuple):
 
 
 class Marks(NamedTuple):
-    """What the detector marks in one image at each pixel threshold of a scale.
+    """Marks of the detector in one image at each pixel threshold of a scale.
 
     Attributes:
-      scale: pixel thresholds.
-      level: for each displayed pixel at how many of them, counted from the lowest, it is marked.
-      pixels: for each threshold the marked pixels of the image at full size.
-      regions: for each threshold the 8-connected regions of the same.
+      scale: Pixel thresholds.
+      level: For each displayed pixel, at how many thresholds, counted from the lowest, it is
+        marked.
+      pixels: For each threshold, the number of marked pixels of the image at full size.
+      regions: For each threshold, the number of 8-connected marked regions at full size.
     """
 
     scale: Scale
@@ -70,26 +71,26 @@ class Marks(NamedTuple):
 
 
 class SmallPanel(NamedTuple):
-    """A panel shrunk to the size at which it is shown; `pictures.shrink_panel` makes it.
+    """Panel shrunk to the size at which it is shown, made by `pictures.shrink_panel`.
 
     Attributes:
-      name: the image's name.
+      name: Name of the image.
       defect: `GOOD`, or the name of the defect type.
-      score: the image's raw score.
-      threshold: the image threshold.
-      image: the input as bytes.
-      reconstruction: the same of the reconstruction, or None.
-      residual: the highest residual of the pixels that fall together.
-      truth: whether one of them is defective; None where it is not known.
-      mask: whether one of them is marked.
-      size: (height, width) of the image itself, in pixels.
-      channels: of the image itself.
-      defective: defective pixels of the image itself; None where it is not known.
-      marked: marked pixels of the image itself.
-      regions: 8-connected regions of these.
-      typical: the median residual of its pixels that are not defective; NaN where none is finite.
-      pixel_threshold: the residual above which pixels are marked; None where it is not known.
-      marks: what is marked at other pixel thresholds; None where the page has no slider for it.
+      score: Raw score of the image.
+      threshold: Image threshold.
+      image: Input as bytes.
+      reconstruction: Reconstruction as bytes, or None.
+      residual: Highest residual of the merged pixels.
+      truth: True where any merged pixel is defective. None where unknown.
+      mask: True where any merged pixel is marked.
+      size: (height, width) of the original image, in pixels.
+      channels: Number of channels of the original image.
+      defective: Number of defective pixels of the original image. None where unknown.
+      marked: Number of marked pixels of the original image.
+      regions: Number of 8-connected regions of the marked pixels.
+      typical: Median residual of the pixels that are not defective. NaN where none is finite.
+      pixel_threshold: Residual above which pixels are marked. None where unknown.
+      marks: Marks at other pixel thresholds. None where the page has no slider for them.
     """
 
     name: str
@@ -112,13 +113,13 @@ class SmallPanel(NamedTuple):
 
 
 class Score(NamedTuple):
-    """What one test image got.
+    """Score and decision of one test image.
 
     Attributes:
-      name: the image's name.
-      defect: `GOOD`, or the name of the defect type: the truth.
-      score: the raw score, higher is more anomalous.
-      anomalous: the detector's decision, as in `predictions.csv`.
+      name: Name of the image.
+      defect: Truth, `GOOD` or the name of the defect type.
+      score: Raw score, higher is more anomalous.
+      anomalous: Decision of the detector, as in `predictions.csv`.
     """
 
     name: str
@@ -128,23 +129,24 @@ class Score(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Everything on the page.
+    """Content of the page.
 
     Attributes:
-      title: the page's heading.
-      metrics: the content of `metrics.json`. Null and absent figures are shown with the reason
-        that stands under `missing`.
-      threshold: the calibrated image threshold, in units of the score; None where there is none.
-      messages: warnings and notes, one sentence each; they come first on the page.
-      curves: any of `roc` and `pixel_roc`, both (false-positive rate, true-positive rate), and
+      title: Heading of the page.
+      metrics: Content of `metrics.json`. Null and absent figures are shown with the reason stored
+        under `missing`.
+      threshold: Calibrated image threshold, in units of the score. None means no threshold.
+      messages: Warnings and notes, one sentence each, shown first on the page.
+      curves: Any of `roc` and `pixel_roc`, both (false-positive rate, true-positive rate), and
         `pro`, (false-positive rate, mean region overlap); arrays [n] in [0, 1].
-      scores: one row for each test image, in any order; plain tuples of the same four will do.
-      training: rows with `step`, `train_loss` and `heldout_loss`; a loss may be None.
-      panels: by the group's title, its panels, or one sentence that says why there are none. Any
-        iterable is taken once; of large images, let a generator shrink each before it makes the
-        next. Without shrinking they are shown without a slider.
-      patches: mean residual of each patch of the test images, arrays [n] under `normal` and [m]
-        under `defective`; None where there are none.
+      scores: One row for each test image, in any order; plain tuples of the same four values are
+        accepted.
+      training: Rows with `step`, `train_loss` and `heldout_loss`; a loss may be None.
+      panels: Panels by the title of their group, or a sentence that explains an empty group. Any
+        iterable is read once. For large images, use a generator that shrinks each image before it
+        makes the next. Panels that are not shrunk beforehand have no slider.
+      patches: Mean residual of each patch of the test images, arrays [n] under `normal` and [m]
+        under `defective`. None means no patches.
     """
 
     title: str

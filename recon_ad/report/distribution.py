@@ -1,4 +1,4 @@
-"""The scores of all test images: their histogram, the image threshold's slider, their table."""
+"""Scores of all test images: their histogram, the image threshold's slider, their table."""
 
 import math
 from collections.abc import Sequence
@@ -11,22 +11,22 @@ from recon_ad.report.content import GOOD, Score
 from recon_ad.report.plots import score_histogram
 from recon_ad.report.sliders import image_scale, slider
 
-HEADS = ("image", "truth", "score", "called")
-# What the script counts at each position of the slider: identifier, name, whether of good images.
+HEADS = ("image", "true class", "score", "decision")
+# The script's counts at each position of the slider: identifier, name, whether of good images.
 COUNTS = (
     ("false-alarms", "False alarms", True),
-    ("fpr", "Share of good ones stopped", True),
-    ("true-alarms", "Defects found", False),
+    ("fpr", "Share of good images stopped", True),
+    ("true-alarms", "Defective images found", False),
     ("misses", "Misses", False),
-    ("tpr", "Share of defects found", False),
+    ("tpr", "Share of defective images found", False),
 )
 
 
 def threshold_text(scores: Sequence[Score], threshold: Real) -> str:
-    """The threshold with as many digits as tell it from the nearest score on either side."""
+    """Format the threshold with enough digits to distinguish it from the nearest scores."""
     values = np.unique([row.score for row in scores if wording.is_number(row.score)])
     place = int(np.searchsorted(values, threshold))
-    # Up to three: the threshold itself may be among them.
+    # Up to three, as the threshold itself may be one of the scores.
     near = values[max(0, place - 1) : place + 2].tolist()
     return wording.score(threshold, wording.digits_apart(threshold, *near))
 
@@ -41,15 +41,15 @@ def _called(row: Score) -> str:
 
 
 def distribution(scores: Sequence[Score], threshold: Real | None) -> str:
-    """The markup of the whole section; nothing where there is no test image."""
+    """Return the markup of the whole section, or "" without test images."""
     if not scores:
         return ""
     values = np.array([row.score for row in scores], float)
     svg = score_histogram(values, [row.defect for row in scores], threshold=threshold)
     left_out = int((~np.isfinite(values)).sum())
-    caption = "Counts above; below, every test image as a dot."
+    caption = "Top: number of images. Bottom: every test image as a dot."
     if left_out:
-        caption += f" {left_out:,} without a finite score are left out."
+        caption += f" {left_out:,} without a finite score not shown."
     at = "none" if threshold is None else threshold_text(scores, threshold)
     alt = f"Histogram of {len(scores):,} image scores by defect type, threshold {at}."
     figure = markup.curve(svg, alt=alt, caption=caption, wide=True)
@@ -72,20 +72,20 @@ def _slider(scores: Sequence[Score], threshold: Real | None) -> str:
         scale,
         looser="more images are called defective",
         stricter="fewer images are called defective",
-        note="Each step of the slider passes one score. It changes the table and the counts here; "
-        "all other figures on this page stay at the calibrated threshold. A threshold that is "
-        "chosen by these counts has seen the test images.",
+        note="Each step of the slider passes one score. The slider changes the counts here and the "
+        "table; all other figures on this page stay at the calibrated threshold. A threshold that "
+        "is chosen by these counts is fitted to the test images, which then no longer test it.",
         body=f'<dl class="counts" role="status">{counts}</dl>',
     )
 
 
 def _filters() -> str:
-    """The controls over the table; the script fills and shows them."""
+    """Return the controls above the table, which the script fills and shows."""
     return (
-        '<div class="filters" id="filters" role="group" aria-label="Which images the table shows" '
-        'hidden><label>Truth <select id="filter-truth"><option value="">all</option></select>'
-        '</label><label>Called <select id="filter-called"><option value="">all</option>'
-        '<option value="wrong">wrongly</option><option value="false alarm">false alarm</option>'
+        '<div class="filters" id="filters" role="group" aria-label="Filters of the table" hidden>'
+        '<label>True class <select id="filter-truth"><option value="">all</option></select>'
+        '</label><label>Decision <select id="filter-called"><option value="">all</option>'
+        '<option value="wrong">wrong</option><option value="false alarm">false alarm</option>'
         '<option value="missed">missed</option><option value="defective">defective</option>'
         '<option value="good">good</option></select></label>'
         '<label>Name contains <input type="search" id="filter-name" autocomplete="off"></label>'
@@ -96,14 +96,14 @@ def _filters() -> str:
 
 
 def _number(value: Real) -> str:
-    """As JavaScript reads it."""
+    """Write a number as JavaScript reads it."""
     if math.isnan(value):
         return "NaN"
     return repr(float(value)).replace("inf", "Infinity")
 
 
 def _table(scores: Sequence[Score], threshold: Real | None) -> str:
-    # Scores that are no number come first: they want looking at.
+    # Scores that are not finite come first, as they need attention.
     ordered = sorted(scores, key=lambda row: -row.score if np.isfinite(row.score) else -np.inf)
     against = () if threshold is None else (threshold,)
     rows, data = [], []

@@ -1,6 +1,6 @@
-"""The look of figures: colours, fonts, axes, legends, and how they become SVG text.
+"""Style of figures: colours, fonts, axes, legends, and the conversion to SVG text.
 
-Curves have no background; whoever embeds them may replace `INK` and `RULE` to suit a dark page.
+Curves have no background. Code that embeds them may replace `INK` and `RULE` to suit a dark page.
 """
 
 import io
@@ -20,11 +20,11 @@ INK = "#1c2127"
 RULE = "#c9ced4"
 BLUE = "#2f7fc1"  # good images, training
 ORANGE = "#d9701e"  # defective images, held-out, the detector's settings
-# Of many runs in one figure; each is seen on white and on black.
+# For many runs in one figure; each colour is visible on white and on black.
 MANY = (BLUE, ORANGE, "#2a9d62", "#b5478f", "#98801c", "#7767d6", "#c8423a", "#3f9aa5")
-DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))  # once round MANY, the next one
-FONT = "DejaVu Sans"  # comes with matplotlib, so the figures look alike on every machine
-SIZE = 10  # points; a chart is about as wide as a phone, which makes them 12 px there
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))  # the next dash each time MANY is used up
+FONT = "DejaVu Sans"  # comes with matplotlib, so the figures look the same on every machine
+SIZE = 10  # points; a chart is about as wide as a phone, where this is 12 px
 
 
 @lru_cache(maxsize=1)
@@ -33,26 +33,26 @@ def _glyphs() -> frozenset[int]:
 
 
 def short_label(name: str, *, limit: int = 24) -> str:
-    """A name that the font can show, cut to `limit` characters.
+    """Return a name that the font can show, cut to `limit` characters.
 
     Matplotlib warns of each missing glyph and draws boxes; names come from file names.
     """
     shown = "".join(c if ord(c) in _glyphs() and c.isprintable() else "?" for c in name)
     if len(shown) <= limit:
         return shown
-    # Cut in the middle: numbered names differ at their ends.
+    # Cut in the middle, as numbered names differ at their ends.
     tail = (limit - 1) // 2
     return f"{shown[: limit - 1 - tail]}…{shown[-tail:]}"
 
 
 def style_text(text: Text, *, size: int = SIZE) -> None:
-    """Font and colour of all that is written in a figure."""
-    # parse_math: a dollar sign in a name is no formula.
+    """Set the font and colour of a text in a figure."""
+    # parse_math: a dollar sign in a name does not start a formula.
     text.set(color=INK, fontfamily=FONT, fontsize=size, parse_math=False)
 
 
 def dress(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
-    """Labels and a grid for a pair of axes."""
+    """Add labels and a grid to a pair of axes."""
     axes.set(xlabel=x, ylabel=y, title=title, facecolor="none", axisbelow=True)
     for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
         style_text(text)
@@ -67,14 +67,14 @@ def dress(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
 
 
 def plain_powers(axis: Axis) -> None:
-    """Plain numbers on a logarithmic axis, where matplotlib would set formulas."""
+    """Use plain numbers on a logarithmic axis instead of matplotlib's formulas."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 
 
 def legend(owner: Axes | Figure, handles: Mapping[str, Line2D | Patch], **place) -> None:
-    """Adds a legend, if it has entries."""
+    """Add a legend if it has entries."""
     if not handles:
         return
     legend = owner.legend(handles.values(), handles.keys(), frameon=False, **place)
@@ -83,7 +83,7 @@ def legend(owner: Axes | Figure, handles: Mapping[str, Line2D | Patch], **place)
 
 
 def svg(figure: Figure) -> str:
-    """Returns a figure as SVG text, without a date."""
+    """Return a figure as SVG text, without a date."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Type", "Format"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)

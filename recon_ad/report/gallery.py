@@ -1,4 +1,4 @@
-"""The panels on the page: pictures of single images, encoded to fit a size limit."""
+"""Panels on the page: pictures of single images, encoded to fit a size limit."""
 
 import base64
 import io
@@ -32,20 +32,21 @@ from recon_ad.report.sliders import slider
 
 # Bytes of all pictures together. Base64 adds a third, so the page stays below 10 MB.
 PICTURE_BYTES = 7_000_000
-SMALL = 200  # pixels; smaller pictures are enlarged in hard pixels, not smoothed
+SMALL = 200  # pixels; smaller pictures are enlarged without smoothing
 GROUP, GAP = 40.0, 1.0  # rem, about the width of a group of cards on a desktop, and between cards
-HIGH = 15.0  # rem, the most that a picture in a card is high, as report.css has it
-WIDE = 1.8  # width over height from which pictures stand below each other
+HIGH = 15.0  # rem, the largest height of a picture in a card, as in report.css
+WIDE = 1.8  # width over height from which pictures are placed below each other
 
 
 class Encoding(NamedTuple):
-    """The longer side in pixels at most, and JPEG quality, or None for PNG."""
+    """Largest longer side in pixels, and JPEG quality, or None for PNG."""
 
     long_side: int
     quality: int | None
 
 
-# Tried in this order until the pictures fit. Below 256 pixels size goes before sharpness.
+# Tried in this order until the pictures fit: first less quality, then less size down to 256
+# pixels, then still less of both.
 LADDER = (
     Encoding(LONG_SIDE, None),
     Encoding(LONG_SIDE, 90),
@@ -58,14 +59,14 @@ LADDER = (
 
 
 class Encoded(NamedTuple):
-    """A picture's bytes and its (height, width)."""
+    """Bytes of a picture and its (height, width)."""
 
     data: bytes
     shape: tuple[int, int]
 
 
 def encode_levels(level: UInt8[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"] | None) -> bytes:
-    """A grey PNG for the script: seven bits of `Marks.level`, and above them the truth."""
+    """Encode a grey PNG for the script: seven bits of `Marks.level`, and the truth above them."""
     bits = level if truth is None else level | (truth.astype(np.uint8) << 7)
     buffer = io.BytesIO()
     Image.fromarray(bits).save(buffer, "PNG")
@@ -75,7 +76,7 @@ def encode_levels(level: UInt8[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"
 def _encode_all(
     panels: Sequence[SmallPanel], *, scale: HeatScale, quality: int | None, limit: Real
 ) -> list[dict[str, Encoded]] | None:
-    """Encodes all pictures; None as soon as they exceed `limit` bytes."""
+    """Encode all pictures, or return None as soon as they exceed `limit` bytes."""
     result, total = [], 0
     for panel in panels:
         made = {}
@@ -83,7 +84,7 @@ def _encode_all(
             if pixels is not None:
                 made[field] = Encoded(encode(pixels, quality=quality), pixels.shape[:2])
         if panel.marks is not None:
-            # Without loss on every rung: the script must see the very levels.
+            # Lossless on every rung, as the script needs the exact levels.
             data = encode_levels(panel.marks.level, panel.truth)
             made["levels"] = Encoded(data, panel.mask.shape)
         total += sum(len(picture.data) for picture in made.values())
@@ -96,16 +97,16 @@ def _encode_all(
 def encode_panels(
     panels: Sequence[SmallPanel], *, scale: HeatScale, limit: int = PICTURE_BYTES
 ) -> tuple[list[dict[str, Encoded]], Encoding]:
-    """The best rung of `LADDER` on which all pictures fit into `limit` bytes.
+    """Encode all pictures at the best rung of `LADDER` on which they fit into `limit` bytes.
 
     Args:
-      panels: what to show.
-      scale: of the residuals' colours.
-      limit: bytes of all pictures together. The last rung is taken even if it does not fit.
+      panels: Panels to show.
+      scale: Colour scale of the residuals.
+      limit: Bytes of all pictures together. The last rung is used even if it does not fit.
 
     Returns:
-      For each panel its pictures by the field names of `Pictures`, and `levels` where it has
-      marks; and the rung.
+      Each panel's pictures by the field names of `Pictures`, with `levels` if it has marks; and
+      the rung.
     """
     for encoding in LADDER:
         small = [shrink_further(panel, long_side=encoding.long_side) for panel in panels]
@@ -117,7 +118,7 @@ def encode_panels(
 
 
 def _scale(scale: HeatScale) -> str:
-    """The colour scale of all heat maps, in CSS."""
+    """Return the colour scale of all heat maps as markup."""
     stops = matplotlib.colormaps[HEAT](np.linspace(0, 1, 9), bytes=True)[:, :3]
     colours = ",".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in stops)
     low, high = (wording.significant(end) for end in scale)
@@ -128,25 +129,25 @@ def _scale(scale: HeatScale) -> str:
 
 
 def _captions(panel: SmallPanel) -> dict[str, tuple[str, str]]:
-    """Field of `Pictures` -> (markup under the picture, plain text for its alt)."""
+    """Return field of `Pictures` -> (markup under the picture, plain text for its alt)."""
     truth = ""
     if panel.defective:
-        truth = f"truth {panel.defective:,} px; "
+        truth = f"true defect {panel.defective:,} px; "
     elif panel.defect != GOOD:
-        truth = "no truth mask; " if panel.defective is None else "nothing defective by the truth; "
+        truth = "no truth mask; " if panel.defective is None else "empty truth mask; "
     mask = "nothing marked"
     if panel.marked:
         regions = "1 region" if panel.regions == 1 else f"{panel.regions:,} regions"
         mask = f"marked {panel.marked:,} px in {regions}"
     who, highest = f"of {panel.name}", wording.score(float(panel.residual.max()))
     return {
-        # The script replaces what the mask's words stand in.
+        # The script replaces the content of the span.
         "outlines": (
             f"{truth}<span>{mask}</span>",
             f"Input {who} with outlines: {truth}{mask}",
         ),
         "residual": (
-            f"highest {highest}",
+            f"highest value {highest}",
             f"Heat map {who}, highest value {highest}",
         ),
         "image": ("Input", f"Input image {who}"),
@@ -204,13 +205,13 @@ def _small(panel: Panel | SmallPanel) -> SmallPanel:
 
 
 def gallery(groups: Mapping[str, Iterable[Panel | SmallPanel] | str]) -> str:
-    """The markup of all groups of panels; an empty group shows its sentence.
+    """Return the markup of all groups of panels; an empty group shows its sentence.
 
     Raises:
-      ValueError: a panel's arrays do not fit each other, or two panels were shrunk for different
-        sliders.
+      ValueError: If a panel's arrays do not fit each other, or two panels were shrunk for
+        different sliders.
     """
-    # By `map`, which lets go of a panel before it takes the next: two large ones never coexist.
+    # `map` releases a panel before it takes the next, so two large ones never coexist.
     taken = {
         title: group if isinstance(group, str) else list(map(_small, group))
         for title, group in groups.items()
@@ -225,7 +226,7 @@ def gallery(groups: Mapping[str, Iterable[Panel | SmallPanel] | str]) -> str:
     parts = []
     for title, group in taken.items():
         if isinstance(group, str) or not group:
-            words = f"<b>{markup.text(title)}</b> {markup.text(group or 'None.')}"
+            words = f"<b>{markup.text(title)}</b> {markup.text(group or 'No images.')}"
             parts.append(markup.paragraph(words, kind="empty"))
             continue
         shown = _cards([_panel(p, next(pictures), encoding) for p in group], layout)
@@ -239,11 +240,11 @@ def gallery(groups: Mapping[str, Iterable[Panel | SmallPanel] | str]) -> str:
 
 
 class Layout(NamedTuple):
-    """How cards of panels stand beside each other.
+    """Layout of the cards of panels.
 
     Attributes:
-      card: the least width of one, in rem.
-      wide: whether its pictures stand below each other.
+      card: Least width of a card, in rem.
+      wide: True if a card's pictures are placed below each other.
     """
 
     card: float
@@ -251,7 +252,7 @@ class Layout(NamedTuple):
 
 
 def _layout(panels: Sequence[SmallPanel]) -> Layout:
-    """Narrow cards for portraits, and pictures below each other where they are wide."""
+    """Choose narrow cards for portraits, and pictures below each other if they are wide."""
     ratios = [panel.size[1] / panel.size[0] for panel in panels]
     ratio = float(np.median(ratios)) if ratios else 1.0
     if ratio > WIDE:
@@ -260,7 +261,7 @@ def _layout(panels: Sequence[SmallPanel]) -> Layout:
 
 
 def _cards(cards: Sequence[str], layout: Layout) -> str:
-    """The first cards, as many as a row has, and the rest folded."""
+    """Return the markup of the first row of cards, with the other cards folded."""
     first = max(2, int((GROUP + GAP) // (layout.card + GAP)))
     kind = "panels wide" if layout.wide else "panels"
     start = f'<div class="{kind}" style="--card:{layout.card}rem">'
@@ -277,8 +278,8 @@ def _slider(panels: Sequence[SmallPanel], encoding: Encoding) -> str:
         return ""
     if len(scales) > 1:
         raise ValueError(
-            f"the panels were shrunk for {len(scales)} different pixel scales: a page has one "
-            "slider for all, so give `shrink_panel` the same scale each time"
+            f"the panels were shrunk for {len(scales)} different pixel scales, but a page has one "
+            "slider for all; give `shrink_panel` the same scale each time"
         )
     (scale,) = scales
     return slider(
@@ -294,10 +295,10 @@ def _slider(panels: Sequence[SmallPanel], encoding: Encoding) -> str:
 
 def _resolution(scale: Scale, encoding: Encoding) -> str:
     return (
-        f"{len(scale.values)} steps, spread by the rank and the value of the test pixels. At each, "
-        "outlines show and figures count what the detector would mark, with "
-        f"its minimum area; outlines are drawn at up to {encoding.long_side} pixels on the longer "
-        "side, counts are of full resolution."
+        f"The slider has {len(scale.values)} steps, spread by the rank and the value of the test "
+        "pixels. Outlines and counts show what the detector would mark at that threshold, with its "
+        f"minimum area. Outlines are drawn at up to {encoding.long_side} pixels on the longer "
+        "side; counts are at full resolution."
     )
 
 
@@ -305,12 +306,12 @@ def _legend(panels: Sequence[SmallPanel], scale: HeatScale) -> str:
     middle = ""
     known = [panel.pixel_threshold for panel in panels if panel.pixel_threshold is not None]
     if known and max(known) > scale.bottom:
-        middle = "; in the middle the threshold from which pixels are marked"
+        middle = "; its middle is the threshold above which pixels are marked"
     truth = '<span class="key truth">dashed</span> true defect, '
     return (
         truth * any(panel.defective for panel in panels) + '<span class="key mask">solid</span> '
-        f"what the detector marks in images that it stops. Heat: {_scale(scale)}, from the median "
-        f"of good pixels{middle}."
+        f"marks of the detector in images that it stops. Heat map: {_scale(scale)}. Its scale "
+        f"begins at the median of good pixels{middle}."
     )
 
 
@@ -320,10 +321,10 @@ def _stored(panels: Sequence[SmallPanel], encoding: Encoding) -> str:
     if any(max(panel.size) > encoding.long_side for panel in panels):
         words.append(
             f"Images are shrunk for display to at most {encoding.long_side} pixels on the longer "
-            "side; heat maps and masks keep the maximum of the pixels that fall together, so "
-            "a thin defect stays visible and looks wider than it is."
+            "side. Heat maps and masks keep the maximum of the merged pixels, so a thin defect "
+            "stays visible and looks wider than it is."
         )
     if {panel.channels for panel in panels} - {1, 3}:
-        words.append("Of images that are neither grey nor RGB the first channel is shown.")
+        words.append("Images that are neither grey nor RGB show only their first channel.")
     words.append(f"Pictures are stored as {kind}; the figures were computed at full resolution.")
     return " ".join(words)

@@ -1,8 +1,8 @@
 """The report: one HTML file that needs no network and no other file.
 
-Its one script adds sliders for the thresholds and makes the table of images sortable. The policy in
-the page's head names the script by its hash, so that nothing else runs, whatever a file is called;
-without scripts the page reads as it is written here.
+Its only script adds sliders for the thresholds and makes the table of images sortable. The security
+policy in the page's head names the script by its hash, so that nothing else runs, whatever a file
+name contains. Without scripts the page shows everything but these controls.
 """
 
 import base64
@@ -31,35 +31,39 @@ from recon_ad.runtime.files import write_text
 
 
 def write_report(path: str | os.PathLike, report: Report) -> None:
-    """Writes the report to `path`, whole or not at all.
+    """Write the report to `path`, whole or not at all.
 
     Args:
-      path: the HTML file. An older one is replaced only when the new one is complete.
-      report: what to show.
+      path: HTML file. An older one is replaced only when the new one is complete.
+      report: Content to show.
 
     Raises:
-      ValueError: a panel's arrays do not fit each other.
-      OSError: the folder does not exist or cannot be written to.
+      ValueError: If a panel's arrays do not fit each other.
+      OSError: If the folder does not exist or cannot be written to.
     """
     write_text(Path(path), render_report(report))
 
 
 def render_report(report: Report) -> str:
-    """The page as text. Raises `ValueError` where a panel's arrays do not fit each other."""
+    """Return the page as text.
+
+    Raises:
+      ValueError: If a panel's arrays do not fit each other.
+    """
     metrics = report.metrics
     scores = [Score(*row) for row in report.scores]
     trained = any(wording.is_number(row.get("train_loss")) for row in report.training)
     sections = [
         ("images", "Pictures", gallery(report.panels)),
         ("figures", "Key figures", key_figures(metrics, trained=trained)),
-        ("baseline", "Model against no model", baseline(metrics)),
+        ("baseline", "Comparison without a model", baseline(metrics)),
         ("categories", "By category", _per_category(metrics)),
         ("defects", "By defect type", _per_defect(metrics)),
         ("distribution", "Scores and threshold", distribution(scores, report.threshold)),
         ("curves", "Curves", _curves(report)),
         ("patches", "Residual of patches", _patches(report)),
         ("training", "Training", _training(report)),
-        ("protocol", "How these figures were made", protocol(metrics.get("protocol", {}))),
+        ("protocol", "How these figures were obtained", protocol(metrics.get("protocol", {}))),
     ]
     return page(
         "Anomaly detection report",
@@ -80,15 +84,15 @@ def page(
     sections: Sequence[tuple[str, str, str]],
     script: str = "",
 ) -> str:
-    """A whole page in the report's style.
+    """Return a whole page in the report's style.
 
     Args:
-      kind: plain text over the title.
-      title: plain text.
-      lead: markup of what stands under it.
-      messages: plain sentences that are to be read first.
-      sections: anchor, plain title and markup of each; those without markup are left out.
-      script: the only one that the page lets run.
+      kind: Plain text above the title.
+      title: Plain text.
+      lead: Markup below the title.
+      messages: Plain sentences to be read first.
+      sections: Anchor, plain title and markup of each section. Those without markup are left out.
+      script: The only script that the page allows to run.
     """
     present = [entry for entry in sections if entry[2]]
     return Template(_file("report.html")).substitute(
@@ -124,8 +128,9 @@ def _per_category(metrics: Mapping[str, Any]) -> str:
     if not per_category:
         return ""
     words = (
-        "One model for all categories. Each is ranked by itself, as papers do; the key figures are "
-        "of all images together, each decided by the threshold of its category."
+        "One model inspects all categories. The table ranks each category separately, as papers "
+        "do. The key figures cover all images together, each compared with the threshold of its "
+        "category."
     )
     means = ", ".join(
         f"{figure_label(key)} {wording.shown(metrics, key, value)}"
@@ -133,7 +138,7 @@ def _per_category(metrics: Mapping[str, Any]) -> str:
         if key in AVERAGED and value is not None
     )
     mean = paragraph(f"Mean over the categories: {text(means)}.") if means else ""
-    ranked = {  # without a row of its own
+    ranked = {  # without the nested no-model row
         name: {key: value for key, value in figures.items() if key != "no_model"}
         for name, figures in per_category.items()
     }
@@ -148,9 +153,12 @@ def _per_defect(metrics: Mapping[str, Any]) -> str:
         parts.append(figure_table(metrics, "per_defect", per_defect, "Figures by defect type"))
     truths = metrics.get("truths")
     if truths:
-        words = "The set has more than one truth; the figures of each, by its name."
+        words = (
+            "The data set has further sets of masks of the true defects, such as those of a second "
+            "person. The table gives the figures of each set."
+        )
         parts.append(paragraph(words, kind="note"))
-        parts.append(figure_table(metrics, "truths", truths, "Figures by truth"))
+        parts.append(figure_table(metrics, "truths", truths, "Figures by set of defect masks"))
     return "".join(parts)
 
 
@@ -173,13 +181,13 @@ def _curves(report: Report) -> str:
         parts.append(curve(svg, alt=f"Curve. {caption}", caption=caption))
     if "pro" in report.curves:
         svg = pro_curve(*report.curves["pro"])
-        caption = f"Overlap per region: area up to the limit {worth('aupro_30')} of what it can be."
+        caption = f"Overlap per defect region (PRO): area up to the limit {worth('aupro_30')}."
         parts.append(curve(svg, alt=f"Curve. {caption}", caption=caption))
     if not parts:
         return ""
     words = (
-        "What any other threshold would do. AUROC is the area under such a curve: the chance that "
-        "a defective image, or pixel, scores higher than a good one."
+        "The curves show the results at all other thresholds. AUROC is the area under a ROC curve: "
+        "the chance that a defective image, or pixel, scores higher than a good one."
     )
     return paragraph(words, kind="note") + f'<div class="plots">{"".join(parts)}</div>'
 

@@ -1,4 +1,4 @@
-"""The figures of `metrics.json` on the page: a few as cards, all of them in tables."""
+"""Figures of `metrics.json` on the page: a few as cards, all of them in tables."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,12 +7,12 @@ from recon_ad.metrics.figures import FIGURES, Figure, figure_label
 from recon_ad.report import markup, wording
 from recon_ad.report.markup import paragraph, table, text
 
-# Those that everyone looks at; the decisions are the verdict over them.
+# The figures that most readers need first. The decisions are shown above them, by the verdict.
 CARDS = (
     *("image_auroc", "pixel_auroc", "aupro_30"),
     *("iou_calibrated", "images_per_second", "train_seconds"),
 )
-SEEN = 5e-4  # bound of a figure from which it shows in three decimals
+SEEN = 5e-4  # least bound of a figure that shows in three decimals
 # Keys of metrics.json that are not single figures and have their own place on the page.
 STRUCTURED = (
     *("missing", "intervals", "bounds", "per_category", "category_mean", "per_defect"),
@@ -21,11 +21,11 @@ STRUCTURED = (
 
 
 def key_figures(metrics: Mapping[str, Any], *, trained: bool = True) -> str:
-    """The markup of the section.
+    """Return the markup of the section.
 
     Args:
-      metrics: the content of `metrics.json`.
-      trained: whether training had a loss; the speed of one that had none tells nothing.
+      metrics: Content of `metrics.json`.
+      trained: True if the training had a loss. Without one, its speed means nothing.
     """
     known = [FIGURES[key] for key in CARDS if wording.is_number(metrics.get(key))]
     cards = "".join(_card(metrics, figure) for figure in known)
@@ -43,7 +43,7 @@ def key_figures(metrics: Mapping[str, Any], *, trained: bool = True) -> str:
         figures = [one for one in figures if trained or one.key != "patches_per_second"]
         tables.append(_table(metrics, group, figures, reasons))
     tables.append(reasons_list(reasons))
-    return shown + markup.folded("All figures, and what each means", "".join(tables))
+    return shown + markup.folded("All figures and their meaning", "".join(tables))
 
 
 def _card(metrics: Mapping[str, Any], figure: Figure) -> str:
@@ -56,7 +56,7 @@ def _card(metrics: Mapping[str, Any], figure: Figure) -> str:
 
 
 def _details(metrics: Mapping[str, Any], figure: Figure) -> list[str]:
-    """How sure a figure is, and what it would be by chance, as far as there is to say."""
+    """Return notes on a figure's uncertainty, and on what it would be by chance."""
     key, value = figure.key, metrics[figure.key]
     details = []
     interval = metrics.get("intervals", {}).get(key)
@@ -65,12 +65,12 @@ def _details(metrics: Mapping[str, Any], figure: Figure) -> list[str]:
             low, high = wording.apart(wording.FORMS[figure.unit], *interval)
             details.append(f"95 % interval {low} to {high}")
         else:
-            details.append("redrawn from the test images, it is always this: they are few or easy")
+            details.append("the same in every resample of the test images, as they are few or easy")
     images = _images(metrics)
     if key == "image_auroc" and value == 1 and images:
-        details.append(f"no overlap among these {images} images; others may overlap")
+        details.append(f"no overlap among these {images} images; other images may overlap")
     if key == "image_f1_max" and wording.calls_all_defective(metrics):
-        details.append("no more than calling every image defective gives")
+        details.append("no better than calling every image defective")
     bound = metrics.get("bounds", {}).get(key)
     if wording.is_number(bound) and bound >= SEEN:
         details.append(f"± {bound:.1g}, as scores are counted in bins")
@@ -106,14 +106,14 @@ def _table(
     if not rows:
         return ""
     intro = paragraph(text(group.intro), kind="note") if group.intro else ""
-    shown = table(group.title, ["figure", "value", "how sure", "meaning"], rows, kind="figures")
+    shown = table(group.title, ["figure", "value", "uncertainty", "meaning"], rows, kind="figures")
     return f'<div class="group"><h3>{text(group.title)}</h3>{intro}{shown}</div>'
 
 
 def figure_table(
     metrics: Mapping[str, Any], root: str, rows: Mapping[str, Mapping[str, Any]], caption: str
 ) -> str:
-    """A table of the figures that each row under `root` has, with the reasons for what is missing.
+    """Return a table of the figures of each row under `root`, with the missing ones' reasons.
 
     Figures that no row has are left out.
     """
@@ -131,7 +131,7 @@ def figure_table(
 
 
 def cell(metrics: Mapping[str, Any], path: str, value: Any, reasons: dict[str, str]) -> str:
-    """A table cell; where there is no figure, its reason is added to `reasons`."""
+    """Return a table cell; if the figure is missing, add its reason to `reasons`."""
     key = path.rsplit(".", 1)[-1]
     if not wording.is_number(value):
         reasons[path] = wording.reason(metrics, path)
@@ -140,7 +140,7 @@ def cell(metrics: Mapping[str, Any], path: str, value: Any, reasons: dict[str, s
 
 
 def reasons_list(reasons: Mapping[str, str]) -> str:
-    """The reasons under a table, each once, with what it holds for."""
+    """Return the list of reasons under a table, each once with its figures."""
     by_reason: dict[str, list[str]] = {}
     for path, why in reasons.items():
         by_reason.setdefault(why, []).append(path)
@@ -149,5 +149,5 @@ def reasons_list(reasons: Mapping[str, str]) -> str:
         "</li>"
         for why, paths in by_reason.items()
     )
-    words = f'<p class="note">{wording.NOTHING} is what could not be computed, because:</p>'
+    words = f'<p class="note">{wording.NOTHING} marks a figure that could not be computed:</p>'
     return f'{words}<ul class="note">{items}</ul>' * bool(items)

@@ -6,12 +6,15 @@ NOTHING = "–"
 
 
 def bullets(sentences: Iterable[str]) -> str:
-    """A list in Markdown."""
+    """Return a list in Markdown."""
     return "\n".join(f"- {' '.join(sentence.split())}" for sentence in sentences)
 
 
 def markdown_table(rows: Sequence[Sequence[str]], *, aligned: bool = False) -> str:
-    """A table in Markdown; the first row is its head. `aligned` ones are for terminals too."""
+    """Return a table in Markdown with the first row as its head.
+
+    `aligned` pads the columns, which makes the table readable in a terminal too.
+    """
     cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(map(len, column)) if aligned else 0 for column in zip(*cells, strict=True)]
     lines = [

@@ -9,10 +9,10 @@ from recon_ad.report.drawing import INK, RULE
 
 
 def text(value: object) -> str:
-    """`value` as text that is safe in elements and in quoted attributes.
+    """Escape `value` as text that is safe in elements and in quoted attributes.
 
-    File names can hold anything: control characters become visible, and bytes that are no valid
-    UTF-8 (Python's lone surrogates) are written as backslash escapes.
+    File names can contain anything: control characters become visible, and bytes that are not
+    valid UTF-8 (Python's lone surrogates) are written as backslash escapes.
     """
     plain = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
     seen = "".join("\ufffd" if ord(c) < 32 and c not in "\t\n" else c for c in plain)
@@ -20,23 +20,23 @@ def text(value: object) -> str:
 
 
 def name(value: object) -> str:
-    """A file or defect name; `bdi` keeps right-to-left characters from reordering its line."""
+    """Escape a file or defect name; `bdi` keeps right-to-left text from reordering its line."""
     return f"<bdi>{broken(value)}</bdi>"
 
 
 def broken(value: object) -> str:
-    """A name whose lines break after slashes, hyphens and underscores, and not within a word."""
+    """Escape a name that may break after slashes, hyphens and underscores, not within a word."""
     pieces = re.findall(r"[^/_-]*[/_-]+|[^/_-]+", str(value))
     return "<wbr>".join(map(text, pieces))
 
 
 def paragraph(content: str, *, kind: str = "") -> str:
-    """A paragraph of the class `kind` around markup."""
+    """Return a paragraph of the class `kind` around markup."""
     return f'<p class="{kind}">{content}</p>' if kind else f"<p>{content}</p>"
 
 
 def section(anchor: str, title: str, body: str) -> str:
-    """A section of the page with its heading; the title is plain text."""
+    """Return a section of the page with its heading; the title is plain text."""
     return (
         f'<section id="{anchor}" aria-labelledby="{anchor}-title">'
         f'<h2 id="{anchor}-title">{text(title)}</h2>{body}</section>'
@@ -44,12 +44,12 @@ def section(anchor: str, title: str, body: str) -> str:
 
 
 def folded(summary: str, body: str) -> str:
-    """Markup that is shown once its line, plain text, is clicked."""
+    """Return markup that is shown when its summary, plain text, is clicked."""
     return f"<details><summary>{text(summary)}</summary>{body}</details>"
 
 
 def data(values: Mapping[str, object]) -> str:
-    """Data attributes for the script, each after a space."""
+    """Return data attributes for the script, each after a space."""
     return "".join(f' data-{key}="{text(value)}"' for key, value in values.items())
 
 
@@ -61,14 +61,14 @@ def table(
     kind: str = "",
     row_data: Sequence[Mapping[str, object]] = (),
 ) -> str:
-    """A table in a box that scrolls by itself, so that the page never gets wider than a phone.
+    """Return a table in a box that scrolls, so that the page never gets wider than a phone.
 
     Args:
-      caption: plain text above the table; it names the box for screen readers too.
-      heads: plain text of the column headers.
-      rows: markup of the cells; the first of each row is the row's header.
-      kind: class of the box; "tall" limits its height.
-      row_data: for each row its data attributes, or none at all.
+      caption: Plain text above the table. It also names the box for screen readers.
+      heads: Plain text of the column headers.
+      rows: Markup of the cells. The first cell of each row is the row's header.
+      kind: Class of the box; "tall" limits its height.
+      row_data: Data attributes of each row. Empty means no data.
     """
     head = "".join(f'<th scope="col">{text(h)}</th>' for h in heads)
     body = "".join(
@@ -76,7 +76,7 @@ def table(
         f"{''.join(f'<td>{cell}</td>' for cell in row[1:])}</tr>"
         for row, given in zip(rows, row_data or [{}] * len(rows), strict=True)
     )
-    # The box takes the focus, because only then can it be scrolled with the keyboard.
+    # The box takes the focus, as otherwise the keyboard could not scroll it.
     return (
         f'<div class="scroll {kind}" role="region" tabindex="0" aria-label="{text(caption)}">'
         f"<table><caption>{text(caption)}</caption>"
@@ -85,14 +85,14 @@ def table(
 
 
 def image(data: bytes, *, kind: str, alt: str, shape: tuple[int, int], style: str = "") -> str:
-    """An embedded picture.
+    """Return an embedded picture.
 
     Args:
-      data: the encoded picture.
+      data: Encoded picture.
       kind: "png" or "jpeg".
-      alt: plain text for those who do not see it.
-      shape: height and width in pixels; the browser keeps the place free.
-      style: class of the element.
+      alt: Plain text that replaces the picture for screen readers.
+      shape: Height and width in pixels, for which the browser reserves the space.
+      style: Class of the element.
     """
     encoded = base64.b64encode(data).decode("ascii")
     return (
@@ -102,12 +102,12 @@ def image(data: bytes, *, kind: str, alt: str, shape: tuple[int, int], style: st
 
 
 def curve(svg: str, *, alt: str, caption: str, wide: bool = False) -> str:
-    """A figure of `plots` with its caption, in colours that follow the reader's colour scheme.
+    """Return a figure of `plots` with its caption, in the reader's light or dark colour scheme.
 
-    Embedded as a picture of its own: inline, the identifiers of several figures would collide.
+    The figure is embedded as a picture, as the identifiers of several inline figures would collide.
     """
     themed = svg.replace(INK, "var(--ink)").replace(RULE, "var(--rule)")
-    # The line after the opening <svg ...>; a style element applies wherever it stands.
+    # Directly after the opening <svg ...>; a style element applies anywhere.
     start = themed.index(">", themed.index("<svg")) + 1
     style = (
         f"<style>:root{{--ink:{INK};--rule:{RULE}}}"

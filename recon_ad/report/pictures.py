@@ -1,8 +1,8 @@
-"""Panels as pixels: shrinking, colour, outlines and encoding, all in NumPy uint8 [h, w, 3].
+"""Pixels of panels: shrinking, colour, outlines and encoding, all in NumPy uint8 [h, w, 3].
 
 Images are shrunk by the mean, residuals and masks by the maximum, so that a defect thinner than
-a displayed pixel stays visible. A panel of full size is shrunk once, by `shrink_panel`, and can
-then be forgotten.
+a displayed pixel stays visible. A full-size panel is shrunk once, by `shrink_panel`, and is not
+needed afterwards.
 """
 
 import io
@@ -18,26 +18,26 @@ from scipy import ndimage
 from recon_ad.ops.masks import count_regions
 from recon_ad.report.content import GOOD, Marks, Panel, Scale, SmallPanel
 
-HEAT = "inferno"  # perceptually uniform, and monotonous in brightness when printed in grey
+HEAT = "inferno"  # perceptually uniform, and monotonic in brightness when printed in grey
 TRUTH_COLOUR = (0, 200, 255)
 TRUTH_GAP = (0, 50, 90)
 MASK_COLOUR = (255, 120, 0)
 NOT_FINITE_IMAGE = (255, 0, 255)  # a diverged reconstruction must not pass for a black one
 NOT_FINITE_RESIDUAL = (128, 128, 128)
-LOOKED_AT = 512  # pixels along a side that a median is taken of, at most
+LOOKED_AT = 512  # largest number of pixels along a side for the median
 PAPER = 255
-LONG_SIDE = 512  # pixels of the longer side of a picture on the page, at most
-MAX_LEVELS = 127  # seven bits: the eighth of the embedded map is the truth
+LONG_SIDE = 512  # largest number of pixels along the longer side of a picture on the page
+MAX_LEVELS = 127  # seven bits, as the eighth bit of the embedded map is the truth
 
 
 class Pictures(NamedTuple):
-    """One panel ready to be shown: uint8 [h, w, 3] each, all of one size.
+    """Pictures of one panel, ready to be shown: uint8 [h, w, 3] each, all of one size.
 
     Attributes:
-      image: the input.
-      reconstruction: the reconstruction, or None.
-      residual: the residual in colours.
-      outlines: the input with the truth outlined (dashed) and the detector's mask (solid).
+      image: Input.
+      reconstruction: Reconstruction, or None.
+      residual: Residual in colours.
+      outlines: Input with the truth (dashed) and the detector's mask (solid) outlined.
     """
 
     image: np.ndarray
@@ -47,12 +47,16 @@ class Pictures(NamedTuple):
 
 
 def check_panel(panel: Panel) -> None:
-    """Raises `ValueError`, naming the panel and the field, where shapes or types do not fit."""
+    """Check the shapes and types of a panel's arrays.
+
+    Raises:
+      ValueError: If they do not fit each other; the message names the panel and the field.
+    """
     image = panel.image
     if image.ndim != 3 or 0 in image.shape or image.dtype.kind not in "fu":
         raise ValueError(
             f"panel {panel.name!r}: image must be unsigned or floating point [h, w, c], "
-            f"got {image.dtype} {image.shape}"
+            f"not {image.dtype} {image.shape}"
         )
     shape = image.shape[:2]
     for field, kind in (("residual", "f"), ("truth", "b"), ("mask", "b")):
@@ -63,25 +67,25 @@ def check_panel(panel: Panel) -> None:
             wanted = "floating point" if kind == "f" else "bool"
             raise ValueError(
                 f"panel {panel.name!r}: {field} must be {wanted} {shape} like the image, "
-                f"got {value.dtype} {value.shape}"
+                f"not {value.dtype} {value.shape}"
             )
     made = panel.reconstruction
     if made is not None and (made.shape != image.shape or made.dtype.kind != "f"):
         raise ValueError(
             f"panel {panel.name!r}: reconstruction must be floating point {image.shape} like the "
-            f"image, got {made.dtype} {made.shape}"
+            f"image, not {made.dtype} {made.shape}"
         )
 
 
 def shown_channels(image: Shaped[np.ndarray, "h w c"]) -> Shaped[np.ndarray, "h w k"]:
-    """The channels that can be shown: all of three, otherwise the first one."""
+    """Return the channels that can be shown: all if there are three, otherwise the first."""
     return image if image.shape[2] == 3 else image[..., :1]
 
 
 def rgb(image: Shaped[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
-    """An image in [0, 1], or in bytes, as bytes: three channels as RGB, else the first as grey.
+    """Convert an image in [0, 1] or bytes to bytes: three channels as RGB, else the first as grey.
 
-    Values outside are clipped; pixels that are not finite turn magenta.
+    Values outside the range are clipped; pixels that are not finite turn magenta.
     """
     shown = shown_channels(image)
     if shown.dtype == np.uint8:
@@ -94,14 +98,14 @@ def rgb(image: Shaped[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
 
 
 class HeatScale(NamedTuple):
-    """The residuals at the two ends of the colour scale."""
+    """Residuals at the two ends of the colour scale."""
 
     bottom: float
     top: float
 
 
 def heat(residual: Float[np.ndarray, "h w"], *, scale: HeatScale) -> UInt8[np.ndarray, "h w 3"]:
-    """A residual map in colours; values beyond the scale's ends saturate, NaN is grey."""
+    """Colour a residual map; values beyond the scale's ends saturate, NaN is grey."""
     known = np.where(np.isnan(residual), scale.bottom, residual)
     level = np.clip((known - scale.bottom) / (scale.top - scale.bottom), 0, 1)
     pixels = matplotlib.colormaps[HEAT](level, bytes=True)[..., :3].copy()
@@ -110,12 +114,13 @@ def heat(residual: Float[np.ndarray, "h w"], *, scale: HeatScale) -> UInt8[np.nd
 
 
 def heat_scale(panels: Sequence[SmallPanel]) -> HeatScale:
-    """The colour scale that all of `panels` share, in units of the residual.
+    """Return the colour scale that all of `panels` share, in units of the residual.
 
-    It begins at the median of good pixels and has the pixel threshold in its middle. So good parts
-    are dark, also where distances of features or likelihoods are far from 0, and what is marked
-    glows. Without a threshold it ends at the upper quartile of the panels' maxima: one glaring
-    image may not turn all others black. From 0 to 1 where there is nothing to tell apart.
+    It begins at the median of good pixels and has the pixel threshold in its middle. So good
+    regions are dark, even where distances of features or likelihoods are far from 0, and marked
+    regions are bright. Without a threshold the scale ends at the upper quartile of the panels'
+    maxima, so that one extreme image does not turn all others black. Where all residuals are equal,
+    it runs from 0 to 1.
     """
     good = [p.typical for p in panels if p.defect == GOOD] or [p.typical for p in panels]
     typical = [value for value in good if np.isfinite(value)]
@@ -131,38 +136,38 @@ def heat_scale(panels: Sequence[SmallPanel]) -> HeatScale:
 
 
 def display_shape(height: int, width: int, *, long_side: int) -> tuple[int, int]:
-    """The shape (height, width) at which an image fits into `long_side`; never enlarged."""
+    """Return the shape (height, width) at which an image fits into `long_side`, never enlarged."""
     scale = min(1.0, long_side / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _pool(values: np.ndarray, shape: tuple[int, int], join: np.ufunc) -> np.ndarray:
-    """Joins the first two axes down to `shape`, in blocks whose sizes differ by one at most."""
+    """Reduce the first two axes to `shape`, in blocks whose sizes differ by one at most."""
     for axis in (0, 1):
         size = values.shape[axis]
         bounds = np.arange(shape[axis] + 1) * size // shape[axis]
         first, end = bounds[:-1], bounds[1:]
         before = (slice(None),) * axis
-        # Indexed, as np.take would first copy the whole of an array that is a view.
+        # Indexed, as np.take would first copy the whole array if it is a view.
         pooled = values[(*before, first)]
         if join is np.add:  # bytes would overflow
             pooled = pooled.astype(np.result_type(values, np.float32), copy=False)
-        # One pass for each place within the blocks: `join.reduceat` takes ten times as long.
+        # One pass for each place within the blocks, as `join.reduceat` takes ten times as long.
         for place in range(1, int(np.max(end - first))):
             inside = first + place < end
             piece = values[(*before, np.minimum(first + place, size - 1))]
             inside = inside.reshape((-1,) + (1,) * (values.ndim - 1 - axis))
             join(pooled, piece, out=pooled, where=inside)
         values = pooled
-    return np.array(values, order="C")  # its own: NumPy's indexing gives a view of what it made
+    return np.array(values, order="C")  # a copy, as NumPy's indexing may return a view
 
 
 def shrink_mean(
     image: Shaped[np.ndarray, "h w c"], shape: tuple[int, int]
 ) -> Float[np.ndarray, "p q c"]:
-    """Shrinks an image to `shape`, each new pixel the mean of a block; NaN spreads to its block.
+    """Shrink an image to `shape`, each new pixel the mean of a block; NaN spreads to its block.
 
-    Integers become floats in [0, 1], and only as many as are left.
+    Integers become floats in [0, 1]; only the remaining pixels are converted, to save memory.
     """
     white = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
     if image.shape[:2] == shape:
@@ -178,12 +183,12 @@ def shrink_mean(
 def shrink_max(
     values: Shaped[np.ndarray, "h w"], shape: tuple[int, int]
 ) -> Shaped[np.ndarray, "p q"]:
-    """Shrinks a map or mask to `shape`, each new pixel the maximum of a block, NaN left out."""
+    """Shrink a map or mask to `shape`, each new pixel the maximum of a block, ignoring NaN."""
     return _pool(values, shape, np.fmax)
 
 
 def _grow(mask: Bool[np.ndarray, "h w"], radius: int, *, outside: bool) -> np.ndarray:
-    """Dilation by a square of side 2 radius + 1; beyond the border all is `outside`."""
+    """Dilate a mask by a square of side 2 radius + 1; beyond the border it is `outside`."""
     grown = mask.view(np.uint8)
     for axis in (0, 1):
         grown = ndimage.maximum_filter1d(
@@ -193,7 +198,7 @@ def _grow(mask: Bool[np.ndarray, "h w"], radius: int, *, outside: bool) -> np.nd
 
 
 def line_width(shape: tuple[int, int]) -> int:
-    """Of an outline, in pixels: pictures are shown at about the same size whatever they hold."""
+    """Return an outline's width in pixels, which grows with the picture as its display does not."""
     return max(1, round(max(shape) / 200))
 
 
@@ -203,10 +208,10 @@ def outlined(
     truth: Bool[np.ndarray, "h w"] | None,
     mask: Bool[np.ndarray, "h w"],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture with the mask's edge as a solid line and the truth's as a dashed one around it.
+    """Draw the mask's edge as a solid line and the truth's as a dashed line around it.
 
     The two lines lie beside each other, so neither hides the other where mask and truth agree.
-    The page's script draws the same, pixel for pixel, where its slider is moved.
+    The page's script draws exactly the same pixels when its slider is moved.
     """
     width = line_width(mask.shape)
     half = (width + 1) // 2
@@ -216,7 +221,7 @@ def outlined(
     if truth is not None:
         ring = _grow(truth, half + width, outside=False) & ~_grow(truth, half, outside=False)
         rows, columns = np.indices(mask.shape)
-        # Gaps are dark, not empty: along one diagonal this pattern has no dashes, only one colour.
+        # Gaps are dark, not empty, as along one diagonal the whole line is dash or gap.
         dash = (rows + columns) % (5 * width) < 3 * width
         drawn[ring] = np.where(dash[ring, None], TRUTH_COLOUR, TRUTH_GAP)
     return drawn
@@ -229,24 +234,25 @@ def shrink_panel(
     mask_at: Callable[[float], Bool[np.ndarray, "h w"]] | None = None,
     long_side: int = LONG_SIDE,
 ) -> SmallPanel:
-    """What the page needs of a panel, at the size at which it is shown.
+    """Shrink a panel to the size at which the page shows it.
 
     Args:
-      panel: of any size; nothing of it is kept.
-      scale: the pixel thresholds that the page's slider will offer; None for no slider. Its
+      panel: Panel of any size. No reference to it is kept.
+      scale: Pixel thresholds that the page's slider will offer. None means no slider. Its
         calibrated threshold must be the one that made the panel's mask.
-      mask_at: the detector's mask, bool [h, w], at another pixel threshold, by the same rule that
-        made the panel's mask: minimum area, region of interest. A higher threshold may not mark
-        what a lower one does not. None for a rule without either: residual above threshold.
-      long_side: pixels on the longer side at most.
+      mask_at: Function that returns the detector's mask, bool [h, w], at another pixel threshold.
+        It must follow the rule that made the panel's mask (minimum area, region of interest), and
+        a higher threshold must not mark pixels that a lower one does not. None means the rule
+        "residual above threshold".
+      long_side: Largest number of pixels along the longer side.
 
     Raises:
-      ValueError: the panel's arrays do not fit each other, or its mask does not fit the masks at
-        the thresholds around its own.
+      ValueError: If the panel's arrays do not fit each other, or its mask does not fit the masks
+        at the thresholds around its own.
     """
     check_panel(panel)
     shape = display_shape(*panel.image.shape[:2], long_side=long_side)
-    # Shrunk before it is coloured: that is the smaller part of the work on a large image.
+    # Shrunk before colouring, which is then cheap even for a large image.
     made, truth = panel.reconstruction, panel.truth
     mask = shrink_max(panel.mask, shape)
     marks = None
@@ -274,7 +280,7 @@ def shrink_panel(
 
 
 def _typical(residual: Float[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"] | None) -> float:
-    """The median of the pixels that are not defective; NaN where none is finite."""
+    """Return the median of the pixels that are not defective; NaN where none is finite."""
     every = tuple(slice(None, None, -(-side // LOOKED_AT)) for side in residual.shape)
     kept = np.isfinite(residual[every])
     if truth is not None:
@@ -289,30 +295,30 @@ def _marks(
     *,
     shown: Bool[np.ndarray, "p q"],
 ) -> Marks:
-    """Asks for the mask at each threshold in turn; `shown` is the panel's own mask, shrunk."""
+    """Compute the mask at each threshold in turn; `shown` is the panel's own mask, shrunk."""
     if len(scale.values) > MAX_LEVELS:
         raise ValueError(
-            f"a slider for masks has {MAX_LEVELS} steps at most, not {len(scale.values)}"
+            f"a slider for masks can have {MAX_LEVELS} steps at most, not {len(scale.values)}"
         )
     level = np.zeros(shown.shape, np.uint8)
     pixels, regions = [], []
     for place, threshold in enumerate(scale.values):
         mask = panel.mask if place == scale.start else mask_at(threshold)
-        # Ascending, so that the last one that marks a pixel stays.
+        # Thresholds ascend, so the highest one that marks a pixel remains.
         level[shown if place == scale.start else shrink_max(mask, shown.shape)] = place + 1
         pixels.append(int(np.count_nonzero(mask)))
         regions.append(count_regions(mask))
     if not np.array_equal(level > scale.start, shown):
         raise ValueError(
-            f"panel {panel.name!r}: its mask and those at other thresholds do not lie within each "
-            "other; `mask_at` must be the rule that made the mask, at any threshold, and the "
-            "scale must start at the threshold that made it"
+            f"panel {panel.name!r}: its mask and those at other thresholds are not nested; "
+            "`mask_at` must follow the rule that made the mask, and the scale must start at the "
+            "threshold that made it"
         )
     return Marks(scale, level, tuple(pixels), tuple(regions))
 
 
 def shrink_further(panel: SmallPanel, *, long_side: int) -> SmallPanel:
-    """The same panel at a smaller size, where a page would otherwise grow too large."""
+    """Shrink a panel again if the page would otherwise grow too large."""
     shape = display_shape(*panel.mask.shape, long_side=long_side)
     if shape == panel.mask.shape:
         return panel
@@ -335,7 +341,7 @@ def shrink_further(panel: SmallPanel, *, long_side: int) -> SmallPanel:
 
 
 def panel_pictures(panel: SmallPanel, *, scale: HeatScale) -> Pictures:
-    """Colours one panel, by the scale that all share."""
+    """Draw the pictures of one panel with the common colour scale."""
     return Pictures(
         image=panel.image,
         reconstruction=panel.reconstruction,
@@ -345,13 +351,13 @@ def panel_pictures(panel: SmallPanel, *, scale: HeatScale) -> Pictures:
 
 
 def encode(pixels: UInt8[np.ndarray, "h w 3"], *, quality: int | None) -> bytes:
-    """PNG where `quality` is None, else JPEG of that quality (1 to 95)."""
+    """Encode as PNG if `quality` is None, else as JPEG of that quality (1 to 95)."""
     buffer = io.BytesIO()
     picture = Image.fromarray(pixels)
     if quality is None:
         picture.save(buffer, "PNG")
     else:
-        # Full chroma resolution: with JPEG's usual half, thin coloured outlines wash out. No
-        # `optimize`: Pillow then needs a buffer for the whole picture, and noise overflows it.
+        # Full chroma resolution, as JPEG's usual half washes out thin coloured outlines. No
+        # `optimize`, as Pillow then needs a buffer for the whole picture, which noise overflows.
         picture.save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()

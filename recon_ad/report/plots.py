@@ -1,7 +1,7 @@
 """Curves and histograms, one function each, as SVG text.
 
-Drawn on matplotlib's `Figure` objects without pyplot, so they work in threads and notebooks and
-leave no figure open. Their look is that of `drawing`.
+They are drawn on matplotlib's `Figure` objects without pyplot, so they work in threads and
+notebooks and leave no figure open. Colours and fonts come from `drawing`.
 """
 
 from collections import Counter
@@ -34,13 +34,13 @@ from recon_ad.report.drawing import (
     svg,
 )
 
-MAX_KINDS = 10  # rows of the score figure before the rarest defect types share one
+MAX_KINDS = 10  # defect types with a row in the score figure; with more, the rarest share one
 LOG_SPAN = 30.0  # beyond this ratio a linear axis shows one end only
-MAX_VECTOR_DOTS = 2000  # more than this is drawn as pixels: the SVG would weigh megabytes
+MAX_VECTOR_DOTS = 2000  # more dots are drawn as pixels, as the SVG would take megabytes
 
 
 def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Drops points that fall on the same thousandth as the one before: no eye tells them apart."""
+    """Drop points on the same thousandth as the one before, since they look the same."""
     kept = np.isfinite(x) & np.isfinite(y)
     x, y = x[kept], y[kept]
     cell = np.stack([np.rint(x * 1000), np.rint(y * 1000)])
@@ -63,14 +63,14 @@ def roc_curve(
     unit: str = "images",
     operating_point: tuple[Real, Real] | None = None,
 ) -> str:
-    """The ROC curve with the line of pure guessing.
+    """Draw the ROC curve with the line of pure guessing.
 
     Args:
-      fpr: share of good ones called defective, in [0, 1], ascending.
-      tpr: share of defective ones found, in [0, 1].
-      title: above the figure.
-      unit: what is counted, for the axis labels.
-      operating_point: (fpr, tpr) at the calibrated threshold, marked where given.
+      fpr: Share of good items called defective, in [0, 1], ascending.
+      tpr: Share of defective items found, in [0, 1].
+      title: Title of the figure.
+      unit: Name of the items, for the axis labels.
+      operating_point: (fpr, tpr) at the calibrated threshold, marked if given.
 
     Returns:
       SVG text.
@@ -101,13 +101,13 @@ def pro_curve(
     title: str = "",
     limit: float = FPR_LIMIT,
 ) -> str:
-    """Mean overlap with the defect regions against false-positive pixels, the limit marked.
+    """Draw the mean overlap with defect regions over the false-positive rate, with the limit.
 
     Args:
-      fpr: share of good pixels marked, in [0, 1], ascending; the curve may end at the limit.
-      pro: mean over the defect regions of the share that is marked, in [0, 1].
-      title: above the figure.
-      limit: the false-positive rate up to which the area counts, shaded.
+      fpr: Share of good pixels marked, in [0, 1], ascending. The curve may end at the limit.
+      pro: Mean over the defect regions of the marked share, in [0, 1].
+      title: Title of the figure.
+      limit: False-positive rate up to which the area counts and is shaded.
 
     Returns:
       SVG text.
@@ -120,7 +120,7 @@ def pro_curve(
     _unit_square(axes, right=1.02 if reach > 1.2 * limit else 1.2 * limit)
     axes.plot(x, y, color=BLUE, linewidth=1.8)
     if x.size:
-        # Cut exactly at the limit: the shaded area is what the figure reports.
+        # Cut exactly at the limit, so that the shaded area is the reported figure.
         inner = np.append(x[x < limit], min(limit, reach))
         axes.fill_between(inner, np.interp(inner, x, y), color=BLUE, alpha=0.18, linewidth=0)
     axes.axvline(limit, color=ORANGE, linewidth=1.2, linestyle=(0, (5, 2)))
@@ -133,7 +133,7 @@ def pro_curve(
 
 
 def _rows(defects: Sequence[str]) -> dict[str, np.ndarray]:
-    """Label -> bool [n]: good ones first, then the defect types, the most frequent first."""
+    """Return label -> bool [n]: good images first, then the defect types by frequency."""
     names = np.array(defects, dtype=object)
     kinds = [kind for kind, _ in Counter(d for d in defects if d != GOOD).most_common()]
     shown = kinds if len(kinds) <= MAX_KINDS else kinds[: MAX_KINDS - 1]
@@ -141,7 +141,7 @@ def _rows(defects: Sequence[str]) -> dict[str, np.ndarray]:
     if len(shown) < len(kinds):
         rest = np.isin(names, np.array(kinds[len(shown) :], dtype=object))
         members.append((f"{len(kinds) - len(shown)} other types", rest))
-    # Two names may be cut to the same label, so the count and a space keep the keys apart.
+    # Two names may be cut to the same label, so counts and spaces keep the keys different.
     rows = {}
     for label, chosen in members:
         key = f"{label} ({int(chosen.sum())})"
@@ -152,7 +152,7 @@ def _rows(defects: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _edges(values: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Bin edges over `values`, and whether they are spaced logarithmically."""
+    """Return bin edges over `values`, and whether they are spaced logarithmically."""
     if values.size == 0:
         return np.linspace(0, 1, 6), False
     low, high = float(values.min()), float(values.max())
@@ -170,25 +170,25 @@ def score_histogram(
     threshold: Real | None = None,
     title: str = "",
 ) -> str:
-    """Scores of good and defective images: counts above, every image as a dot below.
+    """Draw the scores of good and defective images: counts on top, every image as a dot below.
 
-    The dots make four images as readable as the counts make four hundred. The axis is
-    logarithmic where a linear one would squeeze half of the images into its first few per cent.
+    The dots suit a few images, the counts hundreds. The axis is logarithmic where a linear one
+    would squeeze half of the images into its first few per cent.
 
     Args:
-      scores: raw scores; those that are not finite are left out.
-      defects: for each score `GOOD` or the defect type.
-      threshold: the image threshold; drawn where it is finite.
-      title: above the figure.
+      scores: Raw scores. Those that are not finite are left out.
+      defects: `GOOD` or the defect type for each score.
+      threshold: Image threshold, drawn if it is finite.
+      title: Title of the figure.
 
     Returns:
       SVG text.
 
     Raises:
-      ValueError: there are not as many defects as scores.
+      ValueError: If the numbers of defects and scores differ.
     """
     if len(defects) != scores.size:
-        raise ValueError(f"{scores.size} scores need as many defect types, got {len(defects)}")
+        raise ValueError(f"{scores.size} scores need as many defect types, not {len(defects)}")
     finite = np.isfinite(scores)
     values = scores[finite]
     rows = _rows([defect for defect, kept in zip(defects, finite, strict=True) if kept])
@@ -242,15 +242,15 @@ def score_histogram(
 
 
 def patch_histogram(patches: Mapping[str, Float[np.ndarray, " _"]], *, title: str = "") -> str:
-    """Mean residual of normal and of defective patches, each class as shares of its own patches.
+    """Draw the mean residual of normal and of defective patches, as shares of each class.
 
-    After Schneider et al. 2022, Fig. 6. The axis is logarithmic where a linear one would squeeze
-    half of the patches into its first few per cent.
+    The figure follows Schneider et al. 2022, Fig. 6. The axis is logarithmic where a linear one
+    would squeeze half of the patches into its first few per cent.
 
     Args:
-      patches: under `normal` and `defective` the mean residual of each patch; those that are not
+      patches: Mean residual of each patch under `normal` and `defective`. Values that are not
         finite are left out, and a class without any is not drawn.
-      title: above the figure.
+      title: Title of the figure.
 
     Returns:
       SVG text.
@@ -281,12 +281,12 @@ def patch_histogram(patches: Mapping[str, Float[np.ndarray, " _"]], *, title: st
 
 
 def training_curve(rows: Sequence[Mapping[str, Real | None]], *, title: str = "") -> str:
-    """Training loss and held-out loss over steps.
+    """Draw training loss and held-out loss over steps.
 
     Args:
-      rows: each with `step`, `train_loss` and `heldout_loss`; a loss that is absent, None or not
-        finite is left out. The loss axis is logarithmic where the values span much.
-      title: above the figure.
+      rows: Rows with `step`, `train_loss` and `heldout_loss`. A loss that is absent, None or not
+        finite is left out. The loss axis is logarithmic if the values span a wide range.
+      title: Title of the figure.
 
     Returns:
       SVG text.
@@ -310,10 +310,10 @@ def training_curve(rows: Sequence[Mapping[str, Real | None]], *, title: str = ""
 
 
 def heldout_curves(kinds: Mapping[str, Sequence[Sequence[Mapping[str, Real | None]]]]) -> str:
-    """Held-out losses of many runs in one figure; runs of one kind share a colour.
+    """Draw the held-out losses of many runs in one figure; runs of one kind share a colour.
 
     Args:
-      kinds: by the kind's label, the rows of each of its runs, as `training_curve` takes them.
+      kinds: Rows of each run, as `training_curve` takes them, by the label of the run's kind.
 
     Returns:
       SVG text.
@@ -341,8 +341,8 @@ def _losses(rows: Sequence[Mapping[str, Real | None]], key: str) -> list[tuple[R
 
 
 def _line(axes: Axes, points: Sequence[tuple[Real, Real]], **look: Any) -> Line2D:
-    """Draws the points; what stands for them in a legend."""
-    # A single measurement is no line, so few points get markers.
+    """Draw the points and return their legend handle."""
+    # A single measurement makes no line, so a few points get markers.
     look |= {"linewidth": 1.6, "marker": "o" if len(points) <= 30 else "", "markersize": 3.5}
     axes.plot(*zip(*points, strict=True), **look)
     return Line2D([], [], **look)

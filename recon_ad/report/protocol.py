@@ -1,4 +1,4 @@
-"""How the figures were made: in words, and all of it as it is recorded, folded."""
+"""Section on how the figures were obtained: sentences, and a folded table of all settings."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,17 +13,17 @@ SCORES = {"max": "highest value", "top_1%": "mean of the highest 1 %"}
 
 
 def protocol(content: Mapping[str, Any]) -> str:
-    """The markup of the section, of the entry `protocol` of `metrics.json`."""
+    """Return the markup of the section, from the entry `protocol` of `metrics.json`."""
     rows = [[markup.broken(path), text(words)] for path, words in leaves(content)]
     if not rows:
         return ""
     spoken = "".join(paragraph(text(sentence)) for sentence in sentences(content))
-    raw = table("As it is recorded in metrics.json", ["setting", "value"], rows)
+    raw = table("Settings as recorded in metrics.json", ["setting", "value"], rows)
     return f'<div class="words">{spoken}</div>' + markup.folded("Every setting", raw)
 
 
 def sentences(content: Mapping[str, Any]) -> list[str]:
-    """What a reader has to know, as far as it is recorded."""
+    """Return the sentences that a reader needs, as far as the facts are recorded."""
 
     def known(path: str) -> Any:
         return value_of(content, path)
@@ -35,51 +35,53 @@ def sentences(content: Mapping[str, Any]) -> list[str]:
         found.append(f"The method is {method}{on}.")
     if known("good_images_not_for_testing") and known("calibration.heldout"):
         found.append(
-            f"{known('good_images_not_for_testing'):,} good images were there to learn from; the "
-            f"thresholds were set by {known('calibration.heldout')}."
+            f"{known('good_images_not_for_testing'):,} good images were available for training; "
+            f"the thresholds were set by {known('calibration.heldout')}."
         )
     if tested := known("test_images"):
-        found.append(
-            f"The {tested:,} test images were used for the figures here and for nothing else."
-        )
+        found.append(f"The {tested:,} test images were used only for the figures on this page.")
     found += _judged(content)
     wanted = known("calibration.fpr_supported")
     if wording.is_number(wanted):
         found.append(
             f"The image threshold is {wording.score(known('calibration.image_threshold'))}: good "
             "images like those that set it exceed it in at most "
-            f"{wording.percent(wanted)} of cases on average (a conformal quantile: the promise "
-            "needs no assumption on how scores are distributed, only that images are alike)."
+            f"{wording.percent(wanted)} of cases on average. This follows from the ranks of the "
+            "scores (conformal prediction), so it holds for any distribution of scores as long as "
+            "new good images are like those that set the threshold."
         )
     if rule := known("calibration.pixel_rule"):
         pixel = wording.score(known("calibration.pixel_threshold"))
-        found.append(f"Pixels are marked above {pixel} ({rule}).")
+        found.append(f"A pixel is marked if its anomaly value is above {pixel} ({rule}).")
     if hardware := known("hardware"):
-        found.append(f"Times are of {hardware}.")
+        found.append(f"Times were measured on {hardware}.")
     return found
 
 
 def _judged(content: Mapping[str, Any]) -> list[str]:
-    """How images are seen and scored."""
+    """Return the sentences on how images are divided and scored."""
     found = []
     crop, resolution = content.get("crop"), content.get("resolution")
     if crop and resolution == "native":
         sides = " × ".join(map(str, crop))
-        found.append(f"Images are judged at their own resolution, in tiles of {sides} pixels.")
+        found.append(
+            f"Images are inspected at their original resolution, in tiles of {sides} pixels."
+        )
     elif crop and str(resolution).startswith("resized"):
-        found.append(f"Images are resized to {' × '.join(map(str, crop))} pixels, and seen whole.")
+        size = " × ".join(map(str, crop))
+        found.append(f"Images are resized to {size} pixels and inspected as a whole.")
     if rule := content.get("score_rule"):
         name, sigma = rule.partition(" of the")[0], content.get("smoothing_sigma_px")
-        blur = f", smoothed by {sigma:g} pixels," * bool(sigma)
+        blur = f", smoothed by {sigma:g} pixels" * bool(sigma)
         found.append(
-            f"The score of an image is the {SCORES.get(name, name)} of its map{blur} of how "
-            "unusual each pixel is."
+            f"The score of an image is the {SCORES.get(name, name)} of its map{blur}, which shows "
+            "how unusual each pixel is (the anomaly map)."
         )
     return found
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted path, plain text) of everything in nested mappings; lists in one line."""
+    """Yield (dotted path, plain text) of every entry in nested mappings; lists in one line."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from leaves(inner, f"{path}.{key}" if path else str(key))

@@ -1,13 +1,13 @@
 "use strict";
-/* Adds to a page that reads without it: sliders for the two thresholds, and sorting, filtering and
-   paging of the table of test images. All data stand in data attributes of the page's elements. */
+/* Adds sliders for the two thresholds, and sorting, filtering and paging of the table of test
+   images. The page is readable without it. All data are in data attributes of the elements. */
 (() => {
-  const PAGE = 500; // rows of the table that exist at once; thousands would make each step slow
+  const PAGE = 500; // rows shown at once; thousands would make each step slow
   const count = new Intl.NumberFormat("en");
   const byId = (id) => document.getElementById(id);
 
-  /* Shows the slider in `box` and calls move(position, step) at each of its positions; `step` is
-     the threshold as text, or null at the calibrated one, where the detector's own word stands. */
+  /* Show the slider in `box` and call move(position, step) at each of its positions. `step` is the
+     threshold as text, or null at the calibrated one, where the detector's own results apply. */
   function slide(box, move) {
     const input = box.querySelector("input");
     const button = box.querySelector("button");
@@ -69,7 +69,7 @@
       mark.textContent = wrong;
       called.append(" ", mark);
     }
-    // As many digits as tell the score from the threshold that it is held against.
+    // Enough digits to distinguish the score from the threshold.
     score.textContent = row.text;
     if (threshold === null || !Number.isFinite(row.score)) return;
     for (let digits = 3; digits <= 17; digits++) {
@@ -85,7 +85,7 @@
     { compare: (a, b) => rank(a.score) - rank(b.score) || 0, first: -1 },
     { compare: (a, b) => collator.compare(label(a), label(b)), first: 1 },
   ];
-  // Scores that are no number want looking at: beyond the highest.
+  // Scores that are not a number need attention, so they rank above the highest.
   const rank = (score) => (Number.isNaN(score) ? Infinity : score);
   const label = (row) => `${row.called ? "defective" : "good"} ${mistake(row)}`;
 
@@ -164,7 +164,7 @@
     };
     back.addEventListener("click", turn(-1));
     on.addEventListener("click", turn(1));
-    const caption = `All ${count.format(rows.length)} test images`; // their order now varies
+    const caption = `All ${count.format(rows.length)} test images`; // the order can now change
     box.querySelector("caption").textContent = caption;
     box.ariaLabel = caption;
     byId("filters").hidden = false;
@@ -172,13 +172,13 @@
     show();
 
     const title = heads[3].querySelector("button");
-    /* Decides all rows anew. At null as the detector did, otherwise by their scores. */
+    /* Decide all rows again: at null as the detector did, otherwise by their scores. */
     function decide(step) {
       threshold = step === null ? null : asNumber(step);
       for (const row of rows) {
         row.called = step === null ? row.byDetector : row.score > threshold;
       }
-      title.textContent = step === null ? "called" : `called at ${step}`;
+      title.textContent = step === null ? "decision" : `decision at ${step}`;
       if (sorted.column === 3) sort();
       show();
       tally(rows);
@@ -196,7 +196,7 @@
       `${count.format(part)} of ${count.format(all)} ${kind} images`;
     const rate = (part, all) => `${((100 * part) / all).toFixed(1)}\u00a0%`;
     const write = (id, words) => {
-      const place = byId(`count-${id}`); // absent where no image is of that kind
+      const place = byId(`count-${id}`); // absent if no image is of that kind
       if (place) place.textContent = words;
     };
     write("false-alarms", of(falseAlarms, good, "good"));
@@ -208,7 +208,7 @@
 
   // The pictures.
 
-  /* Dilation by a square of side 2 radius + 1; beyond the border all is `outside`. */
+  /* Dilate a mask by a square of side 2 radius + 1; beyond the border it is `outside`. */
   function grow(mask, width, height, radius, outside) {
     const along = (from, lines, length, line, step) => {
       const to = new Uint8Array(from.length);
@@ -229,7 +229,7 @@
     return along(along(mask, height, width, width, 1), width, height, 1, width);
   }
 
-  /* The pixels of an embedded picture. */
+  /* Return the pixels of an embedded picture. */
   async function pixels(source, width, height) {
     const picture = new Image();
     picture.src = source;
@@ -241,7 +241,7 @@
     return context.getImageData(0, 0, canvas.width, canvas.height);
   }
 
-  /* One panel's picture of outlines, drawn as the page's own is: see `outlined` in pictures.py. */
+  /* Draw one panel's outlines exactly as `outlined` in pictures.py does. */
   function outlines(article, colours) {
     const still = article.querySelector(".outlines img");
     const words = article.querySelector(".outlines figcaption span");
@@ -256,7 +256,7 @@
     canvas.hidden = true;
     canvas.setAttribute("role", "img");
     still.after(canvas);
-    let wanted = null; // the position to be drawn, null for the calibrated one
+    let wanted = null; // the position to draw, null for the calibrated one
     let loading = null;
     let parts = null;
 
@@ -332,7 +332,7 @@
     let latest = null;
     let queue = [];
 
-    /* A few pictures in each frame, so that the slider never waits for all of them. */
+    /* Draw a few pictures in each frame, so that the slider never waits for all of them. */
     async function work() {
       box.ariaBusy = "true";
       while (queue.length) {

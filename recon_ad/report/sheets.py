@@ -1,4 +1,4 @@
-"""Sheets of pictures to be looked at on their own, outside the report's page."""
+"""Sheets of pictures for viewing outside the report's page."""
 
 import io
 from collections.abc import Sequence
@@ -21,25 +21,25 @@ def reconstruction_sheet(
     pairs_per_row: int = 4,
     gap: int = 2,
 ) -> UInt8[np.ndarray, "p q 3"]:
-    """Patches beside their reconstructions, pair by pair: what training learns, seen as it goes.
+    """Draw patches beside their reconstructions, pair by pair, to watch the training.
 
     Args:
-      inputs: patches in [0, 1], clipped for display; non-finite pixels turn magenta.
-      reconstructions: what the network made of them.
-      pairs_per_row: how many pairs stand side by side.
-      gap: white pixels between input and reconstruction; pairs stand three gaps apart.
+      inputs: Patches in [0, 1], clipped for display. Non-finite pixels turn magenta.
+      reconstructions: The network's reconstructions of the patches.
+      pairs_per_row: Number of pairs in a row.
+      gap: Number of white pixels between input and reconstruction. Pairs are three gaps apart.
 
     Returns:
       One picture, row by row in the order of the patches.
 
     Raises:
-      ValueError: there is no patch, or a setting is out of range.
+      ValueError: If no patch is given, or a setting is out of range.
     """
     count, height, width, _ = inputs.shape
     if count == 0 or pairs_per_row < 1 or gap < 0:
         raise ValueError(
-            "a reconstruction sheet needs one patch, one pair per row and a gap of 0 at least, "
-            f"got {count}, {pairs_per_row} and {gap}"
+            "a reconstruction sheet needs one patch, one pair per row and a gap of 0, or more of "
+            f"each, not {count}, {pairs_per_row} and {gap}"
         )
     columns = min(pairs_per_row, count)
     rows = -(-count // columns)
@@ -54,20 +54,20 @@ def reconstruction_sheet(
 
 
 def panel_sheet(panels: Sequence[Panel], *, long_side: int = 512) -> bytes:
-    """Rows of input, reconstruction, heat map and outlines, with one colour scale for all.
+    """Draw rows of input, reconstruction, heat map and outlines with a common colour scale.
 
-    Where no panel has a reconstruction there is no column for it.
+    The column of reconstructions is left out if no panel has one.
 
     Args:
-      panels: one row each.
-      long_side: pixels on the longer side of a picture at most; images are shrunk by the mean,
-        residuals and masks by the maximum.
+      panels: Panels, one for each row.
+      long_side: Largest number of pixels on the longer side of a picture. Images are shrunk by the
+        mean, residuals and masks by the maximum.
 
     Returns:
-      PNG bytes on a white ground.
+      PNG bytes on a white background.
 
     Raises:
-      ValueError: there is no panel, or a panel's arrays do not fit each other.
+      ValueError: If no panel is given, or a panel's arrays do not fit each other.
     """
     if not panels:
         raise ValueError("a panel sheet needs at least one panel")
@@ -85,7 +85,7 @@ def panel_sheet(panels: Sequence[Panel], *, long_side: int = 512) -> bytes:
     heights = [2.3 * p.image.shape[0] / p.image.shape[1] + 0.6 for p in drawn]
     size = (2.4 * len(heads) + 0.6, sum(heights) + 0.3)
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    # The first row's name stands above what the layout knows of.
+    # The first row's name needs space above the area that the layout reserves.
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.3 / size[1]))
     shape = (len(panels), len(heads))
     grid = figure.subplots(*shape, squeeze=False, gridspec_kw={"height_ratios": heights})
@@ -94,7 +94,7 @@ def panel_sheet(panels: Sequence[Panel], *, long_side: int = 512) -> bytes:
             pixels = getattr(pictures, field)
             axes.set_axis_off()
             blank = pixels is None  # still drawn, so that the row keeps its height
-            small = max(pictures.image.shape) < 128  # smoothing would hide what the network made
+            small = max(pictures.image.shape) < 128  # smoothing would hide the network's output
             axes.imshow(
                 np.full_like(pictures.image, PAPER) if blank else pixels,
                 interpolation="nearest" if small else "auto",
@@ -105,7 +105,7 @@ def panel_sheet(panels: Sequence[Panel], *, long_side: int = 512) -> bytes:
         )
         place = {"xycoords": "axes fraction", "textcoords": "offset points"}
         title = row[0].annotate(name, (0, 1), xytext=(0, 20), **place)
-        # A long name reaches over the neighbours; the layout must not make room for it.
+        # A long name may extend over the neighbours; the layout must not make room for it.
         title.set_in_layout(False)
         style_text(title)
     colours = ScalarMappable(Normalize(*scale), HEAT)

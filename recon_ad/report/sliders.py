@@ -1,8 +1,8 @@
-"""Sliders for thresholds: their positions, and their place in the page.
+"""Sliders for thresholds: their positions and their markup.
 
-A position is a threshold as it stands in the text beside the slider: written out, so that what is
-read is what is applied. Only the calibrated one may be rounded in the text, since there the page
-shows the detector's own decisions and masks, not its script's.
+The text beside the slider writes each threshold out in full, so that the threshold shown is the one
+applied. Only the calibrated threshold may be rounded in the text, since there the page shows the
+detector's own decisions and masks, not those of its script.
 """
 
 import itertools
@@ -15,27 +15,27 @@ import numpy as np
 from recon_ad.report import markup, wording
 from recon_ad.report.content import Scale
 
-# Shares of the test pixels above the lowest pixel threshold: their median, or less where the
-# calibrated one does not lie above it.
+# Shares of the test pixels above the lowest pixel threshold: the median, or a lower quantile if
+# the calibrated threshold does not lie above the median.
 LOWEST = (0.5, 0.9)
 HIGHEST = 1e-6  # share of single pixels in large sets
-STEPS_BELOW, STEPS_ABOVE = 14, 26  # the calibrated pixel threshold
+STEPS_BELOW, STEPS_ABOVE = 14, 26  # steps on either side of the calibrated pixel threshold
 
 
 def image_scale(scores: Sequence[Real], threshold: Real | None) -> Scale | None:
-    """One position between each two neighbouring scores: each step changes some decision.
+    """Return one position between each two neighbouring scores, so each step changes a decision.
 
     Args:
-      scores: of the test images, raw; those that are not finite are left out.
-      threshold: the calibrated one; it takes the place of the position in its gap.
+      scores: Raw scores of the test images. Those that are not finite are left out.
+      threshold: Calibrated threshold. It replaces the position in its gap.
 
     Returns:
-      None where there is no finite threshold or score.
+      The scale, or None without a finite threshold or score.
     """
     ranked = np.unique([float(s) for s in scores if wording.is_number(s)])
     if threshold is None or not wording.is_number(threshold) or not ranked.size:
         return None
-    # Beyond the ends, where every image is called defective, or none: one mean gap further.
+    # One mean gap beyond either end, where every image is called defective, or none.
     room = (ranked[-1] - ranked[0]) / ranked.size or abs(ranked[0]) or 1.0
     ends = [ranked[0] - room, *ranked, ranked[-1] + room]
     values = [wording.between(float(a), float(b)) for a, b in itertools.pairwise(ends)]
@@ -45,19 +45,20 @@ def image_scale(scores: Sequence[Real], threshold: Real | None) -> Scale | None:
 
 
 def pixel_scale(threshold: float, quantile: Callable[[float], float]) -> Scale | None:
-    """Positions from the median of the test pixels to their maximum, a third of them below the
-    calibrated one.
+    """Return positions from the median of the test pixels, or lower, to just above their maximum.
 
-    On either side they are spread half by rank, in the logarithm of the share above, and half by
-    residual. By residual alone, most steps would lie above nearly all pixels; by rank alone, most
-    would lie within the few strongest defects.
+    About a third of the positions are below the calibrated threshold. On either side they are
+    spread half by rank, in the logarithm of the share above, and half by residual. By residual
+    alone, most steps would lie above nearly all pixels; by rank alone, most would lie within the
+    few strongest defects.
 
     Args:
-      threshold: the calibrated pixel threshold; a position of its own.
-      quantile: the residual that a share in (0, 1] of the test pixels does not exceed.
+      threshold: Calibrated pixel threshold, itself a position.
+      quantile: Function that returns the residual that a share in (0, 1] of the test pixels does
+        not exceed.
 
     Returns:
-      None where the threshold is not finite.
+      The scale, or None if the threshold is not finite.
     """
     if not math.isfinite(threshold):
         return None
@@ -72,7 +73,7 @@ def pixel_scale(threshold: float, quantile: Callable[[float], float]) -> Scale |
         *np.linspace(middle, place[-1], STEPS_ABOVE + 1),
     ]
     bounds = np.unique(np.interp(evenly, place, residuals)).tolist()
-    # Beyond the highest, where nothing is marked.
+    # One position above the highest residual, where nothing is marked.
     bounds.append(bounds[-1] + ((bounds[-1] - bounds[0]) / len(bounds) or abs(bounds[-1]) or 1.0))
     values = {wording.between(a, b) for a, b in itertools.pairwise(bounds)}
     ordered = sorted({*values, float(threshold)})
@@ -80,7 +81,7 @@ def pixel_scale(threshold: float, quantile: Callable[[float], float]) -> Scale |
 
 
 def texts(scale: Scale) -> list[str]:
-    """Each threshold as text; at the calibrated one as many digits as tell it from the next."""
+    """Format each threshold; the calibrated one only with the digits that distinguish it."""
     written = [wording.significant(v, wording.exact_digits(v)) for v in scale.values]
     near = scale.values[max(0, scale.start - 1) : scale.start + 2]
     calibrated = scale.values[scale.start]
@@ -99,17 +100,17 @@ def slider(
     body: str = "",
     **data: str,
 ) -> str:
-    """The markup of a slider; it stays hidden where scripts do not run.
+    """Return the markup of a slider, which stays hidden if scripts do not run.
 
     Args:
-      anchor: identifier of the box.
-      label: plain text beside the slider.
-      scale: its positions.
-      looser: what a lower threshold does, a clause.
-      stricter: what a higher one does.
-      note: plain text under the box.
-      body: markup at its end.
-      data: further data attributes for the script.
+      anchor: Identifier of the box.
+      label: Plain text beside the slider.
+      scale: Positions of the slider.
+      looser: Clause that describes the effect of a lower threshold.
+      stricter: Clause that describes the effect of a higher threshold.
+      note: Plain text under the box.
+      body: Markup at the end of the box.
+      data: Further data attributes for the script.
     """
     given = {"steps": " ".join(texts(scale)), "start": scale.start} | data
     given |= {"looser": looser, "stricter": stricter}

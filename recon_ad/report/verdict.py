@@ -1,4 +1,4 @@
-"""What the detector decided on the test images, in counts: the first thing on the page."""
+"""Counts of the detector's decisions on the test images, shown first on the page."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -11,34 +11,35 @@ from recon_ad.report.markup import paragraph, text
 
 
 def verdict(scores: Sequence[Score], metrics: Mapping[str, Any], threshold: Real | None) -> str:
-    """The markup: how many defects are found and how many good ones stopped, and the threshold."""
+    """Return the markup of the counts of decisions, the threshold and the promised rate."""
     good = [bool(row.anomalous) for row in scores if row.defect == GOOD]
     bad = [bool(row.anomalous) for row in scores if row.defect != GOOD]
     decided = metrics.get("decisions", {})
     promised = decided.get("promised")
     counts, words = [], []
     if bad:
-        counts.append(_count(sum(bad), len(bad), "defects found", fine=all(bad)))
+        counts.append(_count(sum(bad), len(bad), "defective images found", fine=all(bad)))
     if good:
         kept = wording.is_number(promised) and not decided.get("promise_broken")
-        counts.append(_count(sum(good), len(good), "good stopped", fine=kept or not any(good)))
+        fine = kept or not any(good)
+        counts.append(_count(sum(good), len(good), "good images stopped", fine=fine))
     if threshold is not None:
         at = text(threshold_text(scores, threshold))
-        words.append(f"An image is called defective, and stopped, where its score is above {at}.")
+        words.append(f"An image is called defective, and stopped, if its score is above {at}.")
     if wording.is_number(promised):
         words.append(
-            f"Promised: at most {wording.percent(promised)} of good ones that are like those that "
-            "the threshold rests on are stopped."
+            f"Promised: on average at most {wording.percent(promised)} of new good images are "
+            "stopped, if they are like the good images that set the threshold."
         )
     if not scores:
-        words.append("There are no test images, so nothing below tells how well it works.")
+        words.append("Without test images this page cannot show how well the detector works.")
     elif not bad:
         words.append(
-            "No test image is defective, so nothing below tells whether defects are found."
+            "No test image is defective, so this page cannot show whether defects are found."
         )
     elif not good:
         words.append(
-            "No test image is good, so nothing below tells how many good ones are stopped."
+            "No test image is good, so this page cannot show how many good images are stopped."
         )
     shown = f'<div class="verdict">{"".join(counts)}</div>' * bool(counts)
     return shown + paragraph(" ".join(words), kind="note" if counts else "lead")

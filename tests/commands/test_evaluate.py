@@ -94,7 +94,7 @@ def test_metrics_hold_intervals_truths_defects_baselines_and_protocol(run, metri
     assert protocol["calibration"]["images"] == 4
     page = (run / "report.html").read_text()
     assert f"{metrics['pixel_auroc']:.3f}" in page and "Worst misses" in page
-    assert f"{told['found']} of {told['defective']}</b> defects found" in page
+    assert f"{told['found']} of {told['defective']}</b> defective images found" in page
     rows = table(run / "scores.csv")
     assert len(rows) == 8  # one for each test image
     rate = np.mean([row["anomalous"] == "1" for row in rows if row["defect"] == "good"])
@@ -195,4 +195,4 @@ def test_good_images_alone_give_nulls_with_reasons_after_a_mistake_in_the_region
 
 
 def test_a_workdir_without_a_detector_has_to_be_trained_first(tmp_path):
-    assert "train first" in refusal("evaluate", "--workdir", tmp_path)
+    assert "train one first" in refusal("evaluate", "--workdir", tmp_path)

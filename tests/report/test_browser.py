@@ -142,7 +142,7 @@ def test_the_image_slider_decides_and_counts_anew_at_every_position(page, report
                 shown = float(score.replace(",", ""))
                 assert (shown > threshold) == decision.startswith("defective"), name
         at = "" if position == scale.start else f" at {texts[position]}"
-        assert text(page, ".images th:nth-child(4)") == f"called{at}"
+        assert text(page, ".images th:nth-child(4)") == f"decision{at}"
     sort(page, 4)
     move(page, "image-threshold", 4)
     decisions = [row[3] for row in page.run(ROWS)]
@@ -348,7 +348,7 @@ def test_dark_and_printed_pages_show_what_they_should(page, report):
         assert not page.run(seen.format(control))
     # A printed table states the threshold of its decisions.
     assert page.run(seen.format("#image-threshold .now"))
-    assert "called at" in text(page, ".images thead")
+    assert "decision at" in text(page, ".images thead")
     page.send("Emulation.setEmulatedMedia", media="", features=[])
 
 
