@@ -1,7 +1,7 @@
-"""Finished runs side by side, by `recon_ad.compare`.
+"""Comparison of finished runs, by `recon_ad.compare`.
 
-Belongs here: reading runs' files, sorting runs into rows that may be compared, and the table and
-page that show them. Does not belong here: running anything, or a statistic (`recon_ad.metrics`).
+Reading runs' files, sorting runs into rows that may be compared, and the table and page that show
+them belong here. Running anything and statistics (`recon_ad.metrics`) do not.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,15 @@ __all__ = ["write_comparison"]
 
 
 def write_comparison(folders: Sequence[Path], output: Path) -> str:
-    """Writes `compare.md` and `compare.html` in the output folder; returns the former.
+    """Write `compare.md` and `compare.html` in the output folder, and return the former.
 
     Args:
-      folders: of runs, or of sweeps, whose runs are directly in them.
-      output: where both are written.
+      folders: Folders of runs, or of sweeps, whose runs are directly in them.
+      output: Folder for both files.
 
     Raises:
-      UserError: a folder is no run and holds none, a run's file is damaged, or none is finished.
+      UserError: If a folder is not a run and contains none, a run's file is damaged, or no run is
+        finished.
     """
     once = {run.resolve(): run for folder in folders for run in runs_in(folder)}
     comparison = compare([read_run(folder) for folder in once.values()])

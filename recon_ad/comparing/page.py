@@ -1,4 +1,4 @@
-"""The table of a comparison in Markdown, and its page: one HTML file that needs no network."""
+"""Table of a comparison in Markdown, and its page: one HTML file that needs no network."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -14,30 +14,30 @@ from recon_ad.report.markdown import NOTHING, bullets, markdown_table
 from recon_ad.report.markup import paragraph, text
 from recon_ad.report.plots import heldout_curves
 
-# Of the tables that come first; the page has all figures below.
+# Figures of the first tables; the page has all figures below them.
 SHORT = (*MAIN, *(f"category_mean.{key}" for key in AVERAGED))
 NOTE = (
-    "Each row is the mean over its seeds, which are named; ± is half its 95 % interval by "
-    "Student's t (two seeds or more), which tells of the seeds and not of the choice of test "
-    "images. Bold is a figure whose interval lies above those of all other rows; a row with one "
-    "seed has none, and then nothing in the column is bold. Defects found and false alarms, which "
-    "are bought with each other, and times are never bold. (oracle) is a figure at the threshold "
-    "that suits these very test images best, which nobody knows on a line; a best image F1 that "
-    f"calling every image defective gives as well is left out. {NOTHING}: the runs have no such "
-    "figure."
+    "Each row is the mean over the seeds that it names. ± is half the 95 % interval by Student's t "
+    "(with two seeds or more); it covers the choice of seeds, not that of the test images. A "
+    "figure is bold if its interval lies above those of all other rows. A row with one seed has no "
+    "interval, so nothing in its columns is bold. Defective images found and false alarms, which "
+    "trade off against each other, and times are never bold. (oracle) marks a figure at the "
+    "threshold that is best for these very test images, which nobody knows on a line. A best image "
+    "F1 is left out if calling every image defective reaches it too. "
+    f"{NOTHING} means that the runs have no such figure."
 )
 
 TESTS = (
-    "p is how often two detectors that are equally good would differ by this much or more by the "
-    "choice of test images alone: below 0.05 is commonly called a difference, and one in twenty "
-    "comparisons of equals falls below it by chance. Image AUROC is tested by DeLong's test, right "
-    "and wrong decisions at the calibrated threshold by McNemar's exact one. Neither tells of "
-    "other seeds."
+    "p is the probability that two detectors that are equally good would differ by this much or "
+    "more through the choice of test images alone. Below 0.05 is commonly called a difference; one "
+    "in twenty comparisons of equal detectors falls below it by chance. Image AUROC is tested by "
+    "DeLong's test, correct and wrong decisions at the calibrated threshold by McNemar's exact "
+    "test. Neither test accounts for the choice of seeds."
 )
 
 
 def markdown(comparison: Comparison) -> str:
-    """The tables, with what has to be known of them."""
+    """Return the tables in Markdown, with the notes that they need."""
     parts = ["# Runs compared"]
     if comparison.messages:
         parts.append(bullets(comparison.messages))
@@ -46,19 +46,19 @@ def markdown(comparison: Comparison) -> str:
         keys = [key for key in SHORT if key in _present(one)]
         parts.append(markdown_table(_table(one, keys, strong="**{}**".format), aligned=True))
         if one.along:
-            parts += ["What differs along with it:", markdown_table(_along(one), aligned=True)]
+            parts += ["Other settings that differ:", markdown_table(_along(one), aligned=True)]
         if tested := pairs(one):
             table = markdown_table(_tests(tested), aligned=True)
-            parts += ["Against row 1, on the same test images:", table, TESTS]
+            parts += ["Compared with row 1, on the same test images:", table, TESTS]
     return "\n\n".join([*parts, NOTE]) + "\n"
 
 
 def html(comparison: Comparison, *, beside: Path) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-      comparison: what it shows.
-      beside: folder that it is written in, from which its links to the runs' reports go.
+      comparison: Comparison to show.
+      beside: Folder of the page, to which its links to the runs' reports are relative.
     """
     runs = sum(len(row.runs) for one in comparison.sets for row in one.rows)
     rows = sum(len(one.rows) for one in comparison.sets)
@@ -83,7 +83,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _present(one: Set) -> list[str]:
-    """Figures that some row has."""
+    """Return the figures that any row has."""
     return [key for key in KEYS if any(key in row.figures for row in one.rows)]
 
 
@@ -101,7 +101,7 @@ def _cell(row: Row, key: str) -> str:
         return NOTHING
     mean = row.figures[key]
     half = "" if mean.half is None else f" ± {_form(key, mean.half)}"
-    # A mean over fewer seeds than the others' must not pass for theirs.
+    # A mean over fewer seeds must be marked as such.
     short = "" if mean.n == len(row.runs) else f" (of {mean.n})"
     return f"{_form(key, mean.value)}{half}{short}"
 
@@ -118,7 +118,7 @@ def _table(
     strong: Callable[[str], str],
     plain: Callable[[str], str] = str,
 ) -> list[list[str]]:
-    """The head and a line for each row; `plain` and `strong` make cells of plain text."""
+    """Return the head and a line for each row; `plain` and `strong` format plain text."""
     lines = [["row", *one.columns, "runs", *map(_head, keys)]]
     for i, row in enumerate(one.rows):
         of = "seed" if len(row.runs) == 1 else "seeds"
@@ -143,17 +143,17 @@ def _p(value: float) -> str:
 
 
 def _tests(tested: Sequence[Pair], *, plain: Callable[[str], str] = str) -> list[list[str]]:
-    """The head and a line for each pair."""
-    head = ["row", "seed", "against", "Image AUROC, difference", "p of it"]
-    lines = [[*head, "right only here", "right only there", "p of these"]]
+    """Return the head and a line for each pair."""
+    head = ["row", "seed", "compared with", "difference in Image AUROC", "p of the AUROC"]
+    lines = [[*head, "correct only here", "correct only in row 1", "p of the decisions"]]
     for pair in tested:
         line = [str(pair.row), str(pair.run.seed), f"row 1, seed {pair.against.seed}"]
         if isinstance(pair.auroc, str):
-            line += [NOTHING, f"none: {pair.auroc}"]
+            line += [NOTHING, f"no test: {pair.auroc}"]
         else:
             line += [f"{pair.auroc.difference:+.3f}", _p(pair.auroc.p)]
         if isinstance(pair.decisions, str):
-            line += [NOTHING, NOTHING, f"none: {pair.decisions}"]
+            line += [NOTHING, NOTHING, f"no test: {pair.decisions}"]
         else:
             there, here, p = pair.decisions
             line += [f"{here:,}", f"{there:,}", _p(p)]
@@ -168,10 +168,10 @@ def _section(one: Set, beside: Path) -> str:
     parts += [_means(one, short), paragraph(text(NOTE), kind="note")]
     if one.along:
         head, *rows = _along(one, plain=text)
-        parts.append(markup.table("What differs along with it", head, rows))
+        parts.append(markup.table("Other settings that differ", head, rows))
     if tested := pairs(one):
         head, *rows = _tests(tested, plain=text)
-        table = markup.table("Against row 1, on the same test images", head, rows)
+        table = markup.table("Compared with row 1, on the same test images", head, rows)
         parts += [table, paragraph(text(TESTS), kind="note")]
     parts += [_curves(one), _runs(one, short, beside)]
     if len(keys) > len(short):
@@ -185,19 +185,19 @@ def _means(one: Set, keys: Sequence[str]) -> str:
 
 
 def _curves(one: Set) -> str:
-    """The held-out losses, a figure for each method, as losses of several share no axis."""
+    """Draw the held-out losses, one figure per method, as methods' losses are not comparable."""
     methods: dict[str, dict[str, list]] = {}
     for i, row in enumerate(one.rows, 1):
         names = [name for name in one.columns if name != "method.name"]
         words = ", ".join(f"{name} {_setting(row, name)}" for name in names)
         logs = [[line for line in run.log if "heldout_loss" in line] for run in row.runs]
-        logs = [log for log in logs if len(log) > 1]  # a single measurement is no curve
+        logs = [log for log in logs if len(log) > 1]  # a single measurement makes no curve
         if logs:
             kinds = methods.setdefault(str(row.settings["method.name"]), {})
             kinds[f"row {i}: {words}" if words else f"row {i}"] = logs
     figures = []
     for method, kinds in methods.items():
-        caption = f"Held-out loss of {method}, a line for each run; runs of one row share a colour."
+        caption = f"Held-out loss of {method}, one line per run. Runs of one row share a colour."
         figures.append(
             markup.curve(heldout_curves(kinds), alt=f"Curves. {caption}", caption=caption)
         )
@@ -205,7 +205,7 @@ def _curves(one: Set) -> str:
 
 
 def _runs(one: Set, keys: Sequence[str], beside: Path) -> str:
-    """A line for each run, with a link to its report."""
+    """Return a table with a line for each run and a link to its report."""
     lines = []
     for i, row in enumerate(one.rows, 1):
         for run in row.runs:

@@ -1,4 +1,4 @@
-"""Runs of a set against its first row, on the same test images: what may be due to chance."""
+"""Tests of the runs of a set against its first row, on the same test images."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -11,14 +11,15 @@ Test = TypeVar("Test")
 
 
 class Pair(NamedTuple):
-    """A run and the one that it is held against.
+    """A run and the run of the first row with which it is compared.
 
     Attributes:
-      row: number of its row, from 1 on.
-      run: it.
-      against: of the first row the run of the same seed; where there is none, the first.
-      auroc: DeLong's test of the other one and this; or why there is none.
-      decisions: McNemar's test of the other one and this; or why there is none.
+      row: Number of the run's row, from 1 on.
+      run: The run.
+      against: Run of the first row with the same seed, or else the first run of that row with the
+        same images.
+      auroc: DeLong's test of `against` and `run`, or the reason for its absence.
+      decisions: McNemar's test of `against` and `run`, or the reason for its absence.
     """
 
     row: int
@@ -29,11 +30,11 @@ class Pair(NamedTuple):
 
 
 def pairs(one: Set) -> list[Pair]:
-    """All runs but those of the first row, each with a run of that.
+    """Pair every run of the other rows with a run of the first row.
 
-    The first row is what was given first. The best one would be chosen by the figures that are
-    tested, and look better against the others than it is. Runs whose images were drawn by
-    themselves, as generated ones of another seed are, have nothing to be held against.
+    The first row is the one given first. If the best row took its place, it would be chosen by the
+    figures under test, and would seem better than it is. A run whose images differ from those of
+    all runs of the first row, such as images generated with another seed, is left out.
     """
     first, found = one.rows[0].runs, []
     for number, row in enumerate(one.rows[1:], 2):
@@ -58,7 +59,7 @@ def _pair(number: int, run: Run, other: Run) -> Pair:
 
 
 def _given(test: Callable[[], Test]) -> Test | str:
-    """The test, or why there is none."""
+    """Run the test, or return the reason for its absence."""
     try:
         return test()
     except UndefinedMetric as reason:

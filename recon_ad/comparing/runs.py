@@ -1,8 +1,8 @@
-"""Finished runs side by side: which may be compared, which form one row, and what differs.
+"""Sets and rows of finished runs that may be compared, and the settings in which they differ.
 
-Runs on the same images (or images of the same generator), against the same truth, form a set, and
-only within it is anything compared. In a set, runs that differ in nothing but the seed form one
-row. All of it is read from the runs' files; nothing is computed anew.
+Runs on the same images (or images of the same generator), against the same truth, form a set.
+Figures are compared only within a set. Runs of a set that differ only in the seed form one row. All
+of this is read from the runs' files; nothing is computed again.
 """
 
 import csv
@@ -26,7 +26,7 @@ from recon_ad.training.same_run import settings
 
 KEYS = (*FIGURES, *(f"category_mean.{key}" for key in AVERAGED))
 
-# Of a run's protocol: what makes two figures of one name different measurements.
+# Entries of a run's protocol that make two figures of one name different measurements.
 RULES: Mapping[str, str] = {
     "evaluated_on": "name of the test images",
     "resolution": "resolution",
@@ -36,20 +36,23 @@ RULES: Mapping[str, str] = {
     "pixel_metrics": "rule of the pixel figures",
     "checkpoint": "choice of the checkpoint",
     "calibration.heldout": "images of the calibration",
-    "calibration.fpr_wanted": "false-positive rate that the thresholds are for",
+    "calibration.fpr_wanted": "requested false-positive rate",
     "classifier.features": "features of the classifier",
     "classifier.threshold": "threshold of the classifier",
 }
-PLACES: Mapping[str, str] = {"hardware": "hardware, so compare no times", "versions": "software"}
+PLACES: Mapping[str, str] = {
+    "hardware": "hardware (do not compare times)",
+    "versions": "software",
+}
 
 
 class Judged(NamedTuple):
     """Scores and decisions of a run on its test images, in their order.
 
     Attributes:
-      score: raw, of each image.
-      anomalous: the truth.
-      right: whether the decision at the calibrated threshold is the truth.
+      score: Raw score of each image.
+      anomalous: True where the image is defective.
+      right: True where the decision at the calibrated threshold is correct.
     """
 
     score: Float[np.ndarray, " n"]
@@ -58,17 +61,17 @@ class Judged(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A run's folder, read.
+    """Content of a run's folder.
 
     Attributes:
-      folder: of the run.
-      config: its config.json.
-      data: its data.json.
-      metrics: its metrics.json; None where it is not finished.
-      log: lines of its log.jsonl.
-      tested: digest of its test images' names and defect types.
-      judged: what it says of them; None where it is not finished.
-      unfinished: how far it came, in words; "" where it is finished.
+      folder: Folder of the run.
+      config: Content of config.json.
+      data: Content of data.json.
+      metrics: Content of metrics.json. None if the run is not finished.
+      log: Lines of log.jsonl.
+      tested: Digest of the test images' names and defect types.
+      judged: Scores and decisions of the test images. None if the run is not finished.
+      unfinished: Progress of an unfinished run, in words; "" if the run is finished.
     """
 
     folder: Path
@@ -82,17 +85,17 @@ class Run(NamedTuple):
 
     @property
     def seed(self) -> int:
-        """Returns the seed of everything random."""
+        """The seed of everything random."""
         return self.config["seed"]
 
 
 class Row(NamedTuple):
-    """Runs that differ in nothing but the seed.
+    """Runs that differ only in the seed.
 
     Attributes:
-      runs: by their seeds.
-      settings: what they share, by dotted names.
-      figures: over the seeds; those that no run has are absent.
+      runs: Runs, sorted by seed.
+      settings: Common settings, by dotted names.
+      figures: Means over the seeds. Figures that no run has are absent.
     """
 
     runs: Sequence[Run]
@@ -104,12 +107,12 @@ class Set(NamedTuple):
     """Rows that may be compared.
 
     Attributes:
-      name: of the images.
-      rows: in the order in which their first runs were given.
-      columns: settings that tell the rows apart; as few as do.
-      along: settings that differ too, but follow from those.
-      best: by figure, the index of the row whose interval lies above all others'.
-      warnings: sentences on what was not done alike.
+      name: Name of the images.
+      rows: Rows in the order in which their first runs were given.
+      columns: Smallest choice of settings that distinguishes the rows.
+      along: Settings that differ too, but only together with those.
+      best: Index of the row whose interval lies above all others, by figure.
+      warnings: Sentences on differences between the runs' protocols.
     """
 
     name: str
@@ -121,12 +124,12 @@ class Set(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """All of it.
+    """Comparison of all given runs.
 
     Attributes:
-      sets: of runs on the same images.
-      unfinished: runs without figures.
-      messages: sentences that come first.
+      sets: Sets of runs on the same images.
+      unfinished: Runs without figures.
+      messages: Sentences to be shown first.
     """
 
     sets: Sequence[Set]
@@ -135,14 +138,15 @@ class Comparison(NamedTuple):
 
 
 def read_run(folder: Path) -> Run:
-    """Reads a run's folder.
+    """Read a run's folder.
 
     Raises:
-      UserError: it is none, or one of its files is damaged.
+      UserError: If the folder is not a run, or one of its files is damaged.
     """
     if not (folder / "config.json").is_file():
         raise UserError(
-            f"{folder} is no run: it has no config.json; give the --workdir of recon_ad.train."
+            f"{folder} is not a run, as it has no config.json; give the --workdir of "
+            "recon_ad.train."
         )
     config = _json(folder / "config.json")
     # Absent where training stopped before it began.
@@ -150,13 +154,13 @@ def read_run(folder: Path) -> Run:
     try:
         log = read_log(folder / "log.jsonl")
     except ValueError as error:
-        raise UserError(f"{folder / 'log.jsonl'} is damaged ({error}): train it anew.") from None
+        raise UserError(f"{folder / 'log.jsonl'} is damaged ({error}); train again.") from None
     metrics, tested, judged, unfinished = None, "", None, ""
     if (folder / "metrics.json").is_file():  # written last
         metrics = _json(folder / "metrics.json")
         tested, judged = _scores(folder / "scores.csv")
     elif (folder / "detector" / "detector.json").is_file():
-        unfinished = f"not evaluated, python -m recon_ad.evaluate --workdir {folder} does it"
+        unfinished = f"not evaluated; run python -m recon_ad.evaluate --workdir {folder}"
     else:
         done = log[-1]["step"] if log else 0
         unfinished = f"at step {done:,} of {config['train']['steps']:,}"
@@ -164,18 +168,18 @@ def read_run(folder: Path) -> Run:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The folder, if it is a run, or those directly in it, as of a sweep.
+    """Return the folder itself if it is a run, or the runs directly in it, as in a sweep.
 
     Raises:
-      UserError: it is none and holds none.
+      UserError: If the folder is not a run and contains none.
     """
     if (folder / "config.json").is_file():
         return [folder]
     found = sorted(path.parent for path in folder.glob("*/config.json"))
     if not found:
         raise UserError(
-            f"{folder} is no run and holds none: there is no config.json in it; give the --workdir "
-            "of recon_ad.train or recon_ad.sweep."
+            f"{folder} is not a run and contains none, as no config.json was found; give the "
+            "--workdir of recon_ad.train or recon_ad.sweep."
         )
     return found
 
@@ -185,12 +189,12 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text())
     except ValueError as error:
         raise UserError(
-            f"{path} is damaged ({error}): run that training or evaluation again, or leave it out."
+            f"{path} is damaged ({error}); run that training or evaluation again, or leave it out."
         ) from None
 
 
 def _scores(path: Path) -> tuple[str, Judged]:
-    """Digest of the images' names and defect types, and what is said of them."""
+    """Return a digest of the images' names and defect types, and their scores and decisions."""
     try:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
@@ -199,24 +203,24 @@ def _scores(path: Path) -> tuple[str, Judged]:
         decided = np.array([row["anomalous"] == "1" for row in rows], bool)
     except (ValueError, LookupError, TypeError) as error:
         raise UserError(
-            f"{path} is damaged ({error}): python -m recon_ad.evaluate --workdir {path.parent} "
-            "writes it anew."
+            f"{path} is damaged ({error}); to write it again, run python -m recon_ad.evaluate "
+            f"--workdir {path.parent}."
         ) from None
     anomalous = np.array([defect != GOOD for _, defect in names], bool)
     return sha256(json.dumps(names).encode()), Judged(score, anomalous, decided == anomalous)
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
-    """Sorts runs into sets and rows.
+    """Sort runs into sets and rows.
 
     Raises:
-      UserError: none of them is finished.
+      UserError: If no run is finished.
     """
     finished = [run for run in runs if run.metrics is not None]
     unfinished = [run for run in runs if run.metrics is None]
     if not finished:
         stories = "; ".join(f"{run.folder} {run.unfinished}" for run in unfinished[:5])
-        raise UserError(f"none of these runs is finished ({stories}): wait, or run them first.")
+        raise UserError(f"none of these runs is finished ({stories}); wait, or run them first.")
     messages = [f"{run.folder} is unfinished and left out: {run.unfinished}." for run in unfinished]
     by_images: dict[tuple, dict[str, list[Run]]] = {}
     for run in finished:
@@ -230,7 +234,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
             for run in same:
                 if run.seed in seeds:
                     messages.append(
-                        f"{run.folder} is left out: it has config and seed of "
+                        f"{run.folder} is left out: it has the same config and seed as "
                         f"{seeds[run.seed].folder}."
                     )
                 else:
@@ -242,17 +246,18 @@ def compare(runs: Sequence[Run]) -> Comparison:
         messages.insert(
             0,
             f"These runs are not all comparable: they are on {len(sets)} different sets of images "
-            "(or truths), which have a table each; nothing is compared between them."
-            + " Images that a run did not register count in none of its figures."
+            "(or of masks of the true defects). Each set has a table, and nothing is compared "
+            "between sets."
+            + " Images in which a run did not find the part are excluded from its figures."
             * lost,
         )
     return Comparison(_told_apart(sets), unfinished, messages)
 
 
 def _images(run: Run) -> tuple:
-    """What has to be the same before figures can be compared at all."""
+    """Return the facts that must be equal before figures can be compared at all."""
     protocol, data = run.metrics["protocol"], run.config["data"]
-    # Each seed draws images of its own from one generator.
+    # Each seed draws different images from one generator.
     drawn = data["source"] == "synthetic"
     return (
         data["name"] if drawn else run.data["fingerprint"],
@@ -264,11 +269,11 @@ def _images(run: Run) -> tuple:
 
 
 def _kind(run: Run) -> dict[str, Any]:
-    """All settings but the seed, by dotted names."""
+    """Return all settings but the seed, by dotted names."""
     found = flatten(settings(run.config))
     del found["seed"]
     if pretrained := run.metrics["protocol"].get("pretrained"):
-        # The file itself, wherever it lay and whether or not the config asked for this one.
+        # The file's content counts, not its path or the checksum in the config.
         content = pretrained.get("sha256")  # random weights have none
         found["encoder.weights"] = f"sha256 {content[:12]}" if content else pretrained["weights"]
         del found["encoder.sha256"]
@@ -285,7 +290,7 @@ def _row(runs: Sequence[Run]) -> Row:
 
 
 def figure_of(run: Run, key: str) -> Any:
-    """A figure of a finished run; None of one that calling every image defective gives as well."""
+    """Return a figure of a finished run; None if calling every image defective reaches it too."""
     assert run.metrics is not None
     if key == "image_f1_max" and calls_all_defective(run.metrics):
         return None
@@ -297,7 +302,7 @@ def _set(rows: Sequence[Row]) -> Set:
     best = {}
     for key in KEYS:
         means = {i: row.figures[key] for i, row in enumerate(rows) if key in row.figures}
-        # Patches of another size are another figure.
+        # With patches of another size the figure is not comparable.
         alike = key != "patch_auroc" or len({str(r.settings["data.patch_size"]) for r in rows}) == 1
         if key.rpartition(".")[2] in RANKED and alike and (row := clearly_best(means)) is not None:
             best[key] = row
@@ -306,7 +311,7 @@ def _set(rows: Sequence[Row]) -> Set:
 
 
 def _differing(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
-    """Settings that tell rows apart, and those that differ along with them."""
+    """Return the settings that distinguish the rows, and those that differ along with them."""
     # The method first, as the others often follow from it; then in the config's order.
     names = list(dict.fromkeys(["method.name", *(name for row in rows for name in row.settings)]))
     columns: list[str] = []
@@ -322,9 +327,9 @@ def _differing(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
 
 
 def _warnings(rows: Sequence[Row]) -> list[str]:
-    """What was not done alike in a set: the protocols, and where the runs were made."""
+    """Return the differences in a set's protocols, and in hardware and software."""
     found = []
-    for start, entries in (("Not the same protocol", RULES), ("Not made alike", PLACES)):
+    for start, entries in (("Different protocols", RULES), ("Different machines", PLACES)):
         for key, label in entries.items():
             said = _by_value(rows, key)
             if len(said) > 1:
@@ -334,30 +339,30 @@ def _warnings(rows: Sequence[Row]) -> list[str]:
 
 
 def _drawn(rows: Sequence[Row]) -> list[str]:
-    """What has to be said where the images are generated."""
+    """Return the notes on generated images."""
     runs = [run for row in rows for run in row.runs]
     if runs[0].config["data"]["source"] != "synthetic":
         return []
     fingerprints: dict[int, set[str]] = {}
     for run in runs:
         fingerprints.setdefault(run.seed, set()).add(run.data["fingerprint"])
-    found = ["Each seed draws its own images, so that intervals tell of the choice of images too."]
+    found = ["Each seed draws its own images, so the intervals cover the choice of images too."]
     torn = [str(seed) for seed, seen in fingerprints.items() if len(seen) > 1]
     if torn:
         found.append(
-            f"Not the same images: those of seed {', '.join(torn)} were not drawn alike in all "
-            "rows; train anew what was made by another version."
+            f"Different images: those of seed {', '.join(torn)} were not drawn alike in all rows; "
+            "train the runs of other versions again."
         )
     return found
 
 
 def _by_value(rows: Sequence[Row], key: str) -> dict[str, str]:
-    """Which rows have which value of a protocol's entry."""
+    """Return which rows have which value of a protocol's entry."""
     where: dict[str, dict[int, None]] = {}
     for number, row in enumerate(rows, 1):
         for run in row.runs:
             value = value_of(run.metrics["protocol"], key)
-            value = "not told" if value is None else value
+            value = "not recorded" if value is None else value
             if isinstance(value, Mapping):
                 value = ", ".join(f"{k} {v}" for k, v in value.items())
             where.setdefault(str(value), {})[number] = None
@@ -368,7 +373,7 @@ def _by_value(rows: Sequence[Row], key: str) -> dict[str, str]:
 
 
 def _told_apart(sets: Sequence[Set]) -> list[Set]:
-    """The sets with names that no two share."""
+    """Add numbers to the names that several sets share, so that all names differ."""
     names = [s.name for s in sets]
     return [
         s._replace(name=f"{s.name} ({names[: i + 1].count(s.name)})")

@@ -138,7 +138,9 @@ def test_other_images_are_never_in_one_table(make, other):
     assert [s.name for s in comparison.sets] == ["my_part (1)", "my_part (2)"]
     assert [len(s.rows) for s in comparison.sets] == [2, 1]
     assert "not all comparable: they are on 2 different sets of images" in comparison.messages[0]
-    assert ("did not register" in comparison.messages[0]) == ("test/good/3.png" in other.values())
+    assert ("did not find the part" in comparison.messages[0]) == (
+        "test/good/3.png" in other.values()
+    )
 
 
 def test_generated_images_of_other_seeds_are_comparable_and_against_another_truth_are_not(make):
@@ -163,10 +165,11 @@ def test_another_protocol_is_told_with_its_rows(make):
     runs += [make(method="aae", protocol={"hardware": "another"}), make(method="aae", seed=1)]
     (one,) = compared(*runs).sets
     assert one.warnings == [
-        "Not the same protocol, resolution: native (rows 1, 3); resized to (64, 64) (row 2).",
-        "Not the same protocol, alignment: not told (rows 1, 3); aligned (row 2).",
-        "Not the same protocol, score rule: max of the smoothed map (rows 1, 3); sum (row 2).",
-        "Not made alike, hardware, so compare no times: a machine (rows 1, 2, 3); another (row 3).",
+        "Different protocols, resolution: native (rows 1, 3); resized to (64, 64) (row 2).",
+        "Different protocols, alignment: not recorded (rows 1, 3); aligned (row 2).",
+        "Different protocols, score rule: max of the smoothed map (rows 1, 3); sum (row 2).",
+        "Different machines, hardware (do not compare times): a machine (rows 1, 2, 3); "
+        "another (row 3).",
     ]
     assert compared(runs[0]).sets[0].warnings == []
 
@@ -192,10 +195,10 @@ def test_what_is_unfinished_or_doubled_is_named_and_left_out(make):
     comparison = compared(done, unfinished, untested, begun, again)
     assert comparison.messages == [
         f"{unfinished} is unfinished and left out: at step 300 of 2,000.",
-        f"{untested} is unfinished and left out: not evaluated, "
-        f"python -m recon_ad.evaluate --workdir {untested} does it.",
+        f"{untested} is unfinished and left out: not evaluated; "
+        f"run python -m recon_ad.evaluate --workdir {untested}.",
         f"{begun} is unfinished and left out: at step 0 of 2,000.",
-        f"{again} is left out: it has config and seed of {done}.",
+        f"{again} is left out: it has the same config and seed as {done}.",
     ]
     assert [len(row.runs) for row in comparison.sets[0].rows] == [1]
     with pytest.raises(UserError, match=r"none of these runs is finished .*at step 300 of 2,000"):
@@ -216,9 +219,9 @@ def test_a_folder_of_runs_stands_for_them_and_one_folder_counts_once(make, tmp_p
 
 def test_no_runs_and_damaged_runs_are_refused(make, tmp_path):
     nothing = tmp_path / "nothing"
-    with pytest.raises(UserError, match=r"nothing is no run: it has no config\.json"):
+    with pytest.raises(UserError, match=r"nothing is not a run, as it has no config\.json"):
         read_run(nothing)
-    with pytest.raises(UserError, match=r"nothing is no run and holds none: there is no config"):
+    with pytest.raises(UserError, match=r"nothing is not a run and contains none"):
         write_comparison([nothing], tmp_path / "out")
     for name, content in (("metrics.json", "{"), ("config.json", "\ufffd")):
         run = make()
