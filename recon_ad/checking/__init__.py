@@ -1,5 +1,5 @@
-"""Findings of `python -m recon_ad.check` in a folder of images that one wants to train on.
+"""Findings of `python -m recon_ad.check` in a folder of images before training on it.
 
-Here: looking at images and masks, comparing them, and the sentences about what is odd. Not here:
-listing and decoding (`recon_ad.data`), which is the same as training does. No JAX.
+Measuring and comparing images and masks, and the sentences about oddities belong here. Listing and
+decoding do not, as they are those of training (`recon_ad.data`), and neither does JAX.
 """

@@ -1,7 +1,7 @@
-"""What a folder of images holds, and what in it would spoil a training or its figures.
+"""Check of a folder of images for contents that would spoil a training or its figures.
 
-The folder is listed as `folder_source` lists it. Every image and mask is looked at once, as many at
-a time as memory is for, and images a second time for the figures without a model.
+The folder is listed as `folder_source` lists it. Every image and mask is read once, as many at a
+time as memory allows. Images are read a second time for the figures without a model.
 """
 
 import os
@@ -49,18 +49,18 @@ from recon_ad.errors import UserError
 from recon_ad.runtime.terminal import escaped
 
 _SHOWN = 20  # files that a finding names
-_FEW = 3  # sizes that are told one by one
+_FEW = 3  # largest number of sizes that are listed one by one
 _WIDTH = 96
-_LONGEST = 2048  # px; the images are looked at once more for the figures without a model
+_LONGEST = 2048  # px, to which images are reduced for the figures without a model
 
 
 class Report(NamedTuple):
-    """What was seen.
+    """Result of the check.
 
     Attributes:
-      root: the folder.
-      findings: those to be mended first.
-      sections: title and lines.
+      root: Folder that was checked.
+      findings: Findings, those that must be fixed first.
+      sections: Title and lines of each section.
     """
 
     root: Path
@@ -69,7 +69,7 @@ class Report(NamedTuple):
 
     @property
     def mend(self) -> bool:
-        """Whether anything has to be mended before training."""
+        """True if anything must be fixed before training."""
         return any(finding.mend for finding in self.findings)
 
 
@@ -88,14 +88,15 @@ class _Folder(NamedTuple):
 
 
 def check_folder(path: str | os.PathLike[str], *, category: str = "") -> Report:
-    """Looks at a folder of images.
+    """Check a folder of images.
 
     Args:
-      path: a folder in the MVTec layout, a folder of such folders, or a folder of good images.
-      category: the folder below `path` to use, for a folder of such folders.
+      path: Folder in the MVTec layout, a folder of such folders, or a folder of good images.
+      category: Folder below `path` to use, for a folder of such folders.
 
     Raises:
-      UserError: there is no such folder, no training image, or several categories and none chosen.
+      UserError: If the folder does not exist, has no training image, or has several categories of
+        which none is chosen.
     """
     folder = _listed(Path(path), category)
     wanted = [(file, "") for file in folder.train]
@@ -124,7 +125,7 @@ def check_folder(path: str | os.PathLike[str], *, category: str = "") -> Report:
         ("Sizes (height × width, px)", _sizes(looks)),
         ("Channels and type", _kinds(looks)),
         ("Masks", _shares(defective)),
-        ("Image AUROC without a model (0.50 is chance, 1.00 tells all apart)", of_test),
+        ("Image AUROC without a model (0.50 is chance, 1.00 separates all images)", of_test),
     )
     return Report(
         folder.root,
@@ -134,10 +135,10 @@ def check_folder(path: str | os.PathLike[str], *, category: str = "") -> Report:
 
 
 def as_text(report: Report) -> str:
-    """For a terminal: what to mend, what to look at, what there is."""
+    """Format the report for a terminal: what to fix, what to check, and the folder's content."""
     lines = [str(report.root)]
     number = 0
-    for title, mend in (("To be mended", True), ("To be looked at", False)):
+    for title, mend in (("Fix before training", True), ("Please check", False)):
         findings = [finding for finding in report.findings if finding.mend == mend]
         if findings:
             lines += ["", title]
@@ -155,7 +156,7 @@ def as_text(report: Report) -> str:
             if finding.files[_SHOWN:]:
                 lines.append(f"      and {len(finding.files) - _SHOWN} more")
     if not report.findings:
-        lines += ["", "Nothing wrong was found."]
+        lines += ["", "No problems were found."]
     for title, section in report.sections:
         lines += ["", title, *(f"  {line}" for line in section)]
     return "\n".join(lines)
@@ -168,7 +169,8 @@ def _listed(path: Path, category: str) -> _Folder:
     train = [file for file in layout.good_images() if not regions.is_region(file)]
     if not train:
         raise UserError(
-            f"{layout.good}: holds no images ({', '.join(sorted(SUFFIXES))}): put good ones there"
+            f"{layout.good} contains no images ({', '.join(sorted(SUFFIXES))}); put good images "
+            "there"
         )
     if layout.good == root:
         check_all_good(train, root)
@@ -181,7 +183,7 @@ def _listed(path: Path, category: str) -> _Folder:
 def _truths(
     folder: _Folder, sizes: dict[Path, tuple[int, int]]
 ) -> tuple[dict[str, list[Truth]], list[UserError], list[str]]:
-    """Test images with their masks by type, masks that cannot be decoded, and masks of no image."""
+    """Return test images with masks by type, errors of masks, and names of masks of no image."""
     found = {
         defect: {
             file: truth.masks_of(file, _of_type(folder, defect), folder.masks.get(defect, {}))
@@ -206,7 +208,7 @@ def _truths(
         ]
         for defect, by_image in found.items()
     }
-    # Nobody reads the masks of good images.
+    # The masks of good images are never read.
     read = [
         mask for d, by_image in found.items() if d != GOOD for m in by_image.values() for mask in m
     ]
@@ -222,7 +224,7 @@ def _of_type(folder: _Folder, defect: str) -> Path:
 
 
 def _names(folder: _Folder) -> list[Finding]:
-    """Files whose names make a mask another image's, or a good image."""
+    """Return findings on names that make a mask another image's mask, or a good image."""
     checks = [partial(check_no_masks, folder.train)]
     for defect, files in folder.test.items():
         masks = folder.masks.get(defect, {})
@@ -248,8 +250,8 @@ def _broken(folder: _Folder, errors: Sequence[UserError]) -> list[Finding]:
     start = os.path.join(folder.root, "") if folder.root != Path() else ""
     return [
         Finding(
-            f"{count(len(errors), 'file')} cannot be used, and training stops there: mend or "
-            "remove what is below, or train with --config.data.on_error=skip.",
+            f"{count(len(errors), 'file')} cannot be used and will stop the training. Repair or "
+            "remove the files below, or train with --config.data.on_error=skip.",
             tuple(str(error).replace(start, "") if start else str(error) for error in errors),
             mend=True,
         )
@@ -257,7 +259,7 @@ def _broken(folder: _Folder, errors: Sequence[UserError]) -> list[Finding]:
 
 
 def _left_out(folder: _Folder) -> list[Finding]:
-    """Files that no training or test will see."""
+    """Return findings on files that neither training nor test will read."""
     root, layout = folder.root, folder.layout
     found = []
     folders = (layout.good, layout.validation, layout.test, layout.truths)
@@ -272,8 +274,8 @@ def _left_out(folder: _Folder) -> list[Finding]:
     if others:
         found.append(
             Finding(
-                f"{count(len(others), 'file')} beside the images will be left out for the suffix: "
-                f"save images as one of {', '.join(sorted(SUFFIXES))}.",
+                f"{count(len(others), 'file')} beside the images will be left out because of the "
+                f"suffix. Save images as one of {', '.join(sorted(SUFFIXES))}.",
                 tuple(others),
             )
         )
@@ -284,10 +286,11 @@ def _left_out(folder: _Folder) -> list[Finding]:
         if lost:
             found.append(
                 Finding(
-                    f"{count(len(lost), 'image')} will not be used, being in none of train/{GOOD}, "
+                    f"{count(len(lost), 'image')} outside the folders train/{GOOD}, "
                     f"validation/{GOOD}, {folder.name(layout.test)}/{GOOD}, "
                     f"{folder.name(layout.test)}/<defect> and "
-                    f"{folder.name(layout.truths)}/<defect>: move or remove them.",
+                    f"{folder.name(layout.truths)}/<defect> will not be used. Move or remove the "
+                    "files below.",
                     tuple(folder.name(file) for file in lost),
                 )
             )
@@ -295,21 +298,20 @@ def _left_out(folder: _Folder) -> list[Finding]:
 
 
 def _figures(looks: Sequence[ImageLook], channels: int) -> tuple[list[str], list[Finding]]:
-    """Lines on the figures without a model, and findings."""
+    """Return the lines on the figures without a model, and the findings."""
     test = Counter(look.defect for look in looks if not look.training)
     if not test:
-        return ["none: there are no test images"], []
+        return ["not available: no test images"], []
     if not test[GOOD] or test[GOOD] == test.total():
         absent, folder = ("defective", "<defect>") if test[GOOD] else ("good", GOOD)
-        rest = "" if test[GOOD] else ", only pixel figures"
+        rest = "" if test[GOOD] else "; only pixel figures are"
         text = (
-            f"There are no {absent} test images, so that no image figure (AUROC, average "
-            f"precision, F1) is possible{rest}: put {absent} images that are not in train into "
-            f"test/{folder}."
+            f"No {absent} test images were found, so no image figure (AUROC, average precision, "
+            f"F1) is possible{rest}. Put {absent} images that are not in train into test/{folder}."
         )
-        return [f"none: there are no {absent} test images"], [Finding(text)]
+        return [f"not available: no {absent} test images"], [Finding(text)]
     if not channels or not all(is_readable(look, channels) for look in looks):
-        return ["none: the images differ in their number of channels"], []
+        return ["not available: the images differ in their number of channels"], []
     found = figures(looks, partial(_reduced, channels=channels))
     return [_line(figure) for figure in found], about_figures(found)
 
@@ -362,7 +364,7 @@ def _kinds(looks: Sequence[ImageLook]) -> list[str]:
         lines.append(f"{split:<8}{told}; largest value {max(x.highest for x in part):g}")
     gray = sum(look.colourless and look.colours for look in looks)
     if gray and gray == sum(look.channels == 3 for look in looks):
-        lines.append("The RGB images show no colour: config.data.channels=1 saves time.")
+        lines.append("The RGB images have no colour; config.data.channels=1 saves time.")
     return lines
 
 

@@ -1,7 +1,7 @@
-"""What tells good test images from defective ones without a look at any defect.
+"""Confounders: simple numbers that separate good from defective test images without any defect.
 
-A data set whose defective images were taken on another day gives a model a high image AUROC for
-the light of that day. Here plain numbers of each image are ranked as a model's scores would be.
+If the defective images were taken on another day, a model can reach a high image AUROC from the
+light of that day alone. Here simple numbers of each image are ranked as a model's scores would be.
 """
 
 import math
@@ -18,20 +18,20 @@ from recon_ad.evaluation.no_model import NoModel
 from recon_ad.metrics import auroc, levels
 from recon_ad.metrics.auroc_interval import least_auroc
 
-# A figure without a model that is reported: so high, and not by chance. The bound alone would tell
-# of weak effects in large sets, the figure alone of five images that happen to be in order.
+# A figure without a model is reported if it is this high, and not by chance. The bound alone would
+# report weak effects in large sets, the figure alone five images that happen to be in order.
 _TELLS_APART = 0.8
 _AT_LEAST = 0.65
 
 
 class Figure(NamedTuple):
-    """How well one plain number of each test image tells good from defective.
+    """AUROC with which a simple number of each test image separates good from defective.
 
     Attributes:
-      name: of the number.
-      auroc: image AUROC, in [0.5, 1]: of the direction that does better.
-      at_least: what it is at least, with 98 to 99 % confidence.
-      how: which way defective images differ.
+      name: Name of the number.
+      auroc: Image AUROC, in [0.5, 1], in the direction that separates better.
+      at_least: Lower bound of the AUROC with 98 to 99 % confidence.
+      how: Direction in which defective images differ.
     """
 
     name: str
@@ -41,25 +41,27 @@ class Figure(NamedTuple):
 
     @property
     def high(self) -> bool:
-        """Whether it would be reported, were it not by chance."""
+        """True if the AUROC is above the reporting limit, ignoring chance."""
         return self.auroc >= _TELLS_APART
 
     @property
     def tells_apart(self) -> bool:
-        """Whether it is high, and not by chance."""
+        """True if the AUROC is high, and not by chance."""
         return self.high and self.at_least >= _AT_LEAST
 
 
 def figures(looks: Sequence[ImageLook], load: Callable[[ImageLook], np.ndarray]) -> list[Figure]:
-    """How well test images are told apart without a model.
+    """Compute how well simple numbers separate good from defective test images.
 
     Mean brightness and distance to the mean training image are those of the report's no-model row
-    (`NoModel`), each in the direction that does better; the distance is left out where images
-    differ in size. Images count whole, also outside a region of interest.
+    (`NoModel`), each in the direction that separates better. The distance is left out if images
+    differ in size. Images count as a whole, including pixels outside a region of interest.
 
     Args:
-      looks: at training images and at test images, of which at least one is good and one not.
-      load: decodes an image, all with the same number of channels; large ones may come reduced.
+      looks: Measurements of training and test images, with at least one good and one defective
+        test image.
+      load: Function that decodes an image, all with the same number of channels. It may reduce
+        large images.
     """
     test = [look for look in looks if not look.training]
     defective = np.array([look.defect != GOOD for look in test])
@@ -75,7 +77,7 @@ def figures(looks: Sequence[ImageLook], load: Callable[[ImageLook], np.ndarray])
 
     row = _no_model(looks, load)
     light = row["mean_brightness"]["image_auroc"]
-    if ranked(look.brightness for look in test) < 0.5:  # NoModel does not tell the direction
+    if ranked(look.brightness for look in test) < 0.5:  # NoModel does not give the direction
         light = 1 - light
     found = [figure("mean brightness", light, "brighter", "darker")]
     distance = row["distance_to_mean_image"]["image_auroc"]
@@ -102,16 +104,16 @@ def _no_model(
 
 
 def about_figures(found: Sequence[Figure]) -> list[Finding]:
-    """What tells good from defective without a look at the defect."""
+    """Return the finding on numbers that separate good from defective images."""
     apart = [figure for figure in found if figure.tells_apart]
     if not apart:
         return []
     return [
         Finding(
-            "Defective test images can be told from good ones without any model, by what is below. "
-            "They may have been taken at other times, in other light or stored otherwise; unless "
-            "the defects themselves cause it, a model's image figures say little: quote pixel "
-            "figures, or take good and defective images by turns.",
+            "Defective test images can be separated from good ones without any model, by the "
+            "numbers below. They may have been taken at other times, in other light, or stored in "
+            "another way. Unless the defects themselves cause this, a model's image figures prove "
+            "little; quote pixel figures, or take good and defective images in turns.",
             tuple(f"{f.name}: image AUROC {f.auroc:.2f} ({f.how})" for f in apart),
         )
     ]

@@ -1,7 +1,7 @@
-"""What one file of a folder holds, in a few figures: images, truth masks and regions.
+"""Measurements of single files of a folder: images, truth masks and regions of interest.
 
-Gray means the mean of the channels, float32 in [0, 1] as `to_unit` has it. A thumbnail is gray, in
-gray levels from 0 to 255, each value the mean of its cell.
+Gray means the mean of the channels, float32 in [0, 1] from `to_unit`. A thumbnail is gray, in gray
+levels from 0 to 255, each value the mean of its cell.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ from recon_ad.data.decode import (
 )
 from recon_ad.errors import UserError
 
-THUMB = 32  # cells a side: with 256 px or more a cell holds whole 8 × 8 blocks of a JPEG
+THUMB = 32  # cells along a side; from 256 px on a cell spans at least one 8 × 8 block of a JPEG
 
 _THREADS = 4
-_PIXELS_AT_A_TIME = 50_000_000  # of all threads; colour takes up to some 20 bytes for each
+_PIXELS_AT_A_TIME = 50_000_000  # of all threads together; a colour pixel takes up to 20 bytes
 _LABELS = 32  # a mask of lower values holds class numbers, see decode_mask
 
 _In = TypeVar("_In")
@@ -37,26 +37,27 @@ _Out = TypeVar("_Out")
 
 
 class ImageLook(NamedTuple):
-    """An image that can be decoded.
+    """Measurements of an image that can be decoded.
 
     Attributes:
-      file: where it is.
-      name: relative to the folder that is checked.
-      defect: the folder under `test/`, "" for a training image.
+      file: Path of the file.
+      name: Path relative to the folder that is checked.
+      defect: Folder under `test/`, "" for a training image.
       size: (height, width), px.
-      channels: of the file.
-      dtype: of the image: uint8, uint16, float32, or uint12 where a TIFF has 12 bits.
-      highest: the largest value of the decoded image, in the unit of its type.
-      colourless: several channels, and all of them the same.
-      stored: bytes of the file.
-      brightness: mean of all pixels, in [0, 1].
-      contrast: standard deviation of the gray pixels, in [0, 0.5].
-      sharpness: standard deviation of the Laplacian over that of the image, 0 for a constant image.
-      digest: of size, type and pixels.
-      thumb: see the module; squeezed to a square, whatever the image's proportions.
-      white: what stands for 1 in brightness and contrast and for 255 in the thumbnail, in [0, 1];
-        less than 1 where 12 bits are kept in 16.
-      colours: whether three channels are red, green and blue.
+      channels: Number of channels of the file.
+      dtype: Type of the image: uint8, uint16, float32, or uint12 for a TIFF with 12 bits.
+      highest: Largest value of the decoded image, in the unit of its type.
+      colourless: True if the image has several channels and all are equal.
+      stored: Size of the file in bytes.
+      brightness: Mean of all pixels, in [0, 1].
+      contrast: Standard deviation of the gray pixels, in [0, 0.5].
+      sharpness: Standard deviation of the Laplacian divided by that of the image; 0 for a constant
+        image.
+      digest: Digest of size, type and pixels.
+      thumb: Thumbnail as in the module's docstring, resized to a square of any proportions.
+      white: Value in [0, 1] that counts as 1 in brightness and contrast and as 255 in the
+        thumbnail; below 1 for 12 bits stored in 16.
+      colours: True if three channels are red, green and blue.
     """
 
     file: Path
@@ -78,11 +79,11 @@ class ImageLook(NamedTuple):
 
     @property
     def training(self) -> bool:
-        """Whether it is a training image."""
+        """True for a training image."""
         return not self.defect
 
     def with_white(self, white: float) -> "ImageLook":
-        """The same look where `white` is white; it has to have been 1."""
+        """Return the measurements for the given white; the present white must be 1."""
         return self._replace(
             brightness=self.brightness / white,
             contrast=self.contrast / white,
@@ -92,15 +93,15 @@ class ImageLook(NamedTuple):
 
 
 class MaskLook(NamedTuple):
-    """A truth mask that can be decoded.
+    """Measurements of a truth mask that can be decoded.
 
     Attributes:
-      name: relative to the folder that is checked.
+      name: Path relative to the folder that is checked.
       size: (height, width), px.
-      share: marked pixels of all pixels.
-      rim: marked pixels of those at the border.
-      between: how many pixels are neither 0 nor of the largest value, labels apart.
-      lost: how many are above 0 and do not count as marked.
+      share: Marked share of all pixels.
+      rim: Marked share of the pixels at the border.
+      between: Number of pixels that are neither 0 nor the largest value, except class labels.
+      lost: Number of pixels above 0 that do not count as marked.
     """
 
     name: str
@@ -112,7 +113,7 @@ class MaskLook(NamedTuple):
 
 
 def gray(image: Shaped[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
-    """The mean of the channels in [0, 1]; one channel at a time, since images can be large."""
+    """Return the mean of the channels in [0, 1], one channel at a time to save memory."""
     total = to_unit(image[..., :1])[..., 0]
     if image.shape[2] == 1:
         return total
@@ -123,7 +124,7 @@ def gray(image: Shaped[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
 
 
 def look_at_image(file: Path, name: str, defect: str) -> ImageLook | UserError:
-    """Decodes an image and looks at it; the error where it cannot be decoded."""
+    """Decode and measure an image, or return the error if it cannot be decoded."""
     try:
         image = decode_image(file)
     except UserError as error:
@@ -153,7 +154,7 @@ def look_at_image(file: Path, name: str, defect: str) -> ImageLook | UserError:
 
 
 def look_at_mask(file: Path, name: str) -> MaskLook | UserError:
-    """Decodes a mask and looks at it; the error where it cannot be decoded."""
+    """Decode and measure a mask, or return the error if it cannot be decoded."""
     try:
         marked, rest = decode_mask_and_rest(file)
     except UserError as error:
@@ -164,7 +165,7 @@ def look_at_mask(file: Path, name: str) -> MaskLook | UserError:
 
 
 def look_at_region(load: Callable[[], Any]) -> UserError | None:
-    """What is wrong with an image's region of interest, if anything."""
+    """Return the error of an image's region of interest, or None if it can be loaded."""
     try:
         load()
     except UserError as error:
@@ -173,11 +174,11 @@ def look_at_region(load: Callable[[], Any]) -> UserError | None:
 
 
 def side_by_side(function: Callable[[_In], _Out], files: Sequence[tuple[Path, _In]]) -> list[_Out]:
-    """Applies a function to what belongs to each file, in threads: as many as memory is for.
+    """Apply a function to each file's argument, in as many threads as memory allows.
 
     Args:
-      function: of one argument; decodes the file.
-      files: each file and the argument.
+      function: Function of one argument that decodes the file.
+      files: Each file with the function's argument.
     """
     largest = max((_pixels(file) for file, _ in files), default=0)
     threads = min(_THREADS, os.cpu_count() or 1, _PIXELS_AT_A_TIME // max(largest, 1))
@@ -186,7 +187,7 @@ def side_by_side(function: Callable[[_In], _Out], files: Sequence[tuple[Path, _I
 
 
 def _mean_and_deviation(plane: Float32[np.ndarray, "h w"]) -> tuple[float, float]:
-    """In double precision, without a copy of the image in it."""
+    """Return mean and deviation in double precision, without a double-precision copy."""
     mean, deviation = cv2.meanStdDev(plane)
     return float(mean[0, 0]), float(deviation[0, 0])
 
@@ -196,7 +197,7 @@ def _is_colourless(image: Shaped[np.ndarray, "h w c"]) -> bool:
 
 
 def _pixels(file: Path) -> int:
-    """By the header; 0 for a broken file, of which the looking itself will tell."""
+    """Return the number of pixels by the header; 0 for a broken file, reported when decoded."""
     try:
         height, width = image_size(file)
     except UserError:
@@ -205,7 +206,7 @@ def _pixels(file: Path) -> int:
 
 
 def _between(file: Path, lost: int) -> int:
-    """`MaskLook.between`."""
+    """Count the pixels of `MaskLook.between`."""
     try:
         image = decode_image(file)
     except UserError:  # values that only a mask may have, such as wide integers

@@ -1,7 +1,7 @@
-"""Which images of a folder are the same picture, and which names tell that images are of a series.
+"""Copies among the images of a folder, and series of images that their names reveal.
 
-Works on `ImageLook`s, so that images are decoded again only to settle the few doubtful pairs.
-Memory is that of the thumbnails, 4 KB for each image; time is quadratic, 5 s for 10,000 images.
+The functions work on `ImageLook`s, so images are decoded again only for the few doubtful pairs.
+Memory is that of the thumbnails, 4 KB for each image. Time is quadratic, 5 s for 10,000 images.
 """
 
 import re
@@ -17,39 +17,39 @@ from jaxtyping import Float, Float32, Int
 from recon_ad.checking.look import ImageLook, gray, side_by_side
 from recon_ad.data.decode import decode_image
 
-# Measured on four sets: a picture encoded anew as JPEG of quality 50 stays below 0.85 gray levels
-# between thumbnails (1.9 if halved in size too), below 0.4 between blurred pictures, and its fine
-# detail correlates by 0.76 or more. Another photograph of the same part at the same place differs
-# by 0.77 gray levels or more when blurred, unless nothing at all was moved.
-_THUMBS_APART = 2.0  # gray levels, RMS; pairs closer than this are looked at again
-_THUMBS_SHARE = 0.15  # of a thumbnail's own deviation, in addition
-_BLUR = 8.0  # px, standard deviation; a JPEG errs little in means over its 8 × 8 blocks
+# Measured on four sets: a picture re-encoded as JPEG of quality 50 differs by less than 0.85 gray
+# levels between thumbnails (1.9 if halved in size too) and by less than 0.4 between blurred
+# pictures, and its fine detail correlates by 0.76 or more. Another photograph of the same part at
+# the same place differs by 0.77 gray levels or more when blurred, unless nothing was moved.
+_THUMBS_APART = 2.0  # gray levels, RMS; closer pairs are compared again at a larger size
+_THUMBS_SHARE = 0.15  # of a thumbnail's own deviation, an additional limit
+_BLUR = 8.0  # px, standard deviation; a JPEG changes means over its 8 × 8 blocks little
 _BLURRED_APART = 0.6  # gray levels, RMS
-_DETAIL_ALIKE = 0.7  # correlation of what the blur removes
+_DETAIL_ALIKE = 0.7  # correlation of the detail that the blur removes
 _LONGEST = 1024  # px, to which larger pictures are reduced for this
 _FLAT = 0.5  # gray levels, deviation of a thumbnail that shows nothing
 
-_BLOCK = 1024  # thumbnails that are compared with all at a time
+_BLOCK = 1024  # thumbnails that are compared with all others at a time
 
-# A grouping by name is believed where look-alikes share the group this much more often than by
-# chance (0: as by chance, 1: always), in at least so many images, and so far beyond the noise.
+# A grouping by name is accepted if most similar images share the group this much more often than
+# by chance (0: as by chance, 1: always), with at least so many images, and so far above the noise.
 _AGREEMENT = 0.5
 _ENOUGH = 12
 _SIGMAS = 4.0
-_AS_GOOD = 0.05  # of several as good as each other, the finest grouping is the series
-_FIELDS = 8  # of a name that are tried
+_AS_GOOD = 0.05  # among groupings this close to the best, the finest is the series
+_FIELDS = 8  # largest number of fields of a name that are tried
 _DIGITS = 5
 
 
 class Series(NamedTuple):
-    """A grouping of names that fits the look of the images.
+    """Grouping by names that fits the similarity of the images.
 
     Attributes:
-      pattern: for `config.holdout.group`.
-      groups: how many there are.
-      example: one image's name and the group it is in.
-      agreement: share of the images whose closest look-alike is in the same group.
-      chance: the same if names said nothing.
+      pattern: Pattern for `config.holdout.group`.
+      groups: Number of groups.
+      example: One image's name and its group.
+      agreement: Share of the images whose most similar image is in the same group.
+      chance: Expected share if names and similarity were independent.
     """
 
     pattern: str
@@ -60,7 +60,7 @@ class Series(NamedTuple):
 
 
 def same(looks: Sequence[ImageLook]) -> list[list[ImageLook]]:
-    """Groups of two or more images whose decoded pixels are the same, in the order given."""
+    """Return groups of two or more images whose decoded pixels are equal, in the order given."""
     groups = defaultdict(list)
     for look in looks:
         groups[look.digest].append(look)
@@ -68,10 +68,10 @@ def same(looks: Sequence[ImageLook]) -> list[list[ImageLook]]:
 
 
 def nearly_same(looks: Sequence[ImageLook]) -> list[tuple[ImageLook, ImageLook]]:
-    """Pairs of images that differ as if one had been encoded or scaled anew from the other.
+    """Return pairs of images that differ as if one was re-encoded or rescaled from the other.
 
-    Images of the very same pixels count once. Turned, mirrored, cropped or brightened copies are
-    not found, and neither are pictures with nothing but noise in them.
+    Images of equal pixels count once. Rotated, mirrored, cropped or brightened copies are not
+    found, and neither are pictures of noise only.
     """
     once = list({look.digest: look for look in reversed(looks)}.values())[::-1]
     if len(once) < 2:
@@ -82,7 +82,7 @@ def nearly_same(looks: Sequence[ImageLook]) -> list[tuple[ImageLook, ImageLook]]
     limit[deviation < _FLAT] = 0
     training = np.array([look.training for look in once])
     doubtful = set()
-    # The closest in either split: a copy may lie in both.
+    # The closest image of each split, as a picture may have a copy in both.
     for part in (np.flatnonzero(training), np.flatnonzero(~training)):
         for i, (j, apart) in enumerate(_nearest(vectors, part)):
             if apart < min(limit[i], limit[j]):
@@ -96,10 +96,11 @@ def nearly_same(looks: Sequence[ImageLook]) -> list[tuple[ImageLook, ImageLook]]
 
 
 def series(looks: Sequence[ImageLook]) -> Series | None:
-    """The part of the names by which images look alike, None if no part does.
+    """Return the grouping by a part of the names that fits the images' similarity, or None.
 
-    Each image's closest look-alike (highest correlation of thumbnails, so that brighter or darker
-    pictures of one thing are alike too) is in the same group far more often than by chance.
+    In a fitting grouping each image's most similar image is in the same group far more often than
+    by chance. Similarity is the correlation of thumbnails, so brighter or darker pictures of one
+    thing are similar too.
     """
     if len(looks) < _ENOUGH:
         return None
@@ -138,10 +139,14 @@ def _vectors(looks: Sequence[ImageLook]) -> Float32[np.ndarray, "n d"]:
 def _nearest(
     vectors: Float32[np.ndarray, "n d"], among: Int[np.ndarray, " k"]
 ) -> Iterator[tuple[int, float]]:
-    """For each vector the nearest other one among some, and the RMS difference; (i, ∞) if none."""
+    """Yield the nearest other vector among some for each vector, and the RMS difference.
+
+    The difference is infinite if `among` has only the vector itself; nothing is yielded if `among`
+    is empty.
+    """
     if not len(among):
         return
-    # About their mean, or the difference of the large squares below would cost digits.
+    # Centred, as the difference of the large squares below would otherwise lose digits.
     centred = vectors - vectors.mean(axis=0)
     squares = np.sum(centred**2, axis=1)
     others = centred[among].T
@@ -157,7 +162,7 @@ def _nearest(
 
 
 def _is_copy(first: ImageLook, second: ImageLook) -> bool:
-    """Compares two pictures at the size of the smaller: the light exactly, the detail roughly."""
+    """Compare two pictures at the size of the smaller: the light exactly, the detail roughly."""
     height, width = (min(sides) for sides in zip(first.size, second.size, strict=True))
     factor = min(1.0, _LONGEST / max(height, width))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -177,12 +182,12 @@ def _correlation(a: Float[np.ndarray, "h w"], b: Float[np.ndarray, "h w"]) -> fl
 
 
 def _patterns(names: Sequence[str]) -> Iterator[str]:
-    """Regular expressions that take a part of a name, the plain ones first."""
+    """Yield regular expressions that match a part of a name, the simple ones first."""
     for mark in "_- ":
         fields = min((name.count(mark) for name in names), default=0) + 1
         if fields < 2:
             continue
-        # No field of the group has the suffix's dot in it.
+        # Fields of the group exclude the dot before the suffix.
         field, before = f"[^{mark}.]*", f"[^{mark}]*{mark}"
         for skipped in range(min(fields, _FIELDS)):
             start = f"^(?:{before}){{{skipped}}}" if skipped else "^"
@@ -190,12 +195,12 @@ def _patterns(names: Sequence[str]) -> Iterator[str]:
             if skipped + 1 < fields:
                 yield f"{start}({field}{mark}{field})"
     yield r"^(\D+)"
-    # The leading digits of the last number: pictures taken one after the other.
+    # The leading digits of the last number, as for pictures taken one after the other.
     for digits in range(1, _DIGITS + 1):
         yield rf"(\d*)\d{{{digits}}}\D*$"
 
 
 def _grouped(names: Sequence[str], pattern: str) -> list[str] | None:
-    """The group of each name, None where one has none."""
+    """Return the group of each name, or None if any name has no group."""
     matches = [re.search(pattern, name) for name in names]
     return [match[1] for match in matches if match] if all(matches) else None

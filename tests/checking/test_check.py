@@ -82,7 +82,7 @@ def test_a_sound_folder_is_silent_and_counted(sound):
     assert report.findings == () and not report.mend
     text = as_text(report)
     for words in (
-        "Nothing wrong",
+        "No problems",
         f"{'test, scratch':<32}{COUNT:>4}  {COUNT} with a mask",
         f"train   96 × 128 ({COUNT})",
         f"train   gray, 8 bits ({COUNT})",
@@ -113,9 +113,9 @@ def test_what_has_to_be_mended_is_named(folder):
             f"{mask(4)}: is not an image",
             "roi/train/good/002.png: the region of interest has 96 × 127 pixels",
         ],
-        "1 mask has another size": [f"{mask(5)} has 95 × 128 and its image 96 × 128"],
+        "1 mask differs in size": [f"{mask(5)} has 95 × 128 and its image 96 × 128"],
         "pixel by pixel, is in train and in test": ["train/good/007.png = test/good/100.bmp"],
-        "encoded or scaled anew or taken twice, is in train and in test (2 pictures)": [
+        "re-encoded, rescaled or taken twice, is in train and in test (2 pictures)": [
             "train/good/008.png = test/good/101.jpg",
             "train/good/009.png = test/good/102.jpg",
         ],
@@ -163,8 +163,8 @@ def test_what_is_worth_a_look_is_named(folder):
         "differ in type": ["train/good/012.png is uint16"],
         "more than once in train": ["train/good/002.png = train/good/copy.png"],
         "more than once in test": ["test/good/003.png = test/good/copy.jpg"],
-        "left out for the suffix": ["train/good/009.gif"],
-        "being in none of": ["train/bad/000.png"],
+        "left out because of the suffix": ["train/good/009.gif"],
+        "outside the folders": ["train/bad/000.png"],
     }
     assert_found(folder, look=look)
 
@@ -185,7 +185,7 @@ def test_what_tells_defects_without_any_model_is_named(folder):
         saved(file.with_suffix(".jpg"), load(file), quality=97)
         file.unlink()
     lines += ["file size: image AUROC 0.8", "kind of file: image AUROC 1.00 (more are JPEG)"]
-    assert_found(folder, look={"stored otherwise": lines})
+    assert_found(folder, look={"stored in another way": lines})
 
 
 def test_what_is_missing_for_figures_is_named(folder):
@@ -193,10 +193,10 @@ def test_what_is_missing_for_figures_is_named(folder):
     look = {"No defective test image has a mask": []}
     assert_found(folder, look=look)
     good = (folder / "test/good").rename(folder.parent / "aside")
-    assert_found(folder, look=look | {"There are no good test images": []})
+    assert_found(folder, look=look | {"No good test images": []})
     shutil.rmtree(folder / "test/scratch")
     good.rename(folder / "test/good")
-    assert_found(folder, look={"There are no defective test images": []})
+    assert_found(folder, look={"No defective test images": []})
 
 
 def test_labels_empty_masks_palettes_and_names_unlike_the_look_are_no_mistakes(folder):
@@ -337,7 +337,7 @@ def test_a_plain_folder_of_good_images_is_checked_as_far_as_it_goes(sound, tmp_p
     report = check_folder(tmp_path / "mine")
     assert report.findings == ()
     text = as_text(report)
-    assert f"{'train':<32}{COUNT:>4}" in text and "there are no test images" in text
+    assert f"{'train':<32}{COUNT:>4}" in text and "no test images" in text
     shutil.copy(tmp_path / "mine/003.png", tmp_path / "mine/again.png")
     assert_found(tmp_path / "mine", look={"more than once in train": ["003.png = again.png"]})
 
@@ -353,19 +353,19 @@ def test_folders_without_a_usable_image_have_to_be_mended_or_get_a_sentence(fold
     with pytest.raises(UserError, match="put the good images into train/good"):
         check_folder(tmp_path / "a")
     (tmp_path / "b/train/good").mkdir(parents=True)
-    with pytest.raises(UserError, match="holds no images"):
+    with pytest.raises(UserError, match="contains no images"):
         check_folder(tmp_path / "b")
 
 
 def test_the_status_of_the_command_depends_on_whether_something_has_to_be_mended(sound, folder):
     result = run_command("check", sound.parent, "--category", sound.name)
     assert result.returncode == 0, result.stderr
-    assert "Nothing wrong" in result.stdout
+    assert "No problems" in result.stdout
     (folder / "train/good/004.png").write_bytes(b"no image")
     (folder / mask(6)).unlink()
     result = run_command("check", f"--category={folder.name}", folder.parent)
     assert result.returncode == 3, result.stderr
-    first, second = result.stdout.split("To be looked at")
+    first, second = result.stdout.split("Please check")
     assert " 1. 1 file cannot be used" in first
     assert "\n      train/good/004.png: is not an image" in first
     assert " 2. 1 defective test image has no mask" in second
