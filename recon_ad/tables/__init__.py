@@ -1,8 +1,8 @@
-"""The papers' tables by one command: which runs they are made of, and the page that shows them.
+"""Papers' tables, reproduced by one command: the runs they consist of and the page that shows them.
 
-Belongs here: a table's cells, the papers' figures with where they stand, protocols in words, and
-how `recon_ad.reproduce` runs, keeps and shows them. Does not belong here: how a method learns, what
-a metric is, or a default of a config; each cell is a run like any other, of a file in `configs/`.
+A table's cells, the papers' figures with their sources, protocols in words, and the code with which
+`recon_ad.reproduce` runs, stores and shows them belong here. Training of a method, metrics and
+defaults of configs do not: each cell is a run like any other, of a file in `configs/`.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
-"""What a table is: its cells, the paper's figures beside them, and the columns that are shown.
+"""Parts of a table: its cells, the paper's figures beside them, and the columns to show.
 
-Figures are named as in metrics.json; "truths.A.iou_max_oracle" is one against a further truth.
+Figures are named as in metrics.json; "truths.A.iou_max_oracle" is a figure against an additional
+truth.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ SEEDS = (0, 1, 2)
 
 
 def seeds_at(scale: str) -> tuple[int, ...]:
-    """One seed for two cores, all at the paper's scale."""
+    """Return one seed for two cores ("cpu"), all seeds at the paper's scale."""
     return SEEDS if scale == "paper" else SEEDS[:1]
 
 
@@ -25,9 +26,9 @@ class Made(NamedTuple):
     """Images that are made from a user's set before a run.
 
     Attributes:
-      name: of the folder they are kept in.
-      make: (the set's folder, an empty folder) -> fills it, in the MVTec layout.
-      files: config fields that name files in it, by their dotted names.
+      name: Name of the folder that stores them.
+      make: Function of the set's folder and an empty folder, which it fills in the MVTec layout.
+      files: Files in that folder, by the dotted names of the config fields that need them.
     """
 
     name: str
@@ -36,26 +37,26 @@ class Made(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One training run, evaluated.
+    """One training run with its evaluation.
 
     Attributes:
-      dataset: its name in the table.
-      method: a row of `recon_ad.methods.METHODS`.
-      seed: of everything random.
-      config: a config file's path; its arguments are in `arguments`.
-      arguments: of the config, beside method and seed.
-      part: the head under which the page shows it.
-      variant: what an ablation changes, "d = 50", say.
-      fields: config fields by their dotted names, set after the config was made.
-      folders: names under which the images are looked for; () where they are generated.
-      together: the same for each of several sets that one model learns, by the set's name.
-      made: what is made from the images, and used in their place; None: they are used as they are.
-      absent: what to tell a user who does not have them.
-      paper: the paper's figures.
-      source: where they stand; "" where there are none.
-      protocol: sentences on what is done in another way than in the paper, for this cell only.
-      iou_watched: the best IoU of which it is measured when training reaches it, or None.
-      optional: left out where the time that the table may take is spent.
+      dataset: Name of the data set in the table.
+      method: Key of `recon_ad.methods.METHODS`.
+      seed: Seed of everything random.
+      config: Path of a config file, whose arguments are in `arguments`.
+      arguments: Arguments of the config, except method and seed.
+      part: Heading under which the page shows the cell.
+      variant: Change of an ablation, such as "d = 50".
+      fields: Values of config fields by their dotted names, set after the config is made.
+      folders: Names of the folder in which the images are searched; () for generated images.
+      together: Such names for each of several sets that one model learns, by the set's name.
+      made: Images that are made from the user's and replace them. None uses the user's images.
+      absent: Advice for a user who does not have the images.
+      paper: Figures of the paper.
+      source: Source of the paper's figures, "" without any.
+      protocol: Sentences on differences from the paper that concern this cell only.
+      iou_watched: Best IoU whose time to reach is measured during training, or None.
+      optional: True to leave the cell out once the table's time is spent.
     """
 
     dataset: str
@@ -78,25 +79,25 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Unique in its table, and the name of the run's folder."""
+        """The cell's name, unique in its table, which is also the name of the run's folder."""
         variant = "".join(c if c.isalnum() or c in "._" else "" for c in self.variant)
         parts = (self.dataset, self.method, variant, f"seed{self.seed}")
         return "-".join(filter(None, parts))
 
     @property
     def spec(self) -> str:
-        """As the commands' `--config` takes it."""
+        """The config and its arguments as the commands' `--config` takes them."""
         arguments = {**self.arguments, "method": self.method, "seed": str(self.seed)}
         return f"{self.config}:" + ",".join(f"{k}={v}" for k, v in arguments.items())
 
 
 class Column(NamedTuple):
-    """A figure on the page.
+    """Column of a figure on the page.
 
     Attributes:
-      key: its name.
-      head: over the column.
-      digits: after the point.
+      key: Name of the figure.
+      head: Head of the column.
+      digits: Number of digits after the decimal point.
     """
 
     key: str
@@ -105,13 +106,13 @@ class Column(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A picture that is drawn from finished runs.
+    """Picture that is drawn from finished runs.
 
     Attributes:
-      name: of its file, without the suffix.
-      cells: names of the cells it shows.
-      draw: given the folders of those of them that are here, by the cell's name: PNG bytes and one
-        or more sentences that go under it.
+      name: Name of its file, without the suffix.
+      cells: Names of the cells that it shows.
+      draw: Function of the available cells' folders, by the cell's name, that returns PNG bytes
+        and a caption of one or more sentences.
     """
 
     name: str
@@ -120,32 +121,33 @@ class Figure(NamedTuple):
 
 
 def no_remarks(runs: Sequence[Run]) -> list[str]:
-    """For a table about whose figures nothing is said."""
+    """Return no remarks, for a table without any."""
     del runs
     return []
 
 
 def nothing(detector: Detector, source: Source) -> Run:
-    """For a table that measures no more than evaluation does."""
+    """Return nothing, for a table that measures only what evaluation does."""
     del detector, source
     return {}
 
 
 class Table(NamedTuple):
-    """A table of a paper.
+    """Table of a paper.
 
     Attributes:
-      name: as `--table` takes it; of its files too.
-      title: of the page.
-      columns: figures that are shown.
-      cells: (scale, folder with the data sets or None) -> cells, in the order in which they are
-        run. Raises `UserError` where there can be none.
-      protocol: sentences on what differs from the paper, or what the paper leaves open.
-      remarks: (finished cells) -> sentences on what came out, made from the figures.
-      figures: drawn when all cells are run.
-      measure: (detector, its images) -> what a finished cell holds beside what evaluation found.
-      mean_row: whether each method has a row with its mean over the data sets.
-      minutes: that the table may take at `--scale cpu`; counts for optional cells only.
+      name: Name of the table for `--table` and of its files.
+      title: Title of the page.
+      columns: Figures to show.
+      cells: Function of the scale and the folder with the data sets (or None) that returns the
+        cells in the order in which they are run. It raises `UserError` if there can be no cells.
+      protocol: Sentences on differences from the paper, or on points that the paper leaves open.
+      remarks: Function of the finished cells that returns sentences on their results.
+      figures: Pictures to draw when all cells are run.
+      measure: Function of a detector and its images that returns further entries of a finished
+        cell.
+      mean_row: True to add a row with each method's mean over the data sets.
+      minutes: Minutes that the table may take at `--scale cpu`. Limits optional cells only.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Bergmann et al. 2019 (VISAPP): the SSIM autoencoder against the one with squared error.
+"""The SSIM autoencoder and the one with squared error, of Bergmann et al. 2019 (VISAPP).
 
-Its two figures on nanofibres are as others cite them. For its further tables no source could be
-read, so that feature matching, the VAE on nanofibres and the ablations have no figures beside them.
+The paper's two figures on nanofibres are as other authors cite them. Its other tables were not
+available, so feature matching, the VAE on nanofibres and the ablations have no figures beside them.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from recon_ad.tables.base import Cell, Column, Table, seeds_at
 CONFIG = "configs/bergmann2019.py"
 METHODS = ("ssim_ae", "l2_ae", "vae", "fm_ae")
 NANOFIBRES = {"ssim_ae": {"pixel_auroc": 0.966}, "l2_ae": {"pixel_auroc": 0.688}}
-# PRO is of Bergmann et al. 2020 (CVPR), up to 30 % false positives, as aupro_30 is.
+# PRO is from Bergmann et al. 2020 (CVPR), up to 30 % false positives like aupro_30.
 GRID = {
     "vae": {"aupro_30": 0.224},
     "ssim_ae": {"pixel_auroc": 0.94, "aupro_30": 0.849},
@@ -32,20 +32,20 @@ ABSENT = {
 }
 PROTOCOL = {
     "grid": (
-        "grid stands in place of the paper's fabrics; its figures are of a later paper of the same "
-        "authors.",
+        "grid replaces the paper's fabrics; the figures beside it are from a later paper of the "
+        "same authors.",
     ),
     "vae": (
-        "the residual is the squared error of the mean code's reconstruction, where the paper has "
+        "the residual is the squared error of the mean code's reconstruction, while the paper uses "
         "a probability of each pixel from several samples; the divergence's weight is 1/(H·W·C).",
     ),
     "fm_ae": (
         "features are the first three blocks of a DeiT-Tiny instead of the first layers of "
-        "AlexNet, and their weight is ours.",
+        "AlexNet, and their weight is our choice.",
     ),
 }
 MAIN, ABLATIONS = "Main results", "Ablations on nanofibres (SSIM autoencoder)"
-# By the sign that the page shows: the config's field, and the values it is given.
+# The symbol on the page -> the config's field, and its values.
 CHANGES = {
     "d": ("method.n_z", (50, 100, 200, 500)),
     "K": ("ssim.window", (3, 7, 11, 15, 19)),
@@ -79,21 +79,24 @@ def _cell(dataset: str, method: str, seed: int, scale: str) -> Cell:
 
 
 def ablations(scale: str) -> list[Cell]:
-    """One change of the main nanofibres run at a time: latent size, SSIM window, patch."""
+    """Return cells that change one setting of the main run: latent size, SSIM window or patch."""
     base = _cell("nanofibres", "ssim_ae", 0, scale)._replace(part=ABLATIONS, paper={}, source="")
     main = flatten(load_config(base.spec).to_dict())
     return [
         base._replace(variant=f"{sign}={value}", fields={field: value})
         for sign, (field, values) in CHANGES.items()
         for value in values
-        if value != main[field]  # that is the main result
+        if value != main[field]  # the main result has this value
     ]
 
 
 def cells(scale: str, data: Path | None) -> list[Cell]:
-    """All sets with one seed, at cpu scale what there is time for; at paper scale three, and the
-    ablations."""
-    del data  # what is not there is null
+    """Return the cells of all sets, and of the ablations at paper scale.
+
+    At cpu scale they have one seed, and optional cells depend on the table's time. At paper scale
+    they have three seeds.
+    """
+    del data  # missing sets give empty cells
     main = [_cell(d, m, seed, scale) for seed in seeds_at(scale) for d in FOLDERS for m in METHODS]
     return main + (ablations(scale) if scale == "paper" else [])
 
@@ -111,16 +114,17 @@ TABLE = Table(
     ),
     cells=cells,
     protocol=(
-        "The network and its protocol are the paper's as other implementations describe them; "
-        "steps and batch size, and at cpu scale the schedule, are ours and stand in the config.",
-        "The constants of SSIM are (0.01)² and (0.03)², Wang et al.'s and scikit-image's; the "
+        "The network and its protocol are the paper's as other implementations describe them. "
+        "Steps and batch size, and at cpu scale the schedule, are our choice and are in the "
+        "config.",
+        "The constants of SSIM are (0.01)² and (0.03)², as in Wang et al. and scikit-image. The "
         "paper is quoted with 0.01 and 0.03, which would hide weak texture.",
-        "Where the window K is changed, the Gaussian's 1.5 px stay: windows above 11 px differ "
-        "from it by their tails only.",
-        "Nanofibres has no good test images, so there is no image AUROC; pixel figures are over "
-        "its 40 defective images. A part of each of its five good images is held out for "
+        "Where the window K changes, the Gaussian's standard deviation stays 1.5 px, so windows "
+        "above 11 px differ only in the weak outer part of the Gaussian.",
+        "Nanofibres has no good test images, so it has no image AUROC. Its pixel figures are over "
+        "the 40 defective images. A part of each of the five good images is held out for "
         "calibration.",
-        "A set that lies in the folder in another split or at another resolution than the "
-        "official one gives figures near to, not equal to, published ones.",
+        "If a set in the folder has another split or resolution than the official one, its figures "
+        "are close to published ones, but not equal.",
     ),
 )

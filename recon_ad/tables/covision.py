@@ -1,4 +1,4 @@
-"""Buzzega et al. (Covision Lab): what each step of their line is worth; the paper has no figures.
+"""Gain of each step of the line of Buzzega et al. (Covision Lab); the paper has no figures.
 
 The part is BSData's ball screw, moved as parts lie on a line.
 """
@@ -43,14 +43,14 @@ def _cell(variant: str, seed: int, scale: str) -> Cell:
 
 
 def cells(scale: str, data: Path | None) -> list[Cell]:
-    """Each step added to those before."""
-    del data  # what is not there is null
+    """Return the cells, each with one step more than the one before."""
+    del data  # missing sets give empty cells
     variants = (LYING, ALIGNED, MASKED, STILL)
     return [_cell(variant, seed, scale) for seed in seeds_at(scale) for variant in variants]
 
 
 def remarks(runs: Sequence[Run]) -> list[str]:
-    """What each step has changed."""
+    """Return sentences on the change that each step made."""
     found = {(run["variant"], run["seed"]): run for run in runs if "reason" not in run}
     told = []
     for before, after in ((LYING, ALIGNED), (ALIGNED, MASKED), (STILL, ALIGNED)):
@@ -60,19 +60,22 @@ def remarks(runs: Sequence[Run]) -> list[str]:
             gains = [a - b for a, b in pairs if a is not None and b is not None]
             if gains:
                 told.append(
-                    f"'{after}' against '{before}': {name} {sum(gains) / len(gains):+.4f} "
+                    f"'{after}' compared with '{before}': {name} {sum(gains) / len(gains):+.4f} "
                     f"({len(gains)} seed{'s' * (len(gains) > 1)})."
                 )
     for run in found.values():
         if run["classifier"]:
             gain = run["classifier"]["hu"]["auroc_gain_on_threshold"]
             told.append(
-                f"{run['name']}: the classifier's image AUROC against the score's "
+                f"{run['name']}: the classifier's image AUROC compared with the score's: "
                 f"{gain['mean']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f} in 95 % of the "
                 "draws)."
             )
         if lost := run["evaluation"]["not_registered"]:
-            told.append(f"{run['name']}: {len(lost)} test images were not registered, so left out.")
+            told.append(
+                f"{run['name']}: the part was not found in {len(lost)} test images, which are left "
+                "out."
+            )
     return told
 
 
@@ -93,23 +96,24 @@ TABLE = Table(
     ),
     cells=cells,
     protocol=(
-        "The paper has no figures of its own; its images are a customer's.",
-        f"Each image of the set, good or not, is turned by up to {ANGLE:g}° either way, scaled by "
-        f"up to {SCALE:.0%} and shifted by up to {SHIFT:g} px, at random and the same for every "
-        "row; what of a picture was not in the image counts nowhere, in training or metrics, since "
-        "the black there would give the motion away. The middle one of the good images, unmoved, "
-        "is the template.",
-        "Maps of aligned images go back to the images, where they are ranked: a pixel that the "
-        "template does not show, or of the ground, has the lowest value of its image. The ground "
-        "is what lies beside the screw's lit side, by an outline drawn on the template.",
-        "Image figures are of no use but to compare a row's with each other: the pittings were "
-        "photographed on other days than the good images, and mean brightness alone has an image "
-        "AUROC of 0.85. Whole places on the screw are held out.",
+        "The paper gives no figures; its images belong to a customer.",
+        f"Each image of the set, good or defective, is rotated by up to {ANGLE:g}° in either "
+        f"direction, scaled by up to {SCALE:.0%} and shifted by up to {SHIFT:g} px, at random and "
+        "in the same way for every row. Pixels that were outside the image are excluded from "
+        "training and metrics, since their black would reveal the motion. The template is the "
+        "middle one of the good images, unmoved.",
+        "Maps of aligned images are transformed back to the images and ranked there. Pixels that "
+        "the template does not show, and pixels of the background (called ground in the table), "
+        "have the lowest value of their image. The background is everything beside the screw's lit "
+        "side, by an outline drawn on the template.",
+        "Image figures may only be compared within a row. The pittings were photographed on other "
+        "days than the good images, and mean brightness alone has an image AUROC of 0.85. Whole "
+        "places on the screw are held out.",
         f"Score and classifier (Hu's moments, an MLP) both learn from {labels.LABELS} labelled "
-        f"test images, half of them defects, drawn {labels.SPLITS} times, and are judged on the "
-        "test images that are left; the score learns its threshold. Means over the draws are "
-        "shown.",
-        "Noise, widths, learning rate and steps of the autoencoder are ours.",
+        f"test images, half of them defects, drawn {labels.SPLITS} times, and are evaluated on the "
+        "remaining test images. From the labels the score learns its threshold. The table shows "
+        "means over the draws.",
+        "Noise, widths, learning rate and steps of the autoencoder are our choice.",
     ),
     remarks=remarks,
     measure=labels.measure,

@@ -1,7 +1,7 @@
-"""What a classifier of heatmaps is worth beside the image score alone, from a few labels.
+"""Comparison of a classifier of heatmaps with the image score alone, from a few labels.
 
-Of each class half of the labels is drawn, again and again; every figure is of the images that are
-left. The image score alone gets the same labels, for its best threshold.
+In each of many draws, half of the labels are of each class, and every figure is computed on the
+remaining images. The image score alone gets the same labels, to find its best threshold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,18 +25,18 @@ from recon_ad.metrics.ranking import auroc, levels
 from recon_ad.tables.base import Run
 
 SPLITS = 50
-LABELS = 20  # in a table's cell, half of them defects
+LABELS = 20  # labelled images in a table's cell, half of them defects
 Scores = Float[np.ndarray, " n"]
 Flags = Bool[np.ndarray, " n"]
 
 
 class Seen(NamedTuple):
-    """Images as the detector sees them.
+    """Results of the detector on images.
 
     Attributes:
-      scores: of the detector.
-      above: whether they are above its image threshold.
-      features: of their maps, by the kind of features.
+      scores: Image scores.
+      above: True where the score is above the image threshold.
+      features: Features of the maps, by the kind of features.
     """
 
     scores: Scores
@@ -47,22 +47,22 @@ class Seen(NamedTuple):
 def look(
     detector: Detector, records: Sequence[Record], configs: Mapping[str, ConfigDict]
 ) -> tuple[Seen, list[Record]]:
-    """Judges the images and takes the features of their maps.
+    """Inspect the images and compute the features of their maps.
 
     Args:
-      detector: with a pixel threshold above 0.
-      records: images.
-      configs: as configs/classifier.py makes them, by the kind of features.
+      detector: Detector with a pixel threshold above 0.
+      records: Images.
+      configs: Configs from configs/classifier.py, by the kind of features.
 
     Returns:
-      What is seen, and of which records: parts that are not registered have no map.
+      The results, and their records. Images in which the part is not found are left out.
     """
     networks = {k: jax.device_put(untrained(detector, c)[0]) for k, c in configs.items()}
     take = jax.jit(extract)
     scores, kept = [], []
     features: dict[str, list[np.ndarray]] = {name: [] for name in networks}
     for record in records:
-        try:  # in the frame of the part, as the tail sees it
+        try:  # in the frame of the part, as the detector's classifier sees it
             placement, _, prediction = detector.predict_aligned(
                 record.load(), roi=roi_of(record), reconstruct=False
             )
@@ -81,16 +81,16 @@ def look(
 def compared(
     seen: Seen, defects: Flags, configs: Mapping[str, ConfigDict], *, count: int
 ) -> dict[str, dict[str, Any]]:
-    """Figures of the score alone ("threshold") and of each classifier.
+    """Compute the figures of the score alone ("threshold") and of each classifier.
 
-    Each figure has its mean over the splits, and `low` and `high`, between which 95 % of them lie;
-    gains on the threshold are of the same split.
+    Each figure has its mean over the splits, and `low` and `high`, between which 95 % of the splits
+    lie. Gains over the threshold are computed within a split.
 
     Args:
-      seen: the images.
-      defects: which of them are.
-      configs: as in `look`.
-      count: labelled images, half of them defects.
+      seen: Results of the detector.
+      defects: True where the image is defective.
+      configs: Configs as in `look`.
+      count: Number of labelled images, half of them defects.
     """
     drawn = _splits(defects, count, seed=0)
     rows = {"threshold": [_by_threshold(seen.scores, defects, chosen) for chosen in drawn]}
@@ -112,7 +112,7 @@ def compared(
 
 
 def measure(detector: Detector, source: Source) -> Run:
-    """The table's figures: Hu's moments from LABELS of the set's own test images."""
+    """Measure the table's figures: Hu's moments, learnt from LABELS of the set's test images."""
     configs = {"hu": load_config("configs/classifier.py:features=hu")}
     seen, records = look(detector, source.test, configs)
     defects = np.array([record.anomalous for record in records])
@@ -122,7 +122,7 @@ def measure(detector: Detector, source: Source) -> Run:
 
 
 def _splits(defects: Flags, count: int, *, seed: int) -> list[Flags]:
-    """Which images are labelled, as many of either class."""
+    """Return which images are labelled in each draw, as many of either class."""
     random = np.random.default_rng([seed, count])
     drawn = []
     for _ in range(SPLITS):

@@ -1,7 +1,7 @@
-"""A data set whose images are moved, as parts lie on a line: each by its own similarity.
+"""Data set with moved images, as parts lie on a line: each moved by a random similarity.
 
-Written in the MVTec layout, images and masks as PNG; what of a picture was not in the image is
-black and lies outside its region of interest, or its border would give the motion away.
+It is written in the MVTec layout, images and masks as PNG. Pixels of a picture that were outside
+the image are black and outside its region of interest, as they would otherwise reveal the motion.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from recon_ad.alignment.geometry import Matrix, similarity
 from recon_ad.data import folder_source
 from recon_ad.evaluation.judge import truth_of
 
-ANGLE, SCALE, SHIFT = 15.0, 0.1, 40.0  # degrees, share, px: the most either way
+ANGLE, SCALE, SHIFT = 15.0, 0.1, 40.0  # degrees, share, px: largest change in either direction
 TEMPLATE, GROUND = "template.png", "foreground.png"
 
 
 def random_pose(random: np.random.Generator, shape: tuple[int, int]) -> Matrix:
-    """Uniform within the limits."""
+    """Draw a pose, uniform within the limits."""
     return similarity(
         angle=random.uniform(-ANGLE, ANGLE),
         scale=random.uniform(1 - SCALE, 1 + SCALE),
@@ -33,25 +33,26 @@ def random_pose(random: np.random.Generator, shape: tuple[int, int]) -> Matrix:
 def moved(
     image: Shaped[np.ndarray, "h w c"], pose: Matrix
 ) -> tuple[Shaped[np.ndarray, "h w c"], Bool[np.ndarray, "h w"]]:
-    """The image in that pose, and which of its pixels were in the image."""
+    """Return the image in that pose, and which of the pixels were inside the image."""
     size = image.shape[1::-1]
     picture = cv2.warpAffine(image, pose, size, flags=cv2.INTER_CUBIC).reshape(image.shape)
     valid = cv2.warpAffine(np.ones(image.shape[:2], np.float32), pose, size) > 0.999
-    return picture, cv2.erode(valid.astype(np.uint8), np.ones((5, 5))) > 0  # a cubic's neighbours
+    # Eroded by the neighbours that a cubic interpolation uses.
+    return picture, cv2.erode(valid.astype(np.uint8), np.ones((5, 5))) > 0
 
 
 def write_moved(
     folder: Path, target: Path, *, outline: Sequence[tuple[float | int, float | int]]
 ) -> None:
-    """Moves all images of a folder in the MVTec layout.
+    """Move all images of a folder in the MVTec layout.
 
-    The middle one of the good images stays as it is and is the template, in a file beside the sets,
-    together with which of its pixels are the part.
+    The template, in a file beside the sets, is the middle one of the good images, unmoved. Another
+    file marks which of its pixels are the part.
 
     Args:
-      folder: the set.
-      target: that is filled.
-      outline: of the part in the template, (x, y) as shares of its width and height.
+      folder: Folder of the set.
+      target: Folder to fill.
+      outline: Outline of the part in the template, (x, y) as shares of its width and height.
     """
     source = folder_source(folder, on_error="skip")
     random = np.random.default_rng(0)

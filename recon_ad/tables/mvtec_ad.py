@@ -1,6 +1,7 @@
 """All categories of MVTec AD that the user has, with each method, and the mean.
 
-At cpu scale with one seed, one method after the other, for as long as the table's time lasts.
+At cpu scale they are run with one seed, one method after the other, until the table's time is
+spent.
 """
 
 from pathlib import Path
@@ -14,17 +15,17 @@ FOLDERS = ("mvtec_ad", "mvtec", "mvtec_anomaly_detection")
 
 
 def cells(scale: str, data: Path | None) -> list[Cell]:
-    """Each category found.
+    """Return the cells of each category that is found.
 
     Raises:
-      UserError: no folder was given, or it holds no category.
+      UserError: If no folder was given, or it contains no category.
     """
     if data is None:
-        raise UserError("the table mvtec_ad needs --data: the folder that holds MVTec AD.")
+        raise UserError("the table mvtec_ad needs --data with the folder that holds MVTec AD.")
     found = categories(data, FOLDERS)
     if not found:
         raise UserError(
-            f"--data {data}: holds no category of MVTec AD: give the folder with its categories, "
+            f"--data {data} contains no category of MVTec AD; give the folder with its categories, "
             "each with train/good in it."
         )
     return [
@@ -59,8 +60,8 @@ TABLE = Table(
         "All methods learn with the settings of configs/folder.py, those on a pretrained encoder's "
         "features with those of configs/vit.py, the same for every category. The encoder's blocks "
         "there were chosen by knn's image AUROC on grid.",
-        "A category that lies in the folder in another split or at another resolution than the "
-        "official one gives figures near to, not equal to, published ones.",
+        "If a category in the folder has another split or resolution than the official one, its "
+        "figures are close to published ones, but not equal.",
     ),
     mean_row=True,
 )

@@ -1,4 +1,4 @@
-"""The page of a table in Markdown, NAME.md: ours beside the paper's, and how ours came about."""
+"""Page of a table in Markdown, NAME.md: our figures beside the paper's, and how ours were run."""
 
 import logging
 import re
@@ -15,7 +15,7 @@ logger = logging.getLogger("recon_ad")
 
 Key = tuple[str, str, str, str]  # part, dataset, variant, method
 
-# At the end of every table: a figure that is bought by false alarms is not worth much.
+# At the end of every table, as a good figure at many false alarms is worth little.
 PROMISE = (
     Column("image_fpr_promised", "false alarms promised"),
     Column("image_fpr_calibrated", "measured"),
@@ -25,7 +25,7 @@ PROMISE = (
 def write(
     table: Table, runs: Sequence[Run], *, scale: str, workdir: Path, draw: bool = False
 ) -> None:
-    """Writes `NAME.md`, with `draw` also the pictures whose runs are here."""
+    """Write `NAME.md`, and with `draw` also the pictures whose runs are available."""
     figures = []
     for figure in table.figures:
         caption = workdir / "figures" / f"{figure.name}.txt"
@@ -40,7 +40,7 @@ def write(
 
 
 def _drawn(figure: Figure, workdir: Path, caption: Path) -> str:
-    """Draws the picture, if a run of its is newer than it; "" or why there is none."""
+    """Draw the picture if a run is newer than it; return "" or the reason for its absence."""
     folders = {name: workdir / "runs" / name for name in figure.cells}
     here = {n: f for n, f in folders.items() if (f / "metrics.json").is_file()}
     if not here:
@@ -51,41 +51,42 @@ def _drawn(figure: Figure, workdir: Path, caption: Path) -> str:
     logger.info("drawing %s", figure.name)
     png, text = figure.draw(here)
     files.write_bytes(caption.with_suffix(".png"), png)
-    files.write_text(caption, text + "\n")  # last: with it the picture is complete
+    files.write_text(caption, text + "\n")  # written last, so that it marks a complete picture
     return ""
 
 
 def page(table: Table, runs: Sequence[Run], *, scale: str, figures: Sequence[str] = ()) -> str:
-    """The page.
+    """Return the page in Markdown.
 
     Args:
-      table: whose figures to show.
-      runs: its cells.
-      scale: at which they were run.
-      figures: paragraphs in Markdown, one for each picture.
+      table: Table to show.
+      runs: Cells of the table.
+      scale: Scale at which the cells were run.
+      figures: Paragraphs in Markdown, one for each picture.
     """
     done = [run for run in runs if "reason" not in run]
     parts = [
         f"# {table.title}",
-        f"`python -m recon_ad.reproduce --table {table.name} --scale {scale}`; all figures, "
-        f"configs and intervals are in {table.name}.json. Where a cell was run with several "
-        "seeds, the mean is shown, with the least and the greatest in brackets. – is a figure "
-        "that there is not.",
+        f"Made by `python -m recon_ad.reproduce --table {table.name} --scale {scale}`. All "
+        f"figures, configs and intervals are in {table.name}.json. A cell that was run with "
+        "several seeds shows the mean, with the lowest and the highest figure in brackets. “–” "
+        "marks a figure that is not available. (oracle) marks a figure at the threshold that is "
+        "best for the test images themselves, which nobody knows on a line.",
     ]
     for part in dict.fromkeys(run["part"] for run in runs):
         parts.append(f"## {part or 'Figures'}")
         parts.append(_figures([run for run in runs if run["part"] == part], table))
     if remarks := table.remarks(done):
-        parts += ["## What came out", bullets(remarks)]
+        parts += ["## Results", bullets(remarks)]
     sources = sorted({run["paper"]["source"] for run in runs if run["paper"]})
-    protocol = [f"The paper's figures: {'; '.join(sources)}."] if sources else []
+    protocol = [f"Sources of the paper's figures: {'; '.join(sources)}."] if sources else []
     protocol += table.protocol
     for sentence in dict.fromkeys(s for run in runs for s in run["protocol"]):
         names = [run["name"] for run in runs if sentence in run["protocol"]]
         protocol.append(f"{', '.join(names)}: {sentence}")
-    parts += ["## What differs from the paper" if sources else "## Protocol", bullets(protocol)]
+    parts += ["## Differences from the paper" if sources else "## Protocol", bullets(protocol)]
     if broken := _broken_promises(done):
-        parts += ["## False alarms above the promise", bullets(broken)]
+        parts += ["## More false alarms than promised", bullets(broken)]
     nulls = [f"{run['name']}: {run['reason']}" for run in runs if "reason" in run]
     keys = "|".join(re.escape(column.key) for column in table.columns)
     nulls += [
@@ -95,16 +96,16 @@ def page(table: Table, runs: Sequence[Run], *, scale: str, figures: Sequence[str
         if re.fullmatch(rf"(per_category\..*\.)?({keys})", key)
     ]
     if nulls:
-        parts += ["## What there is not, and why", bullets(nulls)]
+        parts += ["## Missing figures", bullets(nulls)]
     if done:
-        parts += ["## How it was run", _runs(done)]
+        parts += ["## Runs", _runs(done)]
     if figures:
         parts += ["## Pictures", *figures]
     return "\n\n".join(parts) + "\n"
 
 
 def by_kind(runs: Iterable[Run]) -> dict[Key, list[Run]]:
-    """Runs that differ by their seed only, in the order in which the first of them stands."""
+    """Group runs that differ only in the seed, in the order of each group's first run."""
     kinds: dict[Key, list[Run]] = {}
     for run in runs:
         key = (run["part"], run["dataset"], run["variant"], run["method"])
@@ -113,7 +114,7 @@ def by_kind(runs: Iterable[Run]) -> dict[Key, list[Run]]:
 
 
 def values(runs: Iterable[Run], key: str) -> list[float]:
-    """A figure of each run that has it."""
+    """Return a figure of each run that has it."""
     return [value for run in runs if (value := value_of(run, key)) is not None]
 
 
@@ -127,7 +128,7 @@ def _ours(figures: Sequence[float], column: Column) -> str:
 
 
 def each_set(runs: Iterable[Run]) -> Iterator[Run]:
-    """Runs, and for one that learnt several sets, its figures on each of them."""
+    """Yield the runs; a run that learnt several sets is yielded once for each set."""
     for run in runs:
         for name, figures in run.get("per_category", {}).items():
             yield run | {"dataset": name} | figures
@@ -136,18 +137,18 @@ def each_set(runs: Iterable[Run]) -> Iterator[Run]:
 
 
 def _broken_promises(done: Sequence[Run]) -> list[str]:
-    """One sentence for each cell, or set of a cell, with significantly more than promised."""
+    """Return a sentence for each cell, or set of a cell, that stops more than promised."""
     return [
-        f"{run['name']}, {run['dataset']}, seed {run['seed']}: "
-        f"{run['image_fpr_calibrated']:.3f} of the good test images are stopped, where "
-        f"{run['image_fpr_promised']:.3f} is promised (exact test, 5 %)."
+        f"{run['name']}, {run['dataset']}, seed {run['seed']}: the share of good test images that "
+        f"are stopped is {run['image_fpr_calibrated']:.3f}, significantly more than the promised "
+        f"{run['image_fpr_promised']:.3f} (exact test, 5 %)."
         for run in each_set(done)
         if run.get("promise_broken")
     ]
 
 
 def _figures(runs: Sequence[Run], table: Table) -> str:
-    """One line for each data set, variant and method; the paper's column where it has figures."""
+    """Return a table with a line for each data set, variant and method, beside the paper's."""
     kinds = by_kind(each_set(runs))
     measured = any(values(same, PROMISE[1].key) for same in kinds.values())
     columns = (*table.columns, *(PROMISE if measured else ()))
@@ -174,7 +175,7 @@ def _figures(runs: Sequence[Run], table: Table) -> str:
 def _means(
     kinds: dict[Key, list[Run]], columns: Sequence[Column], printed: set[str], *, variants: bool
 ) -> list[list[str]]:
-    """Each method's mean over the data sets, which count the same however many seeds they have."""
+    """Return each method's mean over the data sets, which have equal weights for any seeds."""
     rows = []
     for method in dict.fromkeys(key[3] for key in kinds):
         done = [
@@ -191,7 +192,7 @@ def _means(
         for column in columns:
             each = [found for same in done if (found := values(same, column.key))]
             mean = statistics.mean(statistics.mean(found) for found in each) if each else None
-            # A mean over other data sets than the others' must not pass for theirs.
+            # A mean over fewer data sets must be marked as such.
             short = "" if len(each) == len(done) else f" (of {len(each)})"
             row.append(NOTHING if mean is None else f"{mean:.{column.digits}f}{short}")
             if column.key in printed:
@@ -201,7 +202,7 @@ def _means(
 
 
 def _runs(done: Sequence[Run]) -> str:
-    """Steps, seeds, times, hardware and versions."""
+    """Return a table of steps, seeds and times, with hardware and versions."""
     machines = list(dict.fromkeys(run["hardware"] for run in done))
     head = ["cell", "seed", "steps", "batch", "training, s", "wall time, s", "machine"]
     rows = [head]
@@ -220,8 +221,8 @@ def _runs(done: Sequence[Run]) -> str:
     total = sum(run["wall_seconds"] for run in done) / 60
     stacks = list(dict.fromkeys(tuple(run["versions"].items()) for run in done))
     sentences = [
-        "Wall time is training, looks at the test images on the way, and evaluation: "
-        f"{total:.0f} minutes in all.",
+        "Wall time includes training, measurements on the test images during training, and "
+        f"evaluation: {total:.0f} minutes in all.",
         *(f"Machine {i}: {machine}." for i, machine in enumerate(machines, 1)),
         *(f"Versions: {', '.join(f'{k} {v}' for k, v in stack)}." for stack in stacks),
     ]

@@ -1,7 +1,7 @@
-"""The rows of Preste, "Unsupervised learning models for visual inspection".
+"""Rows of Preste, "Unsupervised learning models for visual inspection".
 
-Of the autoencoder the article gives mean IoU over the images, at the thresholds of its two maps,
-and the ROC AUC of the segmentation; of ViTFlow the mean IoU and both ROC AUCs.
+For the autoencoder the article gives the mean IoU over the images, at the thresholds of its two
+maps, and the ROC AUC of the segmentation. For ViTFlow it gives the mean IoU and both ROC AUCs.
 """
 
 from pathlib import Path
@@ -37,12 +37,12 @@ ABSENT = {
     "magnetic_tile": "put the magnetic tiles there as a folder magnetic_tile in the MVTec layout.",
     "ball_screw": "put BSData there as a folder ball_screw in the MVTec layout.",
 }
-# The series of BSData's frames: the place on the screw, the third and fourth part of a file's name.
+# The series of BSData's frames, given by the place on the screw in a file's name.
 FIELDS = {"ball_screw": {"holdout.group": r"_(\d+_\d+)_crop"}}
 BALL_SCREW = (
     "its pittings were photographed on other days than the good images, and mean brightness alone "
-    "has an image AUROC of 0.85: image figures are confounded, pixel figures are not. Whole places "
-    "on the screw are held out."
+    "has an image AUROC of 0.85. So image figures do not show how well defects are found "
+    "(they are confounded); pixel figures do. Whole places on the screw are held out."
 )
 PROTOCOL = {
     ("sewer", "ssim_l1"): ("the article's mean IoU is over its images of obstacles only.",),
@@ -71,8 +71,8 @@ def _cell(dataset: str, method: str, seed: int, scale: str) -> Cell:
 
 
 def cells(scale: str, data: Path | None) -> list[Cell]:
-    """All sets with one seed; at paper scale two more seeds."""
-    del data  # what is not there is null
+    """Return the cells of all sets with one seed, at paper scale with two more seeds."""
+    del data  # missing sets give empty cells
     return [
         _cell(dataset, method, seed, scale)
         for seed in seeds_at(scale)
@@ -93,19 +93,20 @@ TABLE = Table(
     ),
     cells=cells,
     protocol=(
-        "ViTFlow's code is not to be found: the method here is our reading of it, FastFlow's flow "
-        "on several blocks of the encoder, with couplings that look around by attention; the "
-        "article says no more than several blocks with attention layers. The encoder's blocks were "
-        "chosen by knn's image AUROC on grid. At cpu scale the encoder is DeiT-Tiny at 224 px "
-        "instead of DeiT-base-distilled at 384.",
-        "The mean IoU is over defective test images, by ssim_l1 at the article's thresholds for "
-        "transistor and sewer, which belong to its network and not to this one, and else at "
-        "thresholds from held-out normal images. How the article found its thresholds, of either "
-        "method, it does not say; if on the test images, its IoU is an oracle's.",
-        "The article does not give image size, epochs or learning rate: they are ours and stand in "
-        "the config.",
-        "Opening (4 px) and border (5 px), of ssim_l1 only, are at the image's own size; other "
-        "implementations have them at the network's, where they weigh more.",
+        "The code of ViTFlow is not available. The method here is our interpretation: FastFlow's "
+        "flow on several blocks of the encoder, with couplings that see neighbouring patches by "
+        "attention. The article only mentions several blocks with attention layers. The encoder's "
+        "blocks were chosen by knn's image AUROC on grid. At cpu scale the encoder is DeiT-Tiny at "
+        "224 px instead of DeiT-base-distilled at 384.",
+        "The mean IoU is over defective test images. For ssim_l1 on transistor and sewer it is at "
+        "the article's thresholds, which belong to its network and not to this one; otherwise it "
+        "is at thresholds from held-out normal images. The article does not say how it found its "
+        "thresholds for either method. If it chose them on the test images, its IoU is an oracle "
+        "figure, which cannot be reached without knowing the truth.",
+        "The article does not give image size, epochs or learning rate. They are our choice and "
+        "are in the config.",
+        "The opening (4 px) and the border (5 px) of ssim_l1 are at the image's own size. Other "
+        "implementations apply them at the network's size, where they have more effect.",
         "The grid, the magnetic tiles and the ball screw are not in the article.",
     ),
 )

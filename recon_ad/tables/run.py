@@ -1,8 +1,8 @@
-"""Runs a table's cells one by one and keeps what is finished.
+"""Run a table's cells one by one and store the finished ones.
 
-`NAME.json` is written whole after each cell and is all that a later call needs: a cell that stands
-in it is not run again, here or on another machine. A cell that was stopped goes on from its last
-checkpoint, in its folder below `runs`.
+`NAME.json` is written whole after each cell and is all that a later call needs: a cell in it is not
+run again, here or on another machine. A cell that was stopped continues from its last checkpoint in
+its folder below `runs`.
 """
 
 import json
@@ -35,7 +35,7 @@ from recon_ad.training.same_run import differences, settings
 
 logger = logging.getLogger("recon_ad")
 
-# Of a run's protocol: what has a place of its own in a cell.
+# Entries of a run's protocol that are stored elsewhere in a cell.
 ELSEWHERE = ("config", "notes", "training", "calibration", "pretrained", "hardware", "versions")
 
 
@@ -47,25 +47,25 @@ def run_table(
     data: Path | None = None,
     weights: Path | None = None,
 ) -> list[Run]:
-    """Runs what is not finished; writes `NAME.json`, `NAME.md` and `figures/` in the workdir.
+    """Run the unfinished cells; write `NAME.json`, `NAME.md` and `figures/` in the workdir.
 
     Args:
-      table: which.
+      table: Table to run.
       scale: "cpu" or "paper".
-      workdir: made if absent.
-      data: folder in which the data sets are looked for.
-      weights: folder that holds a folder of each encoder's name; None: they are fetched.
+      workdir: Folder for the results, created if absent.
+      data: Folder in which the data sets are searched.
+      weights: Folder with a folder of each encoder's name. None downloads the weights.
 
     Returns:
-      The cells as `NAME.json` holds them.
+      The cells as stored in `NAME.json`.
 
     Raises:
-      UserError: a finished cell was run in another way than it would be now, the table's file is
-        damaged, or a run of its own finds something wrong.
+      UserError: If a finished cell was run with another config than the present one, the table's
+        file is damaged, or a config or folder is not usable.
     """
     cells = table.cells(scale, None if data is None else check_data(data))
     path = workdir / f"{table.name}.json"
-    # All configs are made before the first run: a mistake shows at once.
+    # All configs are made before the first run, so that a mistake shows at once.
     planned = {
         cell.name: (cell, *_config_of(cell, data, weights, scratch=workdir / "made"))
         for cell in cells
@@ -77,7 +77,7 @@ def run_table(
 
     def keep(run: Run) -> None:
         runs[run["name"]] = run
-        # In the table's order; behind them what an earlier call with other data sets has left.
+        # In the table's order, followed by cells of earlier calls with other data sets.
         order = [*planned, *(name for name in runs if name not in planned)]
         files.write_json(path, {"scale": scale, "cells": [runs[n] for n in order if n in runs]})
 
@@ -94,12 +94,12 @@ def run_table(
         logger.info("%s: %s", name, cell.spec)
         if cell.made and not (workdir / "made" / cell.made.name).is_dir():
             folder = find_category(data, cell.folders)
-            assert folder is not None  # or there were no config
+            assert folder is not None  # otherwise there would be no config
             with files.fresh_directory(workdir / "made" / cell.made.name) as made:
                 cell.made.make(folder, made)
         keep(_run(cell, config, workdir / "runs" / name, measure=table.measure))
         page.write(table, list(runs.values()), scale=scale, workdir=workdir)
-        jax.clear_caches()  # the next one has its own programs
+        jax.clear_caches()  # the next cell compiles its own programs
     finished = json.loads(path.read_text())["cells"]
     page.write(table, finished, scale=scale, workdir=workdir, draw=True)
     return finished
@@ -108,7 +108,7 @@ def run_table(
 def _config_of(
     cell: Cell, data: Path | None, weights: Path | None, *, scratch: Path
 ) -> tuple[ConfigDict | None, str]:
-    """The cell's config; or None, and why the cell cannot be run.
+    """Return the cell's config and ""; or None (or the config) and why the cell cannot be run.
 
     Images that are made from the user's have a folder in `scratch`.
     """
@@ -122,11 +122,11 @@ def _config_of(
             place = (
                 "no --data was given"
                 if data is None
-                else f"there is none of {missing} in the folder of --data"
+                else f"{missing} was not found in the folder of --data"
                 if cell.together
-                else "there is none in the folder of --data"
+                else "no such set was found in the folder of --data"
             )
-            return None, f"its images are the user's own, and {place}: {cell.absent}"
+            return None, f"the images must be supplied by the user, but {place}: {cell.absent}"
         config.data.source, config.data.category = "folder", ""
         if cell.together:
             config.data.path = str(data)
@@ -143,7 +143,7 @@ def _config_of(
         folder = weights / config.encoder.name
         if not folder.exists():
             return None, (
-                f"there is no {config.encoder.name} in the folder of --weights: put its "
+                f"{config.encoder.name} was not found in the folder of --weights; put its "
                 "model.safetensors there, in a folder of that name."
             )
         config.encoder.weights = str(folder)
@@ -153,12 +153,12 @@ def _config_of(
 
 
 def _content(config: ConfigDict) -> dict[str, Any]:
-    """The settings of a cell, whichever machine it is run on."""
+    """Return the settings of a cell, independent of the machine."""
     return settings(json.loads(config.to_json()))
 
 
 def _read(path: Path, scale: str) -> dict[str, Run]:
-    """The cells of an earlier call, by name."""
+    """Return the cells of an earlier call, by name."""
     if not path.is_file():
         return {}
     try:
@@ -166,33 +166,33 @@ def _read(path: Path, scale: str) -> dict[str, Run]:
         kept, runs = content["scale"], {run["name"]: run for run in content["cells"]}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} is damaged ({type(error).__name__}: {error}): choose another --workdir."
+            f"{path} is damaged ({type(error).__name__}: {error}); choose another --workdir."
         ) from None
     if kept != scale:
         raise UserError(
-            f"{path} holds the table at --scale {kept}: choose another --workdir for {scale}."
+            f"{path} holds the table at --scale {kept}; choose another --workdir for {scale}."
         )
     return runs
 
 
 def _check_same(path: Path, run: Run, config: ConfigDict) -> None:
-    # A field that there was not yet when the cell was run, or is no more, says nothing of it.
+    # Fields that were added or removed since the cell was run are not compared.
     before, now = flatten(run["config"]), flatten(_content(config))
     common = before.keys() & now.keys()
     changed = differences(*({name: c[name] for name in common} for c in (before, now)))
     if changed:
         raise UserError(
             f"{path} holds {run['name']}, which was run with another config "
-            f"({'; '.join(changed[:5])}): choose another --workdir, or delete that cell from the "
-            f"file, and {path.parent / 'runs' / run['name']}, to run it anew."
+            f"({'; '.join(changed[:5])}); choose another --workdir, or, to run it again, delete "
+            f"that cell from the file, and {path.parent / 'runs' / run['name']}."
         )
 
 
 def _no_time(cell: Cell, runs: Sequence[Run], *, minutes: float) -> str:
-    """Why an optional cell is left out; "" where there is time for it.
+    """Return why an optional cell is left out, or "" if there is time for it.
 
-    What it takes is taken to be what the longest finished cell on the same images took, or, where
-    there is none, with the same method, or any.
+    Its time is estimated by the longest finished cell on the same images, or else with the same
+    method, or else by the longest of all.
     """
     done = [run for run in runs if "reason" not in run]
     spent = sum(run["wall_seconds"] for run in done) / 60
@@ -202,8 +202,8 @@ def _no_time(cell: Cell, runs: Sequence[Run], *, minutes: float) -> str:
     if spent + needed <= minutes:
         return ""
     return (
-        f"left out: {spent:.0f} of the {minutes:g} minutes that the table may take at this scale "
-        f"are spent, and this cell would take some {needed:.0f} more."
+        f"left out: {spent:.0f} of the table's {minutes:g} minutes at this scale are spent, and "
+        f"this cell would take about {needed:.0f} more."
     )
 
 
@@ -222,22 +222,22 @@ def _described(cell: Cell) -> Run:
 
 
 def _null(cell: Cell, reason: str) -> Run:
-    """A cell that has not been run."""
+    """Return a cell that was not run, with the reason."""
     return _described(cell) | {"reason": reason, "steps": None} | dict.fromkeys(FIGURES)
 
 
 def _run(
     cell: Cell, config: ConfigDict, workdir: Path, *, measure: Callable[[Detector, Source], Run]
 ) -> Run:
-    """Trains, or goes on, and evaluates."""
+    """Train a cell, or continue its training, and evaluate it."""
     try:
         source = build_source(config)
         watcher = Watcher(workdir / "watched.json", config, source, iou=cell.iou_watched)
         detector = train(config, workdir, source=source, watch=watcher)
         metrics = _evaluated(workdir, detector, source)
-    except UserError as error:  # a broken set, or weights that are not here, stop no other cell
+    except UserError as error:  # a broken set, or missing weights, must not stop other cells
         return _null(cell, str(error))
-    except FloatingPointError as error:  # how this cell ends is a result too
+    except FloatingPointError as error:  # a diverged training is a result too
         return _null(cell, f"training failed: {error}")
     measured = measure(detector, source)
     pretrained = {k: v for k, v in detector.record["pretrained"].items() if k != "weights"}
@@ -269,10 +269,10 @@ def _run(
 
 
 def _each_set(cell: Cell, config: ConfigDict, metrics: dict[str, Any]) -> dict[str, Any]:
-    """The figures of each set that one model has learnt, by the sets' names in the table."""
+    """Return the figures of each set that one model has learnt, by the sets' names."""
     if not cell.together:
         return {}
-    # In the order in which `_config_of` named their folders.
+    # In the order of the folders in `_config_of`.
     folders = [Path(place).name for place in config.data.category.split("+")]
     names = zip(cell.together, folders, strict=True)
     per_category = metrics["per_category"]
@@ -283,7 +283,7 @@ def _each_set(cell: Cell, config: ConfigDict, metrics: dict[str, Any]) -> dict[s
 
 
 def _evaluated(workdir: Path, detector: Detector, source: Source) -> dict[str, Any]:
-    """What evaluate wrote before this process was stopped, or what it writes now."""
+    """Return the metrics of a previous evaluation, or evaluate now."""
     if (workdir / "metrics.json").is_file():  # written last
         return json.loads((workdir / "metrics.json").read_text())
     return evaluate_workdir(workdir, detector=detector, source=source, export=False)

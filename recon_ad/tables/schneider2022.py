@@ -1,4 +1,4 @@
-"""Schneider et al. 2022 (VISAPP), Table 1 and what section 4.2 shows of the two materials."""
+"""Table 1 of Schneider et al. 2022 (VISAPP), and the two materials of its section 4.2."""
 
 import statistics
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ PAPER = {
     ("noise", "vae"): (0.8797, 0.7698, 220),
     ("noise", "aae"): (0.9218, 0.7743, 1227),
 }
-MARK = PAPER["chess", "cae"][1]  # the IoU to which training on chess is timed
+MARK = PAPER["chess", "cae"][1]  # the time to reach this IoU is measured on chess
 CONFIG = "configs/schneider2022.py"
-# Steps between two looks at the IoU on chess, and between two pictures of figure 8.
+# Steps between two measurements of the IoU on chess, and between two pictures of figure 8.
 LOOKS = {"cpu": 100, "paper": 500}
 MAIN, MATERIALS = "Table 1", "The materials of section 4.2"
 OTHERS = "Other papers' methods on these materials"
@@ -65,12 +65,12 @@ def _material(dataset: str, method: str, scale: str) -> Cell:
         arguments={"dataset": dataset, "scale": scale},
         part=MATERIALS,
         fields=fields,
-        protocol=("tiles do not overlap, for the time that it takes.",) if scale == "cpu" else (),
+        protocol=("tiles do not overlap, to save time.",) if scale == "cpu" else (),
     )
 
 
 def _other(dataset: str, method: str, scale: str) -> Cell:
-    """As many patches as the paper's models have seen, in a training that suits the network."""
+    """Return a cell that sees as many patches as the paper's models, with a suitable schedule."""
     cell = _material(dataset, method, scale)
     fields = {**cell.fields, "train.eval_every": 200}
     if scale == "cpu" and method != "dae":
@@ -80,10 +80,10 @@ def _other(dataset: str, method: str, scale: str) -> Cell:
 
 
 def cells(scale: str, data: Path | None) -> list[Cell]:
-    """Table 1 with one seed, the materials, other methods, two more seeds (paper), a variant."""
-    del data  # all is generated
+    """Return Table 1 with one seed, materials, other methods, two more seeds (paper), a variant."""
+    del data  # all images are generated
     main = [_synthetic(d, m, 0, scale) for d in ("chess", "noise") for m in METHODS]
-    # Eq. 4 as it stands; else the KL counts 1/(H·W·C).
+    # Eq. 4 unchanged; in all other cells the KL divergence has the weight 1/(H·W·C).
     heavy = _synthetic("chess", "vae", 0, scale)._replace(
         part=VARIANTS, variant="KL weight 1", paper={}, source=""
     )
@@ -110,7 +110,7 @@ def cells(scale: str, data: Path | None) -> list[Cell]:
 
 
 def ranking(runs: Sequence[Run], dataset: str, key: str) -> str:
-    """The order of the methods by a figure, as found, beside the paper's order."""
+    """Return a sentence on the order of the methods by a figure, beside the paper's order."""
     same = [run for run in runs if run["part"] == MAIN and run["dataset"] == dataset]
     found = {m: values([run for run in same if run["method"] == m], key) for m in METHODS}
     means = {m: statistics.mean(found[m]) for m in METHODS if found[m]}
@@ -119,19 +119,19 @@ def ranking(runs: Sequence[Run], dataset: str, key: str) -> str:
     order = sorted(means, key=lambda m: -means[m])
     paper = sorted(means, key=lambda m: -PAPER[dataset, m][key == IOU])
     seeds = min(len(found[m]) for m in means)
-    verdict = "the same order" if order == paper else "another order"
+    verdict = "the same order as" if order == paper else "a different order from"
     return (
         f"On {dataset} the order by {'IoU' if key == IOU else 'A'} (truth B, "
         f"{seeds} seed{'s' * (seeds > 1)}) is "
-        f"{', '.join(f'{m.upper()} {means[m]:.4f}' for m in order)}: {verdict} as the paper's "
+        f"{', '.join(f'{m.upper()} {means[m]:.4f}' for m in order)}: {verdict} the paper's "
         f"({', '.join(m.upper() for m in paper)})."
     )
 
 
 def measure(detector: Detector, source: Source) -> Run:
-    """How far codes of normal images are from the prior; of the foil, defects and dark stretches.
+    """Measure the codes of normal images, and the dark stretches of the riblet foil.
 
-    Of methods that map images to a code, and of the riblet's albedo; else None.
+    `code` is None for methods without a code, `dark_stretch` for all sets but the riblet's albedo.
     """
     albedo = detector.config.data.name == "riblet_albedo"
     return {
@@ -141,17 +141,17 @@ def measure(detector: Detector, source: Source) -> Run:
 
 
 def code_spread(run: Run) -> str:
-    """That in a sentence."""
+    """Return a sentence on the codes' distance from the prior."""
     code = run["code"]
     return (
-        f"{run['name']}: codes of normal patches have variance {code['variance']:.3g} and a "
-        f"squared Fréchet distance of {code['frechet']:.4g} to N(0, I) (as many samples of it: "
-        f"{code['sampled']:.3g}; a code that is always 0: {code['length']})."
+        f"{run['name']}: the codes of normal patches have variance {code['variance']:.3g} and a "
+        f"squared Fréchet distance of {code['frechet']:.4g} from N(0, I) (for comparison, as many "
+        f"samples of N(0, I): {code['sampled']:.3g}; a code that is always 0: {code['length']})."
     )
 
 
 def time_to_mark(run: Run) -> str:
-    """When training reached the paper's IoU on chess, against either truth."""
+    """Return a sentence on when training reached the paper's IoU on chess, for each truth."""
     story = run["seconds_to_iou"]
     parts = [
         f"after {seconds:.0f} s of training against truth {truth}"
@@ -160,13 +160,13 @@ def time_to_mark(run: Run) -> str:
         for truth, seconds in story["seconds"].items()
     ]
     return (
-        f"{run['name']}: IoU {story['iou']} is reached {', '.join(parts)}; looked at "
-        f"{story['looks']} times."
+        f"{run['name']}: IoU {story['iou']} is reached {', '.join(parts)}; measured "
+        f"{story['looks']} times during training."
     )
 
 
 def remarks(runs: Sequence[Run]) -> list[str]:
-    """The orders as found, the time to the paper's IoU, and the materials."""
+    """Return the sentences on orders, codes, the time to the paper's IoU, and the materials."""
     orders = [
         ranking(runs, dataset, key) for dataset in ("chess", "noise") for key in (IOU, RECALL)
     ]
@@ -183,23 +183,25 @@ def remarks(runs: Sequence[Run]) -> list[str]:
 
 
 def material(run: Run) -> str:
-    """Whether the structure was learnt, and how well the residual tells patches apart."""
+    """Return a sentence on how well the structure was learnt and the residual ranks patches."""
     explained = run["training"]["explained_variance"]
     auroc = run["patch_auroc"]
     return (
-        f"{run['name']} explains {'an unknown share' if explained is None else f'{explained:.2f}'} "
-        "of the variance of held-out patches; the mean residual of a patch ranks defective against "
-        f"normal patches with AUROC {'unknown' if auroc is None else f'{auroc:.3f}'}."
+        f"{run['name']}: the reconstruction explains "
+        f"{'an unknown share' if explained is None else f'{explained:.2f}'} of the variance of "
+        "held-out patches (0: their mean alone, 1: a perfect copy); the mean residual of a patch "
+        "ranks defective against normal patches with AUROC "
+        f"{'unknown' if auroc is None else f'{auroc:.3f}'}."
     )
 
 
 def stretches(run: Run) -> str:
-    """Whether harmless dark stretches stay below the defects."""
+    """Return a sentence on whether harmless dark stretches stay below the defects."""
     seen = run["dark_stretch"]
     return (
         f"{run['name']}: {seen['above']} of the {seen['defects']} defects of the first damaged "
-        "image have a higher mean residual than its darkest harmless stretch ("
-        f"{seen['on_defects']:.2e} on defective pixels, {seen['on_dark']:.2e} there, "
+        "image have a higher mean residual than its darkest harmless stretch (mean residual "
+        f"{seen['on_defects']:.2e} on defective pixels, {seen['on_dark']:.2e} on the stretch, "
         f"{seen['elsewhere']:.2e} elsewhere)."
     )
 
@@ -208,8 +210,8 @@ TABLE = Table(
     name="schneider2022",
     title="Schneider et al. 2022: autoencoders on chess and noise, and on two materials",
     columns=(
-        Column(RECALL, "A, truth B", 4),
-        Column(f"truths.A.{RECALL}", "A, truth A", 4),
+        Column(RECALL, "recall A, truth B", 4),
+        Column(f"truths.A.{RECALL}", "recall A, truth A", 4),
         Column(IOU, "IoU, truth B", 4),
         Column(f"truths.A.{IOU}", "IoU, truth A", 4),
         Column("pixel_auroc", "pixel AUROC"),
@@ -219,25 +221,28 @@ TABLE = Table(
     cells=cells,
     protocol=(
         "The paper's images are not published. Chess and noise are drawn after its section 3.1 and "
-        "the materials after 3.2, with sizes and strengths of our own: agreement is indicative.",
-        "The paper does not say which pixels its truth holds. Truth B are the pixels whose value "
-        "the anomaly changed; truth A those that it displaced by half a pixel or more, or drew "
-        "over. The paper's figures stand beside truth B; they may be of either.",
-        "A is eq. 7, the recall of anomalous pixels, at the threshold that maximises the IoU: one "
-        "threshold for a data set, chosen on its test images, so both are oracle figures. Here "
-        "they are pooled over four anomalous and four normal test images; the paper has no normal "
-        "ones, whose false positives cost IoU.",
-        "The models learn from all four normal images, as in the paper, but for a strip at the end "
-        "of each, which is held out for calibration.",
-        "Epochs, batch size, learning rate and image size are not in the paper: they are ours, the "
-        "same for all three models, and stand in the config. So are what only one model has: the "
-        "VAE's KL divergence counts 1/(H·W·C), and its log σ² begins at −5; the AAE's critic takes "
-        "5 steps a batch with weights within ±0.01, and its encoder's step against the critic has "
-        "0.3 of the learning rate.",
-        "A seed draws images as well as weights. Training times are of other hardware.",
-        "The residual map is not smoothed. Patches and tiles of 128 px are ours.",
-        "Other papers' methods see as many patches as the paper's models; those on the network of "
-        "Bergmann et al. 2019 in smaller batches, at a rate that warms up.",
+        "the materials after 3.2, with sizes and strengths of our choice. Agreement with the paper "
+        "is therefore only indicative.",
+        "The paper does not say which pixels count as anomalous. Truth B holds the pixels whose "
+        "value the anomaly changed. Truth A holds the pixels that it displaced by half a pixel or "
+        "more, or drew over. The paper's figures are shown beside truth B, but may be for either.",
+        "A is the recall of anomalous pixels (eq. 7) at the threshold that maximises the IoU. The "
+        "threshold is one for a data set and is chosen on its test images, so both figures are "
+        "oracle figures, which cannot be reached without knowing the truth. Here they are pooled "
+        "over four anomalous and four normal test images. The paper has no normal test images, "
+        "whose false positives reduce the IoU.",
+        "The models learn from all four normal images, as in the paper, except for a strip at the "
+        "end of each, which is held out for calibration.",
+        "The paper does not give epochs, batch size, learning rate and image size. They are our "
+        "choice, the same for all three models, and are in the config. So are the settings of "
+        "single models: the VAE's KL divergence has the weight 1/(H·W·C), and its log σ² begins at "
+        "−5; the AAE's critic takes 5 steps per batch with weights within ±0.01, and its encoder's "
+        "step against the critic has 0.3 of the learning rate.",
+        "A seed determines the images as well as the weights. The paper's training times are from "
+        "other hardware.",
+        "The residual map is not smoothed. The size of patches and tiles, 128 px, is our choice.",
+        "Other papers' methods see as many patches as the paper's models. Those with the network "
+        "of Bergmann et al. 2019 use smaller batches and a learning rate that warms up.",
     ),
     remarks=remarks,
     measure=measure,

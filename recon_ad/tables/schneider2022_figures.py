@@ -1,7 +1,7 @@
 """Figures 4 to 9 of Schneider et al. 2022 (VISAPP), from our runs on generated images.
 
-Which patch is shown is decided by the truth, never by how well it came out. Each function is given
-the folders of the runs by their names, and gives PNG bytes and what to say under the picture.
+The truth decides which patch is shown, never the quality of the result. Each function takes the
+folders of the runs by their names, and returns PNG bytes and a caption.
 """
 
 import io
@@ -37,7 +37,7 @@ Runs = Mapping[str, Path]
 
 
 class Patch(NamedTuple):
-    """A patch of a test image, by its top left corner."""
+    """Patch of a test image; `name` gives its top left corner."""
 
     image: np.ndarray
     truth: Bool[np.ndarray, "p p"]
@@ -45,13 +45,13 @@ class Patch(NamedTuple):
 
 
 def opened(folder: Path) -> tuple[Detector, Source]:
-    """A run's detector and its images."""
+    """Open a run's detector and its images."""
     detector = load(folder / "detector")
     return detector, build_source(detector.config)
 
 
 def tiled_once(detector: Detector) -> Detector:
-    """The same model with tiles that do not overlap: each patch is reconstructed by itself."""
+    """Return the same model with tiles that do not overlap, so patches are independent."""
     config = detector.config.copy_and_resolve_references()
     config.inference.stride, config.inference.tile_weights = config.data.patch_size, "uniform"
     return Detector(config, channels=detector.channels, variables=detector.variables)
@@ -64,13 +64,13 @@ def picture_grid(
     names: Sequence[str] = (),
     width: float = 2.3,
 ) -> tuple[Figure, np.ndarray]:
-    """Pictures in rows under the heads of their columns; None leaves a place empty.
+    """Draw pictures in rows under the heads of their columns; None leaves a place empty.
 
     Args:
-      rows: pictures of one shape each row.
-      columns: heads.
-      names: of the rows, to their left.
-      width: of a picture in inches.
+      rows: Pictures, of the same shape within a row.
+      columns: Heads of the columns.
+      names: Names of the rows, drawn to their left.
+      width: Width of a picture in inches.
 
     Returns:
       The figure and its axes [rows, columns].
@@ -95,14 +95,14 @@ def picture_grid(
 
 
 def png(figure: Figure) -> bytes:
-    """The picture as a file."""
+    """Return the figure as PNG bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
 
 
 def binary_maps(runs: Runs) -> tuple[bytes, str]:
-    """Figure 4: an anomalous image, its truth, and each model's map at the best threshold."""
+    """Draw figure 4: an anomalous image, its truth, and each model's map at the best threshold."""
     methods = list(dict.fromkeys(name.split("-")[1] for name in runs))
     datasets = list(dict.fromkeys(name.split("-")[0] for name in runs))
     rows = []
@@ -135,7 +135,7 @@ def _binary(mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def chosen_patches(record: Record, *, side: int) -> tuple[Patch, Patch]:
-    """Of a grid over a defective image the middle one of the clean cells, and the most damaged."""
+    """Return the middle clean cell of a grid over a defective image, and the most damaged one."""
     image = record.load()
     truth = truth_of(record, image.shape[:2])
     assert truth is not None
@@ -153,7 +153,7 @@ def chosen_patches(record: Record, *, side: int) -> tuple[Patch, Patch]:
 
 
 def patch_panel(detector: Detector, patch: Patch) -> Panel:
-    """What the model makes of a patch alone."""
+    """Return the model's result on a single patch."""
     return whole_panel(
         detector,
         patch.image,
@@ -165,7 +165,7 @@ def patch_panel(detector: Detector, patch: Patch) -> Panel:
 
 
 def two_patches(runs: Runs) -> tuple[bytes, str]:
-    """Figure 5: a normal and a defective patch of the albedo, and their reconstructions."""
+    """Draw figure 5: a normal and a defective patch of the albedo, and their reconstructions."""
     (folder,) = runs.values()
     detector, source = opened(folder)
     patches = chosen_patches(first_defective(source), side=detector.config.data.patch_size)
@@ -176,7 +176,7 @@ def two_patches(runs: Runs) -> tuple[bytes, str]:
 
 
 def patch_histograms(runs: Runs) -> tuple[bytes, str]:
-    """Figure 6: the mean residual of normal and of defective patches, albedo and normals."""
+    """Draw figure 6: the mean residual of normal and of defective patches, albedo and normals."""
     figure = Figure(figsize=(4.2 * len(runs), 2.9), layout="constrained", facecolor="white")
     axes = figure.subplots(1, len(runs), squeeze=False)[0]
     for place, (name, folder) in zip(axes, runs.items(), strict=True):
@@ -186,7 +186,7 @@ def patch_histograms(runs: Runs) -> tuple[bytes, str]:
             shares = np.histogram(values, edges)[0] / len(values)
             label = f"{kind} ({len(values):,})"
             place.stairs(shares, edges, fill=True, color=colour, alpha=0.5, label=label)
-        # Most patches are normal ones of little residual: without it the others are not seen.
+        # Logarithmic, as most patches are normal with a small residual and would hide the others.
         place.set_yscale("log")
         for text in place.legend(frameon=False).get_texts():
             style_text(text)
@@ -195,12 +195,12 @@ def patch_histograms(runs: Runs) -> tuple[bytes, str]:
         style_text(place.set_ylabel("share of the class (logarithmic)"))
     return png(figure), (
         "mean squared residual of each patch of all test images. A patch with one defective pixel "
-        "counts as defective; the paper drew boxes."
+        "counts as defective, while the paper drew boxes by hand."
     )
 
 
 def all_patch_means(folder: Path) -> PatchMeans:
-    """Mean residuals of the patches of all test images."""
+    """Return the mean residuals of the patches of all test images."""
     detector, source = opened(folder)
     once, side = tiled_once(detector), detector.config.data.patch_size
     parts = []
@@ -213,7 +213,7 @@ def all_patch_means(folder: Path) -> PatchMeans:
 
 
 def dark_stretch(runs: Runs) -> tuple[bytes, str]:
-    """Figure 7: a damaged albedo image, its residual, and a darker stretch that is no defect."""
+    """Draw figure 7: a damaged albedo image, its residual, and a harmless darker stretch."""
     (folder,) = runs.values()
     seen = look_at_stretches(*opened(folder))
     shape = seen.small.shape
@@ -230,16 +230,16 @@ def dark_stretch(runs: Runs) -> tuple[bytes, str]:
             box = Rectangle((columns.start, rows.start), *size, fill=False, color=colour)
             axes[0, 0].add_patch(box)
     return png(figure), (
-        "the first damaged albedo image with its defects (red) and the darkest patch without one "
-        f"(green), and the residual map. Mean residual: {seen.residual[seen.truth].mean():.2e} on "
-        f"defective pixels, {seen.on_dark:.2e} on the darkest stretch without a defect, "
-        f"{seen.elsewhere:.2e} on all other pixels. {seen.above} of the {len(seen.means)} defects "
-        "have a higher one than that stretch."
+        "the first damaged albedo image with its defects (red) and the darkest patch without a "
+        "defect (green), and the residual map. Mean residual: "
+        f"{seen.residual[seen.truth].mean():.2e} on defective pixels, {seen.on_dark:.2e} on the "
+        f"darkest patch without a defect, {seen.elsewhere:.2e} on all other pixels. {seen.above} "
+        f"of the {len(seen.means)} defects have a higher mean residual than that patch."
     )
 
 
 def as_training_goes(runs: Runs) -> tuple[bytes, str]:
-    """Figure 8: how the reconstruction of a held-out granular patch develops."""
+    """Draw figure 8: the reconstruction of a held-out granular patch during training."""
     (folder,) = runs.values()
     side = load(folder / "detector").config.data.patch_size
     sheets = sorted((folder / "samples").glob("step_*.png"))
@@ -252,7 +252,7 @@ def as_training_goes(runs: Runs) -> tuple[bytes, str]:
     figure, _ = picture_grid([[pairs[0][:, :side], *made]], columns=heads)
     spread = [float(picture.std()) / 255 for picture in (pairs[0][:, :side], *made)]
     return png(figure), (
-        "a held-out patch of the gradient image and its reconstruction as training goes. Standard "
+        "a held-out patch of the gradient image and its reconstruction during training. Standard "
         "deviation over the patch: "
         + ", ".join(f"{head} {value:.3f}" for head, value in zip(heads, spread, strict=True))
         + "."
@@ -260,7 +260,7 @@ def as_training_goes(runs: Runs) -> tuple[bytes, str]:
 
 
 def defective_patch(runs: Runs) -> tuple[bytes, str]:
-    """Figure 9: a defective granular patch, its reconstruction and its residual."""
+    """Draw figure 9: a defective granular patch, its reconstruction and its residual."""
     (folder,) = runs.values()
     detector, source = opened(folder)
     _, patch = chosen_patches(first_defective(source), side=detector.config.data.patch_size)

@@ -1,7 +1,7 @@
-"""Whether harmless dark stretches stay below the defects (Schneider et al. 2022, Fig. 7).
+"""Residual of harmless dark stretches compared with defects (Schneider et al. 2022, Fig. 7).
 
-The riblet foil's first damaged image has darker stretches along its tracks that are no defect. A
-residual that is higher there than on a defect would raise a false alarm before it finds the defect.
+The riblet foil's first damaged image has darker stretches along its tracks that are not defects. If
+the residual is higher there than on a defect, it raises a false alarm before it finds the defect.
 Images are [h, w, c], maps float [h, w], truths bool [h, w].
 """
 
@@ -17,22 +17,22 @@ from recon_ad.detector.jax_detector import Detector
 from recon_ad.evaluation.judge import truth_of
 from recon_ad.report.pictures import display_shape, shrink_max
 
-LONG_SIDE = 900  # px of the shrunk image on which defects are told apart
-JOINED = 4  # px there, that pixels of one defect may be apart by twice
+LONG_SIDE = 900  # px of the shrunk image in which defects are separated
+JOINED = 4  # px in that image; pixels of one defect may be up to twice as far apart
 
 
 class Stretches(NamedTuple):
     """A damaged image, and its residual on the defects, on the darkest stretch, and elsewhere.
 
     Attributes:
-      image: [h, w, c].
-      truth: its defective pixels.
-      dark: the darkest square without one, as large as a patch.
-      residual: the stitched residual map.
-      small: which defect (1, 2, …) a pixel of the shrunk image belongs to, 0 none.
-      means: of the residual, on each defect.
-      on_dark: the same, on the dark stretch.
-      elsewhere: the same, on all other pixels.
+      image: Image [h, w, c].
+      truth: Defective pixels.
+      dark: Darkest square without a defective pixel, as large as a patch.
+      residual: Stitched residual map.
+      small: Number of the defect (1, 2, …) to which a pixel of the shrunk image belongs, else 0.
+      means: Mean residual on each defect.
+      on_dark: Mean residual on the dark stretch.
+      elsewhere: Mean residual on all other pixels.
     """
 
     image: Shaped[np.ndarray, "h w c"]
@@ -46,17 +46,17 @@ class Stretches(NamedTuple):
 
     @property
     def above(self) -> int:
-        """Defects with a higher mean residual than the dark stretch."""
+        """The number of defects with a higher mean residual than the dark stretch."""
         return int(np.count_nonzero(self.means > self.on_dark))
 
 
 def first_defective(source: Source) -> Record:
-    """The first defective test image, which for the riblet foil has darker stretches too."""
+    """Return the first defective test image, which has dark stretches on the riblet foil."""
     return next(record for record in source.test if record.anomalous)
 
 
 def look_at_stretches(detector: Detector, source: Source) -> Stretches:
-    """The residual of the first damaged image."""
+    """Compute the residual of the first damaged image on defects and dark stretches."""
     record = first_defective(source)
     image = record.load()
     truth = truth_of(record, image.shape[:2])
@@ -72,7 +72,7 @@ def compared(
     *,
     side: int,
 ) -> Stretches:
-    """Each defect, and the darkest square of that side (px) without one."""
+    """Compare each defect with the darkest square, of `side` px, without a defective pixel."""
     top, left = darkest_window(to_unit(image)[..., 0], truth, side=side)
     dark = np.zeros(truth.shape, bool)
     dark[top : top + side, left : left + side] = True
@@ -80,7 +80,7 @@ def compared(
     small, number = ndimage.label(
         ndimage.binary_dilation(shrink_max(truth, shape), iterations=JOINED)
     )
-    # Back to full size by the nearest pixel: they are told apart by more than that.
+    # Back to full size by the nearest pixel, which is exact enough for this distance of defects.
     index = (np.arange(n) * new // n for n, new in zip(truth.shape, shape, strict=True))
     means = ndimage.mean(residual, small[np.ix_(*index)] * truth, np.arange(1, number + 1))
     return Stretches(
@@ -96,7 +96,7 @@ def compared(
 
 
 def summary(seen: Stretches) -> dict[str, Any]:
-    """The same in figures, for a table's file."""
+    """Return the comparison as figures for a table's file."""
     return {
         "defects": len(seen.means),
         "above": seen.above,
@@ -109,7 +109,7 @@ def summary(seen: Stretches) -> dict[str, Any]:
 def darkest_window(
     image: Float[np.ndarray, "h w"], excluded: Bool[np.ndarray, "h w"], *, side: int
 ) -> tuple[int, int]:
-    """Top left corner of the darkest square without an excluded pixel."""
+    """Return the top left corner of the darkest square without an excluded pixel."""
     sums = _window_sums(image, side)
     sums[_window_sums(excluded.astype(np.float64), side) > 0] = np.inf
     top, left = np.unravel_index(np.argmin(sums), sums.shape)
@@ -117,6 +117,6 @@ def darkest_window(
 
 
 def _window_sums(values: Float[np.ndarray, "h w"], side: int) -> Float[np.ndarray, "p q"]:
-    """Sums over all squares of that side, by their top left corner."""
+    """Return the sums over all squares of that side, by their top left corner."""
     total = np.pad(values, ((1, 0), (1, 0))).cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
     return total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]

@@ -1,6 +1,6 @@
-"""Looks on while a cell trains: how long it takes, and when the best IoU reaches a mark.
+"""Measurement of a cell's training: its time, and when the best IoU reaches a mark.
 
-What was seen is kept in the run's folder, so that it survives the process as the training does.
+The measurements are stored in the run's folder, so that they survive a restart like the training.
 """
 
 import json
@@ -20,8 +20,10 @@ from recon_ad.runtime import files
 
 
 def pooled_pixels(detector: Detector, source: Source) -> dict[str, PixelHistogram]:
-    """Pixels of all test images with a truth, by the name of the truth; the one that figures are
-    against first."""
+    """Return the pixels of all test images with a truth, by the truth's name.
+
+    The truth of the main figures comes first.
+    """
     further = further_truths(source.test)
     first = detector.config.data.truth if further else "truth"
     truths = {first: None} | {name: name for name in further}
@@ -37,19 +39,19 @@ def pooled_pixels(detector: Detector, source: Source) -> dict[str, PixelHistogra
 
 
 def best_iou(detector: Detector, source: Source) -> dict[str, float]:
-    """The best IoU (oracle) by the name of the truth."""
+    """Return the best IoU (oracle) by the name of the truth."""
     pixels = pooled_pixels(detector, source)
     return {name: iou_max(histogram.levels())[0] for name, histogram in pixels.items()}
 
 
 class Watcher:
-    """What `recon_ad.training.run.train` calls at each held-out evaluation.
+    """Callback of `recon_ad.training.run.train` at each held-out evaluation.
 
     Args:
-      path: where it keeps what it sees.
-      config: of the run.
-      source: its images.
-      iou: the mark, or None where only the time is kept.
+      path: File of the measurements.
+      config: Config of the run.
+      source: Images of the run.
+      iou: Mark of the IoU. None measures only the time.
     """
 
     def __init__(self, path: Path, config: ConfigDict, source: Source, *, iou: float | None):
@@ -61,28 +63,28 @@ class Watcher:
         self._seen: list[dict[str, Any]] = kept["iou"]
 
     def __call__(self, step: int, variables: Variables, train_seconds: float) -> None:
-        """Takes the look."""
+        """Measure the best IoU and the time."""
         if self._mark is not None:
-            if self._detector is None:  # one for all looks, as each compiles its own programs
+            if self._detector is None:  # one for all steps, as each compiles its own programs
                 channels = self._source.train[0].load().shape[-1]
                 self._detector = Detector(self._config, channels=channels, variables=variables)
             self._detector.variables = jax.device_put(variables)
             best = best_iou(self._detector, self._source)
-            earlier = [row for row in self._seen if row["step"] < step]  # a step may come again
+            earlier = [row for row in self._seen if row["step"] < step]  # a step may be repeated
             self._seen = [*earlier, {"step": step, "train_seconds": train_seconds, "iou": best}]
         self.keep()
 
     def keep(self) -> None:
-        """Writes it down."""
+        """Write the measurements to the file."""
         content = {"wall_seconds": self.wall_seconds(), "iou": self._seen}
         files.write_json(self._path, content)
 
     def wall_seconds(self) -> float:
-        """Since the cell was first begun, without the time in which nobody ran it."""
+        """Return the time since the cell first started, without interruptions."""
         return self._before + time.perf_counter() - self._start
 
     def summary(self) -> dict[str, Any] | None:
-        """When the mark was first reached, by truth; None where there is none."""
+        """Return when the mark was first reached, by truth; None without a mark."""
         if self._mark is None:
             return None
         truths = self._seen[-1]["iou"] if self._seen else {}

@@ -62,7 +62,7 @@ def test_the_order_of_the_models_is_stated_as_found():
     ]
     assert ranking(runs, "chess", "iou_max_oracle") == (
         "On chess the order by IoU (truth B, 2 seeds) is VAE 0.7050, AAE 0.6050, CAE 0.5050: "
-        "another order as the paper's (AAE, VAE, CAE)."
+        "a different order from the paper's (AAE, VAE, CAE)."
     )
     alike = [a_run("noise", m, iou_max_oracle=iou) for m, iou in (("vae", 0.1), ("aae", 0.2))]
     told = ranking(alike, "noise", "iou_max_oracle")
