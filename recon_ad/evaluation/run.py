@@ -391,6 +391,7 @@ def _written(
             metrics["missing"]["model.onnx"] = reason
         else:
             written += sorted(file.name for file in workdir.glob("model.*"))
+    files.write_text(workdir / "detector" / CARD, detector.model_card(metrics))
     # Written last, so that a run with metrics.json has the other files too.
     files.write_json(workdir / "metrics.json", metrics)
     if "decisions" in metrics:
