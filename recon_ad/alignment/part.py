@@ -230,7 +230,7 @@ def _check(part: Part) -> None:
             raise ValueError(f"its {name} is {array.dtype} {list(array.shape)}, or empty")
     if part.search is not None:
         s = part.search
-        # As in recon_ad.config.RULES, which a machine without ml_collections cannot import.
+        # The limits of recon_ad.config.RULES, which needs ml_collections and is not imported here.
         if not (
             0 <= s.angle <= 180 and 0 <= s.scale < 1 and 0 < s.overlap <= 1 and 0 < s.confidence < 1
         ):

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 # These values are as published.
 DROPPED = 0.2
 MLP_RATIO = 4
-EPSILON = 1e-8  # of LayerNorm
+EPSILON = 1e-8  # epsilon of LayerNorm
 NARROW = nn.initializers.truncated_normal(0.01, lower=-3.0, upper=3.0)  # cut off at ± 0.03
 # This value is ours. It is added to the sum of a token's weights, so that no divisor is 0.
 TINY = 1e-6

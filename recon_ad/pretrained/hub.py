@@ -153,6 +153,6 @@ def _errors_only() -> Iterator[None]:
 
 def _cannot_be_fetched(repository: str, reason: str) -> UserError:
     return UserError(
-        f"weights=hub, which is the default, cannot fetch {repository} from the Hugging Face hub "
-        f"({reason}): go online, or {OFFLINE}"
+        f"cannot fetch {repository} from the Hugging Face hub, which weights=hub, the default, "
+        f"needs ({reason}): go online, or {OFFLINE}"
     )

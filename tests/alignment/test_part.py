@@ -162,7 +162,7 @@ def test_ground_and_what_the_picture_does_not_show_never_score(detector):
 
 
 def test_a_part_that_is_not_there_has_no_score(detector, tmp_path):
-    words = "not registered: the part, where it is found best, agrees with"
+    words = "not registered: the best match of the part has a"
     with pytest.raises(NotRegistered, match=words) as e:
         detector(NOTHING)
     assert not e.value.registration.registered
@@ -252,7 +252,7 @@ def test_good_images_without_the_part_are_left_out_or_refused(whole, detector):
     kept, (note,) = whole.aligned([*good(0, 1), lost[0]])
     assert [r.name for r in kept] == ["good0.png", "good1.png"]
     assert note.startswith("Left out: lost0.png is not registered")
-    with pytest.raises(UserError, match="found in 2 of 5 good images: give another"):
+    with pytest.raises(UserError, match="found in only 2 of 5 good images: give another"):
         whole.aligned([*good(0, 1), *lost])
     # These images are not ones that the detector was trained on.
     known = detector.record["learnt_from"]

@@ -85,7 +85,7 @@ def test_the_threshold_is_the_best_and_half_way():
 def test_too_few_labels_are_refused():
     labels = np.arange(9) < 4
     training.check_labels(labels, folds=4)
-    with pytest.raises(UserError, match=r"4 images are labelled defect, and 5 are needed.* 1 more"):
+    with pytest.raises(UserError, match=r"4 images are labelled defect, but 5 are needed.* 1 more"):
         training.check_labels(labels, folds=5)
     with pytest.raises(UserError, match="3 images are labelled harmless"):
         training.check_labels(np.arange(9) < 6, folds=5)

@@ -104,7 +104,7 @@ def test_encoders_are_numpys_under_either_librarys_names(tmp_path, name):
         ("blocks.1.mlp.fc1.bias", None, r"missing: blocks\.1\.mlp\.fc1\.bias"),
         ("blocks.3.norm1.bias", np.ones(12), r"surplus: blocks\.3\.norm1\.bias"),
         ("norm.weight", np.ones((12, 1)), r"norm\.weight is \[12, 1\], not \[12\]"),
-        ("norm.bias", np.append(np.ones(11), np.nan), r"norm\.bias holds values that are NaN"),
+        ("norm.bias", np.append(np.ones(11), np.nan), r"norm\.bias has values that are NaN"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(tmp_path, name, value, says):

@@ -88,7 +88,7 @@ def empty(tmp_path, monkeypatch):
 def test_without_the_client_weights_come_with_how_to_get_them(empty, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     told = r'weights=hub, which is the default, .*pip install "recon_ad\[hub\]", or fetch its '
-    with pytest.raises(UserError, match=told + "model.safetensors .* name it by weights=FILE"):
+    with pytest.raises(UserError, match=told + "model.safetensors .* add weights=FILE"):
         read_encoder(NAME, "hub")
     # Files in the cache need no client.
     file = lay(empty)
@@ -107,7 +107,7 @@ def test_without_a_network_there_is_a_sentence_within_five_seconds(empty, monkey
         sentence = refusal("weights", "--fetch", NAME)
     assert time.monotonic() - begin < 5
     why = "timed out|no answer" if listens else "Connection refused"
-    assert re.search(rf"lvd142m cannot be fetched .*({why}).*: go online, or fetch its", sentence)
+    assert re.search(rf"cannot fetch .*({why}).*: go online, or fetch its", sentence)
 
 
 def test_a_client_that_fails_is_a_sentence(empty, monkeypatch):
@@ -116,9 +116,7 @@ def test_a_client_that_fails_is_a_sentence(empty, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=fail))
     monkeypatch.setattr(hub, "unreachable", lambda address: "")
-    with pytest.raises(
-        UserError, match=r"cannot be fetched .*ConnectionError.*go online, or fetch"
-    ):
+    with pytest.raises(UserError, match=r"cannot fetch .*ConnectionError.*go online, or fetch"):
         read_encoder(NAME, "hub")
 
 

@@ -55,7 +55,7 @@ def test_the_sentence_is_about_a_step_that_is_compiled_and_not_taken(monkeypatch
     assert one < many
     said = fit.fit_check(config, f"{2 * one / 1e6 + 0.01:.3f}MB")
     fits, fails = map(
-        int, re.search(r"batch of (\d+) fits .* one of (\d+) does not", said).groups()
+        int, re.search(r"batch of (\d+) fits .* batch of (\d+) does not", said).groups()
     )
     assert 8 <= fits < fails <= 64 and "cae at 32 px" in said and "\n" not in said
     assert fit.fit_check(config, "0.1MB").startswith("Not even a batch of 1 fits")
