@@ -279,6 +279,7 @@ def _magic(name: str) -> bytes:
 def _opened(name: str) -> Iterator[Image.Image]:
     """Opens a supported image; what Pillow raises inside becomes a `UserError` with the path."""
     try:
+        png.check_transparency(name)
         with open(name, "rb") as file, Image.open(file, formats=_FORMATS) as image:
             _check_supported(image, name)
             yield image

@@ -4,6 +4,7 @@ A gray or RGB PNG may name a colour that stands for transparency (chunk tRNS) in
 for each pixel. Pixels of exactly that colour, all bits of it, are laid over black as others are.
 """
 
+import os
 import struct
 from typing import Any
 
@@ -17,7 +18,9 @@ from recon_ad.errors import UserError
 
 MAX_SIDE = 1_000_000  # px of 16 bits in several channels, a limit of libpng as imagecodecs has it
 _DEFLATED = 1040  # times that deflate shrinks at most, and a little
-_SAMPLES = {2: 3, 4: 2, 6: 4}  # by colour type
+GRAY, RGB, PALETTE, GRAY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # colour types
+_SAMPLES = {RGB: 3, GRAY_ALPHA: 2, RGB_ALPHA: 4}
+_MAGIC = b"\x89PNG\r\n\x1a\n"
 # The largest value of what is scaled to 8 bits, by what Pillow calls it, which scales 1 bit itself.
 _MOST = {"L;2": 3, "L;4": 15}
 
@@ -28,6 +31,55 @@ def least_bytes(image: Image.Image, name: str) -> int:
         depth, kind = struct.unpack(">BB", file.read(26)[24:])
     row = image.width * depth * _SAMPLES.get(kind, 1) // 8
     return image.height * row // _DEFLATED
+
+
+def check_transparency(name: str) -> None:
+    """Raise UserError for a PNG whose transparency (chunk tRNS) the rest of it contradicts.
+
+    Decoders repair or drop such a chunk, each in its own way. Chunks behind the pixels do not
+    count. `check_transparency` in deploy/cpp/src/png_reader.cpp does the same.
+    """
+    depth, kind, entries, seen = 0, -1, 0, False
+    with open(name, "rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            return
+        while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
+            length = int.from_bytes(head[:4], "big")
+            content = file.read(min(length, 3 * 256))
+            wrong = ""
+            if head[4:] == b"IHDR" and len(content) > 9:
+                depth, kind = content[8:10]
+            elif head[4:] == b"PLTE" and kind in (RGB, PALETTE):
+                wrong = "it precedes the palette" if seen else ""
+                entries = min(length // 3, 256 if kind == RGB else 1 << depth)
+            elif head[4:] == b"tRNS":
+                wrong = _wrong(content, length, depth, kind, entries, twice=seen)
+                seen = True
+            if wrong:
+                raise UserError(
+                    f"{name}: cannot be decoded (chunk tRNS, its transparency: {wrong}): save the "
+                    "image anew"
+                )
+            file.seek(length - len(content) + 4, os.SEEK_CUR)
+
+
+def _wrong(content: bytes, length: int, depth: int, kind: int, entries: int, *, twice: bool) -> str:
+    """Return what is wrong with a chunk tRNS, "" if nothing is."""
+    if twice:
+        return "it occurs twice"
+    if kind in (GRAY_ALPHA, RGB_ALPHA):
+        return "the image has an alpha channel"
+    if kind == PALETTE:
+        if not entries:
+            return "it precedes the palette"
+        return "" if 0 < length <= entries else f"{length} alphas for {entries} colours"
+    size = {GRAY: 2, RGB: 6}.get(kind)
+    if size is None:  # no PNG, as its decoder will find
+        return ""
+    if length != size:
+        return f"{length} bytes and not {size}"
+    samples = (content[i] << 8 | content[i + 1] for i in range(0, len(content) - 1, 2))
+    return f"a value of more than {depth} bits" if any(s >> depth for s in samples) else ""
 
 
 def has_16_bit_colour(image: Image.Image) -> bool:
@@ -74,8 +126,7 @@ def clear_colour(image: Image.Image) -> Integer[np.ndarray, " c"] | None:
     if image.mode.startswith("I"):
         return np.array([clear], np.uint16)
     most = next((_MOST[str(tile[3])] for tile in image.tile if str(tile[3]) in _MOST), 255)
-    # Bits beyond the file's depth do not count.
-    return ((np.atleast_1d(clear) & most) * (255 // most)).astype(np.uint8)
+    return (np.atleast_1d(clear) * (255 // most)).astype(np.uint8)
 
 
 def clear_to_black(

@@ -4,25 +4,36 @@ import struct
 
 import numpy as np
 import pytest
-from helpers.png_files import GRAY, RGB, chunk, png, with_clear_colour
+from helpers.png_files import GRAY, RGB, chunk, odd_transparency, png, with_clear_colour
 
 from recon_ad.data import png as of_png
 from recon_ad.data.decode import decode_image, decode_mask, image_size
 from recon_ad.errors import UserError
 
 
-@pytest.mark.parametrize("beyond", [0, 1])
 @pytest.mark.parametrize(
     ("depth", "colour"), [*((depth, GRAY) for depth in (1, 2, 4, 8, 16)), (8, RGB), (16, RGB)]
 )
-def test_the_transparent_colour_is_black_and_no_other_is(tmp_path, depth, colour, beyond):
-    content, expected = with_clear_colour(depth, colour, beyond=beyond * (depth < 16))
+def test_the_transparent_colour_is_black_and_no_other_is(tmp_path, depth, colour):
+    content, expected = with_clear_colour(depth, colour)
     (tmp_path / "a.png").write_bytes(content)
     got = decode_image(tmp_path / "a.png")
     np.testing.assert_array_equal(got, expected, strict=True)
     assert depth == 1 or got.any()
     got[0, 0] = 1  # the caller's own, writable array
     assert not decode_mask(tmp_path / "a.png")[:, ::3].any()
+
+
+ODD = odd_transparency()
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_transparency_that_does_not_fit_is_refused(tmp_path, name):
+    content, words = ODD[name]
+    (tmp_path / "a.png").write_bytes(content)
+    for read in (decode_image, decode_mask, image_size):
+        with pytest.raises(UserError, match=f"chunk tRNS, its transparency: {words}"):
+            read(tmp_path / "a.png")
 
 
 def test_a_transparent_colour_behind_the_pixels_says_nothing(tmp_path):

@@ -23,7 +23,7 @@ from helpers.commands import run_command
 from helpers.detectors import make_detector
 from helpers.layouts import saved
 from helpers.paths import ROOT
-from helpers.png_files import chunk, with_clear_colour
+from helpers.png_files import RGB, chunk, odd_transparency, png, with_clear_colour
 from PIL import Image
 
 from recon_ad.data.decode import decode_image
@@ -116,7 +116,7 @@ def images(tmp_path_factory):
     for depth, kind in ((1, 0), (2, 0), (4, 0), (8, 0), (16, 0), (8, 2), (16, 2)):
         file = folder / f"clear/{depth}_{kind}.png"
         file.parent.mkdir(exist_ok=True)
-        file.write_bytes(with_clear_colour(depth, kind, beyond=int(depth < 16))[0])
+        file.write_bytes(with_clear_colour(depth, kind)[0])
     for height, width in ((1, 1), (5, 64), (33, 31), (100, 33), (301, 257)):
         save(f"sizes/{height}x{width}.png", noise(height, width, 3))
     save("photo.jpg", colour, quality=80)
@@ -342,7 +342,22 @@ def test_formats_that_it_does_not_read_are_rows_with_a_sentence(program, model, 
     assert ours.rows["good.png"]["error"] == ""
 
 
-ENOUGH = 6 << 30  # bytes of address space, mostly reserved by OpenVINO and never used
+def test_png_files_that_python_refuses_are_refused_by_the_same_sentence(program, model, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, (content, _) in odd_transparency().items():
+        (folder / f"{name}.png").write_bytes(content)
+    wide = 1_000_001
+    (folder / "wide.png").write_bytes(png(wide, 1, 16, RGB, bytes(6 * wide + 1)))
+    (folder / "high.png").write_bytes(png(1, wide, 16, RGB, bytes(7 * wide)))
+    ours = by_cpp(program, model, folder, tmp_path / "ours")
+    theirs = by_python(model, folder, tmp_path / "theirs")
+    assert len(ours.rows) == len(odd_transparency()) + 2
+    for name, row in theirs.rows.items():
+        assert row["error"] and ours.rows[name]["error"] == row["error"]
+
+
+ENOUGH = 6 << 30  # bytes of address space, most of them OpenVINO's, which it never uses
 
 
 def test_small_files_that_take_long_are_the_rows_that_python_gives(program, model, tmp_path):

@@ -101,6 +101,66 @@ bool read_pixels(Reader& reader, png_bytepp rows, bool to_end) {
   return true;
 }
 
+// Colour types. The checks that follow are those of recon_ad/data/png.py.
+constexpr int kGray = 0, kRgb = 2, kPalette = 3, kGrayAlpha = 4, kRgbAlpha = 6;
+constexpr int kMaxDeepSide = 1000000;  // px of 16 bits in several channels
+
+// What is wrong with a chunk tRNS, "" if nothing is.
+std::string wrong_transparency(const png_byte* content, std::size_t length, int depth, int kind,
+                               std::size_t entries, bool twice) {
+  if (twice) return "it occurs twice";
+  if (kind == kGrayAlpha || kind == kRgbAlpha) return "the image has an alpha channel";
+  if (kind == kPalette) {
+    if (entries == 0) return "it precedes the palette";
+    if (length > 0 && length <= entries) return "";
+    return std::to_string(length) + " alphas for " + std::to_string(entries) + " colours";
+  }
+  if (kind != kGray && kind != kRgb) return "";  // no PNG, as libpng will find
+  const std::size_t size = kind == kGray ? 2 : 6;
+  if (length != size) {
+    return std::to_string(length) + " bytes and not " + std::to_string(size);
+  }
+  for (std::size_t i = 0; i < size; i += 2) {
+    if (png_get_uint_16(content + i) >> std::min(depth, 16)) {
+      return "a value of more than " + std::to_string(depth) + " bits";
+    }
+  }
+  return "";
+}
+
+// Throws UserError for a PNG whose transparency (chunk tRNS) the rest of it contradicts: libpng
+// drops such a chunk, and Pillow repairs some. Chunks behind the pixels do not count.
+void check_transparency(const Bytes& file, const std::string& name) {
+  constexpr std::size_t kHead = 8, kChecksum = 4;  // bytes
+  int depth = 0, kind = -1;
+  std::size_t entries = 0;
+  bool seen = false;
+  for (std::size_t at = kHead; at + kHead <= file.size();) {
+    const std::size_t length = png_get_uint_32(&file[at]);
+    const std::string chunk(file.begin() + std::ptrdiff_t(at) + 4,
+                            file.begin() + std::ptrdiff_t(at + kHead));
+    at += kHead;
+    if (chunk == "IDAT" || length > file.size() - at) return;
+    const png_byte* content = file.data() + at;
+    std::string wrong;
+    if (chunk == "IHDR" && length > 9) {
+      depth = content[8];
+      kind = content[9];
+    } else if (chunk == "PLTE" && (kind == kRgb || kind == kPalette)) {
+      if (seen) wrong = "it precedes the palette";
+      entries = std::min(length / 3, std::size_t(1) << (kind == kRgb ? 8 : std::min(depth, 8)));
+    } else if (chunk == "tRNS") {
+      wrong = wrong_transparency(content, length, depth, kind, entries, seen);
+      seen = true;
+    }
+    if (!wrong.empty()) {
+      throw UserError(name + ": cannot be decoded (chunk tRNS, its transparency: " + wrong +
+                      "): save the image anew");
+    }
+    at += length + kChecksum;
+  }
+}
+
 // What is told by chunks that are no pixels.
 struct Told {
   std::uint32_t frames = 0;  // of an animation
@@ -170,11 +230,20 @@ std::vector<png_bytep> rows_of(std::vector<T>& pixels, int height) {
 }  // namespace
 
 Png decode_png(const Bytes& file, const std::string& name) {
+  check_transparency(file, name);
   Reader reader(file);
   if (!read_header(reader)) throw broken(name, reader.reason);
   const Size size{int(png_get_image_height(reader.png, reader.info)),
                   int(png_get_image_width(reader.png, reader.info))};
   check_pixels(size, name);
+  // As in Python, colour of 16 bits is read to the end of the file, and never turned.
+  const bool deep_colour = reader.deep() && (reader.colour() || reader.alpha());
+  if (deep_colour && std::max(size.height, size.width) > kMaxDeepSide) {
+    throw UserError(name + ": has " + std::to_string(size.width) + " × " +
+                    std::to_string(size.height) +
+                    " pixels of 16 bits in several channels, which are decoded up to " +
+                    std::to_string(kMaxDeepSide) + " px a side: cut it into smaller files");
+  }
   const Told before = told(reader, reader.info, name);
   const std::uint32_t pages = before.frames + (before.frames && !before.first_is_frame ? 1 : 0);
   if (pages > 1) {
@@ -182,8 +251,6 @@ Png decode_png(const Bytes& file, const std::string& name) {
                     " pages (an animated PNG): save each as a file of its own");
   }
   if (is_too_short(reader, size)) throw broken(name, "image file is truncated");
-  // As in Python, colour of 16 bits is read to the end of the file, and never turned.
-  const bool deep_colour = reader.deep() && (reader.colour() || reader.alpha());
   if (!set_transforms(reader)) throw broken(name, reader.reason);
 
   Image image{size, png_get_channels(reader.png, reader.info), {}};
