@@ -10,7 +10,7 @@ transparency masks beside an image are left out. All else is refused.
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -20,13 +20,14 @@ from jaxtyping import Shaped
 
 from recon_ad.data.arrays import InputRange, over_black
 from recon_ad.data.npy import MAX_CHANNELS
+from recon_ad.data.tiff_codecs import CCITT, IMAGES, JPEG, READ, Misfit, decoded
+from recon_ad.data.tiff_tags import Span, checked
 from recon_ad.errors import UserError
 
 MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the latter two of BigTIFF
 SAVE = "save it as gray or RGB of 8 or 16 bits, or as floats"
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6  # PhotometricInterpretation
 OTHERS = {4: "a transparency mask", 5: "a CMYK image", 8: "a CIELAB image", 9: "a CIELAB image"}
-JPEG = (6, 7)  # Compression, whose decoder makes RGB of YCbCr
 UNCOMPRESSED = 1  # Compression
 CONTIGUOUS, SEPARATE = 1, 2  # PlanarConfiguration
 MOST_PACKED = 4096  # times, about what LZW does of one value
@@ -62,10 +63,12 @@ def opened(name: str, *, max_pixels: int) -> Iterator[Header]:
       max_pixels: that are decoded.
     """
     try:
+        spans = checked(name, most=MAX_PAGES)
         with tifffile.TiffFile(name) as file:
             pages = _images(file, name)
             for page in pages:
-                _check(page, name, max_pixels=max_pixels, size=os.path.getsize(name))
+                _check(page, name, max_pixels=max_pixels)
+                _check_segments(page, name, size=os.path.getsize(name), spans=spans)
             if len({_kind(page) for page in pages}) > 1:
                 raise UserError(
                     f"{name}: its pages differ in size or kind: save each as its own file"
@@ -81,7 +84,10 @@ def opened(name: str, *, max_pixels: int) -> Iterator[Header]:
             raise UserError(
                 f"{name}: cannot be read ({error.strerror}): give a file that you may read"
             ) from error
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = "its tags and its pixels do not fit each other"
+        theirs = type(error).__module__.startswith("imagecodecs")
+        if theirs or isinstance(error, (Misfit, tifffile.TiffFileError)):  # not in Python's words
+            reason = " ".join(str(error).split())[:200] or reason
         raise UserError(
             f"{name}: cannot be decoded ({reason}): the file is broken or truncated, replace or "
             "remove it"
@@ -119,7 +125,7 @@ def _images(file: tifffile.TiffFile, name: str) -> list[tifffile.TiffPage]:
         if not (_tag(page, 254, 0) & (REDUCED | MASK) or _tag(page, 255, 0) in (2, 3)):
             pages.append(page)
     if number < 0:
-        raise ValueError("it has no page")
+        raise Misfit("it has no page")
     if not pages:
         raise UserError(f"{name}: holds no image, but a thumbnail or a mask: {SAVE}")
     gray = all(_is_gray(page) and page.samplesperpixel == 1 for page in pages)
@@ -138,7 +144,7 @@ def _tag(page: tifffile.TiffPage, code: int, default: int) -> int:
     value = page.tags.valueof(code, default)
     if isinstance(value, tuple):
         if len(set(value)) != 1:
-            raise ValueError(f"tag {code} is {value[:4]}")
+            raise Misfit(f"tag {code} has the values {value[:4]}")
         value = value[0]
     return int(value)
 
@@ -152,7 +158,7 @@ def _is_gray(page: tifffile.TiffPage) -> bool:
     return page.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
 
 
-def _check(page: tifffile.TiffPage, name: str, *, max_pixels: int, size: int) -> None:
+def _check(page: tifffile.TiffPage, name: str, *, max_pixels: int) -> None:
     """Raises UserError where a tag says what cannot be decoded faithfully."""
     if page.imagewidth * page.imagelength > max_pixels:
         raise UserError(
@@ -175,6 +181,12 @@ def _check(page: tifffile.TiffPage, name: str, *, max_pixels: int, size: int) ->
         what = f"an image of {signed} (tag SampleFormat {form})"
     elif form == 1 and bits > 16:
         what = f"an image of {bits}-bit integers (tag BitsPerSample)"
+    elif int(page.compression) not in READ:
+        what = (
+            f"compressed in a way that is not supported (tag Compression {int(page.compression)})"
+        )
+    elif int(page.compression) in CCITT and (bits, page.samplesperpixel) != (1, 1):
+        what = f"an image of {bits} bits by a codec of 1 bit (tags Compression, BitsPerSample)"
     elif int(page.compression) in JPEG and bits > 12:
         what = f"a JPEG of {bits} bits, which it cannot hold (tags Compression, BitsPerSample)"
     elif form == 1 and bits not in (8, 16) and page.predictor != 1:
@@ -199,32 +211,47 @@ def _check(page: tifffile.TiffPage, name: str, *, max_pixels: int, size: int) ->
         raise UserError(f"{name}: is {what}: {SAVE}")
     if not page.imagewidth or not page.imagelength:
         raise UserError(f"{name}: has no pixels (tags ImageWidth, ImageLength): replace it")
-    ends = zip(page.dataoffsets, page.databytecounts, strict=True)
-    cut = any(n <= 0 or at <= 0 or at + n > size for at, n in ends)
+
+
+def _check_segments(
+    page: tifffile.TiffPage, name: str, *, size: int, spans: Sequence[Span]
+) -> None:
+    """Raise UserError where strips or tiles are missing, cut, or within the file's tags.
+
+    Args:
+      page: Page whose tags `_check` has accepted.
+      name: Path of the file.
+      size: Bytes of the file.
+      spans: Places of the file that hold no pixels.
+    """
+    starts = np.array(page.dataoffsets, np.float64)
+    counts = np.array(page.databytecounts, np.float64)
+    cut = starts.size != counts.size or bool(
+        (counts <= 0).any() or (starts <= 0).any() or (starts + counts > size).any()
+    )
     # Strips and tiles that are not there would be whatever the memory held before.
     cut = cut or len(page.dataoffsets) < _segments(page)
     # So that a few bytes do not promise gigabytes.
+    bits = np.max(page.bitspersample)
     packed = 1 if int(page.compression) == UNCOMPRESSED else MOST_PACKED
     needed = page.imagewidth * page.imagelength * page.samplesperpixel
+    together = page.samplesperpixel if page.planarconfig == CONTIGUOUS else 1
+    whole = page.rowsperstrip * page.imagewidth * together
     if page.is_tiled:  # which are decoded whole, and may be larger than the image
-        together = page.samplesperpixel if page.planarconfig == CONTIGUOUS else 1
-        needed = max(needed, len(page.dataoffsets) * page.tilewidth * page.tilelength * together)
+        whole = page.tilewidth * page.tilelength * together
+        needed = max(needed, len(page.dataoffsets) * whole)
     if cut or needed * bits // 8 > packed * sum(page.databytecounts):
         raise UserError(
             f"{name}: cannot be decoded (the file ends before its image does): the file is broken "
             "or truncated, replace or remove it"
         )
-    if any(_is_within_tags(page, at) for at in page.dataoffsets):
+    if packed == 1:  # what follows the last row is not read
+        counts = np.minimum(counts, max(1, math.ceil(whole * bits / 8)))
+    if any(((starts < span.stop) & (starts + counts > span.start)).any() for span in spans):
         raise UserError(
             f"{name}: cannot be decoded (tags StripOffsets or TileOffsets say that its pixels are "
             "its tags): the file is broken, replace or remove it"
         )
-
-
-def _is_within_tags(page: tifffile.TiffPage, at: int) -> bool:
-    """Whether the file's header or the page's list of tags is at an offset."""
-    header, tag = (16, 20) if page.parent.is_bigtiff else (8, 12)
-    return at < header or page.offset <= at < page.offset + tag * len(page.tags)
 
 
 def _segments(page: tifffile.TiffPage) -> int:
@@ -252,7 +279,7 @@ def _dtype(page: tifffile.TiffPage) -> str:
 
 
 def _pixels(page: tifffile.TiffPage) -> Shaped[np.ndarray, "h w c"]:
-    values = page.asarray()
+    values = decoded(page) if int(page.compression) in (*IMAGES, *CCITT) else page.asarray()
     if values.ndim == 2:
         values = values[..., None]
     elif page.axes.startswith("S"):
@@ -273,7 +300,7 @@ def _as_gray_or_colour(page: tifffile.TiffPage, values: np.ndarray) -> np.ndarra
         colours = page.colormap
         colours = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
         if values.max() >= colours.shape[1]:
-            raise ValueError("it has values beyond its palette, tag ColorMap")
+            raise Misfit("it has values beyond its palette, tag ColorMap")
         values = np.moveaxis(colours[:, values[..., 0].astype(int)], 0, 2)
         return values[..., :1] if (values == values[..., :1]).all() else values
     bits = 1 if values.dtype == bool else page.bitspersample

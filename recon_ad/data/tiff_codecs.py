@@ -1,0 +1,201 @@
+"""Strips and tiles that image codecs compress, each held against the tags of its TIFF file.
+
+A JPEG, JPEG 2000, PNG, WebP, JPEG XL or LERC stream has a size, a depth and a number of channels of
+its own. tifffile reshapes and casts what a decoder returns until it fits the tags, so streams of
+another kind, and JPEG streams that end early, would become wrong values. Here they raise
+`Misfit`.
+"""
+
+import struct
+from collections.abc import Iterator
+
+import imagecodecs
+import numpy as np
+import tifffile
+from jaxtyping import Shaped
+
+JPEG = (6, 7, 33007, 34892)  # Compression, whose decoder makes RGB of YCbCr
+JPEG_2000 = (33003, 33004, 33005, 34712)
+JPEG_XL = (50002, 52546)
+_WEBP = (34927, 50001)
+IMAGES = (*JPEG, *JPEG_2000, *JPEG_XL, *_WEBP, 34887, 34933)  # and LERC and PNG
+CCITT = (2, 3, 4)
+_BYTES = (1, 5, 8, 32773, 32946, 34925, 34926, 50000, 50013)  # all that compress bytes
+READ = (*IMAGES, *CCITT, *_BYTES)  # JPEG XR is left out: its decoder accepts cut streams
+
+
+class Misfit(ValueError):
+    """A part of a TIFF file that contradicts another."""
+
+
+def decoded(page: tifffile.TiffPage) -> Shaped[np.ndarray, "..."]:
+    """Decode a page of such a compression, as `TiffPage.asarray` does for all others.
+
+    Raises:
+      Misfit: If a stream is cut, or its size, depth or channels are not those of the tags.
+    """
+    made = np.zeros(page.shaped, page.dtype)
+    handle = page.parent.filehandle
+    for index, (at, size) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+        # Without data tifffile says where a segment belongs.
+        _, (plane, _, top, left, _), (_, rows, columns, samples) = page.decode(None, index)
+        if plane >= made.shape[0] or top >= page.imagelength:
+            continue  # more segments than the image has
+        handle.seek(at)  # only now, as what tells of a segment reads the file, too
+        segment = _segment(page, handle.read(size), index)
+        height, width = segment.shape[:2]
+        inside = min(rows, page.imagelength - top), min(columns, page.imagewidth - left)
+        # Encoders keep the last ones whole, or cut them to what is inside the image.
+        whole = (page.tilelength if page.is_tiled else page.rowsperstrip), columns
+        if (height, width) not in {inside, whole} or segment.shape[2] != samples:
+            raise Misfit(
+                f"a strip or tile holds {width} × {height} pixels of {segment.shape[2]} samples, "
+                f"against {inside[1]} × {inside[0]} of {samples} by the tags"
+            )
+        place = made[plane, 0, top : top + inside[0], left : left + inside[1]]
+        place[...] = segment[: inside[0], : inside[1]]
+    return made.reshape(page.shape)
+
+
+def _segment(page: tifffile.TiffPage, data: bytes, index: int) -> Shaped[np.ndarray, "h w c"]:
+    code = int(page.compression)
+    if code in CCITT:
+        return _ccitt(page, data, index)
+    own: int | None = None  # bits of a sample, None where the type alone tells them
+    if code in JPEG:
+        own, *size = _jpeg_header(data)
+        pixels = page.decode(data, index, jpegtables=page.jpegtables)[0][0]
+        if tuple(size) != pixels.shape:
+            raise Misfit(
+                f"a JPEG stream has {size[1]} × {size[0]} pixels of {size[2]} samples, and the "
+                "tags have others"
+            )
+    elif code in JPEG_2000:
+        own = _jpeg_2000_bits(data)
+        pixels = imagecodecs.jpeg2k_decode(data)
+    elif code in JPEG_XL:
+        own = _jpeg_xl_bits(data)
+        pixels = imagecodecs.jpegxl_decode(data)
+    else:
+        pixels = tifffile.TIFF.DECOMPRESSORS[code](data)
+        if code in _WEBP and page.samplesperpixel == 4 and pixels.shape[2:] == (3,):
+            pixels = imagecodecs.webp_decode(data, hasalpha=True)  # an opaque alpha is left out
+    if pixels.dtype != page.dtype or own not in (None, page.bitspersample):
+        raise Misfit(
+            f"a strip or tile holds {own or 8 * pixels.dtype.itemsize} bits a sample as "
+            f"{pixels.dtype}, and the tag BitsPerSample says {page.bitspersample}"
+        )
+    if own is None and page.bitspersample % 8:
+        raise Misfit(f"its codec holds no {page.bitspersample} bits (tag BitsPerSample)")
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _ccitt(page: tifffile.TiffPage, data: bytes, index: int) -> Shaped[np.ndarray, "h w c"]:
+    """Decode a strip of CCITT, which holds all of its rows if more data change nothing.
+
+    Decoders leave the rows white that a cut strip lacks.
+    """
+    pixels = page.decode(data, index)[0][0]
+    for bits in _more_rows(pixels.shape[1]):
+        more = int(f"1{bits}", 2).to_bytes(len(bits) // 8 + 1, "big")[1:]
+        if page.fillorder == 2:  # the lowest bit first
+            more = imagecodecs.bitorder_decode(more)
+        if not np.array_equal(page.decode(data + more, index)[0][0], pixels):
+            raise Misfit("a stream of CCITT ends early")
+    return pixels
+
+
+def _more_rows(width: int) -> Iterator[str]:
+    """Yield the bits of rows of single pixels in turn white and black, as each codec has them."""
+    row = "000111010" * (width // 2) + "000111" * (width % 2)
+    end = "000000000001"
+    flat = (row, row.ljust(-(-len(row) // 8) * 8, "0"), end + row, f"{end}1{row}")
+    for bits in (
+        *flat,
+        "001000111010" * (width // 2),
+        "1" * width,
+    ):  # the latter two in 2 dimensions
+        yield 8 * bits
+
+
+def _jpeg_header(data: bytes) -> tuple[int, int, int, int]:
+    """Return bits, height, width and samples of a JPEG stream, which has to be whole."""
+    at, found = 2, None
+    while 0 <= at < len(data) - 1 and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # filling
+            at += 1
+            continue
+        if marker == 0xD9:
+            if found is None:
+                raise Misfit("a JPEG stream has no header")
+            return found
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 9 < len(data):
+            found = struct.unpack_from(">BHHB", data, at + 4)
+        at += 2 + length
+        if marker == 0xDA:
+            at = _next_marker(data, at)
+    raise Misfit("a JPEG stream ends early")
+
+
+def _next_marker(data: bytes, at: int) -> int:
+    """Return where the marker behind a scan is, -1 if the scan has no end."""
+    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1:
+        if data[at + 1] not in (0, 0xFF, *range(0xD0, 0xD8)):
+            return at
+        at += 1
+    return -1
+
+
+def _jpeg_2000_bits(data: bytes) -> int:
+    """Return the bits of a sample, which have to be unsigned and the same in all channels."""
+    at = data.find(b"\xff\x4f\xff\x51")  # of the codestream, behind boxes if there are any
+    head = data[at + 40 : at + 42]
+    count = int.from_bytes(head, "big")
+    depths = set(data[at + 42 : at + 42 + 3 * count : 3])
+    if at < 0 or len(depths) != 1 or max(depths) > 0x7F:
+        raise Misfit("a JPEG 2000 stream has signed samples, or samples of several depths")
+    return max(depths) + 1
+
+
+class _Bits:
+    """Numbers of a JPEG XL header, the lowest bit first (ISO/IEC 18181-1)."""
+
+    def __init__(self, data: bytes):
+        self._left = int.from_bytes(data, "little")
+
+    def u(self, count: int) -> int:
+        value = self._left & ((1 << count) - 1)
+        self._left >>= count
+        return value
+
+    def chosen(self, *choices: tuple[int, int]) -> int:
+        least, count = choices[self.u(2)]
+        return least + self.u(count)
+
+    def skip_size(self) -> None:
+        small = self.u(1)
+        for side in ("height", "width"):
+            if side == "width" and self.u(3):  # a ratio
+                return
+            if small:
+                self.u(5)
+            else:
+                self.chosen((1, 9), (1, 13), (1, 18), (1, 30))
+
+
+def _jpeg_xl_bits(data: bytes) -> int:
+    """Return the bits of a sample, from the header of the first codestream."""
+    at = 0
+    if data[:2] != b"\xff\x0a":
+        at = max(data.find(b"jxlc\xff\x0a") + 4, data.find(b"jxlp\0\0\0\0\xff\x0a") + 8)
+    bits = _Bits(data[at + 2 : at + 64])
+    bits.skip_size()
+    if bits.u(1):  # all as usual
+        return 8
+    if bits.u(1) and (bits.u(3) or bits.u(1) or bits.u(1) or bits.u(1)):
+        raise Misfit("a JPEG XL stream is turned, or has a preview or an animation")
+    if bits.u(1):
+        return bits.chosen((32, 0), (16, 0), (24, 0), (1, 6))
+    return bits.chosen((8, 0), (10, 0), (12, 0), (1, 6))
