@@ -16,9 +16,11 @@ the config), has none.
 
 from collections.abc import Collection, Mapping
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import numpy as np
+
+from recon_ad.detector.words import by_category, decimals
 
 UNKNOWN = "none"  # in the metadata of exported models
 
@@ -85,10 +87,8 @@ def read_medians(facts: Mapping[str, str]) -> dict[str, float]:
       ValueError: they are damaged.
     """
     word = facts.get("median_score", UNKNOWN)
-    found = {} if word == UNKNOWN else {"": float(word)}
-    for part in filter(None, facts.get("category_medians", "").split(";")):
-        name, _, number = part.rpartition("=")
-        if not name:
-            raise ValueError(f"category_medians has {part}")
-        found[unquote(name)] = float(number)
+    found = {} if word == UNKNOWN else {"": decimals(word, count=1, name="median_score")[0]}
+    medians = by_category(facts.get("category_medians", ""), name="category_medians")
+    for category, number in medians.items():
+        found[category] = decimals(number, count=1, name="category_medians")[0]
     return found

@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -24,6 +23,7 @@ from recon_ad.data.arrays import to_unit
 from recon_ad.detector.bounds import check_medians, check_numbers
 from recon_ad.detector.inference import Inference, Plan, Prediction, Thresholds
 from recon_ad.detector.normalised import read_medians
+from recon_ad.detector.words import by_category, decimals, fact, misfit, whole
 from recon_ad.errors import UserError
 from recon_ad.ops.tiles import Geometry
 from recon_ad.runtime.files import sha256
@@ -176,20 +176,18 @@ class OnnxDetector(Inference):
                 check_numbers(plan, each._asdict())
             medians = read_medians(core.facts)
             check_medians(medians)
-            pairs = [graph.facts["pair"] for graph in (core, tail)]
-            self._dtype = core.facts["dtype"]
-            if self._dtype not in DTYPES or core.facts["layout"] not in LAYOUTS:
-                raise ValueError(f"{self._dtype} images, {core.facts['layout']}")
-            self._swapped = core.facts["layout"] == "NCHW"
+            pairs = [fact(graph.facts, "pair") for graph in (core, tail)]
+            self._dtype = _choice(core.facts, "dtype", DTYPES)
+            self._swapped = _choice(core.facts, "layout", LAYOUTS) == "NCHW"
             for graph in (core, tail):
                 needed = set(OUTPUTS[graph.facts["kind"]]) - {"reconstruction"}
                 if absent := needed - set(graph.outputs):
                     raise ValueError(f"no output {', '.join(sorted(absent))}")
-            self._on_regions = {"False": False, "True": True}[core.facts["regions_of_interest"]]
-        except (KeyError, ValueError) as error:
+            of_regions = _choice(core.facts, "regions_of_interest", ("False", "True"))
+            self._on_regions = of_regions == "True"
+        except ValueError as error:
             raise UserError(
-                f"{name}: its metadata are damaged ({type(error).__name__}: {error}): copy it, or "
-                "export it, anew."
+                f"{name}: its metadata are damaged ({error}): copy it, or export it, anew."
             ) from None
         if pairs[0] != pairs[1]:
             raise UserError(
@@ -292,42 +290,52 @@ def _decided(graph: Graph) -> tuple[str, ...]:
     return (*OUTPUTS["tail"], *[PROBABILITY] * (PROBABILITY in graph.outputs))
 
 
-def _pair(text: str) -> tuple[int, int]:
-    a, b = (int(word) for word in text.split(","))
-    return a, b
+def _choice(facts: Mapping[str, str], name: str, words: Sequence[str]) -> str:
+    """Return a fact that has to be one of these words."""
+    word = fact(facts, name)
+    if word not in words:
+        raise misfit(name, word)
+    return word
 
 
 def _plan(facts: Mapping[str, str]) -> Plan:
-    black, white = (float(word) for word in facts["input_range"].split(","))
+    def number(name: str) -> int:
+        return whole(fact(facts, name), count=1, name=name)[0]
+
+    def pair(name: str) -> tuple[int, int]:
+        height, width = whole(fact(facts, name), count=2, name=name)
+        return height, width
+
+    black, white = decimals(fact(facts, "input_range"), count=2, name="input_range")
+    resize = pair("resize")
     return Plan(
-        channels=int(facts["channels"]),
+        channels=number("channels"),
         geometry=Geometry(
-            tile=_pair(facts["tile"]),
-            stride=_pair(facts["stride"]),
-            weights=facts["tile_weights"],
-            resize=None if facts["resize"] == "0,0" else _pair(facts["resize"]),
+            tile=pair("tile"),
+            stride=pair("stride"),
+            weights=fact(facts, "tile_weights"),
+            resize=None if resize == (0, 0) else resize,
         ),
-        batch_size=int(facts["batch_size"]),
-        opening=int(facts["opening"]),
-        min_area=int(facts["min_area"]),
-        border=int(facts["border"]),
-        border_weight=float(facts["border_weight"]),
+        batch_size=number("batch_size"),
+        opening=number("opening"),
+        min_area=number("min_area"),
+        border=number("border"),
+        border_weight=decimals(fact(facts, "border_weight"), count=1, name="border_weight")[0],
         input_range=(black, white),
     )
 
 
 def _thresholds(facts: Mapping[str, str]) -> Thresholds:
-    return Thresholds(*(float(facts[f"{name}_threshold"]) for name in Thresholds._fields))
+    names = [f"{name}_threshold" for name in Thresholds._fields]
+    return Thresholds(*(decimals(fact(facts, name), count=1, name=name)[0] for name in names))
 
 
-def _categories(word: str) -> dict[str, Thresholds]:
-    """Reads what `onnx_graphs.categories_word` writes."""
-    found = {}
-    for part in filter(None, word.split(";")):
-        name, _, numbers = part.rpartition("=")
-        image, pixel = (float(number) for number in numbers.split(","))
-        found[unquote(name)] = Thresholds(image, pixel)
-    return found
+def _categories(text: str) -> dict[str, Thresholds]:
+    """Read what `onnx_graphs.categories_word` writes."""
+    return {
+        category: Thresholds(*decimals(numbers, count=2, name="categories"))
+        for category, numbers in by_category(text, name="categories").items()
+    }
 
 
 def tail_path(path: Path) -> Path:

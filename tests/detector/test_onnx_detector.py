@@ -97,6 +97,21 @@ def test_outputs_that_are_none_of_a_detectors_are_named(told, says):
         made(told)(IMAGE)
 
 
+# Numbers and names that Python's own functions accept, and the C++ program does not.
+ODD_WORDS = (
+    {"median_score": "1_0"}, {"median_score": " 1 "}, {"median_score": "+1"},
+    {"median_score": "٣"}, {"median_score": "1e-400"}, {"image_threshold": "1_0"},
+    {"pixel_threshold": "1 "}, {"channels": "1_0"}, {"channels": " 1"}, {"channels": "+1"},
+    {"opening": "٣"}, {"tile": "64, 64"}, {"stride": "6_4,64"}, {"min_area": "0x1"},
+    {"border_weight": "1_0"}, {"input_range": "0, 255"}, {"category_medians": ";"},
+    {"category_medians": "a=1;"}, {"category_medians": ";a=1"}, {"category_medians": "a= 1"},
+    {"category_medians": "a=1;a=2"}, {"category_medians": "a b=1"},
+    {"category_medians": "%61=1"}, {"category_medians": "%ff=1"}, {"categories": ";"},
+    {"categories": "=1,2"}, {"categories": "a=1,2;"}, {"categories": "a=1,2,3"},
+    {"categories": "a=1_0,2"}, {"categories": "a=1,2;a=3,4"}, {"categories": "a"},
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "facts",
     [
@@ -107,12 +122,23 @@ def test_outputs_that_are_none_of_a_detectors_are_named(told, says):
         {"channels": "9" * 5000}, {"resize": "0,5"}, {"border_weight": "inf"},
         {"median_score": "nan"}, {"median_score": "1e39"}, {"median_score": ""},
         {"category_medians": "a=inf"}, {"category_medians": "a"}, {"category_medians": "=1"},
+        *ODD_WORDS,
     ],
     ids=str,
 )  # fmt: skip
 def test_metadata_that_are_none_of_a_detectors_are_refused(facts):
-    with pytest.raises(UserError, match="its metadata are damaged"):
+    with pytest.raises(UserError, match="its metadata are damaged") as caught:
         made(**facts)
+    assert next(iter(facts)).split("_")[0] in str(caught.value) and len(str(caught.value)) < 200
+
+
+def test_metadata_that_are_missing_are_named():
+    for name in ("tile", "dtype", "regions_of_interest", "border_weight", "image_threshold"):
+        core = Made("core", ["residual_map"], {})
+        tail = Made("tail", onnx_detector.OUTPUTS["tail"], {})
+        del core.facts[name]
+        with pytest.raises(UserError, match=f"damaged .{name} is missing"):
+            OnnxDetector(core, tail, name="m.onnx")
 
 
 @pytest.mark.parametrize("name", ["residual_map", "mask"])

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "error.h"
+#include "folder.h"
 
 namespace recon_ad {
 namespace {
@@ -49,13 +50,75 @@ constexpr Rule kRules[] = {
     {"pixel_threshold", 1, false, -kLargest, kLargest},
 };
 
+// As Python's urllib.parse.quote writes it.
+std::string quoted(const std::string& name) {
+  std::string text;
+  for (const unsigned char c : name) {
+    const bool plain = std::isalnum(c) != 0 || c == '_' || c == '.' || c == '-' || c == '~';
+    constexpr char kDigits[] = "0123456789ABCDEF";
+    if (plain && c < 128) {
+      text += char(c);
+    } else {
+      text += {'%', kDigits[c / 16], kDigits[c % 16]};
+    }
+  }
+  return text;
+}
+
+// The name that was quoted, "" where none was: the text then has no name, or is not as in a URL.
+std::string unquoted(const std::string& text) {
+  std::string name;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      name += text[i];
+      continue;
+    }
+    int byte = 0;
+    const char* const end = text.data() + std::min(i + 3, text.size());
+    const auto [next, error] = std::from_chars(text.data() + i + 1, end, byte, 16);
+    if (error != std::errc() || next != text.data() + i + 3 || byte < 0) return "";
+    name += char(byte);
+    i += 2;
+  }
+  for (const char32_t c : decoded_name(name)) {
+    if (c >= 0xDC80 && c <= 0xDCFF) return "";  // a byte that is no UTF-8
+  }
+  return quoted(name) == text ? name : "";
+}
+
+// One decimal number, which nothing follows. Neither NaN nor infinity is within bounds.
+std::optional<double> decimal(const std::string& text, double low, double high) {
+  constexpr double kLeast = 1e-300;  // below which libraries disagree whether a number is 0
+  double value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [next, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || next != end || !(value >= low && value <= high)) return std::nullopt;
+  const std::size_t mantissa = std::min(text.find_first_of("eE"), text.size());
+  const bool nought = text.find_first_of("123456789") >= mantissa;
+  if (!nought && value > -kLeast && value < kLeast) return std::nullopt;
+  return value;
+}
+
+// Parts of a text: one more than it has separators.
+std::vector<std::string> parts(const std::string& text, char separator) {
+  std::vector<std::string> found(1);
+  for (const char c : text) {
+    if (c == separator) {
+      found.emplace_back();
+    } else {
+      found.back() += c;
+    }
+  }
+  return found;
+}
+
 class Book {
  public:
   explicit Book(const Facts& facts) : facts_(facts) {}
 
   const std::string& word(const std::string& name) const {
     const auto found = facts_.find(name);
-    if (found == facts_.end()) throw Misfit("there is no " + name);
+    if (found == facts_.end()) throw Misfit(name + " is missing");
     return found->second;
   }
 
@@ -67,27 +130,19 @@ class Book {
     throw misfit(name);
   }
 
-  // As `kRules` says. Neither NaN nor infinity is within bounds, and only ASCII digits are read.
+  // As `kRules` says. Whole numbers have ASCII digits only.
   std::vector<double> numbers(const std::string& name) const {
     const Rule& rule = *std::find_if(std::begin(kRules), std::end(kRules),
                                      [&](const Rule& other) { return name == other.name; });
-    const std::string& text = word(name);
-    const char* const end = text.data() + text.size();
-    const char* at = text.data();
     std::vector<double> found;
-    while (found.size() < rule.count) {
-      if (!found.empty() && (at == end || *at++ != ',')) throw misfit(name);
-      double value = 0;
-      const auto [next, error] = std::from_chars(at, end, value);
-      const bool digits = std::all_of(at, next, [](char c) { return c >= '0' && c <= '9'; });
-      if (error != std::errc() || !(value >= rule.low && value <= rule.high) ||
-          (rule.whole && !digits)) {
-        throw misfit(name);
-      }
-      found.push_back(value);
-      at = next;
+    for (const std::string& part : parts(word(name), ',')) {
+      const bool digits =
+          std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
+      const std::optional<double> value = decimal(part, rule.low, rule.high);
+      if (!value || (rule.whole && (!digits || part.size() > 15))) throw misfit(name);
+      found.push_back(*value);
     }
-    if (at != end) throw misfit(name);
+    if (found.size() != rule.count) throw misfit(name);
     return found;
   }
 
@@ -114,7 +169,6 @@ class Book {
   std::map<std::string, double> category_medians() const {
     std::map<std::string, double> found;
     for (const auto& [name, text] : by_category("category_medians")) {
-      if (name.empty()) throw misfit("category_medians");
       found[name] = bounded("category_medians", text);
     }
     return found;
@@ -137,27 +191,24 @@ class Book {
     std::vector<std::pair<std::string, std::string>> found;
     const auto fact = facts_.find(name);
     if (fact == facts_.end()) return found;
-    const std::string& text = fact->second;
-    for (std::size_t start = 0; start < text.size();) {
-      const std::size_t stop = std::min(text.find(';', start), text.size());
-      const std::string part = text.substr(start, stop - start);
+    if (fact->second.empty()) return found;
+    for (const std::string& part : parts(fact->second, ';')) {
       const std::size_t equals = part.rfind('=');
       if (equals == std::string::npos) throw misfit(name);
-      found.emplace_back(part.substr(0, equals), part.substr(equals + 1));
-      start = stop + 1;
+      const std::string category = part.substr(0, equals);
+      const bool twice = std::any_of(found.begin(), found.end(),
+                                     [&](const auto& other) { return other.first == category; });
+      if (unquoted(category).empty() || twice) throw misfit(name);
+      found.emplace_back(category, part.substr(equals + 1));
     }
     return found;
   }
 
   // A threshold or a median; `name` is the fact's.
   double bounded(const std::string& name, const std::string& text) const {
-    double value = 0;
-    const char* const end = text.data() + text.size();
-    const auto [next, error] = std::from_chars(text.data(), end, value);
-    if (error != std::errc() || next != end || !(value >= -kLargest && value <= kLargest)) {
-      throw misfit(name);
-    }
-    return value;
+    const std::optional<double> value = decimal(text, -kLargest, kLargest);
+    if (!value) throw misfit(name);
+    return *value;
   }
 
   const Facts& facts_;
@@ -203,18 +254,7 @@ Plan read(const Book& book, bool tail) {
 
 void choose_category(Plan& plan, const std::string& category) {
   if (category.empty()) return;
-  // As Python's urllib.parse.quote writes it.
-  std::string quoted;
-  for (const unsigned char c : category) {
-    const bool plain = std::isalnum(c) != 0 || c == '_' || c == '.' || c == '-' || c == '~';
-    constexpr char kDigits[] = "0123456789ABCDEF";
-    if (plain && c < 128) {
-      quoted += char(c);
-    } else {
-      quoted += {'%', kDigits[c / 16], kDigits[c % 16]};
-    }
-  }
-  const auto found = plan.categories.find(quoted);
+  const auto found = plan.categories.find(quoted(category));
   if (found == plan.categories.end()) {
     std::string known;
     for (const auto& [name, thresholds] : plan.categories) known += (known.empty() ? "" : ", ") + name;
@@ -222,7 +262,7 @@ void choose_category(Plan& plan, const std::string& category) {
                     (known.empty() ? "it was calibrated on one alone." : "choose one of " + known + "."));
   }
   std::tie(plan.image_threshold, plan.pixel_threshold) = found->second;
-  const auto median = plan.category_medians.find(quoted);
+  const auto median = plan.category_medians.find(quoted(category));
   plan.median_score.reset();
   if (median != plan.category_medians.end()) plan.median_score = median->second;
 }
