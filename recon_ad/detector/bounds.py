@@ -14,27 +14,46 @@ MAX_BATCH = 1 << 16  # tiles
 MAX_CHANNELS = 64
 LARGEST = 1e38  # within float32
 WHOLE = ("channels", "tile", "stride", "resize", "batch_size", "opening", "min_area", "border")
-# Of detector.json, beside its format; older ones lack some.
+# Fields of detector.json, beside its format.
 FIELDS: Mapping[str, type] = {
     "channels": int, "thresholds": dict, "categories": dict, "config": dict, "tensors": dict,
     "variables_sha256": str, "record": dict, "has_part": bool,
+}  # fmt: skip
+# Fields that older formats lack.
+_LACKING: Mapping[int, frozenset[str]] = {
+    6: frozenset({"categories", "variables_sha256"}), 7: frozenset({"categories"}),
+    8: frozenset({"categories"}),
 }  # fmt: skip
 _CALLED = {int: "a whole number", dict: "an object", str: "text", bool: "true or false"}
 
 
 def check_fields(described: Mapping[str, Any]) -> None:
-    """Raises ValueError where a field of a detector.json is of another type, and names it."""
+    """Raise ValueError where a field of a detector.json is missing or of another type."""
+    lacking = _LACKING.get(described["format"], frozenset())
     for name, kind in FIELDS.items():
-        if name in described and type(described[name]) is not kind:  # True is no number
-            given = reprlib.repr(described[name])
+        if name not in described:
+            if name in lacking:
+                continue
+            raise ValueError(f"{name} is missing; it has to be {_CALLED[kind]}")
+        if type(described[name]) is not kind:  # True is no number
+            given = display(described[name])
             raise ValueError(f"{name} is {given}; it has to be {_CALLED[kind]}")
     of_categories = described.get("categories", {}).items()
     for name, thresholds in (("thresholds", described["thresholds"]), *of_categories):
         if not isinstance(thresholds, dict):
-            raise ValueError(f"categories: {name} has {reprlib.repr(thresholds)}, no thresholds")
+            raise ValueError(f"categories: {name} has {display(thresholds)}, no thresholds")
+        for which in Thresholds._fields:
+            if which not in thresholds:
+                raise ValueError(f"{name}: {which} is missing; it has to be a number or null")
         for which, value in thresholds.items():
             if not (value is None or _is_number(value)):
-                raise ValueError(f"{name}: {which} is {reprlib.repr(value)}, which is no number")
+                given = display(value)
+                raise ValueError(f"{name}: {which} is {given}; it has to be a number or null")
+
+
+def display(value: Any) -> str:
+    """Return a value as a message shows it: its beginning and its end, if it is long."""
+    return reprlib.repr(value)
 
 
 def _numbers(
@@ -70,21 +89,24 @@ def check_numbers(plan: Plan, thresholds: Mapping[str, float]) -> None:
     """
     for name, value, low, high in _numbers(plan, thresholds):
         if not low <= value <= high:  # also where it is NaN
-            raise ValueError(f"{name} is {value}, not from {low:g} to {high:g}")
+            raise ValueError(f"{name} is {display(value)}, not from {low:g} to {high:g}")
         if isinstance(value, bool) or (name in WHOLE and not isinstance(value, int)):
-            raise ValueError(f"{name} is {value!r}, which is no such number")
+            raise ValueError(f"{name} is {display(value)}; it has to be a whole number")
     black, white = plan.input_range
     if not (black < white or black == white == 0):
         raise ValueError(f"input_range is {plan.input_range}, not black below white")
     if plan.geometry.weights not in ("uniform", "hann"):
-        raise ValueError(f"tile_weights is {plan.geometry.weights!r}")
+        raise ValueError(
+            f"tile_weights is {display(plan.geometry.weights)}; it has to be uniform or hann"
+        )
 
 
 def check_medians(medians: Mapping[str, float]) -> None:
     """Raises ValueError where a median score is no number or out of its bounds."""
     for value in medians.values():
         if not -LARGEST <= value <= LARGEST:  # also where it is NaN
-            raise ValueError(f"a median score is {value}, not from {-LARGEST:g} to {LARGEST:g}")
+            given = display(value)
+            raise ValueError(f"a median score is {given}, not from {-LARGEST:g} to {LARGEST:g}")
 
 
 def check_calibrated(thresholds: Thresholds, *, name: str = "the detector") -> None:
@@ -108,17 +130,17 @@ def check_calibration(record: Mapping[str, Any]) -> None:
     names it. A detector that was never calibrated says nothing."""
     digests = record.get("learnt_from", [])
     if not isinstance(digests, list) or not all(isinstance(digest, str) for digest in digests):
-        raise ValueError("learnt_from is no list of digests")
+        raise ValueError("learnt_from is not a list of digests")
     if not isinstance(record.get("training", {}), Mapping):
-        raise ValueError("training is no object")
+        raise ValueError("training is not an object")
     if "calibration" not in record:
         return
     entry = record["calibration"]
     if not isinstance(entry, Mapping):
-        raise ValueError("calibration is no object")
+        raise ValueError("calibration is not an object")
     for name in ("heldout", "message"):
         if not isinstance(entry.get(name), str):
-            raise ValueError(f"calibration.{name} is no text")
+            raise ValueError(f"calibration.{name} is not text")
     if not isinstance(entry.get("regions_of_interest", False), bool):
         raise ValueError("calibration.regions_of_interest is neither true nor false")
     numbers = {name: entry.get(name) for name in ("images", "regions_per_image")}
@@ -126,22 +148,29 @@ def check_calibration(record: Mapping[str, Any]) -> None:
     rates = {name: entry.get(name) for name in ("fpr_supported", "fpr_wanted")}
     by_category = entry.get("by_category", {})
     if not isinstance(by_category, Mapping):
-        raise ValueError("calibration.by_category is no object")
+        raise ValueError("calibration.by_category is not an object")
     for name, pair in by_category.items():
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise ValueError(
+                f"calibration.by_category: {name} has {display(pair)}, not two numbers"
+            )
         rates[name], numbers[name] = pair
     for name, number in numbers.items():
         if not _is_number(number) or not 0 < number <= LARGEST:
-            raise ValueError(f"calibration: {name} is {number!r}, which is no such number")
+            given = display(number)
+            raise ValueError(f"calibration: {name} is {given}; it has to be a positive number")
     for name, rate in rates.items():
         if rate is not None and not (_is_number(rate) and 0 < rate <= 1):
-            raise ValueError(f"calibration: the rate {name} is {rate!r}, not between 0 and 1")
+            raise ValueError(
+                f"calibration: the rate {name} is {display(rate)}, not between 0 and 1"
+            )
     scores, shown = entry.get("scores", []), entry.get("shown", [])
     lists = isinstance(scores, list) and isinstance(shown, list) and len(scores) == len(shown)
     if not lists or not all(isinstance(name, str) for name in shown):
-        raise ValueError("calibration.shown is no list with a category for each of the scores")
+        raise ValueError("calibration.shown is not a list with a category for each of the scores")
     for score in scores:
         if not _is_number(score) or not abs(score) <= LARGEST:  # also where it is NaN
-            raise ValueError(f"calibration: a score is {score!r}, which is no such number")
+            raise ValueError(f"calibration: a score is {display(score)}; it has to be a number")
 
 
 def check_json(value: Any, *, name: str) -> None:

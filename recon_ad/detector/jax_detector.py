@@ -15,6 +15,7 @@ and `MODEL_CARD.md` for people: nothing in it is executed.
 import copy
 import functools
 import json
+import re
 import reprlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -31,7 +32,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 from ml_collections import ConfigDict
 
 from recon_ad.alignment import part as parts
-from recon_ad.config import check_config
+from recon_ad.config import RULES, check_config, flatten
 from recon_ad.detector import classifier as classifiers
 from recon_ad.detector.bounds import (
     check_calibration,
@@ -303,7 +304,8 @@ def _load(path: Path) -> Detector:
         content = (path / "variables.safetensors").read_bytes()
         flat = safetensors.numpy.load(content)
     except (*DAMAGED, safetensors.SafetensorError) as error:
-        raise UserError(f"the detector in {path} is damaged ({error}); copy it anew.") from None
+        reason = _brief(str(error))
+        raise UserError(f"the detector in {path} is damaged ({reason}); copy it anew.") from None
     form = described.get("format") if isinstance(described, dict) else None
     if type(form) is not int or form not in (*OLDER, FORMAT):
         raise UserError(
@@ -327,12 +329,27 @@ def _load(path: Path) -> Detector:
         return _assembled(described, flat, part=part, classifier=classifiers.load(path))
     except UserError as error:
         named = str(error).startswith(str(path))
-        raise UserError(str(error) if named else f"{path}: {error}") from None
+        raise UserError(str(error) if named else f"{path}: {_brief(str(error))}") from None
     except DAMAGED as error:
         raise UserError(
-            f"{path / 'detector.json'} is damaged ({type(error).__name__}: {error}); copy the "
-            "detector anew."
+            f"{path / 'detector.json'} is damaged ({_reason(error)}); copy the detector anew."
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what is wrong with a detector, not in the words of Python or of a library."""
+    if type(error) is ValueError and str(error):  # of `bounds`
+        return _brief(str(error))
+    # The names of sections and fields are quoted, once or twice.
+    found = re.search(r"(\w+)['\"]", str(error))
+    if found and isinstance(error, (LookupError, AttributeError)):
+        return f"{_brief(found[1])} is missing"
+    return "its fields and its tensors do not fit each other"
+
+
+def _brief(text: str) -> str:
+    """Shorten long numbers and words, and all of it."""
+    return re.sub(r"([^\s/]{40})[^\s/]{40,}", r"\1…", " ".join(text.split()))[:300]
 
 
 def _part(path: Path) -> parts.Part:
@@ -347,7 +364,7 @@ def _check_tensors(described: dict[str, Any], flat: dict[str, np.ndarray]) -> No
         wrong = sorted(
             name
             for name in shapes.keys() | described["tensors"].keys()
-            if shapes.get(name) != described["tensors"].get(name)
+            if shapes.get(name, ...) != described["tensors"].get(name, ...)
         )
         raise UserError(
             "variables.safetensors does not belong to its detector.json: "
@@ -365,6 +382,9 @@ def _assembled(
     thresholds, given = _thresholds(described["thresholds"])
     categories = {str(k): _thresholds(each) for k, each in described["categories"].items()}
     config = ConfigDict(described["config"])
+    fields = flatten(config.to_dict())
+    if absent := [name for name in RULES if name not in fields]:
+        raise ValueError(f"config.{absent[0]} is missing")
     check_config(config)  # before anything is made of its size
     record = dict(described["record"])
     check_json(record, name="record")

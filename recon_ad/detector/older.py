@@ -50,7 +50,7 @@ def as_today(described: dict[str, Any]) -> dict[str, Any]:
                 "way and not in two: train it anew, or open it by the version that wrote it."
             )
         config["calibration"].setdefault("rule", "split")
-        config["data"].setdefault("patches", "random")  # of no matter any more
+        config["data"].setdefault("patches", "random")  # not used after training
         config["encoder"].setdefault("tokens", 1)
         config.setdefault("vit_recon", {"recipe": "ours"})
         described.setdefault("categories", {})

@@ -12,6 +12,7 @@ import pytest
 from helpers.detectors import make_detector, pictures, plain_detector
 from scipy import ndimage
 
+from recon_ad.detector.bounds import FIELDS
 from recon_ad.detector.inference import UNCALIBRATED, Thresholds
 from recon_ad.detector.jax_detector import load
 from recon_ad.detector.older import MOVED
@@ -248,8 +249,12 @@ NAMED = {
                        "rate fpr_wanted is 'x'"),
     "a number in the record": ("record", "calibration", {**CALIBRATED, "pixels": float("nan")},
                                "record.calibration.pixels is nan"),
-    "digests that are none": ("record", {"learnt_from": [1, [2], None]}, "no list of digests"),
-    "a training in a list": ("record", {"training": []}, "training is no object"),
+    "digests that are none": ("record", {"learnt_from": [1, [2], None]}, "not a list of digests"),
+    "a training in a list": ("record", {"training": []}, "training is not an object"),
+    "a tensor of null": ("tensors", "more", None, "json: more differ"),
+    "a long number": ("channels", 10**4000, "channels is 1000000000.*0000, not from 1"),
+    "a long threshold": ("thresholds", "image", 10**4000, "image threshold is 1000|do not fit"),
+    "a long field": ("config", "inference", "batch_size", 10**4000, "config.inference.batch_size"),
     "a weight beyond all maps": ("config", "residual", "squared", 1e30, "has the weights"),
 }  # fmt: skip
 
@@ -266,6 +271,29 @@ def test_a_field_of_another_type_is_named(detector, tmp_path, kind):
     with pytest.raises(UserError, match=words) as caught:
         load(tmp_path / "d")
     assert str(caught.value).startswith(str(tmp_path))
+    assert len(str(caught.value)) < len(str(tmp_path)) + 400
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        *((name, f"{name} is missing") for name in FIELDS),
+        ("thresholds.image", "thresholds: image is missing"), ("config.data", "config.data.* is"),
+        ("config.method.name", "config.method.name is missing"), ("config.ssim", "config.ssim"),
+        ("config.inference.sigma", "sigma is missing"), ("config.residual", "residual.* is"),
+        ("record.calibration.heldout", "calibration.heldout is not text"),
+    ],
+)  # fmt: skip
+def test_a_field_that_is_missing_is_named(detector, tmp_path, where, words):
+    detector.with_record({"calibration": CALIBRATED}).save(tmp_path / "d")
+    path = tmp_path / "d/detector.json"
+    content = json.loads(path.read_text())
+    *sections, last = where.split(".")
+    del functools.reduce(operator.getitem, sections, content)[last]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=words) as caught:
+        load(tmp_path / "d")
+    assert "Error" not in str(caught.value)
 
 
 TEXTS = {"not json": "{", "deep json": "[" * 10**5 + "]" * 10**5, "a long number": "9" * 5000}
