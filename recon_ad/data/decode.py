@@ -239,8 +239,8 @@ def _with_channels(found: _Decoded, channels: int | None, name: str) -> Shaped[n
         raise UserError(f"{name}: has {have} channels and not {channels}: give images of one kind")
     if not found.colours:
         raise UserError(
-            f"{name}: has 3 channels of gray, which are no colours that become one gray: save the "
-            "one that is meant, or set config.data.channels=3"
+            f"{name}: has 3 channels of gray, which are no colours and cannot become one gray: "
+            "save the channel that is meant, or set config.data.channels=3"
         )
     if pixels.dtype == np.uint8:
         return np.array(Image.fromarray(pixels).convert("L"))[..., None]
