@@ -232,7 +232,7 @@ def _check_segments(
     # Strips and tiles that are not there would be whatever the memory held before.
     cut = cut or len(page.dataoffsets) < _segments(page)
     # So that a few bytes do not promise gigabytes.
-    bits = np.max(page.bitspersample)
+    bits = int(np.max(page.bitspersample))
     packed = 1 if int(page.compression) == UNCOMPRESSED else MOST_PACKED
     needed = page.imagewidth * page.imagelength * page.samplesperpixel
     together = page.samplesperpixel if page.planarconfig == CONTIGUOUS else 1
