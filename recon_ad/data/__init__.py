@@ -1,7 +1,7 @@
-"""Where images come from: sources, decoding, hold-out splits, the loading pipeline.
+"""Sources of images, their decoding, hold-out splits and the loading pipeline.
 
-Here: whatever turns files, arrays or a generator into named records and batches of them. Not
-here: models, metrics, or anything that knows what an anomaly map is.
+This package turns files, arrays or a generator into named records and batches of them. Models,
+metrics and anything that knows what an anomaly map is belong elsewhere.
 """
 
 from recon_ad.data.folder import folder_source, memory_source

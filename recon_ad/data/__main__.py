@@ -1,4 +1,4 @@
-"""Names the command that `python -m recon_ad.data check` has become; to go after one release."""
+"""Name the command that replaces `python -m recon_ad.data check`, for one more release."""
 
 import sys
 

@@ -1,8 +1,8 @@
-"""Images as arrays: what counts as one, its scale, its size.
+"""Images as arrays: their type, scale and size.
 
 An image is [h, w, c] with any number of channels: uint8 (0 to 255), uint16 (0 to 65535) or float32
-in [0, 1]. The three mean the same; integers stay integers until they are computed with, since they
-take a quarter or half of the memory.
+in [0, 1]. The three mean the same. Integers stay integers until something is computed from them,
+since they take a quarter or half of the memory.
 """
 
 from collections.abc import Sequence
@@ -21,19 +21,20 @@ InputRange = tuple[float | int, float | int]
 def as_image(
     image: Any, *, name: str, input_range: InputRange | None = None
 ) -> Shaped[np.ndarray, "h w c"]:
-    """A [h, w] or [h, w, c] array as an image.
+    """Return a [h, w] or [h, w, c] array as an image.
 
     Args:
-      image: uint8, uint16 or floating point; with an `input_range` also wider or signed integers.
-      name: what messages call it.
-      input_range: the values that become 0 and 1, such as (0, 4095) for 12 bits kept in 16. None
-        goes by the type: 0 to 255, 0 to 65535, or floats in [0, 1].
+      image: Array of uint8, uint16 or floating point; with an `input_range` also of wider or signed
+        integers.
+      name: Name of the image in messages.
+      input_range: Values that become 0 and 1, such as (0, 4095) for 12 bits kept in 16. None uses
+        the type's: 0 to 255, 0 to 65535, or 0 to 1 for floats.
 
     Returns:
-      uint8 as given; uint16 from other integers, rounded to 1/65535; float32 from floats.
+      uint8 unchanged, uint16 for other integers, rounded to 1/65535, or float32 for floats.
 
     Raises:
-      UserError: another shape or type, values that are not finite, or outside the range.
+      UserError: If the shape or type is another one, or values are not finite or outside the range.
     """
     array = np.asarray(image)
     if array.ndim == 2:
@@ -51,7 +52,7 @@ def as_image(
         raise UserError(f"{name} has type {array.dtype}: give uint8, uint16, or float in [0, 1].")
     if integer and input_range is None:
         raise UserError(
-            f"{name} has type {array.dtype}, which says nothing of black and white: give uint8 or "
+            f"{name} has type {array.dtype}, which has no defined black and white: give uint8 or "
             "uint16, or set config.data.input_range to the values that mean them."
         )
     if array.dtype == np.float16:  # too coarse and too short to compute in
@@ -79,13 +80,13 @@ def as_image(
 
 
 def given_range(pair: Sequence[float]) -> InputRange | None:
-    """`config.data.input_range`, in which (0, 0) stands for none."""
+    """Return `config.data.input_range`, or None for (0, 0)."""
     black, white = pair
     return (black, white) if (black, white) != (0, 0) else None
 
 
 def to_unit(image: Shaped[np.ndarray, "*b h w c"]) -> Float[np.ndarray, "*b h w c"]:
-    """Integers to float32 in [0, 1]; floats pass."""
+    """Return integers as float32 in [0, 1], and floats as float32."""
     if np.issubdtype(image.dtype, np.integer):
         return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
     return image.astype(np.float32, copy=False)
@@ -97,12 +98,13 @@ def over_black(
     *,
     opaque: int | None = None,
 ) -> Shaped[np.ndarray, "h w c"]:
-    """Lays a picture with transparency over black.
+    """Lay a picture with transparency over black.
 
     Args:
-      colour: the picture.
-      alpha: its transparency, 0 or more.
-      opaque: the alpha that leaves colours as they are; None: the largest of its type, 1 of floats.
+      colour: Colours of the picture.
+      alpha: Opacity of its pixels, 0 or more.
+      opaque: Alpha that leaves colours unchanged. None uses the largest value of its type, 1 for
+        floats.
     """
     if not np.issubdtype(alpha.dtype, np.integer):
         return colour * alpha[..., None]
@@ -116,7 +118,7 @@ def over_black(
 def resize(
     image: Shaped[np.ndarray, "h w c"], size: tuple[int, int] | None
 ) -> Shaped[np.ndarray, "H W c"]:
-    """Bilinear with antialiasing, float32 in [0, 1]; unchanged where no size is asked for."""
+    """Resize bilinearly with antialiasing to float32 in [0, 1]; None changes nothing."""
     if size is None or image.shape[:2] == size:
         return image
     unit = to_unit(image)

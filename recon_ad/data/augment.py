@@ -17,13 +17,13 @@ Augmentation = Callable[[Key[Array, ""], Float[Array, "h w c"]], Float[Array, "h
 
 
 def _rot90(key: Key[Array, ""], image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-    """A random quarter turn; needs a square image."""
+    """Turn an image by a random number of quarters; it has to be square."""
     turns = jax.random.randint(key, (), 0, 4)
     return jax.lax.switch(turns, [functools.partial(pix.rot90, k=k) for k in range(4)], image)
 
 
 def _rotate(key: Key[Array, ""], image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-    """A random turn of up to 5 degrees, mirrored at the border."""
+    """Turn an image by a random angle of up to 5 degrees, mirrored at the border."""
     angle = jax.random.uniform(key, minval=-5.0, maxval=5.0) * jnp.pi / 180
     return pix.rotate(image, angle, mode="mirror")
 
@@ -40,11 +40,11 @@ AUGMENTATIONS: Mapping[str, Augmentation] = {
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises UserError for a name that is no augmentation."""
+    """Raise UserError for an unknown augmentation."""
     for name in names:
         if name not in AUGMENTATIONS:
             raise UserError(
-                f"config.data.augment names {name!r}, which is no augmentation here; "
+                f"config.data.augment has an unknown augmentation {name!r}; "
                 f"choose from: {', '.join(AUGMENTATIONS)}."
             )
 
@@ -56,20 +56,20 @@ def augment(
     *,
     names: Sequence[str],
 ) -> Float[Array, "b h w c"]:
-    """Applies the named augmentations in order.
+    """Apply the named augmentations in order.
 
     Args:
-      key: of the run; each example's key is folded from it and from its index.
-      images: the batch.
-      index: the examples' global indices, so that what happens to an example depends neither on
-        the batch nor on the device it lands on.
-      names: from `AUGMENTATIONS`.
+      key: Key of the run. Each example's key is folded from it and from the example's index.
+      images: Images of the batch.
+      index: Global indices of the examples. What happens to an example depends neither on the batch
+        nor on the device.
+      names: Names in `AUGMENTATIONS`.
     """
 
     def one(index: Int[Array, ""], image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
         example_key = jax.random.fold_in(key, index)
         for i, name in enumerate(names):
             image = AUGMENTATIONS[name](jax.random.fold_in(example_key, i), image)
-        return jnp.clip(image, 0.0, 1.0)  # dm-pix leaves the range
+        return jnp.clip(image, 0.0, 1.0)  # dm-pix exceeds the range
 
     return jax.vmap(one)(index, images) if names else images

@@ -29,19 +29,19 @@ GENERATED: dict[str, Callable[..., Source]] = {
 
 
 def build_source(config: ConfigDict) -> Source:
-    """Returns the source of `config.data`, which keeps what it decodes up to `data.cache_mib`.
+    """Return the source of `config.data`, which keeps decoded images up to `data.cache_mib`.
 
-    Every test image is decoded here, so that none stops an evaluation halfway.
+    Every test image is decoded here, so that a broken one does not stop an evaluation halfway.
 
     Raises:
-      UserError: what the source itself finds wrong.
+      UserError: If the source raises it.
     """
     data = config.data
     cache = DecodeCache(memory_mib=data.cache_mib)
     source = _source(config, cache)
     # A folder's images are kept by their files already.
     source = source if data.source == "folder" else decoded_once(source, cache)
-    if data.source in ("folder", "csv"):  # what others made may be broken
+    if data.source in ("folder", "csv"):  # files from elsewhere may be broken
         source = readable(source, on_error=data.on_error)
     return source
 
@@ -57,7 +57,7 @@ def _source(config: ConfigDict, cache: DecodeCache) -> Source:
             )
         if data.name not in GENERATED:
             raise UserError(
-                f'there is no generated set "{data.name}": there are {", ".join(GENERATED)}.'
+                f'unknown generated set "{data.name}": choose one of {", ".join(GENERATED)}.'
             )
         boards = data.name in ("chess", "noise")
         given = {"truth": data.truth, "side": data.side} if boards else {}
@@ -79,7 +79,7 @@ def _source(config: ConfigDict, cache: DecodeCache) -> Source:
         )
     channels = data.channels or None
     if data.source == "tfds":
-        # Not above: it takes a second to import, and a plant's machine has no need of it.
+        # Imported late: it takes a second, and a plant's machine does not need it.
         from recon_ad.data.tfds_source import tfds_source
 
         return tfds_source(

@@ -1,12 +1,12 @@
-"""Images with labels in CSV files, as Sewer-ML has them, as a source.
+"""A source of images with labels in CSV files, in the format of Sewer-ML.
 
 Sewer-ML (Haurum & Moeslund 2021, CVPR): 1.3 million images of sewer pipes, each with any of 17
 defects, in `SewerML_Train.csv` and `SewerML_Val.csv`; the labels of its test set are not public.
-The columns are `Filename`, `WaterLevel`, `VA` (water level again, which is no defect), the 17
-defects, `ND` (no defect) and `Defect` (any of the 17); values are 0 or 1. There are no masks.
+The columns are `Filename`, `WaterLevel`, `VA` (water level again, not a defect), the 17 defects,
+`ND` (no defect) and `Defect` (any of the 17); values are 0 or 1. The set has no masks.
 
-Listing reads the CSV files and looks for about a hundred images of each; the others are looked for
-when they load, since asking a network disk for a million files is slow.
+Listing reads the CSV files and checks that about a hundred images of each exist. The others are
+located when they load, since asking a network disk for a million files is slow.
 """
 
 import csv
@@ -37,7 +37,7 @@ _LOOKED_FOR = 100  # images of each CSV file, about
 
 
 class _Load(NamedTuple):
-    """Loads one image: a tuple of what is shared and the name, for there are a million of them."""
+    """Loader of one image: a tuple of shared state and the name, as there are a million of them."""
 
     folders: "_Folders"
     name: str
@@ -47,11 +47,11 @@ class _Load(NamedTuple):
 
 
 class _Folders:
-    """Where the images are: in a folder, or in any folder directly below it.
+    """Folders of the images: one folder, or all folders directly below it.
 
     Args:
-      folder: the user's.
-      channels: to read images with.
+      folder: Folder that the user gave.
+      channels: Number of channels to read images with.
     """
 
     def __init__(self, folder: Path, channels: int):
@@ -60,10 +60,10 @@ class _Folders:
         self._below: list[Path] | None = None
 
     def find(self, name: str) -> Path:
-        """The file of this name.
+        """Return the path of the file of this name.
 
         Raises:
-          UserError: there is none.
+          UserError: If no folder holds it.
         """
         path = self._folder / name
         if path.exists():
@@ -85,12 +85,12 @@ def csv_source(
     images: str | os.PathLike[str],
     channels: int | None = None,
 ) -> Source:
-    """Lists Sewer-ML: the good images of its training set, and its validation set to test on.
+    """List Sewer-ML: the good images of its training set, and its validation set as the test set.
 
     Args:
-      path: the folder with `SewerML_Train.csv` and `SewerML_Val.csv`.
-      images: the folder with the images, or with the folders that the archives unpack to.
-      channels: 1 (gray) or 3 (RGB) for all images. None: 3; no image is opened to find out.
+      path: Folder with `SewerML_Train.csv` and `SewerML_Val.csv`.
+      images: Folder with the images, or with the folders that the archives unpack to.
+      channels: 1 (gray) or 3 (RGB) for all images. None means 3; no image is opened to find out.
 
     Returns:
       Records named as in the column `Filename` and sorted by it. An image is good if the file says
@@ -99,15 +99,15 @@ def csv_source(
       rows take 6 seconds and 0.4 GB on one CPU core of an EPYC.
 
     Raises:
-      UserError: a file is missing, is no CSV in UTF-8, lacks a column or has no rows; a row is too
-        short or long, a value is not 0 or 1, a name is empty or listed twice, also in both files;
-        no training image is good; or an image among those looked for does not exist.
+      UserError: If a file is missing, is not a CSV file in UTF-8, lacks a column or has no rows; if
+        a row is too short or long, a value is not 0 or 1, or a name is empty or listed twice, also
+        in both files; if no training image is good; or if one of the images checked does not exist.
     """
     check_channels(channels)
     root, folder = Path(path).expanduser(), Path(images).expanduser()
     for needed in (root, folder):
         if not needed.is_dir():
-            raise UserError(f"{needed}: there is no such folder: check the path")
+            raise UserError(f"{needed}: folder not found: check the path")
     folders = _Folders(folder, 3 if channels is None else channels)
     listed: set[str] = set()
     train, test = (_labels(root / name, listed) for name in (_TRAIN, _TEST))
@@ -127,16 +127,16 @@ def _records(labels: list[tuple[str, str]], folders: _Folders) -> tuple[Record, 
 
 
 def _labels(path: Path, listed: set[str]) -> list[tuple[str, str]]:
-    """The name and the type of defect of each row; the names are added to those listed."""
+    """Return the name and the type of defect of each row; add the names to those listed."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             labels = list(_parsed(csv.reader(file), path, listed))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file: put {path.name} there") from error
+        raise UserError(f"{path}: file not found: put {path.name} there") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not text in UTF-8 ({error}): save it as CSV UTF-8") from error
     except csv.Error as error:
-        raise UserError(f"{path}: is no CSV file ({error}): fetch it again") from error
+        raise UserError(f"{path}: is not a valid CSV file ({error}): fetch it again") from error
     if not labels:
         raise UserError(f"{path}: lists no images: fetch it again")
     return labels
@@ -180,6 +180,6 @@ def _parsed(rows: Iterator[list[str]], path: Path, listed: set[str]) -> Iterator
 
 
 def _defect(columns: Sequence[str], values: Sequence[str]) -> str:
-    """The columns of defects that are 1; "Defect" if only that is."""
+    """Return the columns of defects that are 1, or "Defect" if only that one is."""
     present = [column for column, value in zip(columns, values, strict=True) if value == "1"]
     return "+".join(column for column in present if column != _ANY) or (present or [GOOD])[0]

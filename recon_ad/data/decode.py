@@ -1,9 +1,9 @@
-"""Image files to images (`recon_ad.data.arrays`), truth masks and regions to bool [h, w].
+"""Decoding of image files to images (`recon_ad.data.arrays`), and of masks to bool [h, w].
 
 PNG, JPEG, TIFF and BMP, gray or colour, and NumPy's .npy: 8 and 16 bits, floating point (TIFF and
 .npy), palettes, transparency, any number of channels (a TIFF with a gray page for each channel, or
-.npy). An EXIF orientation is applied, so that an array's rows are what a viewer shows as rows.
-Whatever cannot be decoded faithfully is refused by name rather than converted silently.
+.npy). An EXIF orientation is applied, so that an array's rows are what a viewer shows as rows. A
+file that cannot be decoded faithfully is refused by name rather than converted silently.
 """
 
 import logging
@@ -28,7 +28,7 @@ from recon_ad.errors import UserError
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy"})
 _FORMATS = ("PNG", "JPEG", "BMP")  # of Pillow; TIFF is in `data.tiff`
 _WANTED = "a PNG, JPEG, TIFF, BMP or .npy file"
-# Pillow's JPEG reader says MPO of a camera's JPEG that has a preview appended.
+# Pillow's JPEG reader reports MPO for a camera's JPEG with an appended preview.
 _JPEG = ("JPEG", "MPO")
 
 # Pillow warns from 89 million pixels on and refuses twice that, which a line-scan camera exceeds.
@@ -37,12 +37,12 @@ MAX_PIXELS = 2**30
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 MAX_SCANS = 100  # of a progressive JPEG; encoders write ten
 BLOCK_BITS = 8 * 64  # pixels for each byte of a JPEG at most: a block of 8 × 8 takes a bit
-# Pillow's remarks on files that it decodes all the same (odd EXIF fields, say). One filter for the
+# Pillow warns about files that it still decodes (odd EXIF fields, for example). One filter for the
 # process: warnings.catch_warnings is not safe in threads, and threads are where images are decoded.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-logging.getLogger("imagecodecs").disabled = True  # of what libpng remarks
+logging.getLogger("imagecodecs").disabled = True  # silences libpng's warnings
 
-# What Pillow's readers raise on damaged files, beside OSError.
+# Exceptions of Pillow's readers for damaged files, beside OSError.
 _BROKEN = (
     OSError,
     SyntaxError,
@@ -77,23 +77,24 @@ def decode_image(
     channels: int | None = None,
     input_range: InputRange | None = None,
 ) -> Shaped[np.ndarray, "h w c"]:
-    """Decodes an image file to [h, w, c]: uint8, uint16, or float32 in [0, 1].
+    """Decode an image file to [h, w, c]: uint8, uint16, or float32 in [0, 1].
 
-    Transparency is laid over black; a palette becomes the colours that it stands for, gray where
-    all that occur are. Three channels are red, green and blue, in .npy too, which says nothing of
-    them, unless a TIFF says that they are gray.
+    Transparency is laid over black. A palette becomes its colours, or gray if all colours that
+    occur are gray. Three channels are red, green and blue, also in .npy, unless a TIFF says that
+    they are gray.
 
     Args:
-      path: a file as in the module's docstring; the content decides, not the suffix.
-      channels: that the image is to have. 1 turns RGB to gray by luma (ITU-R 601: 0.299 R +
-        0.587 G + 0.114 B), 3 repeats gray; other numbers the file has to have, and so it has to
-        have one where its channels are no colours. None keeps what the file has.
-      input_range: the values in the file that mean black and white, see `as_image`. None goes by
-        what the file says of itself: a TIFF of 12 bits has its white at 4095.
+      path: File of a kind that the module's docstring lists. The content decides, not the suffix.
+      channels: Number of channels that the image has to have. 1 turns RGB to gray by luma (ITU-R
+        601: 0.299 R + 0.587 G + 0.114 B), and 3 repeats gray. The file has to have any other number
+        itself, and it has to have one channel if its channels are not colours. None keeps the
+        file's.
+      input_range: Values in the file that mean black and white, see `as_image`. None uses what the
+        file states: a TIFF of 12 bits has its white at 4095.
 
     Raises:
-      UserError: the file is missing, broken or truncated, of a kind that is not supported, or its
-        values or channels are not those asked for.
+      UserError: If the file is missing, broken, truncated or of an unsupported kind, or if its
+        values or channels are not the requested ones.
     """
     check_channels(channels)
     name = os.fspath(path)
@@ -103,16 +104,16 @@ def decode_image(
 
 
 def decode_mask(path: str | os.PathLike[str]) -> Bool[np.ndarray, "h w"]:
-    """Decodes a truth mask or a region of interest to bool [h, w], True where marked.
+    """Decode a truth mask or a region of interest to bool [h, w], True where marked.
 
-    Of colours the largest channel counts. A file whose largest value is below
-    32 holds labels (0 and 1, or one number for each defect class): everything above 0 is marked.
-    Other files are cut at half their largest value, which is 127.5 for the usual 0 and 255. JPEG
-    is cut at 127 whatever it holds: its compression leaves some gray levels of noise, also in an
-    empty mask. In a palette whatever is not black is marked.
+    The largest channel of each pixel counts. A file whose largest value is below 32 holds labels (0
+    and 1, or one number for each defect class): everything above 0 is marked. Other files are cut
+    at half their largest value, which is 127.5 for the usual 0 and 255. JPEG is always cut at 127,
+    since its compression leaves some gray levels of noise, also in an empty mask. In a palette
+    everything but black is marked.
 
     Raises:
-      UserError: as `decode_image`.
+      UserError: As for `decode_image`.
     """
     return decode_mask_and_rest(path)[0]
 
@@ -120,8 +121,10 @@ def decode_mask(path: str | os.PathLike[str]) -> Bool[np.ndarray, "h w"]:
 def decode_mask_and_rest(
     path: str | os.PathLike[str],
 ) -> tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
-    """Decodes a mask as `decode_mask`, and where it is neither black nor marked: gray levels that
-    were meant as marked, perhaps."""
+    """Decode a mask as `decode_mask` does, and the pixels that are neither black nor marked.
+
+    Such gray levels may have been meant as marked.
+    """
     name = os.fspath(path)
     found = _decoded(name)
     levels = found.pixels.max(axis=2)
@@ -137,10 +140,10 @@ def decode_mask_and_rest(
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Returns (height, width) in pixels as `decode_image` will give them, from the header alone.
+    """Return (height, width) in pixels as `decode_image` gives them, from the header alone.
 
     Raises:
-      UserError: the file is missing or its header is not that of a supported image.
+      UserError: If the file is missing or its header is not that of a supported image.
     """
     name = os.fspath(path)
     magic = _magic(name)
@@ -156,10 +159,10 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def are_colours(path: str | os.PathLike[str]) -> bool:
-    """Returns whether three channels of a file are red, green and blue, from the header.
+    """Return whether three channels of a file are red, green and blue, from the header.
 
     Raises:
-      UserError: as `image_size`.
+      UserError: As for `image_size`.
     """
     name = os.fspath(path)
     if not _magic(name).startswith(tiff.MAGICS):
@@ -169,11 +172,12 @@ def are_colours(path: str | os.PathLike[str]) -> bool:
 
 
 def stored_type(path: str | os.PathLike[str]) -> str:
-    """The type of an image's values in its file, from the header: "uint8", "uint16", "float32", …,
-    and "uint12" where a TIFF has 12 bits.
+    """Return the type of an image's values in its file, from the header.
+
+    It is "uint8", "uint16", "float32", …, or "uint12" for a TIFF of 12 bits.
 
     Raises:
-      UserError: as `image_size`.
+      UserError: As for `image_size`.
     """
     name = os.fspath(path)
     magic = _magic(name)
@@ -188,7 +192,7 @@ def stored_type(path: str | os.PathLike[str]) -> str:
 
 
 def check_channels(channels: int | None) -> None:
-    """Raises `UserError` for a number of channels that no image has."""
+    """Raise `UserError` for a number of channels that no image has."""
     if channels is not None and not 1 <= channels <= MAX_CHANNELS:
         raise UserError(
             f"channels is {channels}: give 1 (gray), 3 (RGB), the number that all files have (up "
@@ -200,10 +204,10 @@ class _Decoded(NamedTuple):
     """The content of an image file.
 
     Attributes:
-      pixels: its own values, all channels.
-      kind: "P" with a palette, else its format.
-      own_range: the values that mean black and white, where the file says so.
-      colours: whether three channels are red, green and blue.
+      pixels: The file's own values, all channels.
+      kind: "P" for a palette, else the format.
+      own_range: Values that mean black and white, where the file states them.
+      colours: Whether three channels are red, green and blue.
     """
 
     pixels: Shaped[np.ndarray, "h w c"]
@@ -223,7 +227,7 @@ def _decoded(name: str) -> _Decoded:
             return _Decoded(pixels, kind, tiff.own_range(header), colours)
     with _opened(name) as image:
         if _least_bytes(image, name) > os.path.getsize(name):
-            # Found before there is memory for what the header promises.
+            # Checked before memory for the promised pixels is allocated.
             raise SyntaxError("image file is truncated")
         kind = "P" if image.mode == "P" else str(image.format)
         return _Decoded(_pixels(image, name), kind)
@@ -254,7 +258,7 @@ def _with_channels(found: _Decoded, channels: int | None, name: str) -> Shaped[n
 
 
 def _magic(name: str) -> bytes:
-    """The first bytes of a regular file that can be read."""
+    """Return the first bytes of a regular file that can be read."""
     try:
         # Opening a pipe would wait for whoever writes to it.
         if not stat.S_ISREG(os.stat(name).st_mode) and not os.path.isdir(name):
@@ -266,7 +270,7 @@ def _magic(name: str) -> bytes:
             raise UserError(
                 f"{name}: is a link to {os.readlink(name)}, which does not exist: mend or remove it"
             ) from error
-        raise UserError(f"{name}: there is no such file") from error
+        raise UserError(f"{name}: file not found: check the path") from error
     except IsADirectoryError as error:
         raise UserError(f"{name}: is a folder with the name of an image: rename it") from error
     except OSError as error:
@@ -277,7 +281,7 @@ def _magic(name: str) -> bytes:
 
 @contextmanager
 def _opened(name: str) -> Iterator[Image.Image]:
-    """Opens a supported image; what Pillow raises inside becomes a `UserError` with the path."""
+    """Open a supported image; Pillow's errors become a `UserError` with the path."""
     try:
         png.check_transparency(name)
         with open(name, "rb") as file, Image.open(file, formats=_FORMATS) as image:
@@ -317,40 +321,40 @@ def _check_supported(image: Image.Image, name: str) -> None:
             f"{name}: is a JPEG of {scans} scans, more than the {MAX_SCANS} that are decoded: each "
             "takes as long as a whole image; save it anew"
         )
-    # Those of an animated PNG; a JPEG's further pages are previews.
+    # Pages of an animated PNG; a JPEG's further pages are previews.
     pages = 1 if image.format in _JPEG else getattr(image, "n_frames", 1)
     if pages > 1:
         raise UserError(
             f"{name}: holds {pages} pages, which is supported for gray TIFF (a page for each "
-            "channel): save each as a file of its own"
+            "channel): save each page as a separate file"
         )
 
 
 def _least_bytes(image: Image.Image, name: str) -> int:
-    """Returns how long a whole file with that header is at the least."""
+    """Return the least length in bytes of a complete file with that header."""
     if image.format in _JPEG:
         return image.width * image.height // BLOCK_BITS
     return png.least_bytes(image, name) if image.format == "PNG" else 0
 
 
 def _scans(name: str) -> int:
-    """Returns how many scans a JPEG has: the byte after FF is 0 within one."""
+    """Return the number of scans of a JPEG; within a scan the byte after FF is 0."""
     with open(name, "rb") as file:
         return file.read().count(b"\xff\xda")
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8, that is still to be applied."""
+    """Return the EXIF orientation, 1 to 8, that still has to be applied."""
     if image.format == "PNG" and "exif" not in image.info:
         # Pillow would decode the whole file here, in search of a chunk behind the pixels.
         return 1
     found = image.getexif().get(0x0112, 1)
-    return found if isinstance(found, int) else 1  # a text, say, which turns nothing
+    return found if isinstance(found, int) else 1  # a text, for example, turns nothing
 
 
 def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "h w c"]:
-    """Decodes an opened image, upright, transparency laid over black, a gray palette as gray."""
-    # Before loading: image_size has to agree, and what stands behind the pixels does not count.
+    """Decode an opened image, upright, with transparency over black and a gray palette as gray."""
+    # Before loading: image_size has to agree, and chunks behind the pixels do not count.
     orientation, clear = _orientation(image), png.clear_colour(image)
     has_alphas = image.mode == "P" and "transparency" in image.info
     if png.has_16_bit_colour(image):
@@ -359,7 +363,7 @@ def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "h w c"]:
                 f"{name}: is turned by its EXIF orientation, which is not supported for colour of "
                 "16 bits: save it upright"
             )
-        image.load()  # which tells of a truncated file in words of its own
+        image.load()  # reports a truncated file more clearly
         return png.deep_colour(name)
     image.load()
     picture: Image.Image = image

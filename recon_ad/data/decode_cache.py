@@ -1,4 +1,4 @@
-"""Decoded images kept in memory from one use to the next, so that a command decodes each once."""
+"""A cache of decoded images, so that a command decodes each of them once."""
 
 import threading
 from collections.abc import Callable
@@ -18,12 +18,12 @@ Decode = Callable[..., np.ndarray]  # (file, channels=…) -> image
 class DecodeCache:
     """Memory for decoded arrays, handed out until it is used up.
 
-    Arrays are read-only. What does not fit is decoded at each use, and so is an array of more than
-    1/`LARGE` of the limit: judging so large an image takes far longer than decoding it, and needs
-    the memory.
+    Arrays are read-only. An array that does not fit is decoded at each use. So is an array of more
+    than 1/`LARGE` of the limit: judging so large an image takes far longer than decoding it, and
+    needs the memory.
 
     Args:
-      memory_mib: limit in MiB; 0 keeps nothing.
+      memory_mib: Limit in MiB; 0 keeps nothing.
     """
 
     def __init__(self, *, memory_mib: int):
@@ -32,7 +32,7 @@ class DecodeCache:
         self._lock = threading.Lock()  # images are read in several threads
 
     def keeping(self, load: Load) -> Load:
-        """Returns a loader that decodes once while there is room."""
+        """Return a loader that decodes once while there is room."""
         kept: list[np.ndarray] = []
 
         def once() -> np.ndarray:
@@ -41,9 +41,10 @@ class DecodeCache:
         return once
 
     def decoding(self, decode: Decode) -> Decode:
-        """Returns a decoder that decodes a file once while there is room.
+        """Return a decoder that decodes a file once while there is room.
 
-        An image that was decoded as it is serves those who ask for just its channels.
+        An image that was decoded with its own channels also serves requests for that number of
+        channels.
         """
         kept: dict[tuple[Path, int | None], np.ndarray] = {}
 
@@ -59,7 +60,7 @@ class DecodeCache:
         return once
 
     def _kept(self, array: np.ndarray, keep: Callable[[np.ndarray], None]) -> np.ndarray:
-        array.flags.writeable = False  # it is everyone's, also where it is not kept
+        array.flags.writeable = False  # callers share it, or may come to
         with self._lock:
             if array.nbytes <= min(self._left, self._largest):
                 self._left -= array.nbytes
@@ -68,7 +69,7 @@ class DecodeCache:
 
 
 def decoded_once(source: Source, cache: DecodeCache) -> Source:
-    """Returns the source with loaders of images, masks and regions that decode once."""
+    """Return the source with loaders of images, masks and regions that decode once."""
 
     def kept(record: Record) -> Record:
         return record._replace(

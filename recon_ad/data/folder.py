@@ -1,11 +1,10 @@
 """Folders of images, and images in memory, as sources.
 
-A folder is either laid out as MVTec AD is (Bergmann et al. 2019, CVPR, section 3):
-`train/good/*`, `test/<defect>/*`, `ground_truth/<defect>/<stem>_mask.png`, where `test` and
-`ground_truth` may be missing, or it is simply a folder of good images. Either may hold subfolders,
-and regions of interest (`recon_ad.data.truth`). Training images are decoded once when the source
-is made, since a truncated file shows only then; test images are only listed, and decoded by who
-needs them.
+A folder either has the layout of MVTec AD (Bergmann et al. 2019, CVPR, section 3), `train/good/*`,
+`test/<defect>/*`, `ground_truth/<defect>/<stem>_mask.png`, where `test` and `ground_truth` may be
+missing, or it is a plain folder of good images. Either may have subfolders and regions of interest
+(`recon_ad.data.truth`). Training images are decoded once when the source is made, since a truncated
+file shows only then. Test images are only listed, and decoded by their users.
 """
 
 import os
@@ -35,7 +34,7 @@ from recon_ad.errors import UserError
 from recon_ad.runtime.progress import progress
 
 _CALLED_GOOD = frozenset({"good", "ok", "normal", "pass"})
-_NAMED = 20  # broken files that are told one by one
+_NAMED = 20  # broken files that are named one by one
 _THREADS = 4  # more would hold as many decoded images at a time
 
 
@@ -48,28 +47,28 @@ def folder_source(
     on_error: str = "raise",
     cache: DecodeCache | None = None,
 ) -> Source:
-    """Lists a folder of images; records load images and are named relative to the folder.
+    """List a folder of images; records load images and are named relative to the folder.
 
-    Every training image is decoded, to see whether it can be.
+    Every training image is decoded to find broken ones.
 
     Args:
-      path: a folder in the MVTec layout, a folder of such folders, or a folder of good images.
-      category: the folder below `path` to use, for a folder of such folders.
-      channels: that all images are to have, see `decode_image`. None: 3 if any training image is
-        RGB and the others are gray; else what all have.
-      input_range: the values in the files that mean black and white, see `as_image`.
+      path: Folder in the MVTec layout, folder of such folders, or folder of good images.
+      category: Folder below `path` to use, if `path` is a folder of such folders.
+      channels: Number of channels for all images, see `decode_image`. None means 3 if any training
+        image is RGB and the others are gray, else the number that all have.
+      input_range: Values in the files that mean black and white, see `as_image`.
       on_error: "raise" stops at the first broken training image or unusable mask; "skip" leaves the
-        image or the mask out and says so in the notes.
-      cache: that keeps what is decoded; None: nothing is kept.
+        image or the mask out and adds a note.
+      cache: Cache of decoded images; None keeps nothing.
 
     Returns:
       Images sorted by name. A defective image whose mask is missing or empty has no `load_mask`:
       its truth is unknown. The notes name such images.
 
     Raises:
-      UserError: there is no such folder, no training image, several categories and none chosen,
-        training images with different numbers of channels, or, unless skipped, a broken training
-        image, a broken mask, or a mask of another size than its image.
+      UserError: If the folder does not exist or has no training image, holds several categories and
+        none is chosen, or its training images differ in their channels; or, unless skipped, if a
+        training image or a mask is broken, or a mask has another size than its image.
     """
     check_channels(channels)
     if on_error not in ("raise", "skip"):
@@ -120,18 +119,19 @@ def folder_source(
 def memory_source(
     images: Sequence[np.ndarray] | np.ndarray, *, input_range: InputRange | None = None
 ) -> Source:
-    """Makes a source of good images that are in memory already; it has no test split.
+    """Make a source of good images that are in memory already; it has no test split.
 
     Args:
-      images: a list of images, or an array whose first axis counts them. Each is [h, w] or
-        [h, w, c] with the same c for all; see `as_image`.
-      input_range: the values that mean black and white, see `as_image`.
+      images: List of images, or array whose first axis counts them. Each is [h, w] or [h, w, c]
+        with the same c for all; see `as_image`.
+      input_range: Values that mean black and white, see `as_image`.
 
     Returns:
       Records named "0000", "0001", ... that load [h, w, c].
 
     Raises:
-      UserError: no image, or one of another shape, type or range; the message says which.
+      UserError: If there is no image, or one has another shape, type or range; the message names
+        it.
     """
     if isinstance(images, np.ndarray) and images.ndim < 3:
         raise UserError(
@@ -158,7 +158,7 @@ def _given(image: np.ndarray) -> np.ndarray:
 
 
 def _read_only(image: np.ndarray) -> np.ndarray:
-    """A view through which the caller's array cannot be changed."""
+    """Return a view through which the caller's array cannot be changed."""
     view = image.view()
     view.flags.writeable = False
     return view
@@ -179,7 +179,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _left_out(folder: Path, root: Path) -> list[str]:
-    """A note on files among the training images that are no images by their suffix."""
+    """Return a note on files among the training images that have no image suffix."""
     others = [p for p in files_below(folder) if p.suffix.lower() not in SUFFIXES]
     if not others:
         return []
@@ -190,8 +190,7 @@ def _left_out(folder: Path, root: Path) -> list[str]:
 
 
 class _Seen(NamedTuple):
-    """The channels of a training image, whether three of them are colours, the file's type, and its
-    largest value as read."""
+    """A training image's channels, whether they are colours, its file's type and largest value."""
 
     channels: int
     colours: bool
@@ -203,7 +202,7 @@ class _Seen(NamedTuple):
 def _verify(
     file: Path, *, decode: Callable[[Path], np.ndarray], regions: truth.Regions, on_error: str
 ) -> _Seen | UserError:
-    """What an image is like, if it and its region decode; with on_error="skip" why they do not."""
+    """Return an image's properties, or, if broken files are skipped, why it does not decode."""
     try:
         image = decode(file)
         if (load_roi := regions.of(file)) is not None:
@@ -225,7 +224,7 @@ def _verified(
     regions: truth.Regions,
     on_error: str,
 ) -> tuple[list[Path], int, list[_Seen], list[str]]:
-    """Decodes every training image: usable files, channels to read all with, their kind, notes."""
+    """Decode every training image; return usable files, channels for all, their kind, and notes."""
     kept: dict[Path, _Seen] = {}
     broken: list[UserError] = []
     with ThreadPoolExecutor(_THREADS) as pool:  # Pillow decodes outside Python's lock
@@ -261,7 +260,7 @@ def _verified(
 
 
 def _about_depth(seen: list[_Seen], input_range: InputRange | None) -> list[str]:
-    """Notes on bits that do not look as they were meant."""
+    """Return notes on bit depths that are probably not intended."""
     notes = []
     types = Counter(s.stored for s in seen)
     if len(types) > 1:
@@ -293,7 +292,7 @@ def _test_split(
     regions: truth.Regions,
     on_error: str,
 ) -> tuple[tuple[Record, ...], list[str]]:
-    """The test records with their masks, and notes."""
+    """Return the test records with their masks, and notes."""
     folders = layout.types()
     if layout.test is None or not layout.test.is_dir():
         return (), []
@@ -343,7 +342,7 @@ def _test_split(
             f"of a defect type: {_some(_name(f, root) for f in loose)}."
         )
     if trouble["missing"] and not truths.is_dir():
-        notes.append("There is no folder ground_truth, so no defective test image has a mask.")
+        notes.append("No folder ground_truth was found, so no defective test image has a mask.")
     elif trouble["missing"]:
         notes.append(_about(trouble["missing"], "without a mask"))
     if trouble["empty"]:
@@ -370,7 +369,7 @@ def _test_split(
 
 
 def check_one_image_each(files: Sequence[Path], masks: Sequence[Sequence[Path]]) -> None:
-    """Raises UserError where two images, told apart by their suffix, have one mask."""
+    """Raise UserError where two images that differ only in their suffix share a mask."""
     owners: dict[Path, Path] = {}
     for file, own in zip(files, masks, strict=True):
         for mask in own:

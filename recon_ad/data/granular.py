@@ -1,4 +1,4 @@
-"""Material 2 of Schneider et al. 2022 (VISAPP), section 3.2: granular steel, made up.
+"""Material 2 of Schneider et al. 2022 (VISAPP), section 3.2: generated granular steel.
 
 The paper's images are not public. Here they are computed from a random rough height field of fine
 grains without any regularity, on which the paper's autoencoders learn nothing but the mean.
@@ -28,7 +28,7 @@ from recon_ad.data.surface import Window, bands, slopes, smooth_noise, stream
 from recon_ad.errors import UserError
 
 # Chosen by the look of the pictures, before a model was trained on them; never tuned to a score,
-# and not to be changed any more.
+# and fixed since.
 SIZE = (2336, 4000)  # px, height and width
 GRAINS = ((1.8, 1.3), (3.2, 0.8))  # px of sigma, px of height: small grains and larger ones
 GRADIENT_MAX = 1.8  # px per px
@@ -52,20 +52,20 @@ class _Change(NamedTuple):
 
 
 def granular_source(kind: str, *, seed: int = 0) -> Source:
-    """Makes the granular steel: one good image for training, one damaged and one good as tests.
+    """Make the granular steel: one good image for training, one damaged and one good as tests.
 
     Args:
       kind: "gradient" or "curvature" (module docstring).
-      seed: any non-negative number; another seed gives other images of the same kind.
+      seed: Non-negative number; another seed gives other images of the same kind.
 
     Returns:
       Records that load [2336, 4000, 1] uint8, and for the damaged image bool [2336, 4000].
 
     Raises:
-      UserError: an unknown kind, or a negative seed.
+      UserError: If the kind is unknown or the seed is negative.
     """
     if kind not in _KINDS:
-        raise UserError(f'there is no granular set "{kind}": give {" or ".join(_KINDS)}')
+        raise UserError(f'unknown granular set "{kind}": give {" or ".join(_KINDS)}')
     if seed < 0:
         raise UserError(f"the seed of a granular set is {seed}: give 0 or more")
     return surface.material_source(_COUNTS, partial(_load, kind, seed), partial(_load_truth, seed))
@@ -113,7 +113,7 @@ def _draw(
 
 
 def _mean_curvature(height: Float32[np.ndarray, "h w"], rows: slice) -> Float32[np.ndarray, "r w"]:
-    """Of the graph of the height, per px: 1 / r at the bottom of a bowl of radius r.
+    """Return the mean curvature of the height's graph per px: 1 / r in a bowl of radius r.
 
     Do Carmo, Differential Geometry of Curves and Surfaces, section 3-3, for a graph.
     """
@@ -132,7 +132,7 @@ def _mean_curvature(height: Float32[np.ndarray, "h w"], rows: slice) -> Float32[
 
 
 def _damages(seed: int, index: int, size: tuple[int, int]) -> list[tuple[Window, _Change]]:
-    """Everything that is wrong with the damaged steel, in windows that do not overlap."""
+    """Return all damages of the damaged steel, in windows that do not overlap."""
     rng = stream(seed, _MATERIAL, "test_damaged", index, _DAMAGE)
     number = int(rng.integers(*DAMAGES, endpoint=True))
     damages = []
@@ -143,20 +143,20 @@ def _damages(seed: int, index: int, size: tuple[int, int]) -> list[tuple[Window,
 
 
 def _dent(rng: np.random.Generator, strength: np.float32, shape: tuple[int, int]) -> _Change:
-    """A hollow, in which the grains are pressed."""
+    """Make a hollow in which the grains are pressed."""
     dome = surface.blob(rng, shape)
     depth = np.float32(0.12 * min(shape))
     return _Change(0.7 * strength * surface.soft_step(2 * dome), -strength * depth * dome * dome)
 
 
 def _rubbed(rng: np.random.Generator, strength: np.float32, shape: tuple[int, int]) -> _Change:
-    """A patch rubbed smooth."""
+    """Make a patch that is rubbed smooth."""
     flat = np.float32(0.9) * strength * surface.soft_step(3 * surface.blob(rng, shape))
     return _Change(flat, np.zeros(shape, np.float32))
 
 
 def _scratch(rng: np.random.Generator, strength: np.float32, shape: tuple[int, int]) -> _Change:
-    """A groove with a burr on either side, along the longer side of its window."""
+    """Make a groove with a burr on either side, along the longer side of its window."""
     half_width = float(rng.uniform(3, 7))
     down = shape[0] >= shape[1]
     distance, pressure = surface.scratch_line(rng, shape if down else shape[::-1], half_width)
@@ -166,7 +166,7 @@ def _scratch(rng: np.random.Generator, strength: np.float32, shape: tuple[int, i
     return _Change(flat, height) if down else _Change(flat.T, height.T)
 
 
-# What draws it, and the least and most height and width of its window in px.
+# Function that draws each kind, and the least and most height and width of its window in px.
 _DAMAGE_KINDS = (
     (_dent, (70, 260), (70, 260)),
     (_rubbed, (120, 380), (120, 500)),

@@ -1,8 +1,8 @@
-"""Which normal images are kept out of training for calibration (thresholds, normalisation).
+"""Division of the normal images into training and held-out ones (thresholds, normalisation).
 
-Neighbouring frames of one series look alike, so that a random choice would put nearly the same
-image on both sides and the thresholds would come out too low. Whole series, whole stretches of
-the sorted names, or regions with a gap between are held out instead.
+Neighbouring frames of one series look alike. A random choice would put nearly the same image on
+both sides, and the thresholds would come out too low. So whole series, contiguous blocks of the
+sorted names, or regions with a gap between them are held out instead.
 """
 
 import re
@@ -22,19 +22,19 @@ _BLOCKS = 10
 
 
 class HoldOut(NamedTuple):
-    """Good images divided.
+    """A division of good images.
 
     Attributes:
-      train: images, or parts of them, to learn from.
-      heldout: normal images, or regions of them, to calibrate with.
-      how: one sentence on how they were divided.
-      regions_per_image: how many held-out regions make up a whole image, by the pixels that count;
-        1 where images are held out whole. An image's score is a maximum, so it is likelier to be
-        high than a region's. Of several categories the largest, so that no one of them has more
-        false alarms than asked for.
-      blocks: for each held-out image the number of its block of neighbours, or of its group.
-      grouped: whether blocks are groups that the user named, each independent of the others.
-      crossed: whether all images are both, each held out from a model without its block.
+      train: Images, or parts of them, to learn from.
+      heldout: Normal images, or regions of them, to calibrate with.
+      how: One sentence on how they were divided.
+      regions_per_image: Number of held-out regions that make up a whole image, by the pixels that
+        count; 1 where images are held out whole. An image's score is a maximum, so it is likelier
+        to be high than a region's. Of several categories the largest number is kept, so that none
+        of them has more false alarms than requested.
+      blocks: For each held-out image the number of its block of neighbours, or of its group.
+      grouped: Whether blocks are groups that the user named, each independent of the others.
+      crossed: Whether all images serve as both, each held out from a model without its block.
     """
 
     train: tuple[Record, ...]
@@ -47,15 +47,15 @@ class HoldOut(NamedTuple):
 
 
 def hold_out_all(records: Sequence[Record], *, how: str, group: str = "") -> HoldOut:
-    """Holds out all of these images.
+    """Hold out all of these images.
 
     Args:
-      records: good images that nothing was trained on, sorted by name.
-      how: one sentence on where they come from.
-      group: as for `split_holdout`; without it blocks are neighbours.
+      records: Good images that nothing was trained on, sorted by name.
+      how: One sentence on where they come from.
+      group: As for `split_holdout`; without it blocks are neighbours.
 
     Raises:
-      UserError: as `group_numbers`.
+      UserError: As for `group_numbers`.
     """
     names = [record.name for record in records]
     blocks = group_numbers(names, group) if group else _neighbours(len(names))
@@ -63,14 +63,14 @@ def hold_out_all(records: Sequence[Record], *, how: str, group: str = "") -> Hol
 
 
 def group_numbers(names: Sequence[str], group: str) -> tuple[int, ...]:
-    """Returns the number of each image's group.
+    """Return the number of each image's group.
 
     Args:
-      names: of the images.
-      group: as for `split_holdout`.
+      names: Names of the images.
+      group: As for `split_holdout`.
 
     Raises:
-      UserError: no regular expression, or a name does not match it.
+      UserError: If the regular expression is not valid, or a name does not match it.
     """
     pattern = _compiled(group)
     keys = [_key(name, pattern) for name in names]
@@ -79,7 +79,7 @@ def group_numbers(names: Sequence[str], group: str) -> tuple[int, ...]:
 
 
 def _neighbours(count: int) -> tuple[int, ...]:
-    """The number of the block of each of so many neighbours."""
+    """Return the number of the block of each of `count` neighbours."""
     return tuple(i * min(_BLOCKS, count) // count for i in range(count))
 
 
@@ -92,26 +92,26 @@ def split_holdout(
     gap: int,
     min_side: int,
 ) -> HoldOut:
-    """Divides good images into training and held-out ones; no pixel is in both.
+    """Divide good images into training and held-out ones; no pixel is in both.
 
-    Where the data set has a validation part of its own, that is held out, and nothing else.
+    A validation part of the data set is held out instead, and nothing else is.
 
     Args:
-      records: good images; the order does not matter, names are sorted.
-      fraction: share to hold out, in (0, 1): of the images, or of each image's longer side.
-      group: a regular expression searched in the file's name (the last part of the record's name);
-        its first capture group, or the whole match if it has none, says which series the image is
-        from. Whole series are held out, evenly spaced over the sorted ones.
-      few: with at least this many images, and no `group`, contiguous blocks of the sorted names are
-        held out; with fewer, a region of each image, at the end of its longer side. Of several
-        categories each is divided by itself.
-      gap: px between an image's training part and its held-out part (one patch).
-      min_side: px, the least side of either part (one patch).
+      records: Good images in any order; their names are sorted.
+      fraction: Share to hold out, in (0, 1): of the images, or of each image's longer side.
+      group: Regular expression searched in the file's name (the last part of the record's name).
+        Its first capture group, or the whole match if it has none, names the series of the image.
+        Whole series are held out, evenly spaced over the sorted ones.
+      few: Number of images from which on, without `group`, contiguous blocks of the sorted names
+        are held out. With fewer images a region of each image is held out, at the end of its longer
+        side. Each of several categories is divided separately.
+      gap: Pixels between an image's training part and its held-out part (one patch).
+      min_side: Least side of either part in pixels (one patch).
 
     Raises:
-      UserError: no image, an unusable `fraction` or `group`, a name that does not match it, fewer
-        than two series, or too few images that are all too small to cut; what a broken image's
-        `load` raises, where regions are cut.
+      UserError: If there is no image, `fraction` or `group` is unusable, a name does not match
+        `group`, there are fewer than two series, or too few images that are all too small to cut;
+        or if an image is broken, where regions are cut.
     """
     if not 0 < fraction < 1:
         raise UserError(f"the hold-out fraction is {fraction}: give a number between 0 and 1")
@@ -131,20 +131,20 @@ def split_holdout(
 
 
 def cross_holdout(records: Sequence[Record], *, group: str = "") -> HoldOut:
-    """Uses every good image for both, by turns: each is held out with its block or group.
+    """Use every good image for both in turn: each is held out with its block or group.
 
     Args:
-      records: good images, at least two of each category; the order does not matter.
-      group: as for `split_holdout`; else blocks are contiguous in the sorted names.
+      records: Good images in any order, at least two of each category.
+      group: As for `split_holdout`; without it blocks are contiguous in the sorted names.
 
     Raises:
-      UserError: as `split_holdout`, for the groups.
+      UserError: As for `split_holdout` and its groups.
     """
 
     def crossed(ordered: list[Record]) -> HoldOut:
         number = len(ordered)
         if group:
-            _members(ordered, group)  # which are two or more
+            _members(ordered, group)  # two or more
             blocks = group_numbers([record.name for record in ordered], group)
             what = f'{max(blocks) + 1} groups by "{group}"'
         else:
@@ -172,7 +172,7 @@ def _by_part(records: list[Record], group: str) -> HoldOut:
 def _of_each_category(
     records: Sequence[Record], divide: Callable[[list[Record]], HoldOut]
 ) -> HoldOut:
-    """Divides the images of each category, sorted by name, by themselves."""
+    """Divide the images of each category, sorted by name, separately."""
     categories = by_category(records)
     each = {
         category: divide(sorted(categories[category], key=lambda record: record.name))
@@ -200,7 +200,7 @@ def _compiled(group: str) -> re.Pattern[str]:
         return re.compile(group)
     except re.error as error:
         raise UserError(
-            f'the hold-out group "{group}" is no regular expression: {error}'
+            f'the hold-out group "{group}" is not a valid regular expression: {error}'
         ) from error
 
 
@@ -216,7 +216,7 @@ def _key(name: str, pattern: re.Pattern[str]) -> str:
 
 
 def _members(records: Sequence[Record], group: str) -> dict[str, list[Record]]:
-    """The images of each group, by its key in order."""
+    """Return the images of each group, by its key in order."""
     pattern = _compiled(group)
     members: dict[str, list[Record]] = {}
     for record in records:
@@ -269,7 +269,7 @@ def _by_block(records: list[Record], fraction: float) -> HoldOut:
 def _divided(
     records: list[Record], held: dict[str, int], how: str, *, grouped: bool = False
 ) -> HoldOut:
-    """Holds out the images that are named with the number of their block."""
+    """Hold out the images that are named, each with the number of its block."""
     heldout = tuple(record for record in records if record.name in held)
     return HoldOut(
         tuple(record for record in records if record.name not in held),
@@ -281,7 +281,7 @@ def _divided(
 
 
 class _Cut(NamedTuple):
-    """Where an image is cut: pixels of its longer side, and how much the held-out part is of it."""
+    """The place where an image is cut on its longer side, and the share of the held-out part."""
 
     axis: str
     train_stop: int
@@ -291,7 +291,7 @@ class _Cut(NamedTuple):
 
 
 def _cut(record: Record, fraction: float, *, gap: int, min_side: int) -> _Cut | None:
-    """The cut at the end of the longer side, or of its region of interest; None if too small."""
+    """Return the cut at the end of the longer side, or of the region; None if it is too small."""
     height, width = record.load().shape[:2]
     axis, length = ("columns", width) if width >= height else ("rows", height)
     across = min(height, width)
@@ -358,6 +358,6 @@ def _part(record: Record, axis: str, start: int, stop: int) -> Record:
 
 
 def _crop(load: Callable[[], np.ndarray], axis: str, start: int, stop: int) -> np.ndarray:
-    """Rows or columns start:stop of an image, copied so that the rest of it can be freed."""
+    """Return a copy of the rows or columns start:stop, so that the image can be freed."""
     image = load()
     return (image[:, start:stop] if axis == "columns" else image[start:stop]).copy()

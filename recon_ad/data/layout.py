@@ -1,9 +1,9 @@
-"""Which folders of a data set hold good images, test images and masks.
+"""The folders of a data set that hold good images, test images and masks.
 
 MVTec AD's layout (Bergmann et al. 2019, CVPR, section 3) is `train/good`, `test/<defect>` and
 `ground_truth/<defect>`; MVTec AD 2's (Heckler-Kram et al. 2025) is `train/good`,
-`test_public/<defect>` and `test_public/ground_truth/<defect>`. In either `validation/good` may hold
-good images to calibrate with. Any other folder with images is one of good images.
+`test_public/<defect>` and `test_public/ground_truth/<defect>`. In either, `validation/good` may
+hold good images to calibrate with. Any other folder with images is a folder of good images.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from recon_ad.data.listing import images_below, images_in, subfolders
 from recon_ad.data.source import GOOD
 from recon_ad.errors import UserError
 
-# In a folder without train/good every image is taken for a good one; these names say otherwise.
+# In a folder without train/good every image counts as good, unless a folder has such a name.
 _NOT_GOOD = frozenset(
     {"anomalies", "anomalous", "anomaly", "bad", "broken", "defect", "defective", "defects", "fail"}
     | {"ground_truth", "label", "labels", "mask", "masks", "ng", "nok", "reject", "rejects"}
@@ -26,14 +26,14 @@ _OF_MASKS = ("_gt", "_label", "_labels", "_mask", "_masks", "_seg", "_segmentati
 
 
 class Layout(NamedTuple):
-    """Folders of a data set.
+    """The folders of a data set.
 
     Attributes:
-      good: of the good images.
-      validation: of good images that are never trained on; None where there are none.
-      test: with a folder for each type of defect; None where all images are good ones.
-      truths: of the masks, laid out as `test` is.
-      unused: names of folders that hold images and are not used.
+      good: Folder of the good images.
+      validation: Folder of good images that are never trained on; None where it is missing.
+      test: Folder with a folder for each type of defect; None where all images are good ones.
+      truths: Folder of the masks, laid out as `test` is.
+      unused: Names of folders that hold images and are not used.
     """
 
     good: Path
@@ -43,24 +43,24 @@ class Layout(NamedTuple):
     unused: tuple[str, ...] = ()
 
     def types(self) -> list[Path]:
-        """The folders of test images, one for each type."""
+        """Return the folders of test images, one for each type."""
         if self.test is None or not self.test.is_dir():
             return []
         folders = [f for f in subfolders(self.test) if f != self.truths]
         return [f for f in folders if f.suffix.lower() not in SUFFIXES]
 
     def good_images(self) -> list[Path]:
-        """The files of all good images that are not test images, those to train on first."""
+        """Return all good images that are not test images, those to train on first."""
         of_validation = images_below(self.validation) if self.validation else []
         return images_below(self.good) + of_validation
 
     def is_validation(self, file: Path) -> bool:
-        """Tells whether a good image is one to calibrate with."""
+        """Return whether a good image belongs to the validation part."""
         return self.validation is not None and file.is_relative_to(self.validation)
 
 
 def layout_of(root: Path) -> Layout:
-    """Finds the folders below that of `dataset_root`."""
+    """Return the folders of a data set, below the folder that `dataset_root` finds."""
     good, public = root / "train" / GOOD, root / "test_public"
     if not good.is_dir():
         return Layout(root)
@@ -75,13 +75,13 @@ def layout_of(root: Path) -> Layout:
 
 
 def dataset_root(path: Path, category: str) -> Path:
-    """The folder that holds `train/good` or the images.
+    """Return the folder that holds `train/good` or the images.
 
     Raises:
-      UserError: there is none; says what is there instead.
+      UserError: If there is none; the message lists what was found instead.
     """
     if not path.exists():
-        raise UserError(f"{path}: there is no such folder: check the path")
+        raise UserError(f"{path}: folder not found: check the path")
     if not path.is_dir():
         raise UserError(f"{path}: is a file: give the folder that holds the images")
     root = path / category
@@ -107,7 +107,7 @@ def dataset_root(path: Path, category: str) -> Path:
 
 
 def check_all_good(files: Iterable[Path], root: Path) -> None:
-    """Raises UserError where a plain folder has a subfolder not named like good images."""
+    """Raise UserError where a plain folder has a subfolder not named like good images."""
     folders = list(dict.fromkeys(file.parent.relative_to(root) for file in files))
     tops = {folder.parts[0].lower() for folder in folders if folder.parts}
     sorted_by_kind = GOOD in tops and len(tops) > 1
@@ -121,7 +121,7 @@ def check_all_good(files: Iterable[Path], root: Path) -> None:
 
 
 def check_no_masks(files: Iterable[Path]) -> None:
-    """Raises UserError where masks lie among good images, beside those that they are of."""
+    """Raise UserError where masks lie among good images, beside the images they belong to."""
     stems = {file.parent / file.stem.lower(): file for file in files}
     for place, file in stems.items():
         for end in _OF_MASKS:

@@ -1,7 +1,7 @@
-"""Which files of a folder are images: by suffix, in any case; dotfiles and dot-folders never.
+"""Listing of image files by suffix, in any case; dotfiles and dot-folders are left out.
 
-Whatever bears an image's suffix is listed, also a folder, a dangling link or a pipe: who decodes it
-says what is wrong with it, where leaving it out would be silent.
+Everything with an image's suffix is listed, also a folder, a dangling link or a pipe. Decoding it
+reports the problem, whereas leaving it out would be silent.
 """
 
 from collections.abc import Iterator
@@ -12,20 +12,20 @@ from recon_ad.errors import UserError
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Images directly in a folder, sorted by name."""
+    """Return the images directly in a folder, sorted by name."""
     return [path for path in visible(folder) if path.suffix.lower() in SUFFIXES]
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Images in a folder and in all folders below it, a folder's own before those below."""
+    """Return the images in a folder and below it, a folder's own before those below."""
     return [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files below a folder, and folders that bear an image's suffix; links are followed.
+    """Return all files below a folder, and folders with an image's suffix; links are followed.
 
     Raises:
-      UserError: a link leads back to a folder above it.
+      UserError: If a link leads back to a folder above it.
     """
     return list(_below(folder, (folder.resolve(),)))
 
@@ -45,15 +45,15 @@ def _below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders directly in a folder, sorted by name."""
+    """Return the folders directly in a folder, sorted by name."""
     return [path for path in visible(folder) if path.is_dir()]
 
 
 def visible(folder: Path) -> list[Path]:
-    """What is directly in a folder and no dotfile, sorted by name.
+    """Return the entries of a folder without dotfiles, sorted by name.
 
     Raises:
-      UserError: the folder may not be read.
+      UserError: If the folder may not be read.
     """
     try:
         paths = list(folder.iterdir())

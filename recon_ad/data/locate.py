@@ -1,4 +1,4 @@
-"""Where a user keeps a data set: folders in the MVTec layout, looked for by name."""
+"""The user's data sets: folders in the MVTec layout, found by name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,23 +9,23 @@ from recon_ad.errors import UserError
 
 
 def check_folder(folder: Path, *, flag: str, give: str) -> Path:
-    """The folder that a flag names.
+    """Return the folder that a flag names.
 
     Raises:
-      UserError: there is none; ends with what to give.
+      UserError: If it does not exist; the message ends with what to give.
     """
     if not folder.is_dir():
-        raise UserError(f"{flag} {folder}: there is no such folder: give {give}.")
+        raise UserError(f"{flag} {folder}: folder not found: give {give}.")
     return folder
 
 
 def check_data(data: Path) -> Path:
-    """The folder given as --data; raises as `check_folder`."""
+    """Return the folder given as --data; raise as `check_folder`."""
     return check_folder(data, flag="--data", give="the one that holds your data sets")
 
 
 def check_weights(weights: Path) -> Path:
-    """The folder given as --weights; raises as `check_folder`."""
+    """Return the folder given as --weights; raise as `check_folder`."""
     give = (
         "the one that holds a folder with model.safetensors for each encoder, or leave it out to "
         "fetch them"
@@ -34,7 +34,7 @@ def check_weights(weights: Path) -> Path:
 
 
 def in_layout(folder: Path) -> bool:
-    """Whether it holds a category in the MVTec layout."""
+    """Return whether the folder holds a category in the MVTec layout."""
     return (folder / "train" / GOOD).is_dir()
 
 
@@ -43,10 +43,10 @@ def _plain(parts: Sequence[str]) -> str:
 
 
 def find_category(data: Path | None, names: Sequence[str]) -> Path | None:
-    """The folder in the MVTec layout that bears one of the names, whatever their case.
+    """Return the folder in the MVTec layout with one of the names in any case, or None.
 
-    Looked at are `data` itself, the folders in it, and those one below; None if there is none. A
-    name such as "mvtec_ad/grid" says in which folder it lies, too.
+    `data` itself, the folders in it, and those one level below are searched. A name such as
+    "mvtec_ad/grid" also names the folder that holds it.
     """
     if data is None:
         return None
@@ -61,7 +61,7 @@ def find_category(data: Path | None, names: Sequence[str]) -> Path | None:
 
 
 def categories(data: Path, names: Sequence[str]) -> list[Path]:
-    """All categories of a set: in the folder that bears one of its names, or else in `data`."""
+    """Return all categories of a set: in the folder with one of its names, or else in `data`."""
     wanted = {_plain([name]) for name in names}
     named = [folder for folder in subfolders(data) if _plain([folder.name]) in wanted]
     return [f for place in named or [data] for f in subfolders(place) if in_layout(f)]

@@ -8,15 +8,15 @@ from jaxtyping import Shaped
 from recon_ad.errors import UserError
 
 MAGIC = b"\x93NUMPY"
-# More would be an image with the channels first, or no image.
+# More indicate an image with the channels first, or no image.
 MAX_CHANNELS = 64
 
 
 def mapped_array(name: str) -> Shaped[np.ndarray, "h w c"]:
-    """The array in a .npy file, mapped and not yet read.
+    """Return the array in a .npy file, mapped and not yet read.
 
     Raises:
-      UserError: the file is broken, or holds no such array.
+      UserError: If the file is broken, or holds no such array.
     """
     try:
         array = np.load(name, mmap_mode="r", allow_pickle=False)

@@ -1,10 +1,10 @@
-"""From records to batches of patches, through Grain.
+"""The pipeline from records to batches of patches, through Grain.
 
 The order is a pure function of the seed: example i of the run is a patch of image i mod n of the
-reshuffled records, at a position drawn from i; global batch k holds examples [kB, (k+1)B), of which
-each host reads a contiguous slice. Nothing but the step is needed to go on after a stop, on any
-number of hosts. Patches are float32 [p, p, c] in [0, 1]. Where training sees the tiles of
-inference, these take the place of the images, and each is one patch.
+reshuffled records, at a position drawn from i. Global batch k holds examples [kB, (k+1)B), of which
+each host reads a contiguous slice. The step number alone is enough to resume, on any number of
+hosts. Patches are float32 [p, p, c] in [0, 1]. Where training uses the tiles of inference, these
+replace the images, and each is one patch.
 """
 
 import tempfile
@@ -22,21 +22,21 @@ from recon_ad.errors import UserError
 from recon_ad.ops import tiles
 from recon_ad.runtime.progress import progress
 
-EXAMPLES = 2**31 - 1  # as many as an int32 index tells apart: without end, for any training
+EXAMPLES = 2**31 - 1  # the range of an int32 index: without end, for any training
 # With a region of interest, positions are drawn anew until this share of the patch lies in it.
 INSIDE = 0.5
 DRAWS = 20
-LARGER = 4  # times an image's longer side that a patch may have: the rest is mirrored
+LARGER = 4  # limit of a patch's side, in longer sides of an image: the rest is mirrored
 
 
 class Whole(NamedTuple):
     """An image to cut patches from, at least a patch large.
 
     Attributes:
-      image: the image.
-      roi: which of its pixels count; None where all do.
-      box: first and last row, first and last column of these.
-      number: its place among the images.
+      image: The image.
+      roi: Its pixels that count; None where all do.
+      box: First and last row, first and last column of these.
+      number: Its place among the images.
     """
 
     image: Shaped[np.ndarray, "h w c"]
@@ -46,7 +46,7 @@ class Whole(NamedTuple):
 
 
 def read_whole(record: Record, *, size: tuple[int, int] | None, patch_size: int) -> Whole:
-    """Decodes a record, resizes it, and mirrors what is smaller than a patch."""
+    """Decode a record, resize it, and mirror it up to the size of a patch."""
     tile = (patch_size, patch_size)
     image = record.load()
     resized = tiles.resized_size(image.shape[:2], size)
@@ -65,12 +65,12 @@ def read_whole(record: Record, *, size: tuple[int, int] | None, patch_size: int)
 
 
 def check_fits(records: Sequence[Record], *, size: tuple[int, int] | None, patch_size: int) -> None:
-    """Raises UserError where nearly all of every patch would be mirrored."""
+    """Raise UserError where nearly all of every patch would be mirrored."""
     longest, where = 0, ""
     for record in records:
         side = max(tiles.resized_size(record.load().shape[:2], size))
         if patch_size <= LARGER * side:
-            return  # the first, as a rule: no other is decoded for this
+            return  # usually the first: no other is decoded for this
         longest, where = max((longest, where), (side, record.name))
     raise UserError(
         f"config.data.patch_size is {patch_size}, and the largest good image, {where}, has "
@@ -81,25 +81,24 @@ def check_fits(records: Sequence[Record], *, size: tuple[int, int] | None, patch
 class Images:
     """The records' images, or their tiles, as a random-access sequence.
 
-    Decoded images are kept in memory while all of them fit into `memory_mib`; a larger set is kept
-    in a temporary file (in the folder TMPDIR), of which the system holds in memory what it has room
-    for; and one beyond `disk_mib` is decoded anew at each access. So memory stays bounded whatever
-    the set.
+    Decoded images are kept in memory while all of them fit into `memory_mib`. A larger set is kept
+    in a temporary file (in the folder TMPDIR), which the system caches in free memory. A set beyond
+    `disk_mib` is decoded anew at each access. So memory stays bounded for any set.
 
     Args:
-      records: at least one.
-      size: height and width in px that images are resized to, or None.
-      patch_size: side in px of the patches to come.
-      memory_mib: limit of what is kept in memory.
-      disk_mib: limit of the temporary file, which goes with the process.
-      tiled: whether each tile of an image, as inference cuts it without overlap, stands for itself.
-        Tiles that the region of interest leaves empty do not count.
+      records: Records, at least one.
+      size: Height and width in px that images are resized to, or None.
+      patch_size: Side in px of the patches to come.
+      memory_mib: Limit of the memory for images.
+      disk_mib: Limit of the temporary file, which is deleted with the process.
+      tiled: Whether each tile of an image, as inference cuts it without overlap, is an entry. Tiles
+        without a pixel in the region of interest do not count.
 
     Attributes:
-      channels: of each image.
-      images: their number.
-      numbers: the place among the images of each entry of the sequence.
-      tiled: as above.
+      channels: Channels of each image.
+      images: Number of images.
+      numbers: The place among the images of each entry of the sequence.
+      tiled: As above.
     """
 
     def __init__(
@@ -150,7 +149,7 @@ class Images:
             whole = self._read(i)
             used += whole.image.nbytes + (0 if whole.roi is None else whole.roi.nbytes)
             if used > memory:
-                # Guessed from those seen, so that a million images are not decoded in vain.
+                # Estimated from the first images, so that a million are not decoded in vain.
                 fits = used / (i + 1) * self.images <= disk
                 return self._keep_on_disk(disk) if fits else None
             kept.append(whole)
@@ -184,12 +183,12 @@ class Images:
             return whole
         row, column = self._corners[i][entry - self._first[i]]
         side = self._patch_size
-        # It is one patch, whose place no region decides.
+        # A tile is one patch, whose place does not depend on a region.
         return Whole(whole.image[row : row + side, column : column + side], number=i)
 
 
 def mapped(file, values: np.ndarray) -> np.ndarray:
-    """The values, written to the end of a file and mapped from there."""
+    """Write the values to the end of a file and return them mapped from there."""
     start = file.seek(0, 2)
     file.write(np.ascontiguousarray(values).data)
     file.flush()
@@ -209,11 +208,12 @@ def _crop_at(index: int, whole: Whole, patch_size: int, seed: int) -> dict[str, 
 
 
 def _position(rng: np.random.Generator, whole: Whole, patch_size: int) -> tuple[int, int]:
-    """The top left corner of a patch.
+    """Return the top left corner of a patch.
 
     Any corner is as likely as any other. With a region of interest, a patch around a random pixel
-    of it, drawn again until it lies in the region by half: patches deep in the region are likelier
-    than those at its edge, and where it is too small for any, the best of a few is taken.
+    of it is drawn again until at least half of it lies in the region: patches deep in the region
+    are likelier than those at its edge. Where the region is too small, the best of a few patches is
+    taken.
     """
     last = [n - patch_size for n in whole.image.shape[:2]]
     if whole.roi is None or whole.box is None:
@@ -234,13 +234,13 @@ def _position(rng: np.random.Generator, whole: Whole, patch_size: int) -> tuple[
 def _pixel(
     rng: np.random.Generator, roi: Bool[np.ndarray, "h w"], box: tuple[int, int, int, int]
 ) -> tuple[int, int]:
-    """A random pixel of the region, which lies in the box (first and last row, and column)."""
+    """Return a random pixel of the region in the box (first and last row, and column)."""
     top, bottom, left, right = box
     for _ in range(100):
         row, column = int(rng.integers(top, bottom + 1)), int(rng.integers(left, right + 1))
         if roi[row, column]:
             return row, column
-    chosen = int(rng.choice(np.flatnonzero(roi)))  # a sparse region: exact, but looks at all of it
+    chosen = int(rng.choice(np.flatnonzero(roi)))  # a sparse region: exact, but slow
     return divmod(chosen, roi.shape[1])
 
 
@@ -255,17 +255,17 @@ def patch_batches(
     hosts: int = 1,
     threads: int = 2,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """This host's slices of the global batches `start`, `start` + 1, … without end.
+    """Yield this host's slices of the global batches `start`, `start` + 1, … without end.
 
     Args:
-      images: where patches come from, every image equally often.
-      seed: of the order and of the positions.
-      batch_size: of the global batch; a multiple of `hosts`.
-      patch_size: side in px.
-      start: first global batch, i.e. the number of steps already done.
-      host: index of this host.
-      hosts: their number.
-      threads: that cut patches ahead of time; the order does not depend on it.
+      images: Source of the patches, every image equally often.
+      seed: Seed of the order and of the positions.
+      batch_size: Size of the global batch, a multiple of `hosts`.
+      patch_size: Side in px.
+      start: First global batch, i.e. the number of steps already done.
+      host: Index of this host.
+      hosts: Number of hosts.
+      threads: Number of threads that cut patches ahead of time; the order does not depend on it.
 
     Returns:
       An iterator of {"image": float32 [b, p, p, c], "index": int32 [b], "number": int32 [b]}, b =
@@ -290,8 +290,10 @@ def prepared_batches(
     batch_size: int,
     start: int,
 ) -> Iterator[dict[str, Any]]:
-    """Gives {"prepared", "index", "number"} of what was made of each entry of `Images`, whose
-    `numbers` these are, in the order of `patch_batches`."""
+    """Yield {"prepared", "index", "number"} in the order of `patch_batches`.
+
+    `prepared` holds a value for each entry of `Images`, whose `numbers` are given.
+    """
     return _batches(
         list(zip(numbers, prepared, strict=True)),
         lambda i, row: {"prepared": row[1], "index": np.int32(i), "number": np.int32(row[0])},
@@ -326,12 +328,12 @@ def _batches(
 def grid_patches(
     records: Sequence[Record], *, size: tuple[int, int] | None, patch_size: int, limit: int
 ) -> Float[np.ndarray, "n p p c"]:
-    """Up to `limit` patches of a grid, about as many from each record.
+    """Return up to `limit` patches of a grid, about as many from each record.
 
     The grid's last row and column end with the image, so they may overlap those before.
 
-    Which cells of the grid is drawn, the same each time: a regular choice would take the corners.
-    With a region of interest, only cells that lie in it by half or more.
+    The cells are drawn at random, the same each time: a regular choice would take the corners. With
+    a region of interest, only cells with at least half of their pixels in it count.
     """
     patches: list[np.ndarray] = []
     per_image = -(-limit // len(records))

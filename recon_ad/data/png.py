@@ -1,7 +1,7 @@
-"""Decodes of PNG what Pillow does not: 16 bits in several channels, and the transparent colour.
+"""Decoding of PNG features that Pillow lacks: 16-bit colour, and the transparent colour.
 
 A gray or RGB PNG may name a colour that stands for transparency (chunk tRNS) instead of an alpha
-for each pixel. Pixels of exactly that colour, all bits of it, are laid over black as others are.
+for each pixel. Pixels of exactly that colour are laid over black as others are.
 """
 
 import os
@@ -16,17 +16,17 @@ from PIL import Image
 from recon_ad.data.arrays import over_black
 from recon_ad.errors import UserError
 
-MAX_SIDE = 1_000_000  # px of 16 bits in several channels, a limit of libpng as imagecodecs has it
-_DEFLATED = 1040  # times that deflate shrinks at most, and a little
+MAX_SIDE = 1_000_000  # px of 16 bits in several channels, the limit of imagecodecs' libpng
+_DEFLATED = 1040  # largest factor by which deflate shrinks, and a little more
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # colour types
 _SAMPLES = {RGB: 3, GRAY_ALPHA: 2, RGB_ALPHA: 4}
 _MAGIC = b"\x89PNG\r\n\x1a\n"
-# The largest value of what is scaled to 8 bits, by what Pillow calls it, which scales 1 bit itself.
+# Largest values that are scaled to 8 bits, by Pillow's raw mode; Pillow scales 1 bit itself.
 _MOST = {"L;2": 3, "L;4": 15}
 
 
 def least_bytes(image: Image.Image, name: str) -> int:
-    """Returns how long a whole file with that header is at the least."""
+    """Return the least length in bytes of a complete file with that header."""
     with open(name, "rb") as file:
         depth, kind = struct.unpack(">BB", file.read(26)[24:])
     row = image.width * depth * _SAMPLES.get(kind, 1) // 8
@@ -34,7 +34,7 @@ def least_bytes(image: Image.Image, name: str) -> int:
 
 
 def check_transparency(name: str) -> None:
-    """Raise UserError for a PNG whose transparency (chunk tRNS) the rest of it contradicts.
+    """Raise UserError for a PNG whose transparency (chunk tRNS) contradicts the rest of it.
 
     Decoders repair or drop such a chunk, each in its own way. Chunks behind the pixels do not
     count. `check_transparency` in deploy/cpp/src/png_reader.cpp does the same.
@@ -74,7 +74,7 @@ def _wrong(content: bytes, length: int, depth: int, kind: int, entries: int, *, 
             return "it precedes the palette"
         return "" if 0 < length <= entries else f"{length} alphas for {entries} colours"
     size = {GRAY: 2, RGB: 6}.get(kind)
-    if size is None:  # no PNG, as its decoder will find
+    if size is None:  # not a PNG, as its decoder will report
         return ""
     if length != size:
         return f"{length} bytes and not {size}"
@@ -83,14 +83,14 @@ def _wrong(content: bytes, length: int, depth: int, kind: int, entries: int, *, 
 
 
 def has_16_bit_colour(image: Image.Image) -> bool:
-    """Returns whether Pillow would drop the lower half of the bits without a word."""
+    """Return whether Pillow would silently drop the lower half of the bits."""
     if image.format != "PNG" or image.mode.startswith("I"):
         return False
     return any(str(tile[3]).endswith(";16B") for tile in image.tile)
 
 
 def check_side(image: Image.Image, name: str) -> None:
-    """Raises UserError for 16 bits in several channels on a side that libpng refuses."""
+    """Raise UserError for 16 bits in several channels on a side that libpng refuses."""
     if has_16_bit_colour(image) and max(image.size) > MAX_SIDE:
         raise UserError(
             f"{name}: has {image.width} × {image.height} pixels of 16 bits in several channels, "
@@ -99,26 +99,26 @@ def check_side(image: Image.Image, name: str) -> None:
 
 
 def deep_colour(name: str) -> Shaped[np.ndarray, "h w k"]:
-    """Decodes a PNG with 16 bits in several channels, transparency laid over black."""
+    """Decode a PNG with 16 bits in several channels, transparency laid over black."""
     with open(name, "rb") as file:
         content = file.read()
     try:
         pixels = imagecodecs.png_decode(content)
-    except (imagecodecs.PngError, ValueError) as error:  # whose text is not always its own
+    except (imagecodecs.PngError, ValueError) as error:  # its text may be another error's
         raise UserError(
             f"{name}: cannot be decoded (libpng refuses it): save it anew, or remove it"
         ) from error
-    if pixels.shape[2] % 2 == 0:  # libpng makes an alpha of the one transparent colour, too
+    if pixels.shape[2] % 2 == 0:  # libpng also turns the transparent colour into an alpha
         return over_black(pixels[..., :-1], pixels[..., -1])
     return np.ascontiguousarray(pixels)
 
 
 def clear_colour(image: Image.Image) -> Integer[np.ndarray, " c"] | None:
-    """Returns the transparent colour of a gray or RGB image, as its pixels are decoded.
+    """Return the transparent colour of a gray or RGB image, as its pixels are decoded.
 
     Args:
-      image: opened and not yet loaded: Pillow forgets the depth, and chunks behind the pixels do
-        not count.
+      image: Image that is open and not yet loaded: Pillow forgets the depth, and chunks behind the
+        pixels do not count.
     """
     clear: Any = image.info.get("transparency")
     if image.format != "PNG" or image.mode in ("P", "PA") or clear is None:
@@ -132,7 +132,7 @@ def clear_colour(image: Image.Image) -> Integer[np.ndarray, " c"] | None:
 def clear_to_black(
     pixels: Shaped[np.ndarray, "h w c"], clear: Integer[np.ndarray, " c"] | None
 ) -> Shaped[np.ndarray, "h w c"]:
-    """Makes pixels of that colour black, in place; None leaves all as they are."""
+    """Make pixels of that colour black, in place; None changes nothing."""
     if clear is not None:
         pixels[(pixels == clear).all(axis=2)] = 0
     return pixels

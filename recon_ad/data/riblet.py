@@ -1,4 +1,4 @@
-"""Material 1 of Schneider et al. 2022 (VISAPP), section 3.2: riblet foil on a metal plate, made up.
+"""Material 1 of Schneider et al. 2022 (VISAPP), section 3.2: generated riblet foil on a plate.
 
 The paper's images are not public. Here they are rendered from a height field: ridges of a rounded
 trapezoid profile that run across the image as horizontal tracks, each a little off its place and
@@ -35,7 +35,7 @@ from recon_ad.data.surface import Window, bands, slopes, slow_noise, smooth_nois
 from recon_ad.errors import UserError
 
 # Chosen by the look of the pictures, before a model was trained on them; never tuned to a score,
-# and not to be changed any more.
+# and fixed since.
 SIZE = (3672, 5496)  # px, height and width
 PERIOD = 18.0  # px, from ridge to ridge
 PERIOD_SPREAD = 0.005  # of it, standard deviation from image to image
@@ -95,21 +95,21 @@ class _Change(NamedTuple):
 
 
 def riblet_source(kind: str, *, seed: int = 0) -> Source:
-    """Makes the riblet foil: for albedo 8 training, 4 damaged, 2 good tests; for normals 2, 2, 1.
+    """Make the riblet foil: for albedo 8 training, 4 damaged, 2 good tests; for normals 2, 2, 1.
 
     Args:
       kind: "albedo" or "normals" (module docstring).
-      seed: any non-negative number; another seed gives other images of the same kind.
+      seed: Non-negative number; another seed gives other images of the same kind.
 
     Returns:
       Records that load [3672, 5496, 1] or [3672, 5496, 3] uint8, and for damaged images bool
-      [3672, 5496]. Drawing an image takes seconds and about 250 MiB; those last drawn are kept.
+      [3672, 5496]. Drawing an image takes seconds and about 250 MiB; the last images are kept.
 
     Raises:
-      UserError: an unknown kind, or a negative seed.
+      UserError: If the kind is unknown or the seed is negative.
     """
     if kind not in _KINDS:
-        raise UserError(f'there is no riblet set "{kind}": give {" or ".join(_KINDS)}')
+        raise UserError(f'unknown riblet set "{kind}": give {" or ".join(_KINDS)}')
     if seed < 0:
         raise UserError(f"the seed of a riblet set is {seed}: give 0 or more")
     return surface.material_source(
@@ -244,7 +244,7 @@ def _foil(seed: int, split: str, index: int, size: tuple[int, int]) -> _Foil:
 def _dark_stretch(
     rng: np.random.Generator, size: tuple[int, int]
 ) -> tuple[Float32[np.ndarray, " h"], Float32[np.ndarray, " w"]]:
-    """Loss of reflectance, as a factor down the rows and one along the tracks."""
+    """Return a loss of reflectance as a factor down the rows and one along the tracks."""
     factors = []
     # The long side lies along the tracks and fades out slowly.
     for n, (least, most), soft in ((size[0], (0.02, 0.08), 0.5), (size[1], (0.15, 0.6), 0.5)):
@@ -259,7 +259,7 @@ def _dark_stretch(
 def _tracks(
     foil: _Foil, rows: slice, columns: slice
 ) -> tuple[Int[np.ndarray, "r c"], Float32[np.ndarray, "r c"]]:
-    """The ridge each pixel belongs to, and where in its period (0 … 1) the pixel lies."""
+    """Return the ridge of each pixel, and the pixel's place in the ridge's period (0 … 1)."""
     # Element by element, so that a window has the very numbers of the whole image.
     within = foil.phase[rows, None] + np.zeros_like(foil.shift_along[:1, columns])
     for down, along in zip(foil.shift_down, foil.shift_along, strict=True):
@@ -272,7 +272,7 @@ def _tracks(
 def _profile(
     foil: _Foil, ridge: Int[np.ndarray, "r c"], within: Float32[np.ndarray, "r c"]
 ) -> Float32[np.ndarray, "r c"]:
-    """Height of the undamaged, untextured ridges in px."""
+    """Return the height of the undamaged, untextured ridges in px."""
     from_middle = np.abs(within - np.float32(0.5) + foil.offset[ridge])
     rise = (np.float32(TOP / 2 + FLANK) - from_middle) / np.float32(FLANK)
     return surface.soft_step(rise) * foil.height[ridge]
@@ -293,7 +293,7 @@ def _reflectance(
 def _damages(
     foil: _Foil, seed: int, index: int, size: tuple[int, int]
 ) -> list[tuple[Window, _Change]]:
-    """All that is wrong with the damaged foil of an index, in windows that do not overlap."""
+    """Return all damages of the damaged foil of an index, in windows that do not overlap."""
     rng = stream(seed, _MATERIAL, "test_damaged", index, _DAMAGE)
     number = int(rng.integers(*DAMAGES, endpoint=True))
     damages = []
@@ -306,7 +306,7 @@ def _damages(
 
 
 def _scratch(rng: np.random.Generator, strength: np.float32, site: _Site) -> _Change:
-    """A groove across the tracks with a burr on either side."""
+    """Make a groove across the tracks with a burr on either side."""
     distance, pressure = surface.scratch_line(rng, site.profile.shape, float(rng.uniform(2.5, 6)))
     pressure = pressure * strength
     groove = pressure * np.maximum(1 - distance * distance, 0)
@@ -317,14 +317,14 @@ def _scratch(rng: np.random.Generator, strength: np.float32, site: _Site) -> _Ch
 
 
 def _dent(rng: np.random.Generator, strength: np.float32, site: _Site) -> _Change:
-    """The ridges are pressed flat and the foil is bent in."""
+    """Press the ridges flat and bend the foil in."""
     pressed = strength * surface.soft_step(1.6 * surface.blob(rng, site.profile.shape))
     height = -pressed * (0.85 * site.profile + np.float32(0.5 * HEIGHT))
     return _Change(height, 1 - 0.1 * pressed)
 
 
 def _missing(rng: np.random.Generator, strength: np.float32, site: _Site) -> _Change:
-    """One to three neighbouring ridges are broken out over part of their length, ends ragged."""
+    """Break one to three neighbouring ridges out over part of their length, with ragged ends."""
     width = site.profile.shape[1]
     number = int(rng.integers(1, 3, endpoint=True))
     middle = site.ridge[len(site.ridge) // 2, width // 2]
@@ -340,7 +340,7 @@ def _missing(rng: np.random.Generator, strength: np.float32, site: _Site) -> _Ch
 
 
 def _particle(rng: np.random.Generator, strength: np.float32, site: _Site) -> _Change:
-    """A cluster of dust grains on the foil."""
+    """Put a cluster of dust grains on the foil."""
     height, reflectance = np.zeros_like(site.profile), np.ones_like(site.profile)
     tone = rng.choice([-0.65, 0.25])
     for _ in range(int(rng.integers(2, 7, endpoint=True))):
@@ -354,7 +354,7 @@ def _particle(rng: np.random.Generator, strength: np.float32, site: _Site) -> _C
 
 
 def _abrasion(rng: np.random.Generator, strength: np.float32, site: _Site) -> _Change:
-    """A rubbed patch: the ridges are worn down in fine parallel lines."""
+    """Wear the ridges of a patch down in fine parallel lines."""
     rows, columns = site.profile.shape
     x, y = _direction(rng.uniform(0, 180))
     reach = rows + columns
@@ -366,7 +366,7 @@ def _abrasion(rng: np.random.Generator, strength: np.float32, site: _Site) -> _C
     return _Change(-0.9 * worn * site.profile, 1 + 0.35 * worn)
 
 
-# What draws it, and the least and most height and width of its window in px.
+# Function that draws each kind, and the least and most height and width of its window in px.
 _DAMAGE_KINDS = (
     (_scratch, (400, 1500), (60, 300)),
     (_dent, (70, 240), (90, 360)),

@@ -11,19 +11,18 @@ EVERY = "*"
 
 
 def named(category: str, path: Path) -> list[str]:
-    """The categories that `config.data.category` means: "grid", "grid+carpet", or "*" for all.
+    """Return the categories that `config.data.category` names: "grid", "grid+carpet", "*" for all.
 
     Args:
-      category: as the config has it.
-      path: the folder that holds them.
+      category: The value in the config.
+      path: Folder that holds the categories.
 
     Raises:
-      UserError: a category is named twice (by the last part of its path), there is none, or no
-        such folder.
+      UserError: If a category is named twice (by the last part of its path), or none is found.
     """
     if category == EVERY:
         if not path.is_dir():
-            raise UserError(f"{path}: there is no such folder: give the one that holds categories")
+            raise UserError(f"{path}: folder not found: give the one that holds categories")
         found = [d.name for d in subfolders(path) if (d / "train" / GOOD).is_dir()]
         if not found:
             raise UserError(
@@ -51,19 +50,19 @@ def named(category: str, path: Path) -> list[str]:
 def several(
     load: Callable[[str, int | None], Source], names: list[str], *, channels: int | None
 ) -> Source:
-    """The categories one after the other.
+    """Return the categories one after the other as one source.
 
     Args:
-      load: (category, channels) to its source.
-      names: of the categories, paths below the folder that holds them.
-      channels: that all images are to have; None: 3 if those of any category are RGB.
+      load: Function of (category, channels) that returns its source.
+      names: Names of the categories, paths below the folder that holds them.
+      channels: Number of channels for all images; None means 3 if those of any category are RGB.
 
     Returns:
       Records whose names begin with their category's, as the names of defect types do.
 
     Raises:
-      UserError: what `load` raises; or images of different categories have numbers of channels
-        other than 1 and 3.
+      UserError: If `load` raises it, or if categories differ in their channels other than by 1 and
+        3.
     """
     sources = {name: load(name, channels) for name in names}
     found = {name: source.train[0].load().shape[2] for name, source in sources.items()}
@@ -82,7 +81,7 @@ def several(
 
 
 def joined(sources: Mapping[str, Source], *, notes: list[str]) -> Source:
-    """The images of all, named by their categories."""
+    """Return the images of all categories, named by their categories."""
 
     def renamed(category: str, record: Record) -> Record:
         return record._replace(

@@ -1,4 +1,4 @@
-"""What the two generated materials share: random streams, smooth noise, slopes, damage windows.
+"""Shared parts of the two generated materials: random streams, noise, slopes, damage windows.
 
 Height fields are float32 [h, w] in px, positive towards the camera; x runs right and y down.
 """
@@ -38,7 +38,7 @@ class Window(NamedTuple):
 
 
 def kept(draw: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    """`draw`, but the last images are remembered; read-only, as they may be shared."""
+    """Return `draw` with a cache of the last images, which are read-only as they are shared."""
 
     @lru_cache(maxsize=KEPT)
     @wraps(draw)
@@ -55,12 +55,12 @@ def material_source(
     load: Callable[[str, int], np.ndarray],
     load_mask: Callable[[int], np.ndarray],
 ) -> Source:
-    """Names the images of a material as in the MVTec layout.
+    """Name the images of a material as in the MVTec layout.
 
     Args:
-      counts: images of each split, "train", "test_good" and "test_damaged".
-      load: draws the image of a split and an index.
-      load_mask: draws the truth of a damaged image.
+      counts: Number of images of each split, "train", "test_good" and "test_damaged".
+      load: Draws the image of a split and an index.
+      load_mask: Draws the truth of a damaged image.
 
     Returns:
       Records that call `load` and `load_mask`; the damaged images come first in the test split.
@@ -85,7 +85,7 @@ def material_source(
 
 
 def stream(seed: int, material: int, split: str, index: int, part: int) -> np.random.Generator:
-    """The random numbers of one part of one surface.
+    """Return the random numbers of one part of one surface.
 
     Each part has its own, so that the damage is known without drawing the texture.
     """
@@ -96,10 +96,10 @@ def stream(seed: int, material: int, split: str, index: int, part: int) -> np.ra
 def smooth_noise(
     rng: np.random.Generator, size: tuple[int, int], sigma: tuple[float, float]
 ) -> Float32[np.ndarray, "h w"]:
-    """White noise smoothed by a Gaussian of `sigma` px down and across, scaled to unit variance."""
+    """Return white noise of unit variance, smoothed by a Gaussian of `sigma` px down and across."""
     noise = rng.standard_normal(size, dtype=np.float32)
     for axis, s in enumerate(sigma):
-        # In place, as `ndimage.gaussian_filter` does it between its own axes. Wrapped, so that the
+        # In place, as `ndimage.gaussian_filter` does between its axes. Wrapped, so that the
         # noise is as strong at the border as inside.
         ndimage.gaussian_filter1d(noise, s, axis, output=noise, mode="wrap", truncate=3.0)
         noise *= _gain(s)
@@ -109,14 +109,14 @@ def smooth_noise(
 def slow_noise(
     rng: np.random.Generator, length: int, sigma: float
 ) -> Float32[np.ndarray, " length"]:
-    """`smooth_noise` along one line."""
+    """Return `smooth_noise` along one line."""
     noise = rng.standard_normal(length)
     noise = ndimage.gaussian_filter1d(noise, sigma, mode="wrap", truncate=3.0)
     return (noise * _gain(sigma)).astype(np.float32)
 
 
 def _gain(sigma: float) -> np.float32:
-    """What the smoothed noise is multiplied by to have unit variance again."""
+    """Return the factor that restores unit variance to the smoothed noise."""
     reach = int(3.0 * sigma + 0.5)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     return np.float32(kernel.sum() / np.sqrt((kernel**2).sum()))
@@ -125,7 +125,7 @@ def _gain(sigma: float) -> np.float32:
 def slopes(
     height: Float32[np.ndarray, "h w"], rows: slice
 ) -> tuple[Float32[np.ndarray, "r w"], Float32[np.ndarray, "r w"]]:
-    """Central differences to the right and down, of some rows; one-sided at the image border."""
+    """Return central differences to the right and down; one-sided at the image border."""
     top, bottom = max(rows.start - 1, 0), min(rows.stop + 1, len(height))
     inner = slice(rows.start - top, rows.stop - top)
     down, right = np.gradient(height[top:bottom])
@@ -133,17 +133,17 @@ def slopes(
 
 
 def bands(length: int, band: int) -> list[slice]:
-    """The rows 0 … length in groups of `band`, so that temporary arrays stay small."""
+    """Yield the rows 0 … length in groups of `band`, so that temporary arrays stay small."""
     return [slice(top, min(top + band, length)) for top in range(0, length, band)]
 
 
 def to_8_bits(intensity: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
-    """Rounds [0, 1] to 0 … 255; what lies outside is clipped."""
+    """Round [0, 1] to 0 … 255, clipping values outside."""
     return np.rint(np.clip(intensity, 0, 1) * 255).astype(np.uint8)
 
 
 def soft_step(x: Float[np.ndarray, "*d"]) -> Float[np.ndarray, "*d"]:
-    """0 up to 0, 1 from 1 on, a smooth rise between."""
+    """Return 0 up to 0, 1 from 1 on, and a smooth rise between."""
     s = np.clip(x, 0, 1)
     return s * s * (3 - 2 * s)
 
@@ -151,7 +151,7 @@ def soft_step(x: Float[np.ndarray, "*d"]) -> Float[np.ndarray, "*d"]:
 def place(
     rng: np.random.Generator, shapes: Sequence[tuple[int, int]], size: tuple[int, int]
 ) -> list[Window]:
-    """Puts windows of the given shapes at random places where they do not overlap."""
+    """Place windows of the given shapes at random places where they do not overlap."""
     windows: list[Window] = []
     for height, width in shapes:
         while True:
@@ -175,13 +175,13 @@ def place_kinds(
     number: int,
     size: tuple[int, int],
 ) -> list[tuple[_Kind, Window]]:
-    """Draws that many kinds, none twice before each was drawn once, and a window for each.
+    """Draw `number` kinds, none twice before each was drawn once, and a window for each.
 
     Args:
-      rng: of the damage.
-      kinds: what each is, and the least and most height and width of its window in px.
-      number: of windows.
-      size: of the image.
+      rng: Random numbers of the damage.
+      kinds: Each kind, and the least and most height and width of its window in px.
+      number: Number of windows.
+      size: Size of the image.
     """
     drawn, shapes = [], []
     while len(drawn) < number:
@@ -194,7 +194,7 @@ def place_kinds(
 
 
 def blob(rng: np.random.Generator, shape: tuple[int, int]) -> Float32[np.ndarray, "h w"]:
-    """A dome that fills the window: 1 in the middle, 0 from a wavy, roughly elliptic outline on."""
+    """Return a dome that fills the window: 1 in the middle, 0 outside a wavy, elliptic outline."""
     rows, columns = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
     angle = np.arctan2(rows[:, None], columns[None, :])
     outline = np.float32(0.82)
@@ -208,12 +208,12 @@ def blob(rng: np.random.Generator, shape: tuple[int, int]) -> Float32[np.ndarray
 def scratch_line(
     rng: np.random.Generator, shape: tuple[int, int], half_width: float
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h 1"]]:
-    """A slightly bent line from the top to the bottom of the window.
+    """Return a slightly bent line from the top to the bottom of the window.
 
     Returns:
       The distance of every pixel from the line's middle, in half widths (across the window, which
-      for these steep lines is close to square to them), negative to the left; and how hard the
-      tool pressed, 0 … 1 down the rows: it fades at both ends and in places on the way.
+      for these steep lines is close to square to them), negative to the left; and the pressure of
+      the tool, 0 … 1 down the rows, which fades at both ends and in places on the way.
     """
     height, width = shape
     margin = 3 * half_width

@@ -25,7 +25,7 @@ from recon_ad.data.source import GOOD, Record, Source
 from recon_ad.errors import UserError
 
 # Chosen by the look of the pictures, before a model was trained on them beyond a smoke test; never
-# tuned to a score, and not to be changed any more.
+# tuned to a score, and fixed since.
 SIZE = 512  # px, height and width
 SMALLEST = 96  # px, the smallest side: the largest window and some surface beside it
 IMAGES = 4  # in each of: train, test good, test anomalous
@@ -57,28 +57,28 @@ class _Drawn(NamedTuple):
 
 
 def synthetic_source(kind: str, *, seed: int = 0, truth: str = "B", side: int = SIZE) -> Source:
-    """Makes the chess or the noise set: four training images, four normal and four anomalous tests.
+    """Make the chess or the noise set: four training images, four good and four anomalous tests.
 
     The paper has no normal test images; they are here so that image-level metrics exist.
 
     Args:
       kind: "chess", squares displaced elastically (Simard et al. 2003, ICDAR, section 2) in six
         windows; or "noise", Gaussian noise with two noisy straight lines drawn on top.
-      seed: any non-negative number; another seed gives other images of the same kind.
-      truth: "A" or "B" (module docstring): which one `load_mask` gives; the other one is in
+      seed: Non-negative number; another seed gives other images of the same kind.
+      truth: "A" or "B" (module docstring), the truth that `load_mask` gives; the other one is in
         `other_masks` under its letter.
-      side: px, height and width of the images, 96 or more.
+      side: Height and width of the images in px, 96 or more.
 
     Returns:
       Records that load [side, side, 1] uint8 and bool [side, side], named as in the MVTec layout.
 
     Raises:
-      UserError: an unknown kind or truth, a negative seed, or a side below 96 px.
+      UserError: If the kind or truth is unknown, the seed is negative, or the side is below 96 px.
     """
     if kind not in _KINDS:
-        raise UserError(f'there is no synthetic set "{kind}": give {" or ".join(_KINDS)}')
+        raise UserError(f'unknown synthetic set "{kind}": give {" or ".join(_KINDS)}')
     if truth not in _TRUTHS:
-        raise UserError(f'there is no truth "{truth}" of the synthetic sets: give A or B')
+        raise UserError(f'unknown truth "{truth}" of the synthetic sets: give A or B')
     if side < SMALLEST:
         raise UserError(f"the side of a synthetic set is {side} px: give {SMALLEST} or more")
     if seed < 0:
@@ -106,13 +106,13 @@ def synthetic_source(kind: str, *, seed: int = 0, truth: str = "B", side: int = 
 
 
 def write_folder(source: Source, path: str | os.PathLike[str]) -> None:
-    """Writes a source as PNG files in the MVTec layout, which `folder_source` reads back.
+    """Write a source as PNG files in the MVTec layout, which `folder_source` reads back.
 
     Names keep their last part; floating-point images in [0, 1] are rounded to 8 bits. Of the truth
     masks only the primary one (`load_mask`) is written.
 
     Raises:
-      UserError: a file of that name is there already, or two records end in the same name.
+      UserError: If a file of that name exists already, or two records end in the same name.
     """
     root = Path(path)
     for split, records in (("train", source.train), ("test", source.test)):
@@ -172,7 +172,7 @@ def _noise(rng: np.random.Generator, side: int) -> UInt8[np.ndarray, "h w"]:
 def _deform(
     rng: np.random.Generator, normal: UInt8[np.ndarray, "h w"]
 ) -> tuple[UInt8[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
-    """Displaces the pattern in compact windows; returns the image and the displaced pixels."""
+    """Displace the pattern in compact windows; return the image and the displaced pixels."""
     shift = _displacement(rng, len(normal))
     grid = np.indices(normal.shape, dtype=np.float64)
     image = ndimage.map_coordinates(
@@ -182,7 +182,7 @@ def _deform(
 
 
 def _displacement(rng: np.random.Generator, size: int) -> Float[np.ndarray, "2 h w"]:
-    """Displacement (rows, columns) in px, zero outside the windows."""
+    """Return the displacement (rows, columns) in px, zero outside the windows."""
     shift = np.zeros((2, size, size))
     for top, left, side in _windows(rng, size):
         # Wider than the window, so that no convolution sees a border.
@@ -198,7 +198,7 @@ def _displacement(rng: np.random.Generator, size: int) -> Float[np.ndarray, "2 h
 
 
 def _windows(rng: np.random.Generator, size: int) -> list[tuple[int, int, int]]:
-    """Non-overlapping windows in the image, each (top, left, side) in px."""
+    """Return non-overlapping windows in the image, each (top, left, side) in px."""
     windows: list[tuple[int, int, int]] = []
     count = max(1, round(WINDOWS * (size / SIZE) ** 2))
     while len(windows) < count:
@@ -213,7 +213,7 @@ def _windows(rng: np.random.Generator, size: int) -> list[tuple[int, int, int]]:
 
 
 def _taper(side: int) -> Float[np.ndarray, " side"]:
-    """1 in the middle, falling as a cosine to 0 over the last quarter at either end."""
+    """Return 1 in the middle, falling as a cosine to 0 over the last quarter at either end."""
     from_end = np.minimum(np.arange(side) + 0.5, side - np.arange(side) - 0.5)
     return 0.5 - 0.5 * np.cos(np.pi * np.minimum(from_end / (TAPER * side), 1.0))
 
@@ -221,7 +221,7 @@ def _taper(side: int) -> Float[np.ndarray, " side"]:
 def _draw_lines(
     rng: np.random.Generator, normal: UInt8[np.ndarray, "h w"]
 ) -> tuple[UInt8[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
-    """Draws y = a + s x + noise, or x = a + s y + noise; returns the image and the drawn pixels."""
+    """Draw y = a + s x + noise, or x = a + s y + noise; return image and drawn pixels."""
     drawn = np.zeros(normal.shape, bool)
     size = len(normal)
     rows = np.arange(size)[:, None]

@@ -1,7 +1,7 @@
 """Public data sets, prepared once by TFDS as ArrayRecord files, as sources.
 
 Records load by index from those files; images are [h, w, c] uint8, the original files' pixels.
-Which sets there are, and what TFDS keeps of them: `recon_ad.data.tfds_builders`. A preparation that
+`recon_ad.data.tfds_builders` has the sets, and what TFDS keeps of them. A preparation that
 was killed leaves a folder `incomplete.*`, which is never read and may be removed.
 """
 
@@ -41,17 +41,18 @@ def tfds_source(
     manual_dir: str | os.PathLike[str] | None,
     channels: int | None = None,
 ) -> Source:
-    """Prepares a data set where that is not done yet, and lists it.
+    """Prepare a data set where that is not done yet, and list it.
 
     Args:
-      name: one of `BUILDERS`.
-      config: the category, "" for a set without; of mvtec_ad also the name of any other folder in
-        the MVTec layout.
-      data_dir: where TFDS keeps what it prepared, below it as `name/config/version`. To prepare
-        anew, after a change of the files say, remove that folder.
-      manual_dir: the folder with the download, its archive or what is in it. None where the set is
+      name: Name in `BUILDERS`.
+      config: Category, "" for a set without; for mvtec_ad also the name of any other folder in the
+        MVTec layout.
+      data_dir: Folder where TFDS keeps prepared sets, each as `name/config/version`. Remove that
+        folder to prepare a set anew, for example after a change of the files.
+      manual_dir: Folder with the download, its archive or its content. None where the set is
         prepared already.
-      channels: 1 (gray) or 3 (RGB) for all images. None: 3 if any training image is RGB, else 1.
+      channels: 1 (gray) or 3 (RGB) for all images. None means 3 if any training image is RGB, else
+        1.
 
     Returns:
       Records named by the files' paths in the data set and sorted by them. A defective image whose
@@ -59,7 +60,7 @@ def tfds_source(
       `validation` are among the good ones, marked as such.
 
     Raises:
-      UserError: there is no such set or category, its download is missing, damaged or something
+      UserError: If the set or category is unknown, its download is missing, damaged or something
         else, or an image or mask in it is broken.
     """
     check_channels(channels)
@@ -98,9 +99,9 @@ def tfds_source(
 def _prepared(
     name: str, config: str, data_dir: Path, manual_dir: str | os.PathLike[str] | None
 ) -> Path:
-    """The folder of the prepared set, which is prepared first where it is missing."""
+    """Return the folder of the prepared set, which is prepared first where it is missing."""
     if name not in BUILDERS:
-        raise UserError(f'there is no data set "{name}": there are {", ".join(BUILDERS)}')
+        raise UserError(f'unknown data set "{name}": choose one of {", ".join(BUILDERS)}')
     configs = BUILDERS[name].builder_configs
     if not configs and config:
         raise UserError(f'{name} has no categories, but config is "{config}": leave it empty')
@@ -122,7 +123,7 @@ def _prepared(
         )
     manual = Path(manual_dir).expanduser()
     if not manual.is_dir() or not any(manual.iterdir()):
-        state = "is empty" if manual.is_dir() else "there is no such folder"
+        state = "is empty" if manual.is_dir() else "does not exist"
         raise UserError(
             f"{manual}: {state}: put the download of {name} there ({BUILDERS[name].HOMEPAGE}), "
             "the archive or what is in it"
@@ -132,7 +133,7 @@ def _prepared(
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     try:
-        with redirect_stdout(sys.stderr):  # where TFDS prints that it is at work
+        with redirect_stdout(sys.stderr):  # TFDS prints its progress
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(
                     manual_dir=manual, try_download_gcs=False
@@ -148,7 +149,7 @@ def _prepared(
 
 
 def _check_origin(folder: Path, manual_dir: str | os.PathLike[str] | None) -> None:
-    """Raises UserError where the set was prepared from another folder than the one given now."""
+    """Raise UserError where the set was prepared from another folder than the one given now."""
     if manual_dir is None or not (folder / _ORIGIN).is_file():
         return
     origin = json.loads((folder / _ORIGIN).read_text())["manual_dir"]
@@ -169,7 +170,7 @@ class _Split:
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
         self._place = f"{builder.data_dir}: example {{}} of {split}"
-        skip = tfds.decode.SkipDecoding()  # else TFDS would decode both for either
+        skip = tfds.decode.SkipDecoding()  # else TFDS would decode both for each
         self._source = builder.as_data_source(split, decoders={"image": skip, "mask": skip})
 
     def __len__(self) -> int:
@@ -185,7 +186,7 @@ class _Split:
             ) from error
 
     def describe(self, index: int) -> dict[str, Any]:
-        """One example without its image and mask."""
+        """Return one example without its image and mask."""
         return {
             key: value for key, value in self[index].items() if key not in ("image", "mask")
         } | {"index": index}
@@ -196,7 +197,7 @@ def _name(example: dict[str, Any]) -> str:
 
 
 def _records(split: _Split, examples: list[dict[str, Any]], channels: int) -> tuple[Record, ...]:
-    """Sorted by name: TFDS keeps examples in the order of their names' hashes."""
+    """Return the records sorted by name: TFDS keeps examples in the order of their hashes."""
     return tuple(
         Record(
             _name(example),
@@ -220,7 +221,7 @@ def _load_mask(split: _Split, index: int) -> Bool[np.ndarray, "h w"]:
 
 @contextmanager
 def _as_file(encoded: bytes) -> Iterator[str]:
-    """A temporary file: pixels are to be those that the folder of the same images would give."""
+    """Return a temporary file, so that the pixels are those of a folder of the same images."""
     with tempfile.NamedTemporaryFile(prefix="recon_ad.") as file:
         file.write(encoded)
         file.flush()

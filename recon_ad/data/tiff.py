@@ -1,10 +1,10 @@
-"""TIFF files by their own tags: what comes out is the right value, or a sentence names the tag.
+"""TIFF files by their own tags: every value is right, or one sentence names the tag.
 
-Read are gray, RGB and palettes of 1 to 16 bits, floating point, any number of samples or, as a gray
-page for each channel, of pages; strips or tiles, planes together or apart, BigTIFF, either byte
-order, every orientation, and the compressions of tifffile and imagecodecs. Fewer than 8 bits become
-8; 9 to 15 stay as they are, and `own_range` says what is white. Thumbnails, pyramids and
-transparency masks beside an image are left out. All else is refused.
+Gray, RGB and palettes of 1 to 16 bits and floating point are read; any number of samples or, as a
+gray page for each channel, of pages; strips or tiles, planes together or apart, BigTIFF, either
+byte order, every orientation, and the compressions in `data.tiff_codecs`. Fewer than 8 bits become
+8; 9 to 15 stay as they are, and `own_range` states their white. Thumbnails, pyramids and
+transparency masks beside an image are left out. Everything else is refused.
 """
 
 import logging
@@ -30,22 +30,22 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6  # Photometric
 OTHERS = {4: "a transparency mask", 5: "a CMYK image", 8: "a CIELAB image", 9: "a CIELAB image"}
 UNCOMPRESSED = 1  # Compression
 CONTIGUOUS, SEPARATE = 1, 2  # PlanarConfiguration
-MOST_PACKED = 4096  # times, about what LZW does of one value
+MOST_PACKED = 4096  # the largest factor, about that of LZW for one value
 ASSOCIATED, UNASSOCIATED = 1, 2  # ExtraSamples: transparency, multiplied into the colours or not
 REDUCED, MASK = 1, 4  # bits of NewSubfileType
 MAX_PAGES = 4 * MAX_CHANNELS  # with thumbnails
 
-logging.getLogger("tifffile").disabled = True  # it speaks of files that are refused here, too
+logging.getLogger("tifffile").disabled = True  # it also logs files that are refused here
 
 
 class Header(NamedTuple):
     """An image in a TIFF file.
 
     Attributes:
-      pages: a page for each channel, or one with all.
-      height: upright.
-      width: upright.
-      dtype: of the values: "uint8", "uint9" to "uint16", by their bits, or "float32".
+      pages: A page for each channel, or one with all.
+      height: Height when upright.
+      width: Width when upright.
+      dtype: Type of the values: "uint8", "uint9" to "uint16", by their bits, or "float32".
     """
 
     pages: list[tifffile.TiffPage]
@@ -56,11 +56,11 @@ class Header(NamedTuple):
 
 @contextmanager
 def opened(name: str, *, max_pixels: int) -> Iterator[Header]:
-    """Opens a file and checks its tags; what tifffile raises inside becomes a `UserError`.
+    """Open a file and check its tags; errors of tifffile become a `UserError`.
 
     Args:
-      name: of the file.
-      max_pixels: that are decoded.
+      name: Path of the file.
+      max_pixels: Number of pixels that are decoded at most.
     """
     try:
         spans = checked(name, most=MAX_PAGES)
@@ -71,7 +71,7 @@ def opened(name: str, *, max_pixels: int) -> Iterator[Header]:
                 _check_segments(page, name, size=os.path.getsize(name), spans=spans)
             if len({_kind(page) for page in pages}) > 1:
                 raise UserError(
-                    f"{name}: its pages differ in size or kind: save each as its own file"
+                    f"{name}: its pages differ in size or kind: save each page as a separate file"
                 )
             first = pages[0]
             size = first.imagelength, first.imagewidth
@@ -86,7 +86,7 @@ def opened(name: str, *, max_pixels: int) -> Iterator[Header]:
             ) from error
         reason = "its tags and its pixels do not fit each other"
         theirs = type(error).__module__.startswith("imagecodecs")
-        if theirs or isinstance(error, (Misfit, tifffile.TiffFileError)):  # not in Python's words
+        if theirs or isinstance(error, (Misfit, tifffile.TiffFileError)):  # readable text
             reason = " ".join(str(error).split())[:200] or reason
         raise UserError(
             f"{name}: cannot be decoded ({reason}): the file is broken or truncated, replace or "
@@ -95,32 +95,34 @@ def opened(name: str, *, max_pixels: int) -> Iterator[Header]:
 
 
 def pixels_of(header: Header) -> Shaped[np.ndarray, "h w c"]:
-    """Decodes an opened image, upright, transparency laid over black."""
+    """Decode an opened image, upright, transparency laid over black."""
     return np.concatenate([_pixels(page) for page in header.pages], axis=2)
 
 
 def own_range(header: Header) -> InputRange | None:
-    """Returns the values that mean black and white by the file's own tags, None: by their type."""
+    """Return the values that mean black and white by the file's tags, None for the type's."""
     bits = header.pages[0].bitspersample
     return (0, 2**bits - 1) if 8 < bits < 16 and not is_palette(header) else None
 
 
 def are_colours(header: Header) -> bool:
-    """Returns whether three channels are red, green and blue, and not gray samples or pages."""
+    """Return whether three channels are red, green and blue, not gray samples or pages."""
     return not _is_gray(header.pages[0])
 
 
 def is_palette(header: Header) -> bool:
-    """Returns whether an image's values are indices into a palette."""
+    """Return whether an image's values are indices into a palette."""
     return header.pages[0].photometric == PALETTE
 
 
 def _images(file: tifffile.TiffFile, name: str) -> list[tifffile.TiffPage]:
-    """The pages that are images, without what accompanies them."""
+    """Return the pages that are images, without thumbnails and masks."""
     pages, number = [], -1
     for number, page in enumerate(file.pages):
         if number == MAX_PAGES:
-            raise UserError(f"{name}: holds more than {MAX_PAGES} pages: save each as its own file")
+            raise UserError(
+                f"{name}: holds more than {MAX_PAGES} pages: save each page as a separate file"
+            )
         page = page.aspage()
         if not (_tag(page, 254, 0) & (REDUCED | MASK) or _tag(page, 255, 0) in (2, 3)):
             pages.append(page)
@@ -132,7 +134,7 @@ def _images(file: tifffile.TiffFile, name: str) -> list[tifffile.TiffPage]:
     if len(pages) > 1 and not gray:
         raise UserError(
             f"{name}: holds {len(pages)} pages, which is supported for gray TIFF (a page for each "
-            "channel): save each as a file of its own"
+            "channel): save each page as a separate file"
         )
     if len(pages) > MAX_CHANNELS:
         raise UserError(f"{name}: holds {len(pages)} pages, more than the {MAX_CHANNELS} supported")
@@ -140,7 +142,7 @@ def _images(file: tifffile.TiffFile, name: str) -> list[tifffile.TiffPage]:
 
 
 def _tag(page: tifffile.TiffPage, code: int, default: int) -> int:
-    """The value of a tag that holds one number, or several that are equal."""
+    """Return the value of a tag that holds one number, or several that are equal."""
     value = page.tags.valueof(code, default)
     if isinstance(value, tuple):
         if len(set(value)) != 1:
@@ -150,7 +152,7 @@ def _tag(page: tifffile.TiffPage, code: int, default: int) -> int:
 
 
 def _kind(page: tifffile.TiffPage) -> tuple[object, ...]:
-    """Returns what pages have to share to be channels of an image."""
+    """Return the properties that pages have to share to be channels of an image."""
     return page.shape, _dtype(page), page.photometric, _tag(page, 274, 1)
 
 
@@ -159,7 +161,7 @@ def _is_gray(page: tifffile.TiffPage) -> bool:
 
 
 def _check(page: tifffile.TiffPage, name: str, *, max_pixels: int) -> None:
-    """Raises UserError where a tag says what cannot be decoded faithfully."""
+    """Raise UserError where the tags describe an image that cannot be decoded faithfully."""
     if page.imagewidth * page.imagelength > max_pixels:
         raise UserError(
             f"{name}: has {page.imagewidth} × {page.imagelength} pixels, more than the "
@@ -229,9 +231,9 @@ def _check_segments(
     cut = starts.size != counts.size or bool(
         (counts <= 0).any() or (starts <= 0).any() or (starts + counts > size).any()
     )
-    # Strips and tiles that are not there would be whatever the memory held before.
+    # Missing strips and tiles would be uninitialised memory.
     cut = cut or len(page.dataoffsets) < _segments(page)
-    # So that a few bytes do not promise gigabytes.
+    # A few bytes must not promise gigabytes.
     bits = int(np.max(page.bitspersample))
     packed = 1 if int(page.compression) == UNCOMPRESSED else MOST_PACKED
     needed = page.imagewidth * page.imagelength * page.samplesperpixel
@@ -255,7 +257,7 @@ def _check_segments(
 
 
 def _segments(page: tifffile.TiffPage) -> int:
-    """Returns how many strips or tiles the image has."""
+    """Return the number of strips or tiles of the image."""
     planes = page.samplesperpixel if page.planarconfig == SEPARATE else 1
     if page.is_tiled:
         across = math.ceil(page.imagewidth / max(1, page.tilewidth))
@@ -286,7 +288,9 @@ def _pixels(page: tifffile.TiffPage) -> Shaped[np.ndarray, "h w c"]:
         values = np.moveaxis(values, 0, 2)
     alphas = _alphas(page)
     colours = values[..., :-1] if alphas else values
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # values that are not finite are refused later
         colours = _as_gray_or_colour(page, colours)
     if alphas == [UNASSOCIATED]:
         alpha = values[..., -1].astype(colours.dtype)  # never white at zero
@@ -295,7 +299,7 @@ def _pixels(page: tifffile.TiffPage) -> Shaped[np.ndarray, "h w c"]:
 
 
 def _as_gray_or_colour(page: tifffile.TiffPage, values: np.ndarray) -> np.ndarray:
-    """Values of which more is lighter: 8 bits, those of `own_range`, 16 bits or float32."""
+    """Return values of which more is lighter: 8 bits, `own_range`, 16 bits or float32."""
     if page.photometric == PALETTE:
         colours = page.colormap
         colours = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
@@ -316,7 +320,7 @@ def _as_gray_or_colour(page: tifffile.TiffPage, values: np.ndarray) -> np.ndarra
 
 
 def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
-    """Turned as a viewer shows it (TIFF 6.0, tag 274); numbers but 1 to 8 turn nothing."""
+    """Turn values as a viewer shows them (TIFF 6.0, tag 274); numbers but 1 to 8 turn nothing."""
     if orientation in (5, 6, 7, 8):
         values = values.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):

@@ -1,4 +1,4 @@
-"""Truth masks and regions of interest that lie beside images: finding, checking, reading.
+"""Truth masks and regions of interest beside images: finding, checking, reading.
 
 All are bool [h, w] of their image's size. A mask belongs to the image of the same name, with or
 without `_mask` at its end; or it is a folder of that name with several masks, which are united
@@ -25,10 +25,10 @@ RIM = 0.9  # of the border, which an inverted mask marks and a defect seldom doe
 
 
 def united_mask(paths: Sequence[Path]) -> Bool[np.ndarray, "h w"]:
-    """The union of masks of one size.
+    """Return the union of masks of one size.
 
     Raises:
-      UserError: as `decode_mask`, or they differ in size.
+      UserError: If `decode_mask` raises it, or the masks differ in size.
     """
     return _united(paths)[0]
 
@@ -36,7 +36,7 @@ def united_mask(paths: Sequence[Path]) -> Bool[np.ndarray, "h w"]:
 def _united(
     paths: Sequence[Path],
 ) -> tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
-    """Unites masks of one size, and where they are neither black nor marked."""
+    """Return the union of masks of one size, and where they are neither black nor marked."""
     union, rest = decode_mask_and_rest(paths[0])
     for path in paths[1:]:
         mask, more = decode_mask_and_rest(path)
@@ -47,19 +47,19 @@ def _united(
 
 
 def stems(folder: Path) -> dict[str, Path]:
-    """The images below a folder by relative path without suffix; {} where there is no folder."""
+    """Return the images below a folder by relative path without suffix; {} without a folder."""
     if not folder.is_dir():
         return {}
     return {_stem(file, folder): file for file in images_below(folder)}
 
 
 def masks_of(image: Path, folder: Path, masks: dict[str, Path]) -> list[Path]:
-    """The masks of an image.
+    """Return the masks of an image.
 
     Args:
-      image: a file below `folder`.
-      folder: of one defect type's images.
-      masks: of that defect type, from `stems`.
+      image: File below `folder`.
+      folder: Folder with the images of one defect type.
+      masks: Masks of that defect type, from `stems`.
     """
     stem = _stem(image, folder)
     for name in (f"{stem}_mask", stem):
@@ -73,9 +73,8 @@ class MaskState(NamedTuple):
 
     Attributes:
       state: "usable", "missing", "empty" or "unusable".
-      grays: whether pixels are neither black nor marked, as those of some classes are where each
-        has a gray level.
-      inverted: whether nearly all of the border is marked, and most of the image.
+      grays: Whether pixels are neither black nor marked, as in masks with a gray level per class.
+      inverted: Whether nearly all of the border is marked, and most of the image.
     """
 
     state: str
@@ -84,21 +83,23 @@ class MaskState(NamedTuple):
 
 
 def is_inverted(*, share: float, rim: float) -> bool:
-    """Returns whether a mask that marks so much of the image and of its border marks what is good,
-    as it seems."""
+    """Return whether a mask probably marks the good pixels.
+
+    It then marks more than half of the image and nearly all of the border.
+    """
     return share > MUCH and rim >= RIM
 
 
 def rim_share(marked: Bool[np.ndarray, "h w"]) -> float:
-    """Returns how much of the border is marked, in [0, 1]."""
+    """Return the share of the border that is marked, in [0, 1]."""
     return float(np.concatenate([marked[0], marked[-1], marked[:, 0], marked[:, -1]]).mean())
 
 
 def mask_state(image: Path, masks: Sequence[Path], *, on_error: str) -> MaskState:
-    """Looks at an image's truth; with on_error="skip" a broken one is unusable.
+    """Check an image's truth; with on_error="skip" a broken one is unusable.
 
     Raises:
-      UserError: a mask is broken or of another size than its image.
+      UserError: If a mask is broken or has another size than its image.
     """
     if not masks:
         return MaskState("missing")
@@ -117,15 +118,15 @@ def mask_state(image: Path, masks: Sequence[Path], *, on_error: str) -> MaskStat
 
 
 class Regions:
-    """The regions of interest of a folder of images, or of one that lies elsewhere.
+    """The regions of interest of a folder of images, or of a separate one.
 
     Args:
-      root: the folder that images are named relative to.
-      given: a folder laid out as `root` is, or one image for all; None looks in `root` for `roi/`
-        and for `roi.png` (any image suffix), which holds where the folder has none.
+      root: Folder that images are named relative to.
+      given: Folder laid out as `root` is, or one image for all. None searches `root` for `roi/` and
+        for `roi.png` (any image suffix), which applies where the folder has none.
 
     Raises:
-      UserError: what is given does not exist.
+      UserError: If the given path does not exist.
     """
 
     def __init__(self, root: Path, given: Path | None = None):
@@ -136,7 +137,7 @@ class Regions:
             self._by_stem = stems(root / ROI)
             return
         if not given.exists():
-            raise UserError(f"{given}: there is no such region of interest: check the path")
+            raise UserError(f"{given}: region of interest not found: check the path")
         self._single = given if given.is_file() else None
         self._by_stem = stems(given)
 
@@ -144,33 +145,33 @@ class Regions:
         return self._single is not None or bool(self._by_stem)
 
     def of(self, image: Path) -> Callable[[], Bool[np.ndarray, "h w"]] | None:
-        """Loads the region of an image below the root; None where all of its pixels count."""
+        """Return a loader of the region of an image below the root; None where all pixels count."""
         file = self.file_of(image)
         return None if file is None else partial(load_region, file, image)
 
     def file_of(self, image: Path) -> Path | None:
-        """The file of an image's region; None where all of its pixels count."""
+        """Return the file of an image's region, or None where all of its pixels count."""
         return self._by_stem.get(_stem(image, self._root), self._single)
 
     def load(self, image: Path) -> Bool[np.ndarray, "h w"] | None:
-        """The region of an image below the root; None where all of its pixels count.
+        """Return the region of an image below the root, or None where all of its pixels count.
 
         Raises:
-          UserError: as `load_region`.
+          UserError: As for `load_region`.
         """
         load = self.of(image)
         return load() if load else None
 
     def is_region(self, image: Path) -> bool:
-        """Whether the file is itself a region, and no image to judge."""
+        """Return whether the file is itself a region, and not an image to judge."""
         return image == self._single or image in self._by_stem.values()
 
 
 def load_region(file: Path, image: Path) -> Bool[np.ndarray, "h w"]:
-    """The region of interest of one image.
+    """Return the region of interest of one image.
 
     Raises:
-      UserError: it cannot be decoded, has another size than its image, or marks no pixel.
+      UserError: If it cannot be decoded, has another size than its image, or marks no pixel.
     """
     roi = decode_mask(file)
     _check_size(roi.shape, file, image_size(image), image, what="region of interest")
@@ -199,7 +200,7 @@ def _stem(file: Path, folder: Path) -> str:
 
 
 def _size_or_none(image: Path) -> tuple[int, int] | None:
-    """The size of a test image, None where it is broken: who decodes it later says so."""
+    """Return the size of a test image, or None if it is broken, which decoding reports later."""
     try:
         return image_size(image)
     except UserError:

@@ -120,7 +120,7 @@ def changed(row: int, column: str, value: str):
 @pytest.mark.parametrize(
     "change, expected",
     [
-        (lambda p: p.unlink(), "there is no such file: put SewerML_Val.csv there"),
+        (lambda p: p.unlink(), "file not found: put SewerML_Val.csv there"),
         (lambda p: p.write_text(""), "has no column Filename"),
         (lambda p: layouts.table(p, rows_of(p)[:1]), "lists no images"),
         (lambda p: p.write_text(p.read_text().replace(",", ";")), "separated by commas"),
@@ -133,7 +133,7 @@ def changed(row: int, column: str, value: str):
         (changed(3, "Filename", "gone.png"), "the image gone.png is listed but neither there"),
         (lambda p: layouts.table(p, [*rows_of(p), ["a.png", "0"]]), "row 6 has 2 values .* 22"),
         (lambda p: p.write_bytes(p.read_bytes() + "é.png".encode("latin-1")), "not text in UTF-8"),
-        (lambda p: p.write_text('"' + "x" * 200_000), "is no CSV file"),
+        (lambda p: p.write_text('"' + "x" * 200_000), "is not a valid CSV file"),
     ],
 )
 def test_unusable_files_end_in_a_sentence_that_names_the_row(root, change, expected):
@@ -147,7 +147,7 @@ def test_unusable_arguments_end_in_a_sentence_that_helps(root):
     with pytest.raises(UserError, match="channels is 0"):
         listed(root, channels=0)
     for path, images in ((root, "gone"), ("gone", root)):
-        with pytest.raises(UserError, match=r"^gone: there is no such folder"):
+        with pytest.raises(UserError, match=r"^gone: folder not found"):
             csv_source(path, images=images)
 
 

@@ -200,7 +200,7 @@ REFUSED = [
     ("cmyk.jpg", colour("CMYK"), "a CMYK image.* save it as"),
     ("lab.tif", colour("LAB"), "a CIELAB image.* save it as"),
     ("wide.tif", GRAY.astype(np.int32), "signed integers.* save it as"),
-    ("wide.npy", GRAY.astype(np.int32), "says nothing of black and white"),
+    ("wide.npy", GRAY.astype(np.int32), "no defined black and white"),
     *((f"nan{s}", marred(np.nan), "NaN or infinite") for s in (".tif", ".npy")),
     *((f"high{s}", marred(1.5), "outside the range") for s in (".tif", ".npy")),
     ("pages.png", [GRAY, GRAY[::-1]], "holds 2 pages"),
@@ -311,7 +311,7 @@ def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path):
 
 @pytest.mark.parametrize("decode", [decode_image, image_size])
 def test_what_is_no_file_is_named(tmp_path, decode):
-    refused(tmp_path / "gone.png", "there is no such file", decode)
+    refused(tmp_path / "gone.png", "file not found", decode)
     (tmp_path / "folder.png").mkdir()
     refused(tmp_path / "folder.png", "is a folder with the name of an image", decode)
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")

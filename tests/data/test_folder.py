@@ -95,7 +95,7 @@ def test_what_is_odd_in_the_test_split_is_noted_and_empty_masks_are_not_used(dat
     ):
         assert re.match(expected, note)
     (dataset / "ground_truth").rename(dataset / "elsewhere")
-    expected = "There is no folder ground_truth, so no defective test image has a mask."
+    expected = "No folder ground_truth was found, so no defective test image has a mask."
     assert folder_source(dataset).notes[2:] == (expected,)
 
 
@@ -306,7 +306,7 @@ TWO = "tile/train/good/a.png nut/train/good/a.png"
 @pytest.mark.parametrize(
     "files, arguments, expected",
     [
-        ("", {"path": "gone"}, "gone: there is no such folder"),
+        ("", {"path": "gone"}, "gone: folder not found"),
         ("a.png", {"path": "a.png"}, r"a\.png: is a file"),
         ("a.png NG/b.png", {}, "has images in NG and no train/good"),
         ("good/a.png scratch/a.png", {}, "has images in scratch and no train/good"),

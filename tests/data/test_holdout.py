@@ -108,7 +108,7 @@ def test_groups_go_on_until_the_fraction_is_reached_though_their_sizes_differ():
         ({"group": r"(\d)"}, r'good/x\.png: the name does not match the hold-out group "\('),
         ({"group": "(q)?x|a"}, "does not match"),  # a group that does not participate
         ({"group": r"\.png"}, r'puts all 2 images into one group, ".png"'),
-        ({"group": "("}, "is no regular expression"),
+        ({"group": "("}, "is not a valid regular expression"),
         ({"fraction": 0.0}, "fraction is 0"),
         ({"fraction": 1.0}, "fraction is 1"),
     ],

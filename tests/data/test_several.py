@@ -103,7 +103,7 @@ def test_a_star_means_every_category_of_the_folder(folder, tmp_path, below, cate
         (".", "metal+copper", 'no category "copper"'),
         ("metal/train", "*", "holds no category"),
         (".", "metal+", "a name on either side of each"),
-        ("nowhere", "*", "there is no such folder"),
+        ("nowhere", "*", "folder not found"),
     ],
 )
 def test_categories_that_do_not_go_together_get_a_sentence(folder, below, category, expected):

@@ -127,7 +127,7 @@ def test_damaged_prepared_files_are_named(source, manual, tmp_path, name, damage
         ("nanotwice", {"config": "", "channels": 0}, "channels is 0"),
         ("nanotwice", {"config": "", "manual_dir": None}, "not prepared yet: give the folder"),
         ("visa", {"config": "candle"}, "/manual: is empty: put the download of visa there"),
-        ("nanotwice", {"config": "", "manual_dir": "gone"}, "^gone: there is no such folder: put"),
+        ("nanotwice", {"config": "", "manual_dir": "gone"}, "^gone: does not exist: put"),
     ],
 )
 def test_unusable_arguments_end_in_a_sentence_that_helps(source, manual, name, arguments, expected):

@@ -554,7 +554,7 @@ WRONG = {
     "no folder": ({"input": "gone"}, "there is no file or folder gone."),
     "no images": ({"input": "empty"}, "empty holds no images"),
     "a link that leads back": ({"input": "round"}, "is a link to a folder that holds it"),
-    "no region": ({"roi": "gone.png"}, "there is no such region of interest"),
+    "no region": ({"roi": "gone.png"}, "region of interest not found"),
     "regions of others": ({"roi": "empty"}, "for none of the images"),
     "output in a file": ({"output": "text.onnx/out"}, "check the path"),
     "output is a file": ({"output": "text.onnx"}, "check the path"),

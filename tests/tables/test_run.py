@@ -238,7 +238,7 @@ def test_images_that_are_not_there_are_null_with_a_reason_until_they_are(chess_f
     # Kept when the images are gone, and found by name wherever they are.
     shutil.rmtree(data / "some")
     assert made(data=data) == cell
-    with pytest.raises(UserError, match="nowhere: there is no such folder"):
+    with pytest.raises(UserError, match="nowhere: folder not found"):
         made(data=tmp_path / "nowhere")
 
 

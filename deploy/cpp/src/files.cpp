@@ -82,7 +82,7 @@ Bytes read_image_file(const fs::path& path) {
       throw UserError(name + ": is a link to " + fs::read_symlink(path, ignored).string() +
                       ", which does not exist: mend or remove it");
     }
-    if (number == ENOENT) throw UserError(name + ": there is no such file");
+    if (number == ENOENT) throw UserError(name + ": file not found: check the path");
     throw unreadable(name, number);
   }
   if (S_ISDIR(state.st_mode)) {

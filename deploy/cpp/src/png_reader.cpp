@@ -248,7 +248,7 @@ Png decode_png(const Bytes& file, const std::string& name) {
   const std::uint32_t pages = before.frames + (before.frames && !before.first_is_frame ? 1 : 0);
   if (pages > 1) {
     throw UserError(name + ": holds " + std::to_string(pages) +
-                    " pages (an animated PNG): save each as a file of its own");
+                    " pages (an animated PNG): save each page as a separate file");
   }
   if (is_too_short(reader, size)) throw broken(name, "image file is truncated");
   if (!set_transforms(reader)) throw broken(name, reader.reason);

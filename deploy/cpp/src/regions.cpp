@@ -43,7 +43,7 @@ Regions::Regions(fs::path root, const std::optional<fs::path>& given) : root_(st
   }
   std::error_code ignored;
   if (!fs::exists(*given, ignored)) {
-    throw UserError(given->string() + ": there is no such region of interest: check the path");
+    throw UserError(given->string() + ": region of interest not found: check the path");
   }
   if (fs::is_regular_file(*given, ignored)) single_ = *given;
   by_stem_ = stems(*given);

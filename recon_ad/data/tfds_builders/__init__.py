@@ -1,8 +1,9 @@
 """TFDS builders of public inspection data sets, written as ArrayRecord without TensorFlow.
 
-Here: one builder for each data set, which knows the layout of its download. Not here: reading what
-was prepared (`recon_ad.data.tfds_source`). Nothing is downloaded: most of these sets ask for their
-licence to be accepted first, so the user puts the archive, or what was in it, into `manual_dir`.
+This package has one builder for each data set, which knows the layout of its download. Reading the
+prepared sets belongs to `recon_ad.data.tfds_source`. Nothing is downloaded: most of these sets
+require their licence to be accepted first, so the user puts the archive, or its content, into
+`manual_dir`.
 
 Importing this package registers the builders, so that TFDS's own `tfds.builder("mvtec_ad/grid")`
 finds them as well.

@@ -1,12 +1,12 @@
-"""What the builders share: the features, finding the download, checking and writing examples.
+"""Shared parts of the builders: the features, finding the download, checking and writing examples.
 
 An example is a dict: `image`, the original file's bytes, 8 bits, gray or RGB, of any size; `mask`,
 gray PNG of the image's size, 255 where defective; `has_mask`, False for a good image, and for a
-defective one whose truth nobody drew (its mask is all 0 and means nothing); `label`, 0 good, 1
+defective one without a drawn truth (its mask is all 0 and means nothing); `label`, 0 good, 1
 defective; `defect`, its type or "good"; `name`, the file's path in the data set; `channels` of the
 file, 1 or 3 (TFDS itself decodes gray to three equal channels).
 
-Without TensorFlow TFDS encodes no arrays, and keeps no more than 1000 MiB of a split before it
+Without TensorFlow, TFDS encodes no arrays, and keeps no more than 1000 MiB of a split before it
 writes. So images are given as paths and masks as encoded bytes, and that limit is lifted while a
 builder writes: it holds one split of one category in memory, under 1 GB for MVTec AD.
 """
@@ -37,10 +37,10 @@ class Example(NamedTuple):
     """One image of a download.
 
     Attributes:
-      name: its path in the data set, with forward slashes.
-      image: the file.
+      name: Path in the data set, with forward slashes.
+      image: Path of the file.
       defect: `GOOD` or the type of its defect.
-      masks: files whose union is its truth; none where it has no truth.
+      masks: Files whose union is its truth; empty where it has no truth.
     """
 
     name: str
@@ -50,24 +50,24 @@ class Example(NamedTuple):
 
 
 def whole_archive(member: PurePosixPath, category: str) -> bool:
-    """For `Layout.wanted`: every file."""
+    """Return True for every file, as `Layout.wanted`."""
     return True
 
 
 def own_folder(member: PurePosixPath, category: str) -> bool:
-    """For `Layout.wanted`: what is in a folder, or an archive, of the category's name."""
+    """Return whether a file is in the category's folder or archive, as `Layout.wanted`."""
     return category in member.parts
 
 
 class Layout(NamedTuple):
-    """How the files of a data set lie; each function takes the category last, "" if it has none.
+    """The layout of a data set's files; each function takes the category last, "" if it has none.
 
     Attributes:
-      what: the folder that makes the data set, for messages; `{category}` is filled in.
-      archives: names of the archive without suffix, the likeliest first; likewise.
-      root_of: the root of the data set if the given folder is or has one, else None.
-      splits: the examples of every split, from the root.
-      wanted: whether to unpack the file of this path, which begins with the archive's name.
+      what: Folder that makes the data set, for messages; `{category}` is filled in.
+      archives: Names of the archive without suffix, the likeliest first, with `{category}` as well.
+      root_of: Returns the root of the data set if the given folder is or has one, else None.
+      splits: Returns the examples of every split, from the root.
+      wanted: Returns whether to unpack the file of this path, which begins with the archive's name.
     """
 
     what: str
@@ -78,16 +78,16 @@ class Layout(NamedTuple):
 
 
 class DefectBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A data set for learning from good images only, read from what the user downloaded.
+    """A data set for learning from good images only, read from the user's download.
 
     A subclass has a `name`, `BUILDER_CONFIGS` where the set has categories, and:
 
     Attributes:
-      LAYOUT: how its files lie.
-      ABOUT: what it shows, in a sentence.
-      HOMEPAGE: where to get it.
-      LICENSE: its terms, in short.
-      CITATION: the paper, as BibTeX.
+      LAYOUT: The layout of its files.
+      ABOUT: Its subject, in a sentence.
+      HOMEPAGE: Address to get it from.
+      LICENSE: Its terms, in short.
+      CITATION: The paper, as BibTeX.
     """
 
     VERSION = tfds.core.Version(VERSION)
@@ -129,7 +129,7 @@ class DefectBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         # Beyond the limit examples would go to disk by TensorFlow's file functions.
         shuffle.MAX_MEM_BUFFER_SIZE = sys.maxsize
         try:
-            # TFDS's own folder for what is not finished: a stopped build leaves no other.
+            # TFDS's own folder for unfinished sets: a stopped build leaves no other.
             with tempfile.TemporaryDirectory(dir=self.data_dir) as scratch:
                 self._scratch = Path(scratch)
                 super()._download_and_prepare(*args, **kwargs)

@@ -1,7 +1,7 @@
-"""What the user downloaded: a folder that holds a data set, or its archive.
+"""The user's download: a folder that holds a data set, or its archive.
 
-Archives are .zip and .tar, also compressed. Only the members that are asked for are unpacked, into
-a folder of the caller's, so that one category of a large archive takes the room of one category.
+Archives are .zip and .tar, also compressed. Only the wanted members are unpacked, into the caller's
+folder, so that one category of a large archive takes the room of one category.
 """
 
 import errno
@@ -18,7 +18,7 @@ from recon_ad.data.listing import subfolders
 from recon_ad.errors import UserError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
-# What the readers of archives raise on damaged ones, RuntimeError on what they do not support.
+# Exceptions for damaged archives; RuntimeError is for features that are not supported.
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -41,21 +41,21 @@ def find_root(
     scratch: Path,
     what: str,
 ) -> Path:
-    """The folder that holds the data set, unpacked first where there is only its archive.
+    """Return the folder that holds the data set; an archive is unpacked first.
 
     Args:
-      folder: where the user put it; up to two levels of subfolders are looked into.
-      root_of: the data set's root if the given folder is or has one, else None.
-      archives: names of the archive without suffix, the likeliest first.
-      wanted: whether to unpack the file of this path, which begins with the archive's name.
-      scratch: an empty folder to unpack into.
-      what: the folder that makes the data set, for messages.
+      folder: Folder of the download; up to two levels of subfolders are searched.
+      root_of: Returns the data set's root if the given folder is or has one, else None.
+      archives: Names of the archive without suffix, the likeliest first.
+      wanted: Returns whether to unpack the file of this path, which begins with the archive's name.
+      scratch: Empty folder to unpack into.
+      what: Folder that makes the data set, for messages.
 
     Raises:
-      UserError: there is neither, or the archive is damaged or holds something else.
+      UserError: If neither is found, or the archive is damaged or holds something else.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder: put {_names(archives)} there")
+        raise UserError(f"{folder}: folder not found: put {_names(archives)} there")
     if (root := _search(folder, root_of)) is not None:
         return root
     files = [folder / f"{name}{suffix}" for name in archives for suffix in SUFFIXES]
@@ -101,10 +101,10 @@ def _unpack(
             with open(path, "wb") as copy:
                 shutil.copyfileobj(file, copy)
     except _BROKEN as error:
-        # The disk's, not the archive's; EINVAL is of a place in it that cannot be.
+        # An error of the disk, not of the archive; EINVAL means an impossible offset in it.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
-        reason = str(error).partition("\n")[0].rstrip(":")  # tarfile's says more in further lines
+        reason = str(error).partition("\n")[0].rstrip(":")  # tarfile adds further lines
         raise UserError(
             f"{archive}: cannot be unpacked ({reason}): the download is damaged or not complete, "
             "fetch it again"
@@ -130,16 +130,16 @@ def _tar_files(
             name = PurePosixPath(member.name)
             if member.isfile() and _is_inside(name) and wanted(name):
                 file = opened.extractfile(member)
-                assert file is not None  # it is one of regular files only
+                assert file is not None  # only regular files get here
                 yield name, file
         _check_end(opened)
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
-    """Raises as for a damaged archive, where `tarfile` takes the damage for the end."""
+    """Raise as for a damaged archive where `tarfile` takes the damage for the end."""
     assert archive.fileobj is not None  # it is open
     rest = 0
-    # To the end also because compressed files have their checksum there.
+    # To the end, also because compressed files have their checksum there.
     while block := archive.fileobj.read(2**20):
         if any(block):
             raise tarfile.ReadError("a file's header is damaged")
@@ -149,5 +149,5 @@ def _check_end(archive: tarfile.TarFile) -> None:
 
 
 def _is_inside(name: PurePosixPath) -> bool:
-    """Whether the path of a member stays in the folder that it is unpacked into."""
+    """Return whether the path of a member stays in the folder that it is unpacked into."""
     return not name.is_absolute() and ".." not in name.parts

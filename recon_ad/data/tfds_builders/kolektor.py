@@ -20,7 +20,7 @@ _LAST_TO_TRAIN = 25
 
 
 def _items(root: Path) -> dict[int, Path]:
-    """The folders of commutators by number."""
+    """Return the folders of commutators by number."""
     matches = [(re.fullmatch(r"kos(\d+)", folder.name), folder) for folder in subfolders(root)]
     return {int(match[1]): folder for match, folder in matches if match}
 

@@ -11,8 +11,8 @@
 AD 2's private images, of which only the benchmark's server knows the truth, are not kept: they are
 judged as a folder (`recon_ad.detector.submission`).
 
-What the gray level of a LOCO mask says (which defect, and so by `defects_config.json` how much of
-it has to be found) is for that set's own metric and is not kept.
+The gray level of a LOCO mask names the defect, and by `defects_config.json` how much of it has to
+be found. It serves that set's own metric and is not kept.
 """
 
 from pathlib import Path
@@ -49,7 +49,7 @@ _WHAT = f"{{category}}/train/{GOOD}"
 
 
 def mvtec_splits(root: Path, category: str) -> dict[str, list[Example]]:
-    """For `Layout.splits`: the examples of one category, lists empty for what it does not have."""
+    """Return the examples of one category as `Layout.splits`; missing splits are empty lists."""
     splits = {
         split: [Example(_name(file, root), file) for file in _images(root / split / GOOD)]
         for split in ("train", "validation")
@@ -81,13 +81,13 @@ def _root(folder: Path, category: str) -> Path | None:
 
 
 def category_folder(folder: Path, category: str, needed: str) -> Path | None:
-    """The folder of the category in this one, or this one itself, if it has the needed folder."""
+    """Return the category's folder in this one, or this one, if it has the needed folder."""
     roots = [folder / category, *([folder] if folder.name == category else [])]
     return next((root for root in roots if (root / needed).is_dir()), None)
 
 
 def _layout(archive: str) -> Layout:
-    """How MVTec packs a set: in one archive of that name, or in one for each category."""
+    """Return MVTec's packing of a set: one archive of that name, or one for each category."""
     return Layout(
         what=_WHAT,
         archives=(archive, "{category}"),

@@ -5,7 +5,7 @@
     Anomalous/gt/<name>_gt.png
 
 as three public programs that read its archive have it; or `nanofibres/` or `nanotwice/` in the
-MVTec layout. There is no good test image: image AUROC cannot be had.
+MVTec layout. The set has no good test image, so image AUROC cannot be computed.
 """
 
 from pathlib import Path

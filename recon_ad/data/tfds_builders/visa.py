@@ -5,9 +5,9 @@
     <category>/Data/Images/Normal/0000.JPG, Data/Images/Anomaly/000.JPG
     <category>/Data/Masks/Anomaly/000.png        0 where good, else a number for each defect type
 
-The split is the one for learning from good images only: 90 % of them train. What the authors'
-script makes of it, folders in the MVTec layout, is read by the builder `mvtec_ad` with a config of
-the category's name.
+The split is the one for learning from good images only: 90 % of them train. The authors'
+script converts it to folders in the MVTec layout, which the builder `mvtec_ad` reads with a config
+of the category's name.
 """
 
 import csv
@@ -70,7 +70,7 @@ def _splits(root: Path, category: str) -> dict[str, list[Example]]:
 
 
 def _defects(folder: Path) -> dict[str, str]:
-    """The types of defect by image, {} where the file that names them is missing."""
+    """Return the types of defect by image, {} where the file that names them is missing."""
     path = folder / "image_anno.csv"
     if not path.is_file():
         return {}

@@ -4,7 +4,7 @@
     texture_1/test/<defect>/000.png
     texture_1/ground_truth/<defect>/000.png or 000_mask.png
 
-and the same for texture_2. The archive, textures.zip, was not at hand when this was written.
+and the same for texture_2. The archive, textures.zip, was not available when this was written.
 Several public programs that read it have train/good, one of them also test/defective and
 ground_truth/defective; the description of another lists the images of train and test without those
 folders, which is read too.
