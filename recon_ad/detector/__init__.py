@@ -1,6 +1,6 @@
 """Detectors: the one inference path, and how it is run, opened, exported and calibrated.
 
-Belongs here: images in, predictions out, by JAX or by an ONNX runtime. Does not belong here: how a
-method learns, figures of merit, a production line. This file imports nothing: a plant's machine has
-no JAX.
+This package turns images into predictions, by JAX or by an ONNX runtime. Training of a method,
+figures of merit and a production line belong elsewhere. This file imports nothing: a plant's
+machine has no JAX.
 """

@@ -59,7 +59,7 @@ def display(value: Any) -> str:
 def _numbers(
     plan: Plan, thresholds: Mapping[str, float]
 ) -> Iterator[tuple[str, float, float, float]]:
-    """Gives the name, value and bounds of each number."""
+    """Yield the name, value and bounds of each number."""
     g = plan.geometry
     yield "channels", plan.channels, 1, MAX_CHANNELS
     for name, pair in (("tile", g.tile), ("stride", g.stride)):
@@ -81,11 +81,11 @@ def _numbers(
 
 
 def check_numbers(plan: Plan, thresholds: Mapping[str, float]) -> None:
-    """Raises ValueError where a number is none or out of its bounds, and names it.
+    """Raise ValueError where a number is NaN, of another type or out of its bounds, and name it.
 
     Args:
-      plan: of the detector.
-      thresholds: by name, those that its files give.
+      plan: Plan of the detector.
+      thresholds: Thresholds by name, as far as its files have them.
     """
     for name, value, low, high in _numbers(plan, thresholds):
         if not low <= value <= high:  # also where it is NaN
@@ -102,7 +102,7 @@ def check_numbers(plan: Plan, thresholds: Mapping[str, float]) -> None:
 
 
 def check_medians(medians: Mapping[str, float]) -> None:
-    """Raises ValueError where a median score is no number or out of its bounds."""
+    """Raise ValueError where a median score is NaN or out of its bounds."""
     for value in medians.values():
         if not -LARGEST <= value <= LARGEST:  # also where it is NaN
             given = display(value)
@@ -110,7 +110,7 @@ def check_medians(medians: Mapping[str, float]) -> None:
 
 
 def check_calibrated(thresholds: Thresholds, *, name: str = "the detector") -> None:
-    """Raises `UserError` where there are no thresholds; `name` is what the message calls it."""
+    """Raise `UserError` where thresholds are missing; `name` is the detector's in the message."""
     if not np.isfinite(thresholds).all():
         raise UserError(
             f"{name} has no thresholds, without which it decides nothing: run "
@@ -119,15 +119,17 @@ def check_calibrated(thresholds: Thresholds, *, name: str = "the detector") -> N
 
 
 def check_finite(arrays: Mapping[str, Any]) -> None:
-    """Raises ValueError where an array holds NaN or infinity, and names it."""
+    """Raise ValueError where an array holds NaN or infinity, and name it."""
     for name, array in arrays.items():
         if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
             raise ValueError(f"{name} holds NaN or infinite values")
 
 
 def check_calibration(record: Mapping[str, Any]) -> None:
-    """Raises ValueError where what a detector's record says of its calibration cannot be so, and
-    names it. A detector that was never calibrated says nothing."""
+    """Raise ValueError where a detector's record of its calibration is impossible, and name it.
+
+    The record of a detector that was never calibrated has no such entry.
+    """
     digests = record.get("learnt_from", [])
     if not isinstance(digests, list) or not all(isinstance(digest, str) for digest in digests):
         raise ValueError("learnt_from is not a list of digests")
@@ -174,7 +176,7 @@ def check_calibration(record: Mapping[str, Any]) -> None:
 
 
 def check_json(value: Any, *, name: str) -> None:
-    """Raises ValueError where a number in JSON is NaN or infinite, and names it."""
+    """Raise ValueError where a number in JSON is NaN or infinite, and name it."""
     if isinstance(value, Mapping):
         for key, each in value.items():
             check_json(each, name=f"{name}.{key}")

@@ -1,14 +1,14 @@
-"""Whether an anomaly is a defect: a classifier of heatmaps that belongs to a detector.
+"""A classifier of heatmaps that belongs to a detector and tells defects from harmless anomalies.
 
     anomaly map ─▶ features ─▶ standardised ─▶ MLP ─▶ logit ─▶ Platt ─▶ probability
 
-Features are moments, area and intensity (`ops.moments.describe`), or what a pretrained encoder says
-of the map as a picture: mean and maximum over its patches (Buzzega et al., section 3.3). Maps are
-float32 [h, w], smoothed, raw. All that is traced is in a `Network`; the tail computes it, so that
-it is in every exported model.
+Features are moments, area and intensity (`ops.moments.describe`), or a pretrained encoder's
+features of the map as a picture: mean and maximum over its patches (Buzzega et al., section 3.3).
+Maps are float32 [h, w], smoothed, raw. All traced values are in a `Network`; the tail computes it,
+so that it is in every exported model.
 
 A classifier is one file in the detector directory, safetensors with JSON in its header: nothing in
-it is executed. The images that it was made with are named in it, and left out of all metrics.
+it is executed. It names the images that it was made with, which are left out of all metrics.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 
 from recon_ad.data import Record, Source
 from recon_ad.data.source import digest
+from recon_ad.detector.damage import reason
 from recon_ad.errors import UserError
 from recon_ad.methods.features import Encoder
 from recon_ad.models.mlp import MLP
@@ -35,7 +36,7 @@ from recon_ad.runtime import files, tensors
 
 FILE = "classifier.safetensors"  # in a detector directory
 FORMAT = 1
-LIMIT = 5.0  # standard deviations that a feature may be from its mean; farther is this far
+LIMIT = 5.0  # standard deviations from the mean at which features are clipped
 DEFECT, HARMLESS = "defect", "harmless"
 ENCODER = "encoder"  # of the two kinds of features; else "hu"
 
@@ -45,13 +46,13 @@ Valid = Bool[Array, "b h w"]
 
 
 class Spec(NamedTuple):
-    """What is known of a network before its numbers.
+    """The structure of a network, without its numbers.
 
     Attributes:
       features: "hu" or "encoder".
-      encoder: a name in `recon_ad.pretrained.PRESETS`; "" for Hu's moments.
-      side: of the picture that the encoder is shown, in px; 0 for Hu's moments.
-      hidden: units of the MLP.
+      encoder: Name in `recon_ad.pretrained.PRESETS`; "" for Hu's moments.
+      side: Side in px of the picture that the encoder gets; 0 for Hu's moments.
+      hidden: Units of the MLP.
     """
 
     features: str
@@ -62,13 +63,13 @@ class Spec(NamedTuple):
 
 @flax.struct.dataclass
 class Network:
-    """What is traced.
+    """The traced part of a classifier.
 
     Attributes:
       variables: `unit` (the pixel threshold of the maps it learnt from), `mean` and `deviation`
         [d], `mlp`, `platt` [2] (factor and offset of the logit), `threshold` (of the probability),
-        and `encoder` where there is one.
-      spec: see there.
+        and `encoder` for features of one.
+      spec: Its structure.
     """
 
     variables: Mapping[str, PyTree]
@@ -79,7 +80,7 @@ class Labelled(NamedTuple):
     """An image that the classifier was made with.
 
     Attributes:
-      name: path below the folder that was labelled.
+      name: Path below the folder that was labelled.
       sha256: `data.source.digest` of the decoded image.
       label: "defect" or "harmless".
     """
@@ -93,9 +94,9 @@ class Classifier(NamedTuple):
     """A trained classifier.
 
     Attributes:
-      network: what is traced.
-      labelled: the images it was made with.
-      record: what training and cross-validation have to tell, plain JSON.
+      network: Its traced part.
+      labelled: The images it was made with.
+      record: Results of training and cross-validation, plain JSON.
     """
 
     network: Network
@@ -104,15 +105,15 @@ class Classifier(NamedTuple):
 
     @property
     def threshold(self) -> float:
-        """Above which a probability means a defect."""
+        """The probability above which an anomaly is a defect."""
         return float(self.network.variables["threshold"])
 
 
 def encoder_of(spec: Spec, *, weights: str = "", sha256: str = "", seed: int = 0) -> Encoder:
-    """The encoder of a spec; what follows the star is for reading its weights only.
+    """Return the encoder of a spec; arguments behind the star serve reading its weights only.
 
     Raises:
-      UserError: there is no such encoder, or the side is no multiple of its patches.
+      UserError: If the encoder is unknown, or the side is not a multiple of its patches.
     """
     last = preset(spec.encoder).spec.depth - 1
     settings = {"name": spec.encoder, "weights": weights, "sha256": sha256}
@@ -122,7 +123,7 @@ def encoder_of(spec: Spec, *, weights: str = "", sha256: str = "", seed: int = 0
 
 
 def extract(network: Network, maps: Maps, valid: Valid) -> Float[Array, "b d"]:
-    """The features of maps; of the variables, `unit` and `encoder` are enough."""
+    """Return the features of maps; of the variables, `unit` and `encoder` are enough."""
     spec, unit = network.spec, jnp.asarray(network.variables["unit"])
     if spec.features != ENCODER:
         return jax.vmap(lambda m, v: moments.describe(m, v, unit))(maps, valid)
@@ -134,7 +135,7 @@ def extract(network: Network, maps: Maps, valid: Valid) -> Float[Array, "b d"]:
 def standardised(
     features: Float[Array, "n d"], mean: Float[Array, " d"], deviation: Float[Array, " d"]
 ) -> Float[Array, "n d"]:
-    """In standard deviations from the mean, `LIMIT` at most."""
+    """Return features in standard deviations from the mean, clipped at `LIMIT`."""
     scaled = (features - mean[None, :]) / deviation[None, :]
     return jnp.clip(scaled, -LIMIT, LIMIT)
 
@@ -142,7 +143,7 @@ def standardised(
 def judge(
     network: Network, maps: Maps, valid: Valid
 ) -> tuple[Bool[Array, " b"], Float[Array, " b"]]:
-    """Whether maps are of defects, and the calibrated probability of it."""
+    """Return whether maps show defects, and the calibrated probabilities of that."""
     v = network.variables
     mean, deviation, platt = (jnp.asarray(v[name]) for name in ("mean", "deviation", "platt"))
     x = standardised(extract(network, maps, valid), mean, deviation)
@@ -152,12 +153,12 @@ def judge(
 
 
 def save(classifier: Classifier, directory: Path) -> None:
-    """Writes the file into a detector directory, whole or not at all."""
+    """Write the file into a detector directory, whole or not at all."""
     files.write_bytes(directory / FILE, to_bytes(classifier))
 
 
 def to_bytes(classifier: Classifier) -> bytes:
-    """The content of the file."""
+    """Return the content of the file."""
     variables = traverse_util.flatten_dict(jax.device_get(classifier.network.variables))
     flat = {"/".join(key): np.asarray(value) for key, value in variables.items()}
     described = {
@@ -171,10 +172,10 @@ def to_bytes(classifier: Classifier) -> bytes:
 
 
 def load(directory: Path) -> Classifier | None:
-    """The classifier of a detector directory; None where it has none.
+    """Return the classifier of a detector directory, or None where it has none.
 
     Raises:
-      UserError: the file is damaged, or of another version.
+      UserError: If the file is damaged, or of another version.
     """
     path = directory / FILE
     if not path.is_file():
@@ -190,20 +191,20 @@ def load(directory: Path) -> Classifier | None:
             {tuple(name.split("/")): value for name, value in flat.items()}
         )
         network = Network(variables, Spec(**described["spec"]))
-        # What does not fit each other shows here, and not at the first image.
+        # Misfits show here, and not at the first image.
         one = (jax.ShapeDtypeStruct((1, 1, 1), t) for t in (jnp.float32, bool))
         jax.eval_shape(judge, network, *one)
         labelled = tuple(Labelled(*image) for image in described["labelled"])
         return Classifier(network, labelled, dict(described["record"]))
     except (KeyError, TypeError, ValueError, AttributeError, FlaxError) as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}): {mend}") from None
+        raise UserError(f"{path} is damaged ({reason(error)}): {mend}") from None
 
 
 def without_labelled(source: Source, classifier: Classifier | None) -> Source:
-    """The source without the test images that the classifier was made with, and a note of them.
+    """Return the source without the test images that the classifier was made with, and a note.
 
-    They are known by their pixels: a copy under another name is left out, another image of the
-    same name is not.
+    Images are recognised by their pixels: a copy under another name is left out, another image of
+    the same name is not.
     """
     if classifier is None:
         return source

@@ -1,7 +1,7 @@
-"""What a detector says of held-out good images, and how its record keeps it.
+"""Scores of held-out good images, and how a detector's record keeps them.
 
-A detector keeps the score, the name and a digest of each image that its thresholds rest on, and
-the upper end of the histogram of their pixels, so that more images can be added later.
+A detector keeps the score, the name and a digest of each image that its thresholds rest on, and the
+upper end of the histogram of their pixels, so that more images can be added later.
 """
 
 import logging
@@ -12,6 +12,7 @@ import numpy as np
 
 from recon_ad.data.holdout import HoldOut, group_numbers
 from recon_ad.data.source import digest, roi_of
+from recon_ad.detector.damage import reason
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.errors import UserError
 from recon_ad.metrics import empty_histogram, image_histogram, merge
@@ -19,7 +20,7 @@ from recon_ad.metrics.segmentation import MIN_BITS, PixelHistogram, at_common_bi
 from recon_ad.ops.scores import ADDITIVE
 from recon_ad.runtime.progress import progress
 
-# Entries of the record's calibration that are about single images and pixels.
+# Entries of the record's calibration for single images and pixels.
 FIELDS = ("names", "digests", "shown", "scores", "blocks", "pixel_ends")
 KEPT = 10  # times the share of pixels above the pixel threshold that a record keeps apart
 
@@ -27,16 +28,16 @@ logger = logging.getLogger("recon_ad")
 
 
 class Judged(NamedTuple):
-    """Held-out images and what the detector says of them; the lists have an entry for each.
+    """Held-out images and their scores; the lists have an entry for each image.
 
     Attributes:
-      names: of the images.
-      digests: of their content; "" for regions, which are not told apart.
-      categories: what they show; "" where there is one.
-      scores: of the images.
-      blocks: numbers of their blocks of neighbours, or of their groups.
-      pixels: by category, of all of its images.
-      grouped: whether blocks are groups, each independent of the others.
+      names: Names of the images.
+      digests: Digests of their content; "" for regions, which are not told apart.
+      categories: Their categories; "" where there is only one.
+      scores: Scores of the images.
+      blocks: Numbers of their blocks of neighbours, or of their groups.
+      pixels: Histograms by category, of all of its images.
+      grouped: Whether blocks are groups, each independent of the others.
     """
 
     names: list[str]
@@ -48,7 +49,7 @@ class Judged(NamedTuple):
     grouped: bool = False
 
     def without(self, category: str) -> "Judged":
-        """Returns those of other categories."""
+        """Return the images of other categories."""
         rest = [i for i, other in enumerate(self.categories) if other != category]
         lists = ([values[i] for i in rest] for values in self[:5])
         pixels = {name: h for name, h in self.pixels.items() if name != category}
@@ -56,15 +57,15 @@ class Judged(NamedTuple):
 
 
 def judge_heldout(detector: Detector, holdout: HoldOut, *, known: Collection[str] = ()) -> Judged:
-    """Judges each held-out image by a detector that has not seen it.
+    """Judge each held-out image by a detector that has not seen it.
 
     Args:
-      detector: without a part. Where images are crossed it was trained on all of them.
-      holdout: its held-out images.
-      known: digests of images to leave out. Copies among whole images count once.
+      detector: Detector without a part. Where images are crossed it was trained on all of them.
+      holdout: Division with the held-out images.
+      known: Digests of images to leave out. Copies among whole images count once.
 
     Raises:
-      UserError: a score is not finite.
+      UserError: If a score is not finite.
     """
     regions = holdout.regions_per_image
     found = Judged([], [], [], [], [], {}, holdout.grouped)
@@ -77,13 +78,13 @@ def judge_heldout(detector: Detector, holdout: HoldOut, *, known: Collection[str
     for i in progress(order, "calibration"):
         record, block = holdout.heldout[i], holdout.blocks[i]
         if holdout.crossed and block != current:
-            # With copies that other blocks have of its images.
+            # With copies of its images in other blocks.
             own = {contents[k] for k, other in enumerate(holdout.blocks) if other == block}
             places = [k for k, content in enumerate(contents) if content in own]
             judge, current = detector.without(places), block
         roi, image = roi_of(record), record.load()
         content = contents[i] if contents else digest(image) if regions == 1 else ""
-        if content in seen:  # a copy says nothing new of what scores may be
+        if content in seen:  # a copy adds no information about scores
             copies += 1
             continue
         if content:
@@ -117,13 +118,13 @@ def judge_heldout(detector: Detector, holdout: HoldOut, *, known: Collection[str
 
 
 def joined(earlier: Judged, later: Judged, *, group: str) -> Judged:
-    """Returns both together; later blocks are others than earlier ones.
+    """Return both together; later blocks are distinct from earlier ones.
 
     Args:
-      earlier: images.
-      later: further ones.
-      group: expression of the groups, where both have them (`holdout.split_holdout`): images of one
-        group are in it, whether earlier or later.
+      earlier: Earlier images.
+      later: Further ones.
+      group: Expression of the groups, where both have them (`holdout.split_holdout`): images of one
+        group belong together, whether earlier or later.
     """
     names = earlier.names + later.names
     first = max(earlier.blocks, default=-1) + 1
@@ -140,7 +141,7 @@ def joined(earlier: Judged, later: Judged, *, group: str) -> Judged:
 
 
 def kept(judged: Judged, *, percentile: float) -> dict[str, Any]:
-    """Returns what the detector's record keeps of the images, plain JSON; `read_kept` reads it."""
+    """Return the entries of the images for a detector's record, plain JSON for `read_kept`."""
     ends = {
         category: _end(histogram, 1 - percentile / 100)
         for category, histogram in judged.pixels.items()
@@ -149,7 +150,7 @@ def kept(judged: Judged, *, percentile: float) -> dict[str, Any]:
 
 
 def _end(histogram: PixelHistogram, share: float) -> dict[str, Any]:
-    """The bins of the highest pixels; the others are counted in the lowest of these."""
+    """Return the bins of the highest pixels; the others are counted in the lowest of these."""
     above = np.cumsum(histogram.normal[::-1])[::-1]
     first = max(int(np.searchsorted(-above, -KEPT * share * above[0], side="right")) - 1, 0)
     end = PixelHistogram(histogram.bits, *(values[first:].copy() for values in histogram[1:]))
@@ -159,10 +160,10 @@ def _end(histogram: PixelHistogram, share: float) -> dict[str, Any]:
 
 
 def read_kept(record: Mapping[str, Any]) -> Judged | None:
-    """Reads what a detector's record keeps of its calibration; None where it keeps none.
+    """Read the images of a detector's calibration from its record; None where it keeps none.
 
     Raises:
-      UserError: it is damaged.
+      UserError: If it is damaged.
     """
     entry = record.get("calibration", {})
     if "pixel_ends" not in entry:
@@ -188,8 +189,8 @@ def read_kept(record: Mapping[str, Any]) -> Judged | None:
         )
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
-            f"what the detector keeps of its calibration is damaged ({error}): calibrate anew with "
-            "--replace."
+            f"the detector's record of its calibration is damaged ({reason(error)}): calibrate "
+            "anew with --replace."
         ) from None
 
 
@@ -197,9 +198,9 @@ def _histogram(end: Mapping[str, Any]) -> PixelHistogram:
     bits, count = int(end["bits"]), np.array(end["counts"], np.int64)
     key = np.array(end["keys"], np.int64)
     if not (MIN_BITS <= bits <= 32 and len(key) == len(count) > 0):
-        raise ValueError("its pixels are no histogram")
+        raise ValueError("its pixels are not a histogram")
     if (np.diff(key) <= 0).any() or key[0] < 0 or key[-1] >= 1 << bits or (count < 0).any():
-        raise ValueError("its pixels are no histogram")
+        raise ValueError("its pixels are not a histogram")
     nothing = np.zeros_like(count)
     return PixelHistogram(
         bits, key.astype(np.uint32), count, nothing, nothing.astype(np.float64),

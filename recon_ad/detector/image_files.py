@@ -1,4 +1,4 @@
-"""Image files and what a detector says of them: the row, the overlay and the outcome of each.
+"""Judging of image files: the row, the overlay and the outcome of each.
 
 An image that is accepted has no marks: `regions` is 0 and nothing is outlined, though single pixels
 may be above the pixel threshold.
@@ -30,9 +30,9 @@ from recon_ad.runtime import files
 
 logger = logging.getLogger("recon_ad")
 
-# What becomes of an image. One whose part is not found has no score, and is no broken file.
+# Outcomes of an image. One whose part is not found has no score, and is not a broken file.
 GOOD, REJECT, NOT_REGISTERED, BROKEN = "good", "reject", "not registered", "broken"
-# What a file system says of a name that it cannot have, or that a folder has.
+# Errors of a file system for an impossible name, or one that a folder has.
 NAMES = (
     errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL,
 )  # fmt: skip
@@ -45,7 +45,7 @@ FIELDS = (
 
 
 def inputs(path: Path, *, output: Path) -> list[Path]:
-    """Lists one image, or all images in a folder and below it, sorted.
+    """List one image, or all images in a folder and below it, sorted.
 
     The overlays of this output and of earlier ones, and the truth masks of a data set are left out.
     """
@@ -70,7 +70,7 @@ def inputs(path: Path, *, output: Path) -> list[Path]:
 
 
 def decoded(detector: Inference, file: Path) -> Shaped[np.ndarray, "h w c"]:
-    """The image with the detector's channels and range; raises as `decode_image`."""
+    """Return the image with the detector's channels and range; raise as `decode_image`."""
     return decode_image(
         file,
         channels=detector.plan.channels,
@@ -82,14 +82,14 @@ class FileResult(NamedTuple):
     """The result of judging a file.
 
     Attributes:
-      row: its fields, `error` alone where it could not be judged.
-      image: decoded; None where that failed.
-      overlay: a PNG of the image with its marks outlined, below a strip with verdict, scores and
-        threshold; b"" where there is none.
+      row: Its fields, `error` alone where it could not be judged.
+      image: The decoded image; None where that failed.
+      overlay: PNG of the image with its marks outlined, below a strip with verdict, scores and
+        threshold; b"" without one.
       outcome: `GOOD`, `REJECT`, `NOT_REGISTERED` or `BROKEN`.
-      confidence: of the registration; None without one.
-      cause: why it is broken; None else.
-      prediction: what the detector said; None where it could not.
+      confidence: Confidence of the registration; None without one.
+      cause: Reason why it is broken, else None.
+      prediction: The detector's prediction; None where that failed.
     """
 
     row: dict[str, Any]
@@ -102,7 +102,7 @@ class FileResult(NamedTuple):
 
 
 def judge_file(detector: Inference, name: str, file: Path, *, regions: Regions) -> FileResult:
-    """Decodes and judges a file, and draws its overlay."""
+    """Decode and judges a file, and draws its overlay."""
     row: dict[str, Any] = dict.fromkeys(FIELDS)
     row["path"] = name
     image = None
@@ -113,9 +113,9 @@ def judge_file(detector: Inference, name: str, file: Path, *, regions: Regions) 
         row["error"] = str(error)
         return FileResult(row, image, b"", NOT_REGISTERED, error.registration.confidence)
     except (UserError, MemoryError) as error:
-        row["error"] = str(error) or "there is not enough memory for this image."
+        row["error"] = str(error) or "not enough memory for this image."
         return FileResult(row, image, b"", BROKEN, cause=error)
-    except Exception as error:  # one image must not end what is done with all others
+    except Exception as error:  # one image must not stop the others
         logger.exception("%s could not be judged", name)
         row["error"] = f"{type(error).__name__}: {error}"
         return FileResult(row, image, b"", BROKEN, cause=error)
@@ -145,11 +145,13 @@ def judge_file(detector: Inference, name: str, file: Path, *, regions: Regions) 
 
 
 def _figures(row: dict[str, Any]) -> list[str]:
-    """What the overlay says beside the verdict, with the digits that tell score from threshold."""
+    """Return the overlay's scores, with enough digits to tell score from threshold."""
     digits = wording.digits_apart(row["score"], row["threshold"])
     words = [f"{name} {wording.score(row[name], digits)}" for name in ("score", "threshold")]
     if (normalised := row["normalised_score"]) is not None:
-        digits = wording.digits_apart(normalised, 0.5)  # from the threshold on its scale
+        digits = wording.digits_apart(
+            normalised, 0.5
+        )  # distinguishes it from the threshold on its scale
         words.append(f"normalised score {wording.score(normalised, digits)}")
     if row["defect_probability"] is not None:
         words.append(f"defect probability {wording.score(row['defect_probability'])}")
@@ -167,8 +169,10 @@ def _overlay(
 
 
 def overlay_path(folder: Path, name: str, *, end: str = ".png") -> Path:
-    """Returns where an image's overlay goes, or what else is made of it and has another `end`; a
-    name too long for a file system is shortened."""
+    """Return the path of an image's overlay, or of another file for it with the given `end`.
+
+    A name too long for a file system is shortened.
+    """
     path = folder / f"{name}{end}"
     encoded = os.fsencode(path.name)
     if len(encoded) <= LONGEST_NAME:
@@ -178,11 +182,12 @@ def overlay_path(folder: Path, name: str, *, end: str = ".png") -> Path:
 
 
 def overlay_error(path: Path, content: bytes, *, what: str = "overlay") -> str:
-    """Writes an overlay, or `what` else is made of an image; returns why no file can have its name,
-    "" where it was written.
+    """Write an overlay, or another file (`what`) for an image; return why its name is impossible.
+
+    "" means that it was written.
 
     Raises:
-      OSError: the disk is full, or something else that is not of this name alone.
+      OSError: If the disk is full, or another problem does not concern this name alone.
     """
     try:
         files.write_bytes(path, content)
@@ -205,22 +210,22 @@ def judge_and_draw(
     submission: Submission | None = None,
     form: str = "",
 ) -> FileResult:
-    """Judges a file and writes its overlay.
+    """Judge a file and write its overlay.
 
     Args:
-      detector: calibrated.
-      name: of the file, in the table.
-      file: the image.
-      regions: of interest.
-      overlays: folder of the overlays, and of maps beside them.
-      submission: that its map belongs to.
-      form: of its map, one of `maps.FORMS`; "": none is written.
+      detector: Calibrated detector.
+      name: Name of the file in the table.
+      file: Path of the image.
+      regions: Regions of interest.
+      overlays: Folder of the overlays, and of maps beside them.
+      submission: Submission that its map belongs to.
+      form: Form of its map, one of `maps.FORMS`; "" writes none.
 
     Returns:
       The result without its pictures.
 
     Raises:
-      OSError: the disk is full, say.
+      OSError: If the disk is full, for example.
     """
     judged = judge_file(detector, name, file, regions=regions)
     if submission is not None and judged.prediction is not None:

@@ -1,4 +1,4 @@
-"""The single inference path, whatever computes its two graphs; no JAX here.
+"""The single inference path, whatever computes its two graphs; it does not use JAX.
 
     place   NumPy, where the detector knows its part: the image aligned, and which pixels count
     core    a graph: tiles → residual maps, reconstructions
@@ -31,13 +31,13 @@ Same = TypeVar("Same")  # a detector of the same class
 
 
 class Thresholds(NamedTuple):
-    """Score above which an image, and value above which a pixel, is anomalous."""
+    """Thresholds above which the score of an image or the value of a pixel is anomalous."""
 
     image: float
     pixel: float
 
     def rounded(self) -> "Thresholds":
-        """In float32, as graphs compare with them."""
+        """Return the thresholds in float32, as graphs compare with them."""
         return Thresholds(*(np.float32(t) for t in self))
 
 
@@ -45,20 +45,20 @@ UNCALIBRATED = Thresholds(np.inf, np.inf)
 
 
 class Prediction(NamedTuple):
-    """What a detector says of one image, or, with a leading axis, of a batch.
+    """The prediction for one image, or, with a leading axis, for a batch.
 
     Attributes:
-      score: raw image score.
-      label: whether the score is above the image threshold and, with a classifier, what it scores
-        for is a defect.
-      anomaly_map: smoothed residual map, float32 [h, w].
+      score: Raw image score.
+      label: Whether the score is above the image threshold and, with a classifier, the anomaly is a
+        defect.
+      anomaly_map: Smoothed residual map, float32 [h, w].
       mask: bool [h, w], pixels above the pixel threshold in regions of at least the minimum area,
-        whatever the label: all pixel figures are of it.
+        whatever the label: all pixel figures use it.
       reconstruction: float32 [h, w, c] in [0, 1], or None for a method without one.
-      defect_probability: of the classifier, calibrated, or None for a detector without one.
-      normalised_score: the score for people to read, 0 for a usual good image and 0.5 at the
+      defect_probability: The classifier's calibrated probability, or None without a classifier.
+      normalised_score: The score for people to read, 0 for a usual good image and 0.5 at the
         threshold, float64, or None where the detector has none; see `detector.normalised`.
-      registration: where the part was; None without alignment. Maps are of the image all the same.
+      registration: The place of the part; None without alignment. Maps are in the image's frame.
     """
 
     score: np.ndarray
@@ -77,17 +77,17 @@ class Prediction(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What the host does around the two graphs.
+    """The host's work around the two graphs.
 
     Attributes:
-      channels: that images must have.
-      geometry: how they are tiled.
-      batch_size: tiles at a time, at most.
-      opening: radius in px of the disk that the mask is opened with; 0: none.
-      min_area: in px; smaller regions of the mask are dropped.
-      border: px along the image's border whose residual is multiplied by `border_weight`.
-      border_weight: see there.
-      input_range: values that mean black and white, (0, 0) to go by the type.
+      channels: Channels that images must have.
+      geometry: Sizes and places of the tiles.
+      batch_size: Tiles at a time, at most.
+      opening: Radius in px of the disk that the mask is opened with; 0 for none.
+      min_area: Area in px below which regions of the mask are dropped.
+      border: Width in px along the image's border whose residual is multiplied by `border_weight`.
+      border_weight: Factor for the border.
+      input_range: Values that mean black and white, (0, 0) to use the type's.
     """
 
     channels: int
@@ -104,11 +104,11 @@ class Inference(ABC):
     """A method with its thresholds: call it on images. Subclasses compute core and tail.
 
     Args:
-      plan: what is done around them.
-      thresholds: of images and pixels.
-      part: that images are aligned to before; None: they are judged as they are.
-      categories: thresholds of each category, for a detector of several.
-      medians: scores of usual good images, by category, and of all under "", as far as known.
+      plan: The host's work around the graphs.
+      thresholds: Thresholds of images and pixels.
+      part: Part that images are aligned to first; None judges them as they are.
+      categories: Thresholds of each category, for a detector of several.
+      medians: Scores of usual good images, by category, and of all under "", as far as known.
     """
 
     def __init__(
@@ -136,28 +136,28 @@ class Inference(ABC):
     def run_core(
         self, images: Shaped[np.ndarray, "b h w c"], *, reconstruct: bool
     ) -> tuple[Float[np.ndarray, "b h w"], Float[np.ndarray, "b h w c"] | None]:
-        """Residual maps of tiles and, if asked for and there are any, reconstructions."""
+        """Return residual maps of tiles and, if requested and available, reconstructions."""
 
     @abstractmethod
     def run_tail(
         self, residual_map: Any, valid: Any, thresholds: Thresholds
     ) -> tuple[np.ndarray, ...]:
-        """Score, label, smoothed map and mask of a padded map [h, w] that `to_device` gave.
+        """Return score, label, smoothed map and mask of a padded map [h, w] from `to_device`.
 
-        With a classifier there is the probability of a defect, too.
+        A classifier adds the probability of a defect.
         """
 
     def of_known(self: Same, category: str) -> Same:
-        """Returns the detector for a category, or as it is where it has no thresholds for it."""
+        """Return the detector for a category, or unchanged where it has no thresholds for it."""
         return self.of_category(category) if category in self.categories else self
 
     def of_category(self: Same, category: str) -> Same:
-        """Returns the same detector with the thresholds of a category.
+        """Return the same detector with the thresholds of a category.
 
-        Its general ones are those of images of all categories together.
+        The general thresholds are those of images of all categories together.
 
         Raises:
-          UserError: the detector has no thresholds of that category.
+          UserError: If the detector has no thresholds of that category.
         """
         if category not in self.categories:
             known = ", ".join(self.categories)
@@ -171,16 +171,16 @@ class Inference(ABC):
         return chosen
 
     def to_device(self, *arrays: np.ndarray) -> tuple[Any, ...]:
-        """The arrays where the tail wants them."""
+        """Return the arrays in the form that the tail takes."""
         return arrays
 
     def residual_map(
         self, image: Shaped[np.ndarray, "h w c"], *, reconstruct: bool = False
     ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w c"] | None]:
-        """Core and stitch: the raw residual map and, if asked for, the reconstruction.
+        """Run core and stitch; return the raw residual map and, if requested, the reconstruction.
 
         Raises:
-          UserError: the image's number of channels is not the detector's.
+          UserError: If the image's number of channels is not the detector's.
         """
         geometry = self.plan.geometry
         padded = self.prepared(image)
@@ -192,17 +192,17 @@ class Inference(ABC):
             size=padded.shape[:2],
             weights=self._weights,
         )
-        # What mirroring added, if anything, goes; then back to the image's own size.
+        # Remove mirrored pixels, if any; then resize back to the image's own size.
         h, w = tiles.resized_size(image.shape[:2], geometry.resize)
         stitched = resize(stitched[:h, :w], image.shape[:2])
         self.attenuate(stitched[..., 0])
         return stitched[..., 0], stitched[..., 1:] if stitched.shape[2] > 1 else None
 
     def prepared(self, image: Shaped[np.ndarray, "h w c"]) -> Shaped[np.ndarray, "H W c"]:
-        """The image resized, if it is to be, and at least as large as a tile.
+        """Return the image resized, if configured, and at least as large as a tile.
 
         Raises:
-          UserError: its number of channels is not the detector's.
+          UserError: If its number of channels is not the detector's.
         """
         if image.ndim != 3 or image.shape[2] != self.plan.channels:
             raise UserError(
@@ -214,7 +214,7 @@ class Inference(ABC):
         return tiles.pad_to_tile(resize(image, size), tile=geometry.tile)
 
     def attenuate(self, residual_map: Float[np.ndarray, "h w"]) -> None:
-        """Multiplies, in place, what is near the image's border by the weight it has there."""
+        """Multiply the pixels near the image's border, in place, by the border's weight."""
         tiles.attenuate_border(
             residual_map, border=self.plan.border, weight=self.plan.border_weight
         )
@@ -226,7 +226,7 @@ class Inference(ABC):
         *,
         reconstruct: bool,
     ) -> Iterator[Float[np.ndarray, "H W k"]]:
-        """Each tile's residual map and, behind it, the channels of its reconstruction."""
+        """Yield each tile's residual map and, behind it, the channels of its reconstruction."""
         for part, size in tiles.split(len(corners), self.batch_for):
             cut = tiles.cut(image, corners[part], tile=self.plan.geometry.tile)
             residual, reconstruction = self.run_filled(cut, size=size, reconstruct=reconstruct)
@@ -236,13 +236,13 @@ class Inference(ABC):
             yield from results
 
     def batch_for(self, count: int) -> int:
-        """Returns the size of the batch that takes the next of so many tiles."""
+        """Return the size of the batch that takes the next of `count` tiles."""
         return tiles.batch_for(count, limit=self.plan.batch_size)
 
     def run_filled(
         self, images: Shaped[np.ndarray, "b h w c"], *, size: int, reconstruct: bool
     ) -> tuple[Float[np.ndarray, "b h w"], Float[np.ndarray, "b h w c"] | None]:
-        """Runs the core on a batch of that size: the tiles and, behind them, zeros."""
+        """Run the core on a batch of that size: the tiles and, behind them, zeros."""
         count = len(images)
         if count < size:
             filled = np.zeros((size, *images.shape[1:]), images.dtype)
@@ -254,10 +254,10 @@ class Inference(ABC):
     def raw(
         self, residual_map: Float[np.ndarray, "h w"], *, roi: Bool[np.ndarray, "p q"] | None = None
     ) -> Prediction:
-        """Tail, as the graph gives it: the mask is not cleaned. See `decide`."""
+        """Run the tail and return its outputs: the mask is not cleaned. See `decide`."""
         h, w = residual_map.shape
         padded, valid = padded_map(residual_map, roi)
-        # The host's copies are let go before the tail needs memory of its own.
+        # The host's copies are freed before the tail needs memory.
         padded, valid = self.to_device(padded, valid)
         tail = self.run_tail(padded, valid, self.thresholds.rounded())
         score, label, smoothed, mask, *probability = tail
@@ -265,26 +265,26 @@ class Inference(ABC):
         return made._replace(normalised_score=self.normalised(score))
 
     def normalised(self, score: Any) -> np.ndarray | None:
-        """Returns raw scores as people read them, or None; see `detector.normalised`."""
+        """Return raw scores on the scale for people, or None; see `detector.normalised`."""
         return normalised(score, median=self.median, threshold=float(self.thresholds.image))
 
     def decide(
         self, residual_map: Float[np.ndarray, "h w"], *, roi: Bool[np.ndarray, "p q"] | None = None
     ) -> Prediction:
-        """Tail: score, label, smoothed map and mask of a stitched residual map.
+        """Run the tail; return score, label, smoothed map and mask of a stitched residual map.
 
         Args:
-          residual_map: from `residual_map`.
-          roi: pixels that count; others neither score nor weigh in the smoothing. None: all do.
+          residual_map: Map from `residual_map`.
+          roi: Pixels that count; others neither score nor weigh in the smoothing. None means all.
 
         Raises:
-          UserError: the region is of another size, or empty.
+          UserError: If the region has another size, or is empty.
         """
         prediction = self.raw(residual_map, roi=roi)
         return prediction._replace(mask=self.clean(prediction.mask))
 
     def clean(self, mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-        """What opening and minimum area leave of a mask."""
+        """Return a mask after opening and removal of small regions."""
         return clean_mask(mask, opening=self.plan.opening, min_area=self.plan.min_area)
 
     def predict(
@@ -294,11 +294,11 @@ class Inference(ABC):
         roi: Bool[np.ndarray, "p q"] | None = None,
         reconstruct: bool = True,
     ) -> Prediction:
-        """One image [h, w, c] as `as_image` gives it, and which of its pixels count (`decide`).
+        """Judge one image [h, w, c] from `as_image`; only pixels of `roi` count (`decide`).
 
         Raises:
-          NotRegistered: the part is not found in it.
-          UserError: it does not fit the detector.
+          NotRegistered: If the part is not found in it.
+          UserError: If it does not fit the detector.
         """
         placement, _, prediction = self.predict_aligned(image, roi=roi, reconstruct=reconstruct)
         return back(prediction, placement)
@@ -310,8 +310,11 @@ class Inference(ABC):
         roi: Bool[np.ndarray, "p q"] | None,
         reconstruct: bool,
     ) -> tuple[Placement, np.ndarray, Prediction]:
-        """As `predict`, in the frame in which the image is judged: where that is, the raw residual
-        map, and the prediction, which `back` moves to the image."""
+        """Judge an image as `predict` does, in the frame in which it is judged.
+
+        Returns that frame, the raw residual map and the prediction, which `back` moves to the
+        image.
+        """
         placement = self.align(image, roi=roi)
         residual, reconstruction = self.residual_map(placement.image, reconstruct=reconstruct)
         prediction = self.decide(residual, roi=placement.valid)
@@ -320,11 +323,11 @@ class Inference(ABC):
     def align(
         self, image: Shaped[np.ndarray, "h w c"], *, roi: Bool[np.ndarray, "p q"] | None = None
     ) -> Placement:
-        """The image as the core is to see it: aligned, where the detector knows its part.
+        """Return the image as the core gets it: aligned, where the detector knows its part.
 
         Raises:
-          NotRegistered: the part is not found in it.
-          UserError: the region of interest is of another size.
+          NotRegistered: If the part is not found in it.
+          UserError: If the region of interest has another size.
         """
         shape = (image.shape[0], image.shape[1])
         if self.part is None:
@@ -334,7 +337,7 @@ class Inference(ABC):
         return self.part.align(image, roi=roi)
 
     def __call__(self, images: Any) -> Prediction:
-        """Judges one image or several of one size.
+        """Judge one image or several of one size.
 
         Args:
           images: [h, w], [h, w, c], [b, h, w, c], or a list of images of one size; uint8, uint16,
@@ -344,14 +347,14 @@ class Inference(ABC):
           A prediction; for several images each field has a leading axis, or is a list.
 
         Raises:
-          UserError: not such an array, values outside [0, 1], or the wrong number of channels.
+          UserError: If it is no such array, values are outside [0, 1], or the channels are wrong.
         """
         scaled = given_range(self.plan.input_range)
         if not _is_batch(images):
             return self.predict(as_image(images, name="the image", input_range=scaled))
         arrays = [as_image(x, name=f"image {i}", input_range=scaled) for i, x in enumerate(images)]
         if not arrays:
-            raise UserError("there is no image in what the detector was given.")
+            raise UserError("the detector was given no image.")
         predictions = [self.predict(x) for x in arrays]
         if len({p.mask.shape for p in predictions}) != 1:
             raise UserError("the images differ in size; call the detector on each by itself.")
@@ -364,7 +367,7 @@ class Inference(ABC):
 
 
 def back(prediction: Prediction, placement: Placement) -> Prediction:
-    """What was said of the aligned image, as of the image itself."""
+    """Return the prediction for the aligned image in the frame of the image itself."""
     reconstruction = prediction.reconstruction
     return prediction._replace(
         anomaly_map=placement.map_back(prediction.anomaly_map),

@@ -3,19 +3,17 @@
     core    traced: tiles, integers or float in [0, 1] → residual maps, reconstructions
     tail    traced, any height and width: smoothing, score, label, mask; thresholds are inputs
 
-What is done around them is in `inference`. Evaluation, prediction, notebooks and every exported
-graph are these. Images are [h, w, c]; maps are float32 [h, w], raw, higher is more
-anomalous.
+`inference` has the steps around them. Evaluation, prediction, notebooks and every exported graph
+use these two. Images are [h, w, c]; maps are float32 [h, w], raw, higher is more anomalous.
 
 A detector directory holds `detector.json` and `variables.safetensors`, `part.safetensors` where
-images are aligned or have a ground, `classifier.safetensors` where not every anomaly is a defect,
-and `MODEL_CARD.md` for people: nothing in it is executed.
+images are aligned or have a background, and `classifier.safetensors` where not every anomaly is a
+defect: nothing in it is executed.
 """
 
 import copy
 import functools
 import json
-import re
 import reprlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -42,6 +40,7 @@ from recon_ad.detector.bounds import (
     check_numbers,
 )
 from recon_ad.detector.classifier import Classifier, Network
+from recon_ad.detector.damage import brief, reason
 from recon_ad.detector.inference import UNCALIBRATED, Inference, Plan, Thresholds
 from recon_ad.detector.model_card import CARD, model_card
 from recon_ad.detector.normalised import medians_of
@@ -60,7 +59,7 @@ FORMAT = 9  # of detector.json
 def core(
     variables: Variables, images: Shaped[Array, "b h w c"], *, method: Method
 ) -> tuple[Float[Array, "b h w"], Float[Array, "b h w c"] | None]:
-    """Tiles to residual maps and reconstructions; integers are scaled to [0, 1] inside."""
+    """Return residual maps and reconstructions of tiles; integers are scaled to [0, 1] inside."""
     if jnp.issubdtype(images.dtype, jnp.integer):
         b, h, w, c = images.shape
         # Without a last axis of 1, as in `residuals.structural`.
@@ -79,16 +78,17 @@ def tail(
     sigma: float,
     score: str,
 ) -> tuple[Array, ...]:
-    """Score, label, smoothed map and mask of one stitched residual map, and, with a classifier, the
-    probability that it is a defect's, on which the label then depends too.
+    """Return score, label, smoothed map and mask of one stitched residual map.
+
+    With a classifier, the probability of a defect follows, and the label depends on it, too.
 
     Args:
-      residual_map: at the image's size, or padded to any larger one.
-      valid: pixels that count.
-      thresholds: of images and pixels.
-      classifier: of defects and harmless anomalies, if there is one.
-      sigma: of the Gaussian smoothing in px, 0 for none.
-      score: a name in `ops.scores.SCORES`.
+      residual_map: Map at the image's size, or padded to any larger one.
+      valid: Pixels that count.
+      thresholds: Thresholds of images and pixels.
+      classifier: Network that tells defects from harmless anomalies, if there is one.
+      sigma: Width of the Gaussian smoothing in px, 0 for none.
+      score: Name in `ops.scores.SCORES`.
     """
     anomaly_map = smooth(residual_map, valid, sigma=sigma)
     value = SCORES[score](anomaly_map, valid)
@@ -104,14 +104,14 @@ class Detector(Inference):
     """A trained method with its thresholds: call it on images.
 
     Args:
-      config: of the run that made it; says method, geometry and tail.
-      channels: that images must have.
-      variables: from the method's `finish`.
-      thresholds: from calibration; infinite before it.
-      record: what calibration and training have to tell, plain JSON; for reports.
-      part: that images are aligned to; None: they are judged as they are.
-      classifier: of its heatmaps, where not every anomaly is a defect.
-      categories: thresholds of each category, for a detector of several.
+      config: Config of the run that made it, with method, geometry and tail.
+      channels: Channels that images must have.
+      variables: Variables from the method's `finish`.
+      thresholds: Thresholds from calibration; infinite before it.
+      record: Results of calibration and training, plain JSON, for reports.
+      part: Part that images are aligned to; None judges them as they are.
+      classifier: Classifier of its heatmaps, where not every anomaly is a defect.
+      categories: Thresholds of each category, for a detector of several.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class Detector(Inference):
         *,
         categories: Mapping[str, Thresholds] = {},
     ) -> "Detector":
-        """The same detector with other thresholds and record."""
+        """Return the same detector with other thresholds and record."""
         medians = medians_of(record)
         return self._with(
             thresholds=thresholds,
@@ -170,7 +170,7 @@ class Detector(Inference):
         )
 
     def without(self, places: Collection[int]) -> "Detector":
-        """The same detector as if it had not been trained on the images at these places.
+        """Return the same detector as if it had not been trained on the images at these places.
 
         Only for methods that can leave images out, `methods.base.Method.without`.
         """
@@ -179,48 +179,48 @@ class Detector(Inference):
         return self._with(variables=jax.device_put(variables))
 
     def with_record(self, more: dict[str, Any]) -> "Detector":
-        """The same detector with these entries in its record."""
+        """Return the same detector with these entries in its record."""
         return self._with(record=self.record | more)
 
     def with_part(self, part: parts.Part | None) -> "Detector":
-        """The same detector, for images that it aligns, or for aligned ones (None)."""
+        """Return the same detector for images that it aligns, or for aligned ones (None)."""
         return self._with(part=part)
 
     def with_classifier(self, classifier: Classifier | None) -> "Detector":
-        """The same detector, with another classifier or none."""
+        """Return the same detector with another classifier or none."""
         network = jax.device_put(classifier.network) if classifier else None
         return self._with(classifier=classifier, _network=network)
 
     def _with(self, **changed: Any) -> "Detector":
-        other = copy.copy(self)  # with the same compiled programs: none of these is part of them
+        other = copy.copy(self)  # shares the compiled programs, which do not depend on these
         vars(other).update(changed)
         return other
 
     @property
     def calibrated_on_regions(self) -> bool:
-        """Tells whether the thresholds are of regions of interest only, by its record."""
+        """Whether the thresholds are of regions of interest only, by the record."""
         return self.record.get("calibration", {}).get("regions_of_interest", False)
 
     def run_core(
         self, images: Shaped[np.ndarray, "b h w c"], *, reconstruct: bool
     ) -> tuple[Float[np.ndarray, "b h w"], Float[np.ndarray, "b h w c"] | None]:
-        """Runs the core by JAX, as `Inference.run_core` describes."""
+        """Run the core by JAX, as `Inference.run_core` describes."""
         residual, reconstruction = self.core(self.variables, images)
         wanted = reconstruct and reconstruction is not None
         return jax.device_get(residual), jax.device_get(reconstruction) if wanted else None
 
     def to_device(self, *arrays: np.ndarray) -> tuple[Any, ...]:
-        """Puts the arrays on the device that runs the tail."""
+        """Place the arrays on the device that runs the tail."""
         return tuple(jax.device_put(arrays))
 
     def run_tail(
         self, residual_map: Any, valid: Any, thresholds: Thresholds
     ) -> tuple[np.ndarray, ...]:
-        """Runs the tail by JAX, as `Inference.run_tail` describes."""
+        """Run the tail by JAX, as `Inference.run_tail` describes."""
         return jax.device_get(self.tail(residual_map, valid, thresholds, self._network))
 
     def save(self, path: Path | str) -> None:
-        """Writes the detector directory, whole or not at all."""
+        """Write the detector directory, whole or not at all."""
         flat = {
             "/".join(key): np.asarray(value)
             for key, value in traverse_util.flatten_dict(jax.device_get(self.variables)).items()
@@ -229,7 +229,7 @@ class Detector(Inference):
         described = {
             "format": FORMAT,
             "channels": self.channels,
-            # JSON has no infinity; an uncalibrated detector has none of the two.
+            # JSON has no infinity: null stands for a threshold that is not set.
             "thresholds": _finite(self.thresholds),
             "categories": {name: _finite(each) for name, each in self.categories.items()},
             "config": json.loads(self.config.to_json()),
@@ -266,7 +266,7 @@ def _finite(thresholds: Thresholds) -> dict[str, float | None]:
     }
 
 
-# What numbers and names that no detector has end in.
+# Exceptions that impossible numbers and names raise.
 DAMAGED = (
     LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError,
     MemoryError, FlaxError,
@@ -274,10 +274,10 @@ DAMAGED = (
 
 
 def load(path: Path | str) -> Detector:
-    """Opens a detector directory; where it is replaced meanwhile, the new one.
+    """Open a detector directory; if it is replaced meanwhile, open the new one.
 
     Raises:
-      UserError: it is not one, or its files do not fit each other.
+      UserError: If it is not a detector directory, or its files do not fit each other.
     """
     path = Path(path)
     while True:
@@ -304,8 +304,8 @@ def _load(path: Path) -> Detector:
         content = (path / "variables.safetensors").read_bytes()
         flat = safetensors.numpy.load(content)
     except (*DAMAGED, safetensors.SafetensorError) as error:
-        reason = _brief(str(error))
-        raise UserError(f"the detector in {path} is damaged ({reason}); copy it anew.") from None
+        text = brief(str(error))
+        raise UserError(f"the detector in {path} is damaged ({text}); copy it anew.") from None
     form = described.get("format") if isinstance(described, dict) else None
     if type(form) is not int or form not in (*OLDER, FORMAT):
         raise UserError(
@@ -315,7 +315,7 @@ def _load(path: Path) -> Detector:
     try:
         check_fields(described)
         if described["format"] > 6 and not described["variables_sha256"]:
-            raise ValueError("variables_sha256 is no digest")
+            raise ValueError("variables_sha256 is not a digest")
         described = as_today(described)
         digest = described["variables_sha256"]
         if digest is not None and digest != sha256(content):
@@ -329,32 +329,16 @@ def _load(path: Path) -> Detector:
         return _assembled(described, flat, part=part, classifier=classifiers.load(path))
     except UserError as error:
         named = str(error).startswith(str(path))
-        raise UserError(str(error) if named else f"{path}: {_brief(str(error))}") from None
+        raise UserError(str(error) if named else f"{path}: {brief(str(error))}") from None
     except DAMAGED as error:
         raise UserError(
-            f"{path / 'detector.json'} is damaged ({_reason(error)}); copy the detector anew."
+            f"{path / 'detector.json'} is damaged ({reason(error)}); copy the detector anew."
         ) from error
-
-
-def _reason(error: BaseException) -> str:
-    """Return what is wrong with a detector, not in the words of Python or of a library."""
-    if type(error) is ValueError and str(error):  # of `bounds`
-        return _brief(str(error))
-    # The names of sections and fields are quoted, once or twice.
-    found = re.search(r"(\w+)['\"]", str(error))
-    if found and isinstance(error, (LookupError, AttributeError)):
-        return f"{_brief(found[1])} is missing"
-    return "its fields and its tensors do not fit each other"
-
-
-def _brief(text: str) -> str:
-    """Shorten long numbers and words, and all of it."""
-    return re.sub(r"([^\s/]{40})[^\s/]{40,}", r"\1…", " ".join(text.split()))[:300]
 
 
 def _part(path: Path) -> parts.Part:
     if not path.is_file():
-        raise UserError(f"{path.name}, which its detector.json speaks of, is missing.")
+        raise UserError(f"{path.name}, which its detector.json mentions, is missing.")
     return parts.read(path)
 
 
@@ -385,7 +369,7 @@ def _assembled(
     fields = flatten(config.to_dict())
     if absent := [name for name in RULES if name not in fields]:
         raise ValueError(f"config.{absent[0]} is missing")
-    check_config(config)  # before anything is made of its size
+    check_config(config)  # before anything is allocated by its sizes
     record = dict(described["record"])
     check_json(record, name="record")
     check_calibration(record)
@@ -403,14 +387,14 @@ def _assembled(
     )
     for numbers in (given, *(numbers for _, numbers in categories.values())):
         check_numbers(detector.plan, numbers)
-    # Settings and tensors that do not fit each other show here, and not at the first image.
+    # Misfits of settings and tensors show here, and not at the first image.
     size = (1, *detector.plan.geometry.tile, detector.channels)
     jax.eval_shape(detector.core, detector.variables, jax.ShapeDtypeStruct(size, jnp.float32))
     return detector
 
 
 def _thresholds(described: dict[str, Any]) -> tuple[Thresholds, dict[str, float]]:
-    """The thresholds as a file has them, and those of its numbers that are there."""
+    """Return the thresholds of a file, and those of its numbers that are not null."""
     given = {name: described[name] for name in Thresholds._fields}
     found = Thresholds(*(np.inf if value is None else float(value) for value in given.values()))
     return found, {name: value for name, value in given.items() if value is not None}

@@ -22,14 +22,14 @@ LEVELS = 65535  # of 16 bits, above black
 
 
 def npy(anomaly_map: Float[np.ndarray, "h w"]) -> bytes:
-    """Returns the map as a .npy file."""
+    """Return the map as a .npy file."""
     file = io.BytesIO()
     np.save(file, anomaly_map)
     return file.getvalue()
 
 
 def png(anomaly_map: Float[np.ndarray, "h w"]) -> bytes:
-    """Returns the map as a PNG of 16 bits, with its scale as text."""
+    """Return the map as a PNG of 16 bits, with its scale as text."""
     values = np.nan_to_num(anomaly_map).astype(np.float64)  # a stranger's model may give infinity
     black, white = float(values.min()), float(values.max())
     span = white - black or 1.0

@@ -3,9 +3,9 @@
     normalised = 0.5 · (score − median) / (threshold − median)
 
 The median is of the scores of the good images that the thresholds rest on (of parts of images,
-where parts were held out), of one category where there are several. The scale is linear and has no
-ends: better than usual is below 0, and 1 is twice as far from the median as the threshold. It is
-for reading; decisions and figures are of raw scores.
+where parts were held out), of one category where there are several. The scale is linear and
+unbounded: better than usual is below 0, and 1 is twice as far from the median as the threshold. It
+is for reading only; decisions and figures use raw scores.
 
 All runtimes, and `normalised` in deploy/cpp/src/facts.cpp, take median and threshold in float32
 and compute in float64, so that equal scores have equal normalised ones, which are above 0.5 where
@@ -26,12 +26,12 @@ UNKNOWN = "none"  # in the metadata of exported models
 
 
 def normalised(score: Any, *, median: float | None, threshold: float) -> np.ndarray | None:
-    """Returns the normalised score as float64, or None where there is none.
+    """Return the normalised score as float64, or None where it is not defined.
 
     Args:
-      score: raw, one or an array.
-      median: of good images; None where it is not known.
-      threshold: of images.
+      score: Raw score, one or an array.
+      median: Median score of good images; None where it is not known.
+      threshold: Threshold of images.
     """
     if median is None:
         return None
@@ -42,11 +42,12 @@ def normalised(score: Any, *, median: float | None, threshold: float) -> np.ndar
 
 
 def medians_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the median score of each category, and of all images under "", that a detector's
-    record keeps; nothing for detectors that kept no scores.
+    """Return the median scores in a detector's record, by category, and of all images under "".
+
+    The result is empty for detectors that kept no scores.
 
     Args:
-      record: which `bounds.check_calibration` has checked.
+      record: Record that `bounds.check_calibration` has checked.
     """
     entry = record.get("calibration", {})
     scores, shown = np.array(entry.get("scores", []), np.float64), entry.get("shown", [])
@@ -62,12 +63,12 @@ def medians_of(record: Mapping[str, Any]) -> dict[str, float]:
 def median_facts(
     median: float | None, medians: Mapping[str, float], *, categories: Collection[str]
 ) -> dict[str, str]:
-    """Returns what an exported model's metadata say of medians; `read_medians` reads it.
+    """Return the entries of medians in an exported model's metadata, for `read_medians`.
 
     Args:
-      median: that goes with the detector's threshold; None where it is not known.
-      medians: of categories, among others.
-      categories: that the detector has thresholds for.
+      median: Median that belongs to the detector's threshold; None where it is not known.
+      medians: Medians of categories, among others.
+      categories: Categories that the detector has thresholds for.
     """
     known = {name: medians[name] for name in categories if name in medians}
     return {
@@ -81,10 +82,10 @@ def _word(median: float) -> str:
 
 
 def read_medians(facts: Mapping[str, str]) -> dict[str, float]:
-    """Reads medians, as `medians_of` gives them, from metadata; models of before have none.
+    """Read medians, as `medians_of` returns them, from metadata; earlier models have none.
 
     Raises:
-      ValueError: they are damaged.
+      ValueError: If they are damaged.
     """
     word = facts.get("median_score", UNKNOWN)
     found = {} if word == UNKNOWN else {"": decimals(word, count=1, name="median_score")[0]}

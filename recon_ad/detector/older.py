@@ -1,4 +1,4 @@
-"""Detector files of older formats, as this version writes them."""
+"""Conversion of detector files of older formats to the current one."""
 
 import copy
 from typing import Any
@@ -29,14 +29,14 @@ OLDER = (6, 7, 8)  # formats that this version reads beside its own
 
 
 def as_today(described: dict[str, Any]) -> dict[str, Any]:
-    """Returns the content of a detector.json as this version writes it.
+    """Return the content of a detector.json in the current format.
 
     Args:
-      described: of any format; fields that its version lacked have the value that was in force
-        then. Format 6 has no digest of the tensors, which is None here.
+      described: Content in any format. Fields that its version lacked get the value that was in
+        force then. Format 6 has no digest of the tensors, which is None here.
 
     Raises:
-      UserError: it is of a knn of before format 9, which had one memory and not two.
+      UserError: If the method is knn of before format 9, which had one memory and not two.
     """
     described = copy.deepcopy(described)
     if described["format"] == 6:

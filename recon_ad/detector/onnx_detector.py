@@ -1,9 +1,9 @@
-"""A detector from its ONNX files, by ONNX Runtime or OpenVINO; no JAX.
+"""A detector from its ONNX files, by ONNX Runtime or OpenVINO, without JAX.
 
 `M.onnx` holds the core (where an image is one tile, the tail too), `M.tail.onnx` the tail, and
-`M.part.safetensors`, where images are aligned, what they are aligned to; see `onnx_graphs`, which
-writes them. What is done around the graphs is in `inference`, as with JAX. Only what stands in the
-files' metadata is needed: no config, no detector directory.
+`M.part.safetensors`, where images are aligned, the part; `onnx_graphs` writes them. `inference` has
+the steps around the graphs, as with JAX. Only the files' metadata are needed: no config, no
+detector directory.
 """
 
 import functools
@@ -32,8 +32,7 @@ FORMAT = "2"  # of the metadata
 DTYPES, LAYOUTS = ("uint8", "uint16", "float32"), ("NHWC", "NCHW")  # of the images
 PREFIX = "recon_ad_"
 FATAL = 4  # level of ONNX Runtime's log
-# Nodes that may run for ever, as a model's file has their types (field 4 of a NodeProto); an export
-# has none.
+# Encoded types of nodes that may run for ever (field 4 of a NodeProto); exports have none.
 ENDLESS = (b"\x22\x04Loop", b"\x22\x04Scan")
 # In this order in the files. A method that reconstructs nothing leaves out the reconstruction.
 OUTPUTS: Mapping[str, tuple[str, ...]] = {
@@ -48,9 +47,9 @@ class Graph(ABC):
     """A model that a runtime has opened.
 
     Attributes:
-      facts: its metadata, without `PREFIX`.
-      outputs: their names.
-      any_batch: whether its first input takes any number of tiles.
+      facts: Its metadata, without `PREFIX`.
+      outputs: Names of its outputs.
+      any_batch: Whether its first input takes any number of tiles.
     """
 
     facts: Mapping[str, str]
@@ -59,7 +58,7 @@ class Graph(ABC):
 
     @abstractmethod
     def run(self, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """The wanted outputs."""
+        """Return the wanted outputs."""
 
 
 def _ours(metadata: Mapping[str, Any]) -> dict[str, str]:
@@ -67,19 +66,19 @@ def _ours(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 class OnnxRuntimeGraph(Graph):
-    """By ONNX Runtime: on a GPU where its GPU build is installed, else on the CPU."""
+    """A graph run by ONNX Runtime: on a GPU where its GPU build is installed, else on the CPU."""
 
     def __init__(self, model: Path | bytes):
         import onnxruntime  # part of an extra
 
         there = onnxruntime.get_available_providers()
-        # With TF32, ten bits of mantissa, it would decide in another way than the detector.
+        # With TF32, ten bits of mantissa, its decisions would differ from the detector's.
         wanted = {"CUDAExecutionProvider": {"use_tf32": "0"}, "CPUExecutionProvider": {}}
         options = onnxruntime.SessionOptions()
-        # Its errors become sentences of ours, and what it warns of, it mends.
+        # Its errors become UserErrors, and it recovers from what it warns about.
         onnxruntime.set_default_logger_severity(FATAL)
         options.log_severity_level = FATAL
-        # Threads of one graph would go on waiting for work, and take processors from the other's.
+        # Idle threads of one graph would spin and take processors from the other's.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model),
@@ -92,7 +91,7 @@ class OnnxRuntimeGraph(Graph):
         self.any_batch = not (shape and isinstance(shape[0], int))  # else a name, or None
 
     def run(self, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Runs the session, as `Graph.run` describes."""
+        """Run the session, as `Graph.run` describes."""
         return self._session.run(list(wanted), dict(feeds))
 
 
@@ -101,15 +100,16 @@ _alone = threading.Lock()
 
 @functools.cache
 def _core() -> Any:
-    """One for the process, never let go of; not for two threads at once.
+    """Return OpenVINO's core, one for the process that is never released; not thread-safe.
 
-    OpenVINO gives the thread another stack for signals and takes it back with the core. After a
-    second core it does so in the wrong order, and the next SIGTERM, say, finds freed memory.
+    OpenVINO gives the thread another stack for signals and removes it with the core. After a second
+    core it does so in the wrong order, and the next signal (SIGTERM, for example) finds freed
+    memory.
     """
     handlers = logging.root.handlers[:]
     import openvino  # part of an extra
 
-    # It takes absl's handler off the root logger, and with it all that a command logs.
+    # It removes absl's handler from the root logger, and with it a command's log.
     for handler in handlers:
         logging.root.addHandler(handler)
     return openvino.Core()
@@ -121,7 +121,7 @@ def _openvino() -> Any:
 
 
 class OpenVinoGraph(Graph):
-    """By OpenVINO on the CPU, in float32 (it would choose bfloat16 where a CPU has it)."""
+    """A graph run by OpenVINO on the CPU in float32 (its default is bfloat16 where available)."""
 
     def __init__(self, model: Path | bytes):
         core = _openvino()
@@ -135,7 +135,7 @@ class OpenVinoGraph(Graph):
         self.any_batch = not (shape.rank.is_static and len(shape) and shape[0].is_static)
 
     def run(self, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Runs the compiled model, as `Graph.run` describes."""
+        """Run the compiled model, as `Graph.run` describes."""
         results = self._compiled(dict(feeds))
         return [results[name] for name in wanted]
 
@@ -150,16 +150,16 @@ class OnnxDetector(Inference):
     """A detector whose graphs an inference runtime computes: call it on images.
 
     Args:
-      core: of the kind "core" or "whole".
-      tail: of the kind "tail", exported together with it.
-      name: what messages call them.
-      part: that images are aligned to, exported together with them.
+      core: Graph of the kind "core" or "whole".
+      tail: Graph of the kind "tail", exported together with it.
+      name: Name of both in messages.
+      part: Part that images are aligned to, exported together with them.
 
     Attributes:
-      facts: metadata of the core.
+      facts: Metadata of the core.
 
     Raises:
-      UserError: the graphs are not such a pair.
+      UserError: If the graphs are not such a pair.
     """
 
     def __init__(self, core: Graph, tail: Graph, *, name: str, part: Part | None = None):
@@ -199,20 +199,20 @@ class OnnxDetector(Inference):
 
     @property
     def calibrated_on_regions(self) -> bool:
-        """Tells whether the thresholds are of regions of interest only, by the metadata."""
+        """Whether the thresholds are of regions of interest only, by the metadata."""
         return self._on_regions
 
     def batch_for(self, count: int) -> int:
-        """Returns the size of the next batch: a graph takes any, or the one it was exported for."""
+        """Return the size of the next batch: a graph takes any, or the one it was exported for."""
         return min(count, self.plan.batch_size) if self._core.any_batch else self.plan.batch_size
 
     def run_core(
         self, images: Shaped[np.ndarray, "b h w c"], *, reconstruct: bool
     ) -> tuple[Float[np.ndarray, "b h w"], Float[np.ndarray, "b h w c"] | None]:
-        """Runs the core's graph, as `Inference.run_core` describes.
+        """Run the core's graph, as `Inference.run_core` describes.
 
         Raises:
-          UserError: the images are not of the type that the model takes.
+          UserError: If the images are not of the type that the model takes.
         """
         with_reconstruction = reconstruct and "reconstruction" in self._core.outputs
         wanted = OUTPUTS["core"][: 1 + with_reconstruction]
@@ -228,7 +228,7 @@ class OnnxDetector(Inference):
     def run_tail(
         self, residual_map: np.ndarray, valid: np.ndarray, thresholds: Thresholds
     ) -> tuple[np.ndarray, ...]:
-        """Runs the tail's graph, as `Inference.run_tail` describes."""
+        """Run the tail's graph, as `Inference.run_tail` describes."""
         feeds = {"residual_map": residual_map, "valid": valid}
         feeds |= {f"{k}_threshold": np.asarray(v) for k, v in thresholds._asdict().items()}
         wanted = _decided(self._tail)
@@ -239,7 +239,7 @@ class OnnxDetector(Inference):
         return tuple(found)
 
     def whole(self, images: Shaped[np.ndarray, "b h w c"]) -> list[Prediction]:
-        """What a graph of the kind "whole" alone says of images of the tile's size."""
+        """Return the predictions of a graph of the kind "whole" for images of the tile's size."""
         outputs = self._outputs(self._core, _decided(self._core), {"images": self._fed(images)})
         each = [map(np.asarray, values) for values in zip(*outputs, strict=True)]
         made = [Prediction(s, label, m, k, None, *p) for s, label, m, k, *p in each]
@@ -248,7 +248,7 @@ class OnnxDetector(Inference):
     def _outputs(
         self, graph: Graph, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]
     ) -> list[np.ndarray]:
-        """Runs the graph and returns the outputs; raises UserError where it does not run."""
+        """Run the graph and return the outputs; raise UserError where it does not run."""
         try:
             return graph.run(wanted, feeds)
         except Exception as error:  # neither runtime has a base class of its own for it
@@ -263,7 +263,7 @@ class OnnxDetector(Inference):
         found: Sequence[np.ndarray],
         shapes: Sequence[tuple[int, ...]],
     ) -> None:
-        """Raises UserError where an output is none of a detector's: a stranger's model may be."""
+        """Raise UserError for an output that no detector has; the model may be a stranger's."""
         for name, array, shape in zip(names, found, shapes, strict=True):
             kind = np.bool_ if name in ("label", "mask") else np.float32
             if array.shape != shape or array.dtype != kind:
@@ -273,7 +273,7 @@ class OnnxDetector(Inference):
                 )
 
     def _fed(self, images: Shaped[np.ndarray, "b h w c"]) -> Shaped[np.ndarray, "b p q r"]:
-        """The images in the type and layout that the core takes."""
+        """Return the images in the type and layout that the core takes."""
         dtype = np.dtype(self._dtype)
         if dtype == np.float32:
             images = to_unit(images)
@@ -286,7 +286,7 @@ class OnnxDetector(Inference):
 
 
 def _decided(graph: Graph) -> tuple[str, ...]:
-    """Outputs of a tail, with a classifier's."""
+    """Return the outputs of a tail, with a classifier's."""
     return (*OUTPUTS["tail"], *[PROBABILITY] * (PROBABILITY in graph.outputs))
 
 
@@ -339,33 +339,35 @@ def _categories(text: str) -> dict[str, Thresholds]:
 
 
 def tail_path(path: Path) -> Path:
-    """Where the tail of a model lies: M.tail.onnx beside M.onnx."""
+    """Return the path of a model's tail: M.tail.onnx beside M.onnx."""
     return path.with_suffix(".tail.onnx")
 
 
 def part_path(path: Path) -> Path:
-    """Where the part of a model lies, if it has one: M.part.safetensors beside M.onnx."""
+    """Return the path of a model's part, if it has one: M.part.safetensors beside M.onnx."""
     return path.with_suffix(".part.safetensors")
 
 
 def load(path: Path | str, *, runtime: str = "onnxruntime") -> OnnxDetector:
-    """Opens M.onnx and M.tail.onnx.
+    """Open M.onnx and M.tail.onnx.
 
     Args:
-      path: M.onnx.
-      runtime: one of `RUNTIMES`, which has to be installed.
+      path: Path of M.onnx.
+      runtime: Name in `RUNTIMES` of a runtime that has to be installed.
 
     Raises:
-      UserError: there is no such runtime, or the files are missing, damaged, or of two exports.
+      UserError: If the runtime is unknown, or the files are missing, damaged, or of two exports.
     """
     path = Path(path)
     if runtime not in RUNTIMES:
-        raise UserError(f"there is no runtime {runtime!r}; choose one of: {', '.join(RUNTIMES)}.")
+        raise UserError(f"unknown runtime {runtime!r}; choose one of: {', '.join(RUNTIMES)}.")
     if path.suffix != ".onnx" or path.name.endswith(".tail.onnx"):
-        raise UserError(f"{path} is no exported model: give M.onnx, beside which M.tail.onnx lies.")
+        raise UserError(
+            f"{path} is not an exported model: give M.onnx, with M.tail.onnx beside it."
+        )
     for file in (path, tail_path(path)):
         if not file.is_file():
-            raise UserError(f"there is no file {file}: copy all files of the export.")
+            raise UserError(f"{file} not found: copy all files of the export.")
     core, tail = (_opened(file, runtime) for file in (path, tail_path(path)))
     return OnnxDetector(core, tail, name=str(path), part=_part(path, core.facts))
 
@@ -375,7 +377,7 @@ def _part(path: Path, facts: Mapping[str, str]) -> Part | None:
     if not wanted:
         return None
     if not file.is_file():
-        raise UserError(f"there is no file {file}: copy all files of the export.")
+        raise UserError(f"{file} not found: copy all files of the export.")
     if sha256(file.read_bytes()) != wanted:
         raise UserError(f"{file} and {path.name} are of two exports: copy all files of one export.")
     return parts.read(file)
@@ -398,5 +400,6 @@ def _opened(path: Path, runtime: str) -> Graph:
     except Exception as error:  # neither runtime has a base class of its own for broken files
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path} is no model that {runtime} can open ({reason}): copy it, or export it, anew."
+            f"{path} is not a model that {runtime} can open ({reason}): copy it, or export it, "
+            "anew."
         ) from error

@@ -1,4 +1,4 @@
-"""A detector as ONNX files, kept only where they decide as it does.
+"""Export of a detector to ONNX files, kept only where they decide as it does.
 
 M.onnx is the core, M.tail.onnx the tail, M.parity.json the comparison, M.part.safetensors the part
 where images are aligned.
@@ -28,16 +28,16 @@ PACKAGES = ("jax2onnx", "onnx", "onnxruntime")  # of the extra
 
 INSTALL = 'pip install -e ".[export]"'
 
-OPSET = 18  # what current runtimes all take
+OPSET = 18  # the opset that all current runtimes take
 
-IMAGES, SIDE = 16, 1024  # that are compared, at most, and px of each side, cut from the middle
+IMAGES, SIDE = 16, 1024  # most images that are compared, and px of each side, cut from the middle
 
 
 logger = logging.getLogger("recon_ad")
 
 
 def missing() -> list[str]:
-    """Packages that an export needs and that are not installed."""
+    """Return the packages that an export needs and that are not installed."""
     return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 
 
@@ -51,20 +51,20 @@ def export(
     layout: str = "nhwc",
     dtype: str = "",
 ) -> dict[str, Any]:
-    """Writes the files; what M.parity.json holds, of which `passed` says whether there are models.
+    """Write the files and return the content of M.parity.json; models are kept if `passed`.
 
     Args:
-      detector: calibrated.
-      output: M.onnx.
-      images: real ones, for the comparison; aligned, if the detector aligns.
-      opset: of ONNX.
-      batch: number of tiles at a time; None: any.
+      detector: Calibrated detector.
+      output: Path of M.onnx.
+      images: Real images for the comparison; aligned, if the detector aligns.
+      opset: Opset of ONNX.
+      batch: Number of tiles at a time; None allows any.
       layout: "nhwc" or "nchw", of images and reconstructions.
-      dtype: of the images, one of `onnx_detector.DTYPES`; "": that of the images given, where all
-        have one.
+      dtype: Type of the images, one of `onnx_detector.DTYPES`; "" uses the type of the given
+        images, where all have one.
 
     Raises:
-      UserError: packages are missing, or the arguments do not fit the detector.
+      UserError: If packages are missing, or the arguments do not fit the detector.
     """
     if absent := missing():
         raise UserError(f"to export, install {', '.join(absent)}: {INSTALL}.")
@@ -78,7 +78,7 @@ def export(
         raise UserError(
             f"--dtype {chosen}: this detector resizes its images, which makes them float32."
         )
-    memory.give_back()  # tracing, and then comparing, need room
+    memory.give_back()  # tracing and comparing need memory
     core, tail = onnx_graphs.models(
         detector, onnx_graphs.Options(chosen, batch, opset, nchw=layout == "nchw")
     )
@@ -101,14 +101,14 @@ def export(
         "versions": provenance.versions(),
     }
     if result["passed"]:
-        # The tail first: a core that stands there has its tail.
+        # The tail first, so that a core always has its tail.
         if detector.part is not None:
             files.write_bytes(onnx_detector.part_path(output), detector.part.packed())
         else:
             onnx_detector.part_path(output).unlink(missing_ok=True)
         files.write_bytes(onnx_detector.tail_path(output), tail)
         files.write_bytes(output, core)
-    else:  # nor may an earlier export pass for this one
+    else:  # an earlier export must not pass for this one
         for stale in (output, onnx_detector.tail_path(output), onnx_detector.part_path(output)):
             stale.unlink(missing_ok=True)
     files.write_json(output.with_suffix(".parity.json"), result)
@@ -125,8 +125,10 @@ def _common_dtype(detector: Detector, images: Sequence[np.ndarray]) -> str:
 def comparison_images(
     records: Sequence[Record], *, part: Part | None
 ) -> list[Shaped[np.ndarray, "_ _ c"]]:
-    """Images spread over all, aligned if there is a part; of large ones the middle, as a comparison
-    holds several at once."""
+    """Return images spread over all, aligned if there is a part.
+
+    Of large images the middle is taken, as a comparison holds several at once.
+    """
     images = []
     for record in spread(records, IMAGES):
         image = record.load()
@@ -146,7 +148,7 @@ def comparison_images(
 
 
 def export_run(detector: Detector, source: Source, workdir: Path) -> str:
-    """Exports a run's detector to its model.onnx; "" or, in a sentence, why there is none."""
+    """Export a run's detector to its model.onnx; return "", or in a sentence why that failed."""
     if absent := missing():
         return f"not exported, as {', '.join(absent)} are not installed: {INSTALL}"
     result = export(
@@ -160,7 +162,7 @@ def export_run(detector: Detector, source: Source, workdir: Path) -> str:
 
 
 def warn_of_outdated_files(detector: Path) -> None:
-    """Says, once a detector is another, which of its run's files tell of it as it was."""
+    """Warn, after a detector has changed, of its run's files that describe the old one."""
     run = detector.absolute().parent
     found = [file for file in (run / "metrics.json", run / "model.onnx") if file.is_file()]
     named = f" ({', '.join(map(str, found))})" if found else ""
@@ -171,10 +173,10 @@ def warn_of_outdated_files(detector: Path) -> None:
 
 
 def own_images(detector: Detector) -> list[Shaped[np.ndarray, "_ _ c"]]:
-    """Of the data that the detector was made with: test images, or else good ones.
+    """Return images of the detector's own data: test images, or else good ones.
 
     Raises:
-      UserError: they are not here.
+      UserError: If they are not found.
     """
     try:
         source = build_source(detector.config)
@@ -187,14 +189,14 @@ def own_images(detector: Detector) -> list[Shaped[np.ndarray, "_ _ c"]]:
 
 
 def folder_images(folder: Path, detector: Detector) -> list[Shaped[np.ndarray, "_ _ c"]]:
-    """Returns images to compare on, of a folder or of one file."""
+    """Return images for the comparison, of a folder or of one file."""
     found = inputs(folder, output=folder / "overlays")
     records = [Record(f.name, functools.partial(decoded, detector, f)) for f in found]
     return comparison_images(records, part=detector.part)
 
 
 def worst(result: dict[str, Any]) -> str:
-    """What did not pass, in words."""
+    """Return a description of what did not pass."""
     parts = []
     for group, outputs in result["groups"].items():
         for name, found in outputs.items():

@@ -4,13 +4,13 @@
     tail    residual_map [h, w], valid [h, w], thresholds → score, label, anomaly_map, mask
     whole   images [b, h, w, c] → score, label, anomaly_map, mask, reconstruction, residual_map
 
-Where the detector has a classifier, the last two give defect_probability too, at the end.
-The third is for images that are one tile: core and tail in one graph, with the thresholds in it. It
-decides on images of the tile's size; where larger ones were resized to it, a detector decides at
-their own size, by the residual map and the tail. Opening and minimum area are no part of any graph:
-masks are raw.
+Where the detector has a classifier, the last two give defect_probability too, at the end. The third
+is for images that are one tile: core and tail in one graph, with the thresholds in it. It decides
+on images of the tile's size; where larger ones were resized to it, a detector decides at their own
+size, by the residual map and the tail. Opening and minimum area are not part of any graph: masks
+are raw.
 
-What whoever runs a graph has to know stands in its metadata, as plain words under names that begin
+The metadata hold everything else that running a graph takes, as plain words under names that begin
 with "recon_ad_" (`PREFIX`): `onnx_detector` reads them, and so does the application in C++.
 """
 
@@ -50,7 +50,7 @@ from recon_ad.ops.platforms import for_other_runtimes
 from recon_ad.runtime import provenance
 from recon_ad.runtime.files import sha256
 
-# It warns of types that it then leaves out, on which nothing here depends.
+# It warns about types that it leaves out, which are not used here.
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)
 
 # The plugins that the project's networks need. All of them, with those for Equinox and NNX and with
@@ -61,13 +61,13 @@ LICENCE = "the user's own: learnt from the user's images"  # of all but pretrain
 
 
 class Options(NamedTuple):
-    """How graphs are written.
+    """The form of the graphs.
 
     Attributes:
-      dtype: of the images: uint8, uint16, or float32 in [0, 1].
-      batch: how many there are, or None where that is left open.
-      opset: of ONNX, one of `OPSETS`.
-      nchw: whether images and reconstructions are [b, c, h, w].
+      dtype: Type of the images: uint8, uint16, or float32 in [0, 1].
+      batch: Number of images, or None where that is left open.
+      opset: Opset of ONNX, one of `OPSETS`.
+      nchw: Whether images and reconstructions are [b, c, h, w].
     """
 
     dtype: np.dtype
@@ -77,10 +77,10 @@ class Options(NamedTuple):
 
 
 def models(detector: Detector, options: Options) -> tuple[bytes, bytes]:
-    """M.onnx and M.tail.onnx of a calibrated detector.
+    """Return M.onnx and M.tail.onnx of a calibrated detector.
 
     Raises:
-      UserError: there is no such opset.
+      UserError: If the opset is not supported.
     """
     if options.opset not in OPSETS:
         raise UserError(f"--opset {options.opset}: choose one from {OPSETS[0]} to {OPSETS[-1]}.")
@@ -101,14 +101,14 @@ def models(detector: Detector, options: Options) -> tuple[bytes, bytes]:
 
 
 def is_whole(detector: Detector) -> bool:
-    """Whether images are resized to one tile, so that one graph can do everything."""
+    """Return whether images are resized to one tile, so that one graph can do everything."""
     geometry = detector.plan.geometry
-    # Of an aligned image only some pixels count, which the graph is not told.
+    # Only some pixels of an aligned image count, and the graph does not know which.
     return geometry.resize == geometry.tile and detector.part is None
 
 
 def core_model(detector: Detector, options: Options) -> onnx.ModelProto:
-    """The core as a graph; where an image is one tile, core and tail."""
+    """Return the core as a graph; where an image is one tile, core and tail."""
     size = (*detector.plan.geometry.tile, detector.channels)
     variables = jax.device_get(detector.variables)
 
@@ -125,7 +125,7 @@ def core_model(detector: Detector, options: Options) -> onnx.ModelProto:
         score, label, smoothed, mask = decided(weighted)
         if network is None:
             return (score, label, smoothed, mask, *reconstruction, residual)
-        # Not under vmap, of which the exporter knows nothing in linen's layers.
+        # Not under vmap, which the exporter does not support in linen's layers.
         is_defect, probability = judge(network, smoothed, jnp.ones(smoothed.shape, bool))
         return (score, label & is_defect, smoothed, mask, *reconstruction, residual, probability)
 
@@ -149,7 +149,7 @@ def core_model(detector: Detector, options: Options) -> onnx.ModelProto:
 
 
 def tail_model(detector: Detector, options: Options) -> onnx.ModelProto:
-    """The tail as a graph, for maps of any height and width."""
+    """Return the tail as a graph, for maps of any height and width."""
     network = _network(detector)
 
     def decide(residual: Array, valid: Array, image: Array, pixel: Array) -> tuple[Array, ...]:
@@ -188,7 +188,7 @@ def _border_weights(detector: Detector) -> Float[np.ndarray, "1 h w"]:
 
 
 def _shape(*sides: int | str) -> tuple[Any, ...]:
-    """With names as dimensions that are left open."""
+    """Return a shape with names for the dimensions that are left open."""
     return jax.export.symbolic_shape(", ".join(map(str, sides)))
 
 
@@ -205,7 +205,7 @@ def _traced(
             i for i, n in enumerate(names) if options.nchw and n in ("images", "reconstruction")
         ]
 
-    # Functions of jax.numpy that are jits of their own are traced as what is in them: jax2onnx 0.17
+    # Functions of jax.numpy that are jits themselves are traced by their content: jax2onnx 0.17
     # cannot read a jit of JAX 0.12. Its own programs stay compiled: one by one their operations
     # would take 250 MiB.
     def flat(*arguments: Array) -> tuple[Array, ...]:
@@ -225,7 +225,7 @@ def _traced(
             inputs_as_nchw=swapped(inputs),
             outputs_as_nchw=swapped(outputs),
         )
-    # XLA would see that map and reconstruction ask for the same network; ONNX has to be told.
+    # XLA would merge the two passes of the network; ONNX needs it done here.
     onnx_ir.passes.Sequential(
         passes.DeduplicateInitializersPass(),
         passes.CommonSubexpressionEliminationPass(),
@@ -240,14 +240,14 @@ def _traced(
 
 
 def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Applies ONNX Runtime's basic optimizations, whose result is standard ONNX again.
+    """Apply ONNX Runtime's basic optimizations, whose result is standard ONNX again.
 
-    Transpositions around each convolution go, on which OpenVINO spent half of its time for nine
+    They remove transpositions around each convolution, which took half of OpenVINO's time for nine
     tiles of the CAE.
 
     Raises:
-      OSError: the disk of temporary files is full.
-      ValueError: the result is not standard ONNX.
+      OSError: If the disk of temporary files is full.
+      ValueError: If the result is not standard ONNX.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL
@@ -258,7 +258,7 @@ def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
         options.optimized_model_filepath = str(after)
         try:
             onnxruntime.InferenceSession(before, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # of no kind of its own where the disk is full
+        except Exception as error:  # a full disk has no exception class here
             if shutil.disk_usage(folder).free >= before.stat().st_size:
                 raise
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(after)) from error
@@ -274,7 +274,7 @@ def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 @functools.cache
 def _register_plugins() -> None:
-    """Imports `PLUGINS`, which register themselves, and tells jax2onnx that it is done."""
+    """Import `PLUGINS`, which register themselves, and tell jax2onnx that this is done."""
     for name in PLUGINS:
         package = importlib.import_module(name)
         for module in pkgutil.walk_packages(package.__path__, prefix=f"{name}."):
@@ -283,7 +283,7 @@ def _register_plugins() -> None:
 
 
 def described(detector: Detector, options: Options, *, kind: str) -> dict[str, str]:
-    """The metadata of a graph of that kind, without `PREFIX`; `pair` is added by `models`."""
+    """Return the metadata of a graph of that kind, without `PREFIX`; `models` adds `pair`."""
     plan, settings = detector.plan, detector.config.inference
     geometry = plan.geometry
     thresholds = detector.thresholds.rounded()
@@ -331,7 +331,7 @@ def described(detector: Detector, options: Options, *, kind: str) -> dict[str, s
 
 
 def categories_word(categories: Mapping[str, Thresholds]) -> str:
-    """Writes thresholds by category as name=image,pixel;… with names as in a URL."""
+    """Return thresholds by category as name=image,pixel;… with names as in a URL."""
     return ";".join(
         f"{quote(name, safe='')}={','.join(repr(float(x)) for x in each.rounded())}"
         for name, each in categories.items()

@@ -1,4 +1,4 @@
-"""Opens a detector, whichever form it has."""
+"""Opening of a detector in either form: a directory or an exported model."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -19,19 +19,19 @@ from recon_ad.runtime.waiting import RUN_LOCK, exclusive_lock
 if TYPE_CHECKING:
     from recon_ad.detector.jax_detector import Detector
 
-# What `detector_flags` defines belongs to the command that calls it, whose --help shows it then.
+# The flags belong to the command that calls `detector_flags`, so that its --help shows them.
 flags.disclaim_key_flags()
 
 
 def load(path: Path | str, *, runtime: str = "onnxruntime") -> Inference:
-    """Opens a detector directory, by JAX, or an exported M.onnx, without it.
+    """Open a detector directory, by JAX, or an exported M.onnx, without it.
 
     Args:
-      path: the folder `detector` of a run, or M.onnx, beside which M.tail.onnx lies.
-      runtime: that computes an M.onnx, a name in `onnx_detector.RUNTIMES`.
+      path: Folder `detector` of a run, or M.onnx, with M.tail.onnx beside it.
+      runtime: Runtime for an M.onnx, a name in `onnx_detector.RUNTIMES`.
 
     Raises:
-      UserError: it is neither, or its files are missing or damaged.
+      UserError: If it is neither, or its files are missing or damaged.
     """
     if Path(path).suffix == ".onnx":
         return onnx_detector.load(path, runtime=runtime)
@@ -43,24 +43,24 @@ def load(path: Path | str, *, runtime: str = "onnxruntime") -> Inference:
 
 @contextmanager
 def detector_to_change(path: Path) -> Iterator["Detector"]:
-    """Opens a detector directory that this process is going to write, and keeps others from it.
+    """Open a detector directory that this process is going to write, and lock it.
 
     Raises:
-      UserError: as `load`, or another process is about to write it.
+      UserError: As for `load`, or if another process is about to write it.
     """
     from recon_ad.detector import jax_detector
 
     if not path.is_dir():
-        jax_detector.load(path)  # which says what is wrong
+        jax_detector.load(path)  # raises with what is wrong
     with exclusive_lock(path.parent / RUN_LOCK):
         yield jax_detector.load(path)
 
 
 def identity(path: Path) -> str:
-    """Returns a digest of all files of a detector, which tells it from others.
+    """Return a digest of all files of a detector, which distinguishes it from others.
 
     Args:
-      path: as `load` takes it.
+      path: Path as for `load`.
     """
     if path.suffix == ".onnx":
         of = [path, onnx_detector.tail_path(path), onnx_detector.part_path(path)]
@@ -71,11 +71,12 @@ def identity(path: Path) -> str:
 
 
 class DetectorFlags(NamedTuple):
-    """What a command does with the flags that name its detector.
+    """The functions behind the flags that name a command's detector.
 
     Attributes:
-      open: () -> the detector; raises UserError where not one of both kinds is given, or a runtime
-        for what is run by JAX, or it was never calibrated, and what `load` raises.
+      open: () -> the detector. Raises UserError unless exactly one of both kinds is given, if a
+        runtime is given for a detector directory, if the detector was never calibrated, or if
+        `load` raises it.
       identity: () -> its `identity`.
     """
 
@@ -84,7 +85,7 @@ class DetectorFlags(NamedTuple):
 
 
 def detector_flags() -> DetectorFlags:
-    """Defines the flags that name a detector."""
+    """Define the flags that name a detector."""
     detector = flags.DEFINE_string("detector", "", "Detector directory.")
     onnx = flags.DEFINE_string("onnx", "", "Exported model, in place of a detector directory.")
     runtime = flags.DEFINE_enum(
@@ -108,7 +109,7 @@ def detector_flags() -> DetectorFlags:
             return onnx_detector.load(onnx.value, runtime=runtime.value)
         if runtime.present:
             raise UserError("--runtime is for --onnx: a detector directory is run by JAX.")
-        # Of JAX, which --onnx does without.
+        # These need JAX, which --onnx does not.
         from recon_ad.detector import jax_detector
         from recon_ad.runtime.compilation import keep_compiled
 
@@ -123,7 +124,7 @@ def detector_flags() -> DetectorFlags:
 
 
 def methods_flag() -> Callable[[], None]:
-    """Defines the flag that names methods of the user's own; returns what imports them."""
+    """Define the flag that names methods of the user's own; return a function to import them."""
     methods = flags.DEFINE_list(
         "methods", [], "Import paths of methods of your own; their code is run."
     )

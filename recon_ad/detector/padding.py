@@ -1,4 +1,4 @@
-"""Maps of many sizes as the tail takes them: padded, with what says which pixels are real."""
+"""Padding of maps of many sizes for the tail, and the pixels of them that are real."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -12,7 +12,7 @@ MAP_MULTIPLE = 64
 
 
 def padded_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width to which the tail pads maps of that size; one program each."""
+    """Return height and width to which the tail pads maps of that size; each is one program."""
     h, w = (-(-n // MAP_MULTIPLE) * MAP_MULTIPLE for n in size)
     return h, w
 
@@ -20,8 +20,11 @@ def padded_size(size: tuple[int, int]) -> tuple[int, int]:
 def padded_map(
     residual_map: Float[np.ndarray, "h w"], roi: Bool[np.ndarray, "p q"] | None
 ) -> tuple[Float[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
-    """A map as the tail takes it, and which of its pixels count; raises where the region of
-    interest does not fit."""
+    """Return a map as the tail takes it, and which of its pixels count.
+
+    Raises:
+      UserError: If the region of interest does not fit.
+    """
     h, w = residual_map.shape
     padded, valid = tiles.pad_map(residual_map, multiple=MAP_MULTIPLE)
     if roi is not None:
@@ -31,7 +34,7 @@ def padded_map(
 
 
 def check_roi(roi: Bool[np.ndarray, "p q"], shape: tuple[int, int]) -> None:
-    """Raises UserError where a region of interest is empty, or not of an image of that shape."""
+    """Raise UserError where a region of interest is empty, or has another shape than its image."""
     if roi.shape != shape or not roi.any():
         raise UserError(
             f"the region of interest has shape {list(roi.shape)} and {np.count_nonzero(roi)} "

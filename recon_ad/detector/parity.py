@@ -1,4 +1,4 @@
-"""Whether an exported model decides as its detector does: the content of M.parity.json.
+"""Comparison of an exported model with its detector: the content of M.parity.json.
 
 Both judge the same real images. Every output may differ by a share of its scale (`share_of`): the
 calibrated threshold of images for scores, that of pixels for maps, and 1, the range of an image,
@@ -21,7 +21,7 @@ from recon_ad.detector.onnx_detector import OUTPUTS, OnnxDetector
 from recon_ad.ops import tiles
 
 SHARE = 1e-4
-# With an encoder before it: a dozen blocks of products of hundreds of numbers round more.
+# Encoders round more: a dozen blocks of products of hundreds of numbers.
 SHARE_OF_FEATURES = 1e-3
 SHARE_OF_PROBABILITY = 1e-3  # the logarithm of a small moment has all of its rounding
 BATCHES = (1, 2, 3)  # tiles at a time
@@ -29,11 +29,11 @@ TINY = float(np.finfo(np.float32).tiny)  # a threshold of 0 is no scale
 
 
 class Differences:
-    """Collects how far two arrays are apart, over several calls.
+    """Collector of the differences between two arrays, over several calls.
 
     Args:
-      scale: of the values; larger values are their own scale, as rounding grows with them.
-      share: of the scale that they may be apart.
+      scale: Scale of the values; larger values are their own scale, as rounding grows with them.
+      share: Share of the scale by which they may differ.
     """
 
     def __init__(self, scale: float, share: float):
@@ -42,12 +42,12 @@ class Differences:
         self._count = 0
 
     def add(self, ours: np.ndarray, theirs: np.ndarray) -> None:
-        """Takes two arrays of one shape; raises ValueError where they are not."""
+        """Add two arrays of one shape; raise ValueError where they differ in it."""
         if np.shape(ours) != np.shape(theirs):
             raise ValueError(f"shapes {np.shape(ours)} and {np.shape(theirs)} differ")
         ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
         apart = np.abs(ours - theirs)
-        # What is not finite agrees with nothing.
+        # Values that are not finite agree with nothing.
         apart = np.where(np.isfinite(apart), apart, np.inf)
         relative = apart / np.maximum(self._scale, np.abs(ours))
         self._worst = max(self._worst, float(relative.max()))
@@ -56,7 +56,7 @@ class Differences:
         self._count += apart.size
 
     def described(self) -> dict[str, Any]:
-        """Returns the differences as JSON takes them, which has no infinity."""
+        """Return the differences as JSON takes them, which has no infinity."""
         mean = self._sum / self._count
         return {
             "max": self._largest if np.isfinite(self._largest) else None,
@@ -67,11 +67,11 @@ class Differences:
 
 
 class Agreement:
-    """Counts decisions that agree, and those that need not: too near to the threshold to tell.
+    """Counter of decisions that agree, and of those too near to the threshold to have to.
 
     Args:
-      threshold: above which something is anomalous.
-      share: nearer to the threshold than this share of it, decisions may differ.
+      threshold: Threshold above which something is anomalous.
+      share: Share of the threshold within which decisions may differ.
     """
 
     def __init__(self, threshold: float, share: float):
@@ -79,14 +79,14 @@ class Agreement:
         self.counted = self.differ = self.near = 0
 
     def add(self, value: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> None:
-        """Takes the values that were decided on, and both decisions."""
+        """Add the values that were decided on, and both decisions."""
         near = np.abs(np.asarray(value, np.float64) - self._threshold) <= self._near
         self.counted += np.size(ours)
         self.near += int(np.count_nonzero(near))
         self.differ += int(np.count_nonzero((np.asarray(ours) != np.asarray(theirs)) & ~near))
 
     def described(self) -> dict[str, Any]:
-        """Returns the counts as JSON takes them."""
+        """Return the counts as JSON takes them."""
         return {
             "compared": self.counted,
             "differ": self.differ,
@@ -96,7 +96,7 @@ class Agreement:
 
 
 def share_of(detector: Detector) -> float:
-    """What outputs may be apart, as a share of their scale."""
+    """Return the allowed differences of outputs, as a share of their scale."""
     return SHARE_OF_FEATURES if "encoder" in detector.variables else SHARE
 
 
@@ -107,13 +107,13 @@ def compare(
     *,
     batches: Sequence[int] = BATCHES,
 ) -> dict[str, Any]:
-    """The core on tiles in batches of several sizes, then everything on whole images.
+    """Compare the core on tiles in batches of several sizes, then everything on whole images.
 
     Args:
-      detector: calibrated.
-      exported: what was made of it.
-      images: of the detector's channels, at least one.
-      batches: numbers of tiles, for a model of any batch; else the one that it takes.
+      detector: Calibrated detector.
+      exported: Its export.
+      images: Images with the detector's channels, at least one.
+      batches: Numbers of tiles, for a model of any batch; else its own number is used.
     """
     image, pixel = detector.thresholds
     share = share_of(detector)
@@ -153,7 +153,7 @@ def compare(
         decisive = ours.score
         if classifier:
             found["defect_probability"].add(ours.defect_probability, theirs.defect_probability)
-            # Both have to be above: the one that is less so decides. The thresholds are at 1, and
+            # Both have to be above, so the lower one decides. The thresholds are at 1, and
             # what is too near to tell is within 1 of them.
             by_score = (ours.score - image) / max(abs(image), TINY) / share
             apart = ours.defect_probability - classifier.threshold
@@ -188,7 +188,7 @@ def compare(
 def _own_batches(
     detector: Detector, chosen: Shaped[np.ndarray, "n _ _ c"]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Runs the detector's core on tiles in batches of its own sizes, as it judges images."""
+    """Run the detector's core on tiles in its usual batch sizes."""
     found = [
         detector.run_filled(chosen[part], size=size, reconstruct=True)
         for part, size in tiles.split(len(chosen), detector.batch_for)
@@ -199,7 +199,7 @@ def _own_batches(
 
 
 def middle(size: tuple[int, int]) -> Bool[np.ndarray, "p q"]:
-    """A region of interest: the image without a fourth at each border."""
+    """Return a region of interest: the image without a fourth at each border."""
     roi = np.zeros(size, bool)
     h, w = size
     roi[h // 4 : h - h // 4, w // 4 : w - w // 4] = True
@@ -209,7 +209,7 @@ def middle(size: tuple[int, int]) -> Bool[np.ndarray, "p q"]:
 def some_tiles(
     detector: Detector, images: Sequence[Shaped[np.ndarray, "_ _ c"]], *, count: int
 ) -> Shaped[np.ndarray, "n _ _ c"]:
-    """Tiles from all over the images, in turns."""
+    """Return tiles from all images, in turn."""
     tile = detector.plan.geometry.tile
     chosen = []
     for i in range(count):

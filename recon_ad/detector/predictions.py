@@ -1,8 +1,8 @@
 """Predictions of many files: a row is written as soon as its image is judged.
 
-`predictions.csv` and `predictions.jsonl` grow by a row for each image. A journal beside them lets
-an interrupted run of the same detector on the same files go on where it stopped; it goes when all
-are judged.
+`predictions.csv` and `predictions.jsonl` grow by a row for each image. A journal beside them allows
+an interrupted run of the same detector on the same files to resume; it is deleted when all are
+judged.
 """
 
 import csv
@@ -40,23 +40,23 @@ def predict_files(
     submission: Path | None = None,
     form: str = "",
 ) -> list[FileResult]:
-    """Judges an image or a folder of them and writes the tables and overlays.
+    """Judge an image or a folder of them and write the tables and overlays.
 
     Args:
-      detector: calibrated.
-      given: the image, or the folder.
-      output: folder of the results.
-      identity: what tells the detector from others, see `recon_ad.detector.open.identity`.
-      roi: region of interest, one image or a folder laid out as `given` is.
-      submission: folder for maps and masks of the private images of MVTec AD 2, which are then all
-        that is judged of `given`.
-      form: of the anomaly maps beside the overlays, one of `maps.FORMS`; "": none.
+      detector: Calibrated detector.
+      given: Path of the image or the folder.
+      output: Folder of the results.
+      identity: Digest of the detector, see `recon_ad.detector.open.identity`.
+      roi: Region of interest, one image or a folder laid out as `given` is.
+      submission: Folder for maps and masks of the private images of MVTec AD 2; no others are
+        judged then.
+      form: Form of the anomaly maps beside the overlays, one of `maps.FORMS`; "" writes none.
 
     Returns:
       A result for each image, without its pictures, in the order of the names.
 
     Raises:
-      UserError: there is no image, `roi` is for none of them, or another process writes there.
+      UserError: If there is no image, `roi` fits none of them, or another process writes there.
     """
     root = given if given.is_dir() else given.parent
     regions = Regions(root, roi)
@@ -88,7 +88,7 @@ def predict_files(
                 )
                 if name not in kept:
                     add(results[name])
-        if kept:  # those came first
+        if kept:  # kept rows come first
             _write_tables(output, results.values())
         (output / JOURNAL).unlink()
     return list(results.values())
@@ -110,12 +110,12 @@ def _check_regions(
 
 
 def _key(file: Path, regions: Regions) -> list[int]:
-    """What tells an image and its region from others of the same name."""
+    """Return the properties that distinguish an image and its region from others."""
     key = []
     for path in (file, regions.file_of(file)):
         try:
             status = path.stat() if path else None
-        except OSError:  # its row says why
+        except OSError:  # its row has the reason
             status = None
         fields = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
         key += [getattr(status, field) if status else -1 for field in fields]
@@ -129,7 +129,7 @@ def _csv_line(values: Sequence[Any]) -> str:
 
 
 def _csv_row(row: Mapping[str, Any]) -> str:
-    """A line of the table, as in JSON: true and false, and nothing for what is not known."""
+    """Return a line of the table with JSON's true and false, and nothing for unknown values."""
     cells = [json.dumps(v) if isinstance(v, bool) else v for v in (row[k] for k in FIELDS)]
     return _csv_line([plain_cell(v) if isinstance(v, str) else v for v in cells])
 
@@ -152,7 +152,7 @@ def _journal_line(result: FileResult, key: list[int]) -> str:
 def _read_journal(
     path: Path, run: Mapping[str, Any], keys: Mapping[str, list[int]]
 ) -> dict[str, FileResult]:
-    """Results of an interrupted run of the same detector, of files that are as they were."""
+    """Return results of an interrupted run of the same detector, for unchanged files."""
     if not path.is_file():
         return {}
     try:
@@ -179,7 +179,7 @@ def _tables(
     keys: Mapping[str, list[int]],
     kept: Mapping[str, FileResult],
 ) -> Iterator[Callable[[FileResult], None]]:
-    """Begins the tables with the rows that are kept; gives what adds one."""
+    """Begin the tables with the rows that are kept; yield a function that adds one."""
     _write_tables(output, kept.values())
     lines = [_journal_line(one, keys[name]) for name, one in kept.items()]
     files.write_text(output / JOURNAL, json.dumps(run) + "\n" + "".join(lines))

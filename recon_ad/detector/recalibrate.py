@@ -1,4 +1,4 @@
-"""Other thresholds for a detector directory, from a folder of normal images."""
+"""New thresholds for a detector directory, from a folder of normal images."""
 
 import logging
 from pathlib import Path
@@ -25,20 +25,20 @@ def recalibrate(
     category: str = "",
     replace: bool = False,
 ) -> None:
-    """Sets the thresholds of a detector anew and saves it in its place.
+    """Set the thresholds of a detector anew and save it in its place.
 
     The images are added to those that the thresholds rest on already. Images of the training and
     copies do not count.
 
     Args:
-      path: the detector directory.
-      normals: folder of normal images that it was not trained on.
-      fpr: false-positive rate per image; None: the one of before.
-      category: that the images show, for a detector with thresholds for several.
-      replace: whether the earlier images (of the category) are dropped.
+      path: Path of the detector directory.
+      normals: Folder of normal images that it was not trained on.
+      fpr: False-positive rate per image; None keeps the earlier one.
+      category: Category of the images, for a detector with thresholds for several.
+      replace: Whether the earlier images (of the category) are dropped.
 
     Raises:
-      UserError: the detector, the images, the category or the rate are not usable.
+      UserError: If the detector, the images, the category or the rate are not usable.
     """
     if fpr is not None:
         check_fpr(fpr)
@@ -83,7 +83,7 @@ def recalibrate(
 
 
 def _earlier(detector: Detector, category: str, *, replace: bool) -> Judged | None:
-    """The images that the thresholds go on resting on; those of other categories always do."""
+    """Return the images that the thresholds still rest on; other categories' images always stay."""
     entry = detector.record.get("calibration", {})
     if replace and not category:
         return None

@@ -1,4 +1,4 @@
-"""What the benchmark server of MVTec AD 2 (Heckler-Kram et al. 2025) takes of its private images.
+"""The format of the benchmark server of MVTec AD 2 (Heckler-Kram et al. 2025) for private images.
 
     S/anomaly_images/<object>/<split>/<name>.tiff                float16 [h, w], higher is worse
     S/anomaly_images_thresholded/<object>/<split>/<name>.png     uint8 [h, w], 255 where defective
@@ -27,21 +27,21 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 
 class Submission(NamedTuple):
-    """Where the maps of an object go.
+    """The folders for the maps of an object.
 
     Attributes:
-      folder: of the whole submission, which all objects share.
-      root: of the object's images.
+      folder: Folder of the whole submission, which all objects share.
+      root: Folder of the object's images.
     """
 
     folder: Path
     root: Path
 
     def images(self) -> list[Path]:
-        """The private images of the object.
+        """Return the private images of the object.
 
         Raises:
-          UserError: one of the splits is not there.
+          UserError: If one of the splits is missing.
         """
         missing = [split for split in SPLITS if not (self.root / split).is_dir()]
         if missing:
@@ -52,9 +52,9 @@ class Submission(NamedTuple):
         return [file for split in SPLITS for file in images_below(self.root / split)]
 
     def write(self, file: Path, prediction: Prediction) -> None:
-        """Writes the map and the mask of an image."""
+        """Write the map and the mask of an image."""
         place = Path(self.root.resolve().name) / file.relative_to(self.root)
-        # Beyond what float16 holds all is equally anomalous.
+        # Values beyond float16's range are equally anomalous.
         values = np.clip(prediction.anomaly_map, -_LARGEST, _LARGEST).astype(np.float16)
         tiff, png = io.BytesIO(), io.BytesIO()
         tifffile.imwrite(tiff, values, photometric="minisblack", metadata=None)

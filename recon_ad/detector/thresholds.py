@@ -25,13 +25,13 @@ from recon_ad.metrics.conformal import (
 from recon_ad.metrics.segmentation import at_common_bits
 from recon_ad.runtime.progress import progress
 
-NAMED = 3  # images that a sentence names, at most
+NAMED = 3  # most images that a sentence names
 
 logger = logging.getLogger("recon_ad")
 
 
 def check_fpr(fpr: float) -> None:
-    """Raises UserError where this is no false-positive rate."""
+    """Raise UserError unless this is a false-positive rate between 0 and 1."""
     if not 0 < fpr < 1:
         raise UserError(f"a false-positive rate lies between 0 and 1, not at {fpr}.")
 
@@ -45,23 +45,23 @@ def calibrate(
     earlier: Judged | None = None,
     trained_on: Collection[str] = (),
 ) -> Detector:
-    """Sets the thresholds of a detector from good images.
+    """Set the thresholds of a detector from good images.
 
     Args:
-      detector: its present thresholds are not looked at; without a part.
-      holdout: its held-out images, aligned if they are to be, count. The detector was not trained
-        on them, or they are crossed and its method can leave images out.
-      fpr: false-positive rate per image that the image threshold aims at.
-      of_regions: whether the user gave regions of interest.
-      earlier: images that the detector's thresholds already rest on, which count as well.
-      trained_on: digests of images of the training, whose copies do not count.
+      detector: Detector without a part; its present thresholds are ignored.
+      holdout: Division whose held-out images count, aligned if the detector aligns. The detector
+        was not trained on them, or they are crossed and its method can leave images out.
+      fpr: False-positive rate per image that the image threshold aims at.
+      of_regions: Whether the user gave regions of interest.
+      earlier: Images that the detector's thresholds already rest on, which count as well.
+      trained_on: Digests of images of the training, whose copies do not count.
 
     Raises:
-      UserError: an impossible rate, no image, or a score that is not finite.
+      UserError: If the rate is impossible, there is no image, or a score is not finite.
     """
     check_fpr(fpr)
     if not holdout.heldout:
-        raise UserError("there is no normal image to calibrate with.")
+        raise UserError("no normal image to calibrate with: give at least one.")
     known = {*trained_on, *(earlier.digests if earlier else ())}
     judged = judge_heldout(detector, holdout, known=known)
     if not judged.scores and earlier is None:
@@ -90,7 +90,7 @@ def calibrate(
     if given.image is not None:
         supported, image_rule = None, "given in the config"
     else:
-        # Where there are several categories, images are judged by the threshold of their own.
+        # With several categories, images are judged by the threshold of theirs.
         sentences = [
             too_few(found, judged, name, fpr=fpr, regions=regions)
             for name, found in (each or {"": all_together}).items()
@@ -142,7 +142,7 @@ def calibrate(
 
 
 class _Set(NamedTuple):
-    """Thresholds of so many images, what they promise, and the correlation within blocks."""
+    """Thresholds of a set of images, their promise, and the correlation within blocks."""
 
     promise: Promise
     correlation: float
@@ -151,7 +151,7 @@ class _Set(NamedTuple):
 
 
 def _set_for(judged: Judged, category: str, *, fpr: float, share: float, regions: float) -> _Set:
-    """The thresholds of a category, "" for all of them together."""
+    """Return the thresholds of a category, "" for all of them together."""
     chosen = [i for i, other in enumerate(judged.categories) if category in ("", other)]
     scores = np.array([judged.scores[i] for i in chosen])
     blocks = np.array([judged.blocks[i] for i in chosen])
@@ -170,7 +170,7 @@ def _set_for(judged: Judged, category: str, *, fpr: float, share: float, regions
 
 
 def too_few(found: _Set, judged: Judged, category: str, *, fpr: float, regions: float) -> str:
-    """Says what the images of a category support, and how many more the wanted rate takes."""
+    """Describe the rate that a category's images support, and how many more are needed."""
     promise, units = found.promise, needed(fpr, regions_per_image=regions)
     there = round(promise.units) if judged.grouped else found.images
     what = "groups" if judged.grouped else "regions" if regions > 1 else "images"
@@ -191,15 +191,15 @@ def too_few(found: _Set, judged: Judged, category: str, *, fpr: float, regions: 
     possible = math.ceil(promise.fpr * 10**digits - 1e-9) / 10**digits
     return (
         f"The image threshold rests on {rests}. That supports a false-positive rate of "
-        f"{promise.fpr:.2g} and not the {fpr:g} asked for, which needs {wanted}, or ask for "
+        f"{promise.fpr:.2g} and not the requested {fpr:g}, which needs {wanted}, or request "
         f"{possible:g}."
     )
 
 
 def _odd(judged: Judged, *, earlier: int) -> list[str]:
-    """Names the images that score far above the others of their category, also in the log.
+    """Return the names of images that score far above the others of their category, and warn.
 
-    The first `earlier` of them are known ones, against which the others are held, too.
+    The first `earlier` of them are known ones, against which the others are compared, too.
     """
     names: list[str] = []
     for category in sorted(set(judged.categories)):
@@ -212,7 +212,7 @@ def _odd(judged: Judged, *, earlier: int) -> list[str]:
         names += [judged.names[mine[k]] for k in np.flatnonzero(odd)]
     if names:
         logger.warning(
-            "%d of the %d good images score far above the others: %s%s. Look at them: a defective "
+            "%d of the %d good images score far above the others: %s%s. Check them: a defective "
             "image among the good ones raises the threshold, so that defects are missed.",
             len(names), len(judged.scores), ", ".join(names[:NAMED]), ", …" * (len(names) > NAMED),
         )  # fmt: skip
@@ -222,15 +222,15 @@ def _odd(judged: Judged, *, earlier: int) -> list[str]:
 def images_that_count(
     detector: Detector, normals: Sequence[Record], *, known: Collection[str] = ()
 ) -> tuple[Record, ...]:
-    """Leaves out the images that say nothing new, and says so.
+    """Return the images that add information, and log the others.
 
     Args:
-      detector: images that it was trained on are left out, as far as it knows them again.
-      normals: good images.
-      known: digests of images that count already.
+      detector: Detector whose training images are left out, as far as it recognises them.
+      normals: Good images.
+      known: Digests of images that count already.
 
     Raises:
-      UserError: no other image is left.
+      UserError: If no image is left.
     """
     digests = detector.record.get("learnt_from", ())
     kinds = {"trained on": set(digests), "calibrated with": set(known)}
@@ -253,13 +253,13 @@ def images_that_count(
     if not rest:
         raise UserError(
             "the detector was trained on, or calibrated with, all of these images, so that they "
-            "say nothing new: give others."
+            "add no information: give others."
         )
     return tuple(rest)
 
 
 def summary(record: dict[str, Any]) -> str:
-    """Returns one sentence on thresholds and what they rest on, from a detector's record."""
+    """Return one sentence on thresholds and their basis, from a detector's record."""
     entry = record["calibration"]
     promised = entry["fpr_supported"]
     if promised is None:

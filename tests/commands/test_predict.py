@@ -96,8 +96,8 @@ RUN = ["--detector", "{run}/detector"]
         ([*RUN, "--input", "{good}", "--roi", "{tmp}"], "for none of the images"),
         ([*RUN, "--input", "{good}", "--submission", "{tmp}/S"], "has no folder test_private"),
         (["--detector", "{run}/model.onnx", "--input", "{run}"], "is not a detector directory"),
-        (["--onnx", "model.txt", "--input", "{run}"], "model.txt is no exported model"),
-        (["--onnx", ".", "--input", "{run}"], ". is no exported model"),
+        (["--onnx", "model.txt", "--input", "{run}"], "model.txt is not an exported model"),
+        (["--onnx", ".", "--input", "{run}"], ". is not an exported model"),
         (["--input", "{run}"], "give either --detector"),
     ],
 )

@@ -545,9 +545,9 @@ def test_one_good_image_ends_with_zero(program, model, images, tmp_path):
 
 # Other flags ("-" removes one) and a part of the sentence, by the mistake.
 WRONG = {
-    "no model": ({"model": "gone.onnx"}, "there is no file gone.onnx"),
-    "no tail": ({"model": "lonely.onnx"}, "there is no file lonely.tail.onnx"),
-    "no ONNX": ({"model": "text.onnx"}, "text.onnx is no model that OpenVINO can open"),
+    "no model": ({"model": "gone.onnx"}, "gone.onnx not found"),
+    "no tail": ({"model": "lonely.onnx"}, "lonely.tail.onnx not found"),
+    "no ONNX": ({"model": "text.onnx"}, "text.onnx is not a model that OpenVINO can open"),
     "another program's": ({"model": "plain.onnx"}, "was not written by python -m recon_ad.export"),
     "tail as core": ({"model": "swapped.onnx"}, "was not written by python -m recon_ad.export"),
     "two exports": ({"model": "mixed.onnx"}, "mixed.onnx and its .tail.onnx are of two exports"),

@@ -254,7 +254,7 @@ NAMED = {
     "a tensor of null": ("tensors", "more", None, "json: more differ"),
     "a long number": ("channels", 10**4000, "channels is 1000000000.*0000, not from 1"),
     "a long threshold": ("thresholds", "image", 10**4000, "image threshold is 1000|do not fit"),
-    "a long field": ("config", "inference", "batch_size", 10**4000, "config.inference.batch_size"),
+    "a long field": ("config", "inference", "batch_size", 10**4000, "batch_size is 1000|not fit"),
     "a weight beyond all maps": ("config", "residual", "squared", 1e30, "has the weights"),
 }  # fmt: skip
 
@@ -279,7 +279,7 @@ def test_a_field_of_another_type_is_named(detector, tmp_path, kind):
     [
         *((name, f"{name} is missing") for name in FIELDS),
         ("thresholds.image", "thresholds: image is missing"), ("config.data", "config.data.* is"),
-        ("config.method.name", "config.method.name is missing"), ("config.ssim", "config.ssim"),
+        ("config.method.name", "name is missing"), ("config.ssim", "config.ssim"),
         ("config.inference.sigma", "sigma is missing"), ("config.residual", "residual.* is"),
         ("record.calibration.heldout", "calibration.heldout is not text"),
     ],

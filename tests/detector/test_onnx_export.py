@@ -258,7 +258,7 @@ def test_wrong_files_end_in_a_sentence(of_method, tmp_path, runtime):
     for change, sentence in (
         (lambda: None, r"no file .*M\.onnx"),
         (lambda: shutil.copy(of_method("cae")[1], there), r"no file .*M\.tail\.onnx"),
-        (lambda: tail.write_bytes(b"no runtime knows it"), r"M\.tail\.onnx is no model that"),
+        (lambda: tail.write_bytes(b"no runtime knows it"), r"M\.tail\.onnx is not a model that"),
         (lambda: shutil.copy(there, tail), "the tail was not written by"),
         (lambda: shutil.copy(onnx_detector.tail_path(other), tail), "of two exports"),
     ):

@@ -76,7 +76,7 @@ def test_what_is_too_few_says_how_many_more(caplog):
     message = calibrated.record["calibration"]["message"]
     assert message == (
         "The image threshold rests on 8 held-out normal images. That supports a false-positive "
-        "rate of 0.11 and not the 0.01 asked for, which needs 99 images: give 91 more, or ask for "
+        "rate of 0.11 and not the requested 0.01, which needs 99 images: give 91 more, or request "
         "0.12."
     )
     assert message in caplog.text

@@ -102,7 +102,7 @@ Opened opened(ov::Core& core, const fs::path& path) {
     const bool fixed = shape.rank().is_static() && shape.size() > 0 && shape[0].is_static();
     return {facts_of(*model), outputs, !fixed, compiled.create_infer_request()};
   } catch (const std::exception& error) {
-    throw UserError(path.string() + " is no model that OpenVINO can open (" +
+    throw UserError(path.string() + " is not a model that OpenVINO can open (" +
                     shortened(error.what()) + "): copy it, or export it, anew.");
   }
 }
@@ -193,7 +193,7 @@ Detector::Detector(const fs::path& model, const std::string& category) : name_(m
   for (const fs::path& file : {model, tail}) {
     std::error_code ignored;
     if (!fs::is_regular_file(file, ignored)) {
-      throw UserError("there is no file " + file.string() + ": copy all files of the export.");
+      throw UserError(file.string() + " not found: copy all files of the export.");
     }
   }
   ov::Core core;
