@@ -7,8 +7,8 @@
 use these two. Images are [h, w, c]; maps are float32 [h, w], raw, higher is more anomalous.
 
 A detector directory holds `detector.json` and `variables.safetensors`, `part.safetensors` where
-images are aligned or have a background, and `classifier.safetensors` where not every anomaly is a
-defect: nothing in it is executed.
+images are aligned or have a background, `classifier.safetensors` where not every anomaly is a
+defect, and `MODEL_CARD.md` for people. Nothing in it is executed.
 """
 
 import copy

@@ -65,7 +65,7 @@ def odd_transparency() -> dict[str, tuple[bytes, str]]:
 
 
 def with_clear_colour(depth: int, colour: int) -> tuple[bytes, np.ndarray]:
-    """A PNG of noise in which one colour stands for transparency, and its pixels over black.
+    """Return a PNG of noise with one transparent colour, and its pixels over black.
 
     Args:
       depth: Bits per sample.
