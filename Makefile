@@ -10,7 +10,7 @@ BENCH := .venv-bench
 # tests/conftest.py sets the order of the files, the longest first.
 PYTEST := -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint docs bench clean
 
 demo: $(VENV)/base  ## train, evaluate and report on a generated chess board
 	$(RUN) -m recon_ad.train --config configs/demo.py --workdir runs/demo
@@ -25,6 +25,9 @@ lint: $(VENV)/dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(VENV)/bin/lint-imports
+
+docs: $(VENV)/docs  ## build the site of docs/ in build/site
+	$(RUN) -m mkdocs build --strict
 
 bench: $(BENCH)/peers  ## measure for results/, beside others; BENCH_FLAGS=--data=DATASETS runs all
 	$(BENCH)/bin/python -m benchmarks.all $(BENCH_FLAGS)
@@ -42,6 +45,10 @@ $(VENV)/base: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/dev: pyproject.toml | $(VENV)/bin/python
 	$(RUN) -m pip install -q -e ".[dev]"
+	touch $@ $(VENV)/base $(VENV)/docs
+
+$(VENV)/docs: pyproject.toml | $(VENV)/bin/python
+	$(RUN) -m pip install -q -e ".[docs]"
 	touch $@ $(VENV)/base
 
 # Separate from .venv, because PyTorch and anomalib are only needed for comparisons.

@@ -1,6 +1,7 @@
-"""Every command in README, BUILD and CONTRIBUTING is run here, or has a reason not to be.
+"""Every command in README, BUILD, CONTRIBUTING and docs/ is run here, or has a reason not to be.
 
-This covers commands in blocks, and complete ones in the text; one with "…" is not complete.
+This covers commands in blocks, and complete ones in the text; one with "…" is not complete. A
+command that occurs in several documents is run once.
 """
 
 import os
@@ -18,6 +19,7 @@ from helpers.lines import rows_of
 from helpers.parts import SHAPE, body, save, spot
 from helpers.paths import ROOT
 
+EXPORT = "python -m recon_ad.export --detector runs/my_part/detector --output part.onnx"
 # In this order, in one folder. The only change is that training is small and needs no weights.
 # Commands of recon_ad run in this process, the others in the shell.
 RUN = (
@@ -30,7 +32,7 @@ RUN = (
     " --fpr 0.01",
     "python -m recon_ad.classify --detector runs/my_part/detector --images FOLDER"
     " --labels labels.csv",
-    "python -m recon_ad.export --detector runs/my_part/detector --output part.onnx",
+    EXPORT,
     "python -m recon_ad.predict --onnx part.onnx --input new_images --output judged",
     "python -m recon_ad.export --detector D/detector --output M.onnx --batch 16 --layout nchw"
     " --dtype float32",
@@ -40,6 +42,8 @@ RUN = (
     "python -m recon_ad.compare runs/a runs/b --output runs/compared",
     "python -m recon_ad.sweep --config configs/folder.py:path=my_part --workdir runs/sweep"
     " --sweep method=cae,vae --sweep seed=0,1,2",
+    "python -m recon_ad.train --config configs/folder.py:path=my_part --workdir runs/aligned"
+    " --config.part.align=True --config.part.background=auto",
     "python -m recon_ad.train --workdir runs/features --config"
     " configs/folder.py:method=knn,encoder=vit_small_patch14_dinov2,weights=FILE,path=my_part",
     "python -m recon_ad.train --config configs/folder.py:path=my_part,method=examples.linear_ae"
@@ -57,20 +61,18 @@ WATCH = {
         "line/dashboard.html"
     ),
 }
-# Aligned, in a separate folder, because the same --workdir means another run there.
-ALIGNED = (
-    "python -m recon_ad.train --config configs/folder.py:path=my_part --workdir runs/my_part"
-    " --config.part.align=True --config.part.background=auto"
-)
 # The test that runs it, or why none does, by the beginning of the command.
 ELSEWHERE = {
     "make demo": "of minutes; devices/test_hosts.py trains the same config shorter",
     "make test": "this is it",
     "make test-all": "this is it",
+    "make docs": "an installation; project/test_docs.py builds the site",
     "make lint": "no test, but run before each change; see CONTRIBUTING",
     "make PYTHON=python3.12 test": "an installation",
     "make bench": "of an hour, beside PyTorch and anomalib; project/test_benchmarks.py",
     "python -m benchmarks.gpu_compile": "of minutes, with a plugin; project/test_gpu_compile.py",
+    "python -m benchmarks.documents": "writes these documents; project/test_docs.py",
+    "python -m benchmarks.robustness": "of an hour; project/test_robustness.py",
     "python -m benchmarks.frameworks": "of minutes, beside PyTorch; project/test_benchmarks.py",
     "pip install": "an installation",
     "pip wheel": "project/test_package.py, without pip",
@@ -90,13 +92,19 @@ WHOLE = re.compile(
 )
 
 
+DOCUMENTS = [
+    *(ROOT / f"{name}.md" for name in ("README", "BUILD", "CONTRIBUTING", "SECURITY")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+
+
 def excused(command):
     return any(re.match(rf"{re.escape(start)}(?![-\w])", command) for start in ELSEWHERE)
 
 
 def documented():
-    for name in ("README.md", "BUILD.md", "CONTRIBUTING.md"):
-        text = (ROOT / name).read_text()
+    for path in DOCUMENTS:
+        text = path.read_text()
         for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
             for line in re.sub(r"\s*\\\n\s*", " ", block).splitlines():
                 if command := line.split(" #")[0].strip():
@@ -137,7 +145,7 @@ def small(command):
 def test_every_command_is_run_or_says_why_not():
     given = list(documented())
     assert len(given) > 20
-    here = {*RUN, *WATCH, ALIGNED}
+    here = {*RUN, *WATCH}
     unknown = [c for c in given if c not in here and not excused(c)]
     assert not unknown, f"in no list of this file: {unknown}"
     files = [f for reason in ELSEWHERE.values() for f in re.findall(r"\w+/test_\w+\.py", reason)]
@@ -206,6 +214,7 @@ def test_commands_run_as_they_are_written(user):
         "runs/my_part/classifier.json", "part.onnx", "M.onnx", "runs/compared/compare.html",
         "runs/sweep/compare.html", "runs/features/detector/detector.json", "linear.onnx",
         "runs/two/metrics.json", "runs/eight/detector/detector.json",
+        "runs/aligned/model.part.safetensors",
     ):  # fmt: skip
         assert (user / file).is_file(), file
     images = len(list((user / "new_images").iterdir()))
@@ -224,16 +233,21 @@ def test_commands_run_as_they_are_written(user):
 
 
 @pytest.mark.slow
-def test_the_aligned_training_runs_as_it_is_written(user):
-    carry_out(ALIGNED, user)
-    assert (user / "runs/my_part/model.part.safetensors").is_file()
-
-
-@pytest.mark.slow
 def test_python_runs_as_it_is_written(user, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    blocks = [
+        (path.stem, code)
+        for path in DOCUMENTS
+        for code in re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+    ]
+    # A page may use what another one has made.
+    blocks.sort(key=lambda block: block[0] != "own_images")
     monkeypatch.chdir(user)
     names = {"image": body(20)}
-    exec(code.replace("folder.py", "folder.py:smoke"), names)
-    assert (user / "runs/my_part/detector").is_dir()
-    assert names["said"].anomaly_map.shape == SHAPE
+    for page, code in blocks:
+        if page == "deployment":
+            carry_out(EXPORT.replace("my_part", "python"), user)
+        exec(code.replace("folder.py", "folder.py:smoke"), names)
+    assert names["prediction"].anomaly_map.shape == SHAPE
+    assert float(names["deployed"](body(20)).score) == pytest.approx(
+        float(names["detector"](body(20)).score), rel=1e-4
+    )

@@ -3,22 +3,35 @@
 import json
 import re
 
+import nbformat
 import pytest
 from helpers.paths import ROOT
 
 from benchmarks import report
 from recon_ad.errors import UserError
 
+FOLDERS = (".", ".github", "results", "deploy/cpp", "launch", "notebooks", "docs/**")
 DOCUMENTS = sorted(
-    path.relative_to(ROOT)
-    for folder in (".", "results", "deploy/cpp", "launch")
-    for path in (ROOT / folder).glob("*.md")
+    {
+        path.relative_to(ROOT)
+        for folder in FOLDERS
+        for suffix in ("md", "ipynb")
+        for path in ROOT.glob(f"{folder}/*.{suffix}")
+    }
 )
 
 
+def text_of(name):
+    """The document, or a notebook's text."""
+    if name.suffix == ".md":
+        return (ROOT / name).read_text()
+    cells = nbformat.read(ROOT / name, as_version=nbformat.NO_CONVERT).cells
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
 @pytest.mark.parametrize("name", DOCUMENTS, ids=str)
-def test_links_and_named_tests_lead_somewhere(name):
-    text = (ROOT / name).read_text()
+def test_links_and_named_files_lead_somewhere(name):
+    text = text_of(name)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" in target:
             continue
@@ -29,7 +42,7 @@ def test_links_and_named_tests_lead_somewhere(name):
             headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
             anchors = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
             assert anchor in anchors, target
-    for path in re.findall(r"`((?:tests|benchmarks|examples|configs)/[\w/.]+)`", text):
+    for path in re.findall(r"`((?:tests|benchmarks|examples|configs|results)/[\w/.]+)`", text):
         assert (ROOT / path).exists(), path
 
 

@@ -1,0 +1,140 @@
+"""Write the figures of results/detectors.json into the README and docs/.
+
+    python -m benchmarks.documents [FILE]
+
+A document marks where a table belongs, by `<!-- detectors NAME -->` and `<!-- end -->`: "all" is
+the table of all methods beside cited figures, and a method's name is the table of that method. Run
+this after the file has changed.
+"""
+
+import json
+import re
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import record
+from recon_ad.runtime import files
+
+Cells = Sequence[Mapping[str, Any]]
+Rows = list[tuple[str, ...]]
+
+ROOT = record.RESULTS.parent
+MARKED = re.compile(r"(<!-- detectors (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+SETS = {
+    "grid": "*grid*",
+    "magnetic_tile": "magnetic tiles",
+    "ball_screw": "ball screw",
+    "nanofibres": "*nanofibres*",
+}
+METHODS = (
+    "knn", "subspace", "vit_flow", "vit_recon",
+    "ssim_ae", "l2_ae", "ssim_l1", "fm_ae", "cae", "vae", "aae", "dae",
+)  # fmt: skip
+# The figures of each set in the table of all methods; nanofibres has no good test images.
+SHOWN = {
+    "grid": ("image_auroc", "pixel_auroc", "aupro_30"),
+    "magnetic_tile": ("image_auroc", "pixel_auroc"),
+    "ball_screw": ("pixel_auroc",),
+    "nanofibres": ("pixel_auroc",),
+}
+CONFOUNDED = {"ball_screw": ("image_auroc",)}  # by brightness alone
+NAMES = {"image_auroc": "image", "pixel_auroc": "pixel", "aupro_30": "AUPRO"}
+# Beside ours: by other authors, on the official split.
+CITED: Rows = [
+    ("SSIM autoencoder, Bergmann et al.", "– / .940 / .849", "–", "–", ".966"),
+    ("L2 autoencoder, Bergmann et al.", "– / .900 / .582", "–", "–", ".688"),
+    ("anomalib's PatchCore", ".959 / .968 / –", "–", "–", "–"),
+    ("anomalib's MH-PatchCore, on a CPU", ".980 / .983 / –", "–", "–", "–"),
+    ("anomalib's FastFlow, DeiT", ".991 / .980 / –", "–", "–", "–"),
+    ("anomalib's Dinomaly", ".999 / .994 / –", "–", "–", "–"),
+]
+COLUMNS = {
+    "image_auroc": "image AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "aupro_30": "AUPRO",
+    "seg_f1_calibrated": "SegF1 at the threshold",
+}
+
+
+def single(cells: Cells, dataset: str, method: str) -> Cells:
+    """Return the finished cells of a method on a set, one for each seed."""
+    return [
+        cell
+        for cell in cells
+        if (cell["dataset"], cell["method"], cell["variant"]) == (dataset, method, "")
+        and cell.get("wall_seconds") is not None
+    ]
+
+
+def mean(cells: Cells, key: str, form: str = ".3f") -> str:
+    """Return a figure's mean over the cells, or a dash where there is no figure."""
+    values = [cell[key] for cell in cells if cell.get(key) is not None]
+    return format(statistics.mean(values), form).removeprefix("0") if values else "–"
+
+
+def seeds_of(cells: Cells) -> str:
+    """Return for how many seeds there are cells, as a range where methods differ."""
+    counts = {len(single(cells, name, method)) for name in SETS for method in METHODS} - {0}
+    return " to ".join(map(str, sorted({min(counts), max(counts)}))) if counts else "0"
+
+
+def all_methods(cells: Cells) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of the table of all methods, and the cited ones."""
+    heads = (
+        f"{title}: {' / '.join(NAMES[key] for key in SHOWN[name])}" for name, title in SETS.items()
+    )
+    yield ("", *heads)
+    for method in METHODS:
+        found = {name: single(cells, name, method) for name in SETS}
+        if any(found.values()):
+            figures = (
+                " / ".join(mean(found[name], key) for key in keys) if found[name] else "–"
+                for name, keys in SHOWN.items()
+            )
+            yield (f"`{method}`", *figures)
+    for name, *figures in CITED:
+        yield (f"*{name}*", *figures)
+
+
+def of_method(cells: Cells, method: str) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of a method's table, one for each set."""
+    yield ("set", "seeds", *COLUMNS.values(), "false alarms promised → measured", "seconds")
+    for name, title in SETS.items():
+        if found := single(cells, name, method):
+            rates = (mean(found, f"image_fpr_{key}") for key in ("promised", "calibrated"))
+            hidden = CONFOUNDED.get(name, ())
+            figures = ("–" if key in hidden else mean(found, key) for key in COLUMNS)
+            seconds = mean(found, "wall_seconds", ".0f")
+            yield (title, str(len(found)), *figures, " → ".join(rates), seconds)
+
+
+def table(cells: Cells, name: str) -> str:
+    """Return the table of that name in Markdown, or a sentence where there are no cells yet."""
+    rows = list(all_methods(cells) if name == "all" else of_method(cells, name))
+    if len(rows) == 1:
+        return "Not run yet.\n"
+    head, *body = rows
+    lines = [head, ("---",) * len(head), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def written(text: str, cells: Cells) -> str:
+    """Return a document with its tables of these cells."""
+    return MARKED.sub(lambda m: f"{m[1]}{table(cells, m[2])}{m[4]}", text)
+
+
+def documents() -> list[Path]:
+    """Return the documents that have such tables."""
+    candidates = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [path for path in candidates if MARKED.search(path.read_text())]
+
+
+if __name__ == "__main__":
+    SOURCE = Path(sys.argv[1]) if len(sys.argv) > 1 else record.RESULTS / "detectors.json"
+    CELLS = json.loads(SOURCE.read_text())["cells"]
+    for document in documents():
+        files.write_text(document, written(document.read_text(), CELLS))
+    print(f"{len(documents())} documents with figures of {seeds_of(CELLS)} seeds")
