@@ -140,6 +140,7 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """Return a function that exports a model of `MODELS` with random weights and thresholds.
+
     Some images are above the thresholds. Models on features have a classifier of them."""
     folder = tmp_path_factory.mktemp("models")
 

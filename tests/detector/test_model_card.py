@@ -10,7 +10,7 @@ from recon_ad.detector.model_card import CARD, NOT_EVALUATED
 
 
 def row(card, name):
-    """The cell beside a name."""
+    """Return the cell beside a name."""
     (line,) = [line for line in card.splitlines() if line.startswith(f"| {name} |")]
     return line.split(" | ", 1)[1].removesuffix(" |")
 

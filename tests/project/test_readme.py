@@ -22,7 +22,7 @@ DOCUMENTS = sorted(
 
 
 def text_of(name):
-    """The document, or a notebook's text."""
+    """Return the document, or a notebook's text."""
     if name.suffix == ".md":
         return (ROOT / name).read_text()
     cells = nbformat.read(ROOT / name, as_version=nbformat.NO_CONVERT).cells
