@@ -51,7 +51,7 @@ def _resolution(resize: tuple[int, int] | None) -> str:
         return "native"
     height, width = resize
     if not width:
-        return f"shorter side {height} px, aspect ratio kept"
+        return f"{height} px along the shorter side, aspect ratio kept"
     return f"{height} × {width} px, aspect ratio not kept"
 
 

@@ -62,14 +62,10 @@ def _judged(content: Mapping[str, Any]) -> list[str]:
     """Return the sentences on how images are divided and scored."""
     found = []
     crop, resolution = content.get("crop"), content.get("resolution")
-    if crop and resolution == "native":
+    if crop and resolution:
+        how = "at their original resolution" if resolution == "native" else f"at {resolution}"
         sides = " × ".join(map(str, crop))
-        found.append(
-            f"Images are inspected at their original resolution, in tiles of {sides} pixels."
-        )
-    elif crop and str(resolution).startswith("resized"):
-        size = " × ".join(map(str, crop))
-        found.append(f"Images are resized to {size} pixels and inspected as a whole.")
+        found.append(f"Images are inspected {how}, in tiles of {sides} pixels.")
     if rule := content.get("score_rule"):
         name, sigma = rule.partition(" of the")[0], content.get("smoothing_sigma_px")
         blur = f", smoothed by {sigma:g} pixels" * bool(sigma)

@@ -196,9 +196,13 @@ def test_the_verdict_comes_first_in_counts_with_its_promise():
     assert "images found" not in alone.text and "No test image is defective" in alone.text
 
 
-def test_the_protocol_is_in_words_and_its_fields_are_folded():
+@pytest.mark.parametrize(
+    ("resolution", "shown_as"),
+    [("native", "at their original resolution"), ("96 × 96 px", "at 96 × 96 px")],
+)
+def test_the_protocol_is_in_words_and_its_fields_are_folded(resolution, shown_as):
     content = {
-        "method": "knn", "pretrained": {"weights": "folder/encoder"}, "resolution": "native",
+        "method": "knn", "pretrained": {"weights": "folder/encoder"}, "resolution": resolution,
         "crop": [128, 64], "score_rule": "max of the smoothed map", "smoothing_sigma_px": 4.0,
         "good_images_not_for_testing": 50, "test_images": 42,
         "calibration": {"heldout": "10 of 50 images", "fpr_supported": 0.091,
@@ -207,7 +211,8 @@ def test_the_protocol_is_in_words_and_its_fields_are_folded():
     page = shown({"protocol": content})
     for words in (
         "The method is knn, on features of a pretrained network (encoder).",
-        "in tiles of 128 × 64 pixels", "the highest value of its map, smoothed by 4 pixels",
+        f"inspected {shown_as}, in tiles of 128 × 64 pixels",
+        "the highest value of its map, smoothed by 4 pixels",
         "set by 10 of 50 images", "is 12.5: good images like those", "at most 9.1 % of cases",
     ):  # fmt: skip
         assert words in page.text, words
