@@ -21,8 +21,12 @@ def mapped_array(name: str) -> Shaped[np.ndarray, "h w c"]:
     try:
         array = np.load(name, mmap_mode="r", allow_pickle=False)
     except (ValueError, TypeError, OSError, EOFError, SyntaxError, TokenError) as error:
+        # NumPy's own texts are about its code.
+        system = isinstance(error, OSError) and error.errno is not None
+        reason = error.strerror if system else "its header and its content do not fit each other"
+        reason = "it holds Python objects" if "Python objects" in str(error) else reason
         raise UserError(
-            f"{name}: cannot be decoded ({error}): the file is broken or truncated, replace or "
+            f"{name}: cannot be decoded ({reason}): the file is broken or truncated, replace or "
             "remove it"
         ) from error
     if array.ndim not in (2, 3) or 0 in array.shape or array.dtype.kind not in "uif":

@@ -17,6 +17,7 @@ from PIL import Image
 
 from recon_ad.data.arrays import to_unit
 from recon_ad.data.decode import MAX_PIXELS, decode_image, decode_mask, image_size
+from recon_ad.data.npy import MAGIC
 from recon_ad.errors import UserError
 
 RNG = np.random.default_rng(0)  # for these constants only
@@ -104,6 +105,15 @@ DECODED = {
     "float pages": ("a.tif", list(np.moveaxis(FLOATS, 2, 0)), FLOATS),
     "2 channels": ("a.npy", RGB[..., :2], RGB[..., :2]),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("header", [b"{'descr': x}", b"{", b"[1]", b"\xff" * 9])
+def test_a_header_of_numpy_that_is_damaged_is_told_in_plain_words(tmp_path, header):
+    content = MAGIC + b"\x01\0" + len(header).to_bytes(2, "little") + header
+    (tmp_path / "a.npy").write_bytes(content)
+    for read in (decode_image, image_size):
+        with pytest.raises(UserError, match="its header and its content do not fit each other"):
+            read(tmp_path / "a.npy")
 
 
 @pytest.mark.parametrize("kind", DECODED)

@@ -205,8 +205,8 @@ def test_lines_of_7_px_are_drawn_over_the_noise(seed, side, lines):
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        ({"kind": "bubbles"}, 'no synthetic set "bubbles": give chess or noise'),
-        ({"kind": "chess", "truth": "C"}, 'no truth "C"'),
+        ({"kind": "bubbles"}, 'unknown synthetic set "bubbles": give chess or noise'),
+        ({"kind": "chess", "truth": "C"}, 'unknown truth "C"'),
         ({"kind": "chess", "seed": -1}, "seed of a synthetic set is -1"),
         ({"kind": "noise", "side": 95}, "side of a synthetic set is 95 px: give 96 or more"),
     ],

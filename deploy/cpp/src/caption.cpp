@@ -13,15 +13,14 @@
 namespace recon_ad {
 namespace {
 
-constexpr int kHeight = 11, kWidth = 6;  // of a letter, before it is enlarged
-constexpr int kMargin = 3;               // around the words, likewise
+constexpr int kHeight = 11, kWidth = 6;  // size of a letter before it is enlarged
+constexpr int kMargin = 3;               // around the words, before enlarging
 constexpr std::uint8_t kPaper[] = {20, 24, 48};
 constexpr std::uint8_t kInk[] = {255, 255, 255};
 
 using Letter = std::array<std::uint8_t, kHeight>;
 
-// Pillow's built-in bitmap font, the letters that are used, in rows whose leftmost pixel is the
-// highest bit.
+// The used letters of Pillow's built-in bitmap font, in rows whose leftmost pixel is the highest bit.
 const std::map<char, Letter> kLetters = {
     {'+', {0x00, 0x00, 0x00, 0x08, 0x08, 0x3E, 0x08, 0x08, 0x00, 0x00, 0x00}},
     {',', {0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x0C, 0x08, 0x10}},
@@ -65,7 +64,7 @@ std::string printed(const char* format, int digits, double number) {
   return text;
 }
 
-// So many significant digits at least; thousands apart.
+// Writes a number with at least that many significant digits, thousands separated.
 std::string significant(double number, int digits) {
   if (!std::isfinite(number)) return "not a number";
   const double rounded = std::fabs(std::strtod(printed("%.*g", digits, number).c_str(), nullptr));
@@ -83,7 +82,7 @@ std::string significant(double number, int digits) {
   return text;
 }
 
-// The words in lines of so many letters, a word that is longer in a line of its own.
+// Breaks the words into lines of that many letters; a longer word has a line for itself.
 std::vector<std::string> lines_of(const std::vector<std::string>& words, int columns) {
   std::vector<std::string> lines;
   for (const std::string& word : words) {
@@ -96,10 +95,10 @@ std::vector<std::string> lines_of(const std::vector<std::string>& words, int col
   return lines;
 }
 
-// How many digits, three or more, tell two numbers apart that are not equal.
+// Returns the number of digits, three or more, that distinguish two unequal numbers.
 int digits_apart(double one, double other) {
   int digits = 3;
-  // 17 digits tell any two 64-bit floats apart.
+  // 17 digits distinguish any two 64-bit floats.
   while (digits < 17 && one != other && std::isfinite(other) &&
          significant(one, digits) == significant(other, digits)) {
     ++digits;
@@ -116,7 +115,7 @@ std::vector<std::string> verdict(const Judgement& judgement) {
                                     "score " + significant(score, digits),
                                     "threshold " + significant(threshold, digits)};
   if (const auto& normalised = judgement.normalised_score) {
-    // From the threshold on its scale.
+    // Distinguished from 0.5, the threshold on this scale.
     words.push_back("normalised score " + significant(*normalised, digits_apart(*normalised, 0.5)));
   }
   if (judgement.defect_probability) {

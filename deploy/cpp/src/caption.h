@@ -1,4 +1,4 @@
-// Words above a picture. After recon_ad/report/caption.py and recon_ad/report/wording.py.
+// Captions above a picture. After recon_ad/report/caption.py and recon_ad/report/wording.py.
 #pragma once
 
 #include <string>
@@ -9,8 +9,8 @@
 
 namespace recon_ad {
 
-// What an overlay says of an image: its verdict, its score and the threshold, with the digits that
-// tell these apart, the normalised score where there is one, and, with a classifier, the
+// Returns the words of an image's overlay: its verdict, its score and the threshold, with enough
+// digits to tell these apart, the normalised score if known, and, with a classifier, the
 // probability of a defect.
 std::vector<std::string> verdict(const Judgement& judgement);
 
@@ -19,8 +19,8 @@ struct Picture {
   Bytes values;  // [height, width, 3]
 };
 
-// The picture below a dark strip with the words, beside each other as they fit; in the colour of
-// marks where the image is rejected, else in white.
+// Returns the picture below a dark strip with the words, side by side as they fit. They have the
+// colour of marks where the image is rejected, else they are white.
 Picture with_caption(const Picture& picture, const std::vector<std::string>& words, bool rejected);
 
 }  // namespace recon_ad

@@ -23,12 +23,11 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kPrefix[] = "recon_ad_";
-// The tail sees maps padded to multiples of this, as in Python, so that it sums in the same order.
+// The tail gets maps padded to multiples of this, as in Python, so that it sums in the same order.
 constexpr int kMapMultiple = 64;
 
 constexpr char kProbability[] = "defect_probability";
-// Nodes that may run for ever, as a model's file has their types (field 4 of a NodeProto). No export
-// has any.
+// Encoded types of nodes that may run for ever (field 4 of a NodeProto). No export has any.
 constexpr const char* kEndless[] = {"\x22\x04Loop", "\x22\x04Scan"};
 
 struct Opened {
@@ -52,7 +51,7 @@ Facts facts_of(const ov::Model& model) {
   return facts;
 }
 
-// Keeps off the terminal what OpenVINO's readers print of a damaged file, beside the exception.
+// Hides messages that OpenVINO's readers print about a damaged file, besides the exception.
 class Silence {
  public:
   Silence() : kept_(::dup(STDERR_FILENO)) {
@@ -91,7 +90,7 @@ Opened opened(ov::Core& core, const fs::path& path) {
   const Silence silence;
   try {
     const auto model = core.read_model(path.string());
-    // In floats: it would choose bfloat16 where a processor has it.
+    // In float32: the default is bfloat16 where the processor has it.
     const auto precision = ov::hint::inference_precision(ov::element::f32);
     auto compiled = core.compile_model(model, "CPU", precision);
     std::set<std::string> outputs;
@@ -115,7 +114,7 @@ void check_outputs(const Opened& model, const std::vector<std::string>& wanted,
   }
 }
 
-// Does what may fail where the model is none that such a program can run; `name` is the model's.
+// Calls a function that fails if the model cannot be run; `name` is the model's.
 template <class Work>
 void attempt(const std::string& name, Work work) {
   try {
@@ -128,7 +127,7 @@ void attempt(const std::string& name, Work work) {
   }
 }
 
-// As NumPy calls it, which is how Python tells of it.
+// Returns NumPy's name of the type, which Python's messages have.
 std::string described(const ov::element::Type& type, const ov::Shape& shape) {
   std::string text = type.to_string();
   if (type == ov::element::f32) text = "float32";
@@ -140,7 +139,7 @@ std::string described(const ov::element::Type& type, const ov::Shape& shape) {
   return text + "]";
 }
 
-// An output of floats or, as `wanted` says, of truth values; a stranger's model may give anything.
+// Returns an output of floats or truth values (`wanted`); a stranger's model may return anything.
 ov::Tensor output(ov::InferRequest& request, const char* name, const ov::element::Type& wanted,
                   const ov::Shape& shape, const std::string& model) {
   const ov::Tensor found = request.get_tensor(name);
@@ -159,7 +158,7 @@ ov::element::Type element(Type type) {
   }
 }
 
-// A batch of so many tiles, not yet filled.
+// Returns a batch of that many tiles, not yet filled.
 ov::Tensor batch_of(const Plan& plan, std::size_t n) {
   const auto h = std::size_t(plan.tile.height);
   const auto w = std::size_t(plan.tile.width);
@@ -175,7 +174,7 @@ ov::Tensor scalar(double value) {
 
 int up_to_multiple(int n) { return (n + kMapMultiple - 1) / kMapMultiple * kMapMultiple; }
 
-// The top left part of that size.
+// Returns the top left part of that size.
 template <class T>
 Plane<T> cropped(const T* values, int stride, Size size) {
   Plane<T> made(size);
@@ -216,7 +215,7 @@ Detector::Detector(const fs::path& model, const std::string& category) : name_(m
     tail_.set_tensor("image_threshold", scalar(plan_.image_threshold));
     tail_.set_tensor("pixel_threshold", scalar(plan_.pixel_threshold));
   });
-  // Now that the model takes tiles of that size.
+  // Set after the model has accepted tiles of that size.
   weights_ = tile_weights(plan_.tile, plan_.hann);
 }
 
@@ -231,7 +230,7 @@ Map Detector::residual_map(const Image& image) {
   }
   const Size inner = plan_.resize ? resized_size(image.size, *plan_.resize) : image.size;
   Map residual = inner == image.size ? stitched(image) : stitched(resized(image, inner));
-  // What mirroring added, if anything, goes; then back to the image's own size.
+  // Remove mirrored pixels, if any; then resize back to the image's own size.
   if (residual.size != inner) residual = cropped(residual.row(0), residual.size.width, inner);
   if (inner != image.size) residual = resized(residual, image.size);
   attenuate_border(residual, plan_.border, plan_.border_weight);
@@ -252,7 +251,7 @@ Map Detector::stitched(const Image& image) {
   const auto limit = std::size_t(plan_.batch_size);
   for (std::size_t first = 0; first < corners.size(); first += limit) {
     const std::size_t count = std::min(limit, corners.size() - first);
-    const std::size_t size = any_batch_ ? count : limit;  // filled up with zeros
+    const std::size_t size = any_batch_ ? count : limit;  // the rest is zeros
     ov::Tensor batch = batch_of(plan_, size);
     auto* tiles = static_cast<std::uint8_t*>(batch.data());
     const std::size_t bytes = batch.get_byte_size() / size;

@@ -17,21 +17,21 @@ struct Prediction {
   float score;
   bool label;  // whether the image is anomalous, and, with a classifier, defective
   Mask mask;   // pixels above the pixel threshold, opened, in regions of at least the minimum area
-  std::optional<float> defect_probability;  // of the classifier; none where there is none
+  std::optional<float> defect_probability;  // the classifier's, if there is one
 };
 
 class Detector {
  public:
-  // Opens M.onnx and M.tail.onnx, with the thresholds of a category or, where it is empty, of all
-  // together. Throws UserError where they are missing, damaged, of another program, of two exports,
-  // or may run for ever, and where there is no such category.
+  // Opens M.onnx and M.tail.onnx, with the thresholds of a category or, where it is empty, the
+  // general ones. Throws UserError if the files are missing, damaged, of another program, of two
+  // exports, or may run for ever, or if the category is unknown.
   Detector(const std::filesystem::path& model, const std::string& category);
 
   const Plan& plan() const { return plan_; }
 
-  // Judges an image by those of its pixels that count, or by all. Throws UserError where it has the
-  // wrong number of channels, or a type that the model does not take, and where the model does not
-  // run or gives something else than a detector does.
+  // Judges an image by its pixels that count, or by all. Throws UserError if the image has the wrong
+  // number of channels or a type that the model does not take, or if the model does not run or its
+  // outputs are not a detector's.
   Prediction predict(const Image& image, const std::optional<Mask>& roi);
 
  private:
@@ -39,7 +39,7 @@ class Detector {
   Map stitched(const Image& image);
   Prediction decide(const Map& residual, const std::optional<Mask>& roi);
 
-  std::string name_;  // what messages call the model
+  std::string name_;  // the model's name in messages
   Plan plan_;
   Map weights_;
   ov::InferRequest core_;

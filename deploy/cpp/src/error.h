@@ -12,7 +12,7 @@ class UserError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// What a library said, in one line and not for long.
+// Returns a library's message in one line, cut at 200 bytes.
 inline std::string shortened(const char* text) {
   constexpr std::size_t kLongest = 200;
   std::istringstream words(text);

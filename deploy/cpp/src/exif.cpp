@@ -9,10 +9,10 @@ namespace recon_ad {
 namespace {
 
 constexpr unsigned kOrientation = 0x0112;
-constexpr unsigned kShort = 3;  // TIFF's types, of which Pillow gives a number
+constexpr unsigned kShort = 3;  // the TIFF type that Pillow reads as a number
 constexpr unsigned kLong = 4;
 
-// Integers of either byte order, of what follows `start`; beyond the end there is nothing.
+// Reads integers of either byte order behind `start`; nothing beyond the end.
 class Reader {
  public:
   Reader(const Bytes& data, std::size_t start, bool little)
@@ -40,8 +40,8 @@ class Reader {
 }  // namespace
 
 int exif_orientation(const Bytes& exif) {
-  // Some writers put JPEG's mark before the header in other files too, or write it twice. More of
-  // them are no header to Pillow (13) either.
+  // Some writers put JPEG's mark before the header in other files too, or write it twice. Pillow (13)
+  // does not accept more of them either.
   const std::string mark("Exif\0\0", 6);
   const bool repeated =
       exif.size() >= mark.size() && std::equal(mark.begin(), mark.end(), exif.begin());
@@ -51,7 +51,7 @@ int exif_orientation(const Bytes& exif) {
   const Reader read(exif, start, little);
   const bool marked =
       read.has(0, 8) && exif[start] == exif[start + 1] && (little || exif[start] == 'M');
-  // Pillow takes the 42 in either order.
+  // Pillow accepts the 42 in either order.
   const unsigned version = marked ? read.number(2, 2) : 0;
   if (version != 42 && version != 42 << 8) throw UserError("its EXIF header is not valid");
   const std::size_t directory = read.number(4, 4);

@@ -1,15 +1,15 @@
-// The orientation that a camera wrote beside the pixels.
+// The orientation in a file's metadata.
 #pragma once
 
 #include "image.h"
 
 namespace recon_ad {
 
-// EXIF's orientation, 0 where it says none; `exif` is a TIFF header with its directory.
-// Throws UserError where it is no such header, with the reason only.
+// Returns EXIF's orientation, 0 if it has none; `exif` is a TIFF header with its directory.
+// Throws UserError, with the reason only, if the header is not valid.
 int exif_orientation(const Bytes& exif);
 
-// That of an XMP packet, 0 where it says none.
+// Returns the orientation in an XMP packet, 0 if it has none.
 int xmp_orientation(const Bytes& xmp);
 
 }  // namespace recon_ad

@@ -18,7 +18,7 @@ namespace {
 constexpr char kFormat[] = "2";
 constexpr char kUnknown[] = "none";
 
-// What is wrong with one fact; what it means for the file is said further up.
+// An error in one fact; `plan_of` adds its meaning for the file.
 class Misfit : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -26,7 +26,7 @@ class Misfit : public std::runtime_error {
 
 struct Rule {
   const char* name;
-  std::size_t count;  // of its numbers
+  std::size_t count;  // number of values
   bool whole;
   double low;
   double high;
@@ -50,8 +50,8 @@ constexpr Rule kRules[] = {
     {"pixel_threshold", 1, false, -kLargest, kLargest},
 };
 
-// As Python's urllib.parse.quote writes it.
-std::string quoted(const std::string& name) {
+// Quotes a name as Python's urllib.parse.quote does.
+std::string url_quoted(const std::string& name) {
   std::string text;
   for (const unsigned char c : name) {
     const bool plain = std::isalnum(c) != 0 || c == '_' || c == '.' || c == '-' || c == '~';
@@ -65,8 +65,8 @@ std::string quoted(const std::string& name) {
   return text;
 }
 
-// The name that was quoted, "" where none was: the text then has no name, or is not as in a URL.
-std::string unquoted(const std::string& text) {
+// Returns the quoted name, "" if the text is empty or is not quoted as in a URL.
+std::string url_unquoted(const std::string& text) {
   std::string name;
   for (std::size_t i = 0; i < text.size(); ++i) {
     if (text[i] != '%') {
@@ -81,12 +81,12 @@ std::string unquoted(const std::string& text) {
     i += 2;
   }
   for (const char32_t c : decoded_name(name)) {
-    if (c >= 0xDC80 && c <= 0xDCFF) return "";  // a byte that is no UTF-8
+    if (c >= 0xDC80 && c <= 0xDCFF) return "";  // a byte that is not UTF-8
   }
-  return quoted(name) == text ? name : "";
+  return url_quoted(name) == text ? name : "";
 }
 
-// One decimal number, which nothing follows. Neither NaN nor infinity is within bounds.
+// Reads one decimal number, which has to be the whole text. NaN and infinity are out of bounds.
 std::optional<double> decimal(const std::string& text, double low, double high) {
   constexpr double kLeast = 1e-300;  // below which libraries disagree whether a number is 0
   double value = 0;
@@ -99,7 +99,7 @@ std::optional<double> decimal(const std::string& text, double low, double high) 
   return value;
 }
 
-// Parts of a text: one more than it has separators.
+// Splits a text: the parts are one more than its separators.
 std::vector<std::string> parts(const std::string& text, char separator) {
   std::vector<std::string> found(1);
   for (const char c : text) {
@@ -122,7 +122,7 @@ class Book {
     return found->second;
   }
 
-  // One of several words, as its place.
+  // Returns the index of a fact among the allowed words.
   std::size_t choice(const std::string& name, const std::vector<std::string>& words) const {
     for (std::size_t i = 0; i < words.size(); ++i) {
       if (word(name) == words[i]) return i;
@@ -130,7 +130,7 @@ class Book {
     throw misfit(name);
   }
 
-  // As `kRules` says. Whole numbers have ASCII digits only.
+  // Returns numbers that fit `kRules`. Whole numbers have ASCII digits only.
   std::vector<double> numbers(const std::string& name) const {
     const Rule& rule = *std::find_if(std::begin(kRules), std::end(kRules),
                                      [&](const Rule& other) { return name == other.name; });
@@ -146,7 +146,7 @@ class Book {
     return found;
   }
 
-  // name=image,pixel;… as recon_ad/detector/onnx_graphs.py writes it; models of before have none.
+  // Reads name=image,pixel;… as recon_ad/detector/onnx_graphs.py writes it; earlier models have none.
   std::map<std::string, std::pair<double, double>> categories() const {
     std::map<std::string, std::pair<double, double>> found;
     for (const auto& [name, text] : by_category("categories")) {
@@ -158,14 +158,14 @@ class Book {
     return found;
   }
 
-  // As recon_ad/detector/normalised.py writes it; models of before have none.
+  // Reads the median as recon_ad/detector/normalised.py writes it; earlier models have none.
   std::optional<double> median_score() const {
     const auto fact = facts_.find("median_score");
     if (fact == facts_.end() || fact->second == kUnknown) return std::nullopt;
     return bounded("median_score", fact->second);
   }
 
-  // name=median;… likewise.
+  // Reads name=median;… likewise.
   std::map<std::string, double> category_medians() const {
     std::map<std::string, double> found;
     for (const auto& [name, text] : by_category("category_medians")) {
@@ -186,7 +186,7 @@ class Book {
   Misfit misfit(const std::string& name) const { return Misfit(name + " is " + word(name)); }
 
  private:
-  // What stands for each category in name=…;…, of a fact that may be missing.
+  // Returns each category and its text in name=…;…, of a fact that may be missing.
   std::vector<std::pair<std::string, std::string>> by_category(const std::string& name) const {
     std::vector<std::pair<std::string, std::string>> found;
     const auto fact = facts_.find(name);
@@ -198,13 +198,13 @@ class Book {
       const std::string category = part.substr(0, equals);
       const bool twice = std::any_of(found.begin(), found.end(),
                                      [&](const auto& other) { return other.first == category; });
-      if (unquoted(category).empty() || twice) throw misfit(name);
+      if (url_unquoted(category).empty() || twice) throw misfit(name);
       found.emplace_back(category, part.substr(equals + 1));
     }
     return found;
   }
 
-  // A threshold or a median; `name` is the fact's.
+  // Reads a threshold or a median; `name` is the fact's.
   double bounded(const std::string& name, const std::string& text) const {
     const std::optional<double> value = decimal(text, -kLargest, kLargest);
     if (!value) throw misfit(name);
@@ -254,7 +254,7 @@ Plan read(const Book& book, bool tail) {
 
 void choose_category(Plan& plan, const std::string& category) {
   if (category.empty()) return;
-  const auto found = plan.categories.find(quoted(category));
+  const auto found = plan.categories.find(url_quoted(category));
   if (found == plan.categories.end()) {
     std::string known;
     for (const auto& [name, thresholds] : plan.categories) known += (known.empty() ? "" : ", ") + name;
@@ -262,14 +262,14 @@ void choose_category(Plan& plan, const std::string& category) {
                     (known.empty() ? "it was calibrated on one alone." : "choose one of " + known + "."));
   }
   std::tie(plan.image_threshold, plan.pixel_threshold) = found->second;
-  const auto median = plan.category_medians.find(quoted(category));
+  const auto median = plan.category_medians.find(url_quoted(category));
   plan.median_score.reset();
   if (median != plan.category_medians.end()) plan.median_score = median->second;
 }
 
 std::optional<double> normalised(const Plan& plan, double score) {
   if (!plan.median_score) return std::nullopt;
-  // In floats, as graphs compare with them.
+  // In float32, as graphs compare with them.
   const double low = float(*plan.median_score), high = float(plan.image_threshold);
   if (!(low < high)) return std::nullopt;
   return 0.5 * (score - low) / (high - low);
@@ -278,8 +278,8 @@ std::optional<double> normalised(const Plan& plan, double score) {
 Plan plan_of(const Facts& facts, bool tail, const std::string& name) {
   const auto part = facts.find("part_sha256");
   if (part != facts.end() && !part->second.empty()) {
-    throw UserError(name + ": its images are aligned to a part, or have a ground, which this program "
-                           "does not heed: use python -m recon_ad.predict --onnx.");
+    throw UserError(name + ": its images are aligned to a part, or have a background, which this "
+                           "program does not support: use python -m recon_ad.predict --onnx.");
   }
   try {
     return read(Book(facts), tail);

@@ -32,7 +32,7 @@ struct Handle {
   Handle& operator=(const Handle&) = delete;
 };
 
-// Deletes what was not finished.
+// Deletes an unfinished file.
 struct Scratch {
   std::string name;
   bool kept = false;
@@ -88,7 +88,7 @@ Bytes read_image_file(const fs::path& path) {
   if (S_ISDIR(state.st_mode)) {
     throw UserError(name + ": is a folder with the name of an image: rename it");
   }
-  // Opening a pipe would wait for whoever writes to it.
+  // Opening a pipe would wait for a writer.
   if (!S_ISREG(state.st_mode)) {
     throw UserError(name + ": is not a regular file: give an image file");
   }

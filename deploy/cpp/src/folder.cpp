@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 constexpr std::array<const char*, 7> kSuffixes = {".bmp", ".jpeg", ".jpg", ".npy",
                                                   ".png", ".tif",  ".tiff"};
 
-// The length of the well-formed UTF-8 character that begins there, 0 where none does.
+// Returns the length of the well-formed UTF-8 character at a place, 0 if there is none.
 std::size_t character(const std::string& text, std::size_t at) {
   const auto byte = [&](std::size_t i) -> unsigned {
     return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0;
@@ -25,7 +25,7 @@ std::size_t character(const std::string& text, std::size_t at) {
   if (first < 0x80) return 1;
   const std::size_t n = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
   if (first < 0xC2 || first > 0xF4) return 0;
-  // Neither longer than need be, nor a surrogate, nor beyond U+10FFFF.
+  // Overlong forms, surrogates and code points beyond U+10FFFF are malformed.
   const unsigned low = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;
   const unsigned high = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;
   if (byte(1) < low || byte(1) > high) return 0;

@@ -38,7 +38,7 @@ Words to_range(const std::vector<T>& values, double black, double white) {
   const float low = float(black);
   const float step = float(65535.0 / (white - black));
   for (std::size_t i = 0; i < values.size(); ++i) {
-    // Of a range next to nothing the product may be no number.
+    // With a very small range the product may be NaN.
     const float word = std::max(0.0F, (float(values[i]) - low) * step);
     words[i] = std::uint16_t(std::nearbyint(std::min(word, 65535.0F)));
   }
@@ -124,7 +124,7 @@ Image turned(Image image, int orientation) {
   const int w = image.size.width;
   const bool quarter = orientation >= 5;
   const Size size = quarter ? Size{w, h} : image.size;
-  // Where in the file a pixel of the upright image stands.
+  // Maps a pixel of the upright image to its place in the file.
   const auto source = [&](int y, int x) -> std::pair<int, int> {
     switch (orientation) {
       case 2: return {y, w - 1 - x};

@@ -1,5 +1,5 @@
-// Images [height, width, channels], maps and masks [height, width], in rows; what they are scaled
-// by. After recon_ad/data/arrays.py.
+// Images [height, width, channels], maps and masks [height, width], in rows, and their scaling.
+// After recon_ad/data/arrays.py.
 #pragma once
 
 #include <cstddef>
@@ -65,24 +65,24 @@ float to_unit(T value) {
   return float(value) / kWhite<T>;
 }
 
-// As NumPy calls it.
+// Returns NumPy's name of the type.
 std::string type_name(const Image& image);
 
-// The image of so many channels: gray is repeated, RGB turned to gray by luma; `name` is what
-// messages call it.
+// Returns the image with that number of channels: gray is repeated, RGB turned to gray by luma;
+// `name` is its name in messages.
 Image with_channels(Image image, int channels, const std::string& name);
 
-// An image from a file (bytes or words), the given values made 0 and 65535; as it is where there is
-// no range, or the type's own.
+// Returns an image from a file (bytes or words) with the given values scaled to 0 and 65535, or
+// unchanged without a range, or with the type's own.
 Image scaled(Image image, const std::optional<InputRange>& range, const std::string& name);
 
-// The colours, of so many channels, laid over black by the alpha that stands behind them.
+// Returns the colours laid over black by the alpha, which is the last channel.
 Image over_black(const Image& image);
 
-// Upright, from EXIF's orientation (1 to 8; others do nothing).
+// Turns an image upright by EXIF's orientation (1 to 8; others do nothing).
 Image turned(Image image, int orientation);
 
-// What can be shown: three channels as RGB, else the first as gray; bytes [h, w, 3].
+// Returns a picture for display: three channels as RGB, else the first as gray; bytes [h, w, 3].
 Bytes rgb(const Image& image);
 
 }  // namespace recon_ad

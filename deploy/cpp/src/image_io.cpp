@@ -25,13 +25,13 @@ bool begins(const Bytes& file, const std::string& word) {
                                                   });
 }
 
-// What the file is, of those kinds that Python reads and this program does not.
+// Names the kinds of files that Python reads and this program does not.
 std::string other_kind(const Bytes& file) {
   if (begins(file, "BM")) return "a BMP file";
   if (begins(file, "\x93NUMPY")) return "a .npy file";
   for (const std::string order : {"II", "MM"}) {
     if (!begins(file, order) || file.size() < 4) continue;
-    const int version = std::max(file[2], file[3]);  // Pillow takes it in either order
+    const int version = std::max(file[2], file[3]);  // Pillow accepts it in either order
     if (std::min(file[2], file[3]) == 0 && (version == 42 || version == 43)) return "a TIFF file";
   }
   return "";

@@ -37,7 +37,7 @@ struct Codec {
       codec->err->format_message(codec, self->reason);
       std::longjmp(self->jump, 1);
     };
-    // Only the end of the file is more than a remark: what is missing would be gray.
+    // Only a truncated file is an error: its missing part would be gray.
     errors.emit_message = [](j_common_ptr codec, int level) {
       if (level < 0 && codec->err->msg_code == JWRN_JPEG_EOF) {
         static_cast<Codec*>(codec->client_data)->truncated = true;
@@ -50,7 +50,8 @@ struct Codec {
   Codec& operator=(const Codec&) = delete;
 };
 
-// In these two nothing has a destructor that a jump would leave out. False: see `reason`.
+// The next two functions have no objects whose destructor a jump would skip. On failure they return
+// false and set `reason`.
 bool read_header(Codec& codec, const Bytes& file) {
   if (setjmp(codec.jump)) return false;
   jpeg_mem_src(&codec.info, file.data(), static_cast<unsigned long>(file.size()));
@@ -73,7 +74,7 @@ bool read_pixels(Codec& codec, std::uint8_t* pixels) {
   return true;
 }
 
-// The contents of those APP1 segments that begin with the word, joined.
+// Joins the contents of the APP1 segments that begin with the word.
 Bytes segments(const Codec& codec, const char* word, std::size_t length) {
   Bytes found;
   for (auto* marker = codec.info.marker_list; marker; marker = marker->next) {
@@ -91,8 +92,7 @@ int orientation(const Codec& codec, const std::string& name) {
   try {
     told = exif_orientation(segments(codec, kExif, sizeof kExif));
   } catch (const UserError& error) {
-    // Pillow looks for the resolution there, where the file's own header has none, and then passes
-    // over what it could not read.
+    // Pillow reads the resolution there if the file's own header has none, and then ignores errors.
     const bool resolved = codec.info.saw_JFIF_marker &&
                           (codec.info.density_unit == 1 || codec.info.density_unit == 2);
     if (resolved) throw broken(name, error.what());
@@ -101,14 +101,14 @@ int orientation(const Codec& codec, const std::string& name) {
   return told != 0 ? told : xmp_orientation(segments(codec, kXmp, sizeof kXmp));
 }
 
-// A block of 8 × 8 pixels takes a bit at least, but where the coding is arithmetic. A header that
-// promises more than the file can hold is not believed: a few bytes would take gigabytes.
+// A block of 8 × 8 pixels takes at least a bit, except in arithmetic coding. A header that promises
+// more than the file can hold is rejected: a few bytes would take gigabytes.
 bool is_too_short(const Codec& codec, const Bytes& file, Size size) {
   constexpr std::size_t kMostOfOneByte = 8 * DCTSIZE2;
   return !codec.info.arith_code && size.pixels() > kMostOfOneByte * file.size();
 }
 
-// How often a scan begins: the byte after FF is 0 within one.
+// Counts the scans: the byte after FF is 0 within one.
 std::size_t scans(const Bytes& file) {
   constexpr std::uint8_t kMark[] = {0xFF, 0xDA};
   std::size_t count = 0;
@@ -142,7 +142,7 @@ Image decode_jpeg(const Bytes& file, const std::string& name) {
                     std::to_string(kMaxScans) +
                     " that are decoded: each takes as long as a whole image; save it anew");
   }
-  const int turn = orientation(codec, name);  // the segments are gone when the pixels are read
+  const int turn = orientation(codec, name);  // reading the pixels frees the segments
   Bytes pixels(size.pixels() * std::size_t(channels));
   if (!read_pixels(codec, pixels.data())) throw broken(name, codec.reason);
   if (codec.truncated) throw broken(name, "image file is truncated");

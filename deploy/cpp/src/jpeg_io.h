@@ -1,4 +1,4 @@
-// JPEG files to pixels, by libjpeg.
+// Decoding of JPEG files, by libjpeg.
 #pragma once
 
 #include <string>
@@ -7,7 +7,7 @@
 
 namespace recon_ad {
 
-// Upright, gray or RGB. Throws UserError; `name` is what messages call the file.
+// Returns the image upright, gray or RGB. Throws UserError; `name` is the file's name in messages.
 Image decode_jpeg(const Bytes& file, const std::string& name);
 
 }  // namespace recon_ad

@@ -1,7 +1,7 @@
 // Judges images by an exported model: a file or a folder in, a table and overlays out.
 //
 // It mirrors `python -m recon_ad.predict --onnx`: the same files, the same decisions, the same exit
-// statuses (0; 2 for what the user can mend, with one sentence; 3 where some image is not judged).
+// statuses (0; 2 for errors that the user can fix, with one sentence; 3 if some image is not judged).
 
 #include <cmath>
 #include <exception>
@@ -31,20 +31,20 @@ namespace fs = std::filesystem;
 
 constexpr int kWrong = 2;
 constexpr int kBroken = 3;
-constexpr std::size_t kTold = 5;  // images that were not judged of which it says why
+constexpr std::size_t kTold = 5;  // images that were not judged whose reasons are printed
 
 constexpr char kUsage[] =
     "recon_ad_inspect --model M.onnx --input FILE-or-FOLDER --output O [--roi PATH]\n"
     "                 [--category NAME]\n"
     "\n"
-    "  --model   the exported model; M.tail.onnx lies beside it\n"
+    "  --model   the exported model, with M.tail.onnx beside it\n"
     "  --input   an image, or a folder of images: PNG and JPEG\n"
     "  --output  folder for predictions.csv, predictions.jsonl and overlays/\n"
     "  --roi     region of interest: an image, or a folder laid out as the input; else roi/ or\n"
     "            roi.png in the input's folder, if there is one\n"
-    "  --category  what the images show, for a model of several categories\n"
+    "  --category  the category of the images, for a model of several\n"
     "\n"
-    "Exit status: 0; 2 where something is to be mended first; 3 where some image was not judged.\n";
+    "Exit status: 0; 2 if something has to be fixed first; 3 if some image was not judged.\n";
 
 struct Arguments {
   fs::path model, input, output;
@@ -52,7 +52,7 @@ struct Arguments {
   std::optional<fs::path> roi;
 };
 
-// --name value or --name=value. Throws UserError.
+// Parses --name value or --name=value. Throws UserError.
 Arguments parsed(const std::vector<std::string>& words) {
   std::map<std::string, std::string> given;
   for (const std::string name : {"model", "input", "output", "roi", "category"}) given[name] = "";
@@ -77,7 +77,7 @@ Arguments parsed(const std::vector<std::string>& words) {
   return arguments;
 }
 
-// One row; the overlay is written beside.
+// Returns one row and writes its overlay.
 Row judge(Detector& detector, const std::string& name, const fs::path& file, const Regions& regions,
           const fs::path& output) {
   Row row{name, {}, ""};
@@ -105,8 +105,8 @@ Row judge(Detector& detector, const std::string& name, const fs::path& file, con
   } catch (const UserError& error) {
     return {name, {}, error.what()};
   } catch (const std::bad_alloc&) {
-    return {name, {}, file.string() + ": there is not enough memory: cut it into smaller files"};
-  } catch (const std::exception& error) {  // one image must not end what is done with all others
+    return {name, {}, file.string() + ": not enough memory: cut it into smaller files"};
+  } catch (const std::exception& error) {  // one image must not stop the others
     return {name, {}, file.string() + ": could not be judged (" + shortened(error.what()) +
                       "): replace or remove it"};
   }
@@ -114,7 +114,8 @@ Row judge(Detector& detector, const std::string& name, const fs::path& file, con
   return row;
 }
 
-// Says how many images are what, and of the first that were not judged, why; how many those are.
+// Prints the number of images by outcome, and why the first ones were not judged; returns how many
+// those are.
 std::size_t told(const std::vector<Row>& rows, const fs::path& output) {
   std::vector<const Row*> broken;
   std::size_t anomalous = 0;
@@ -125,7 +126,7 @@ std::size_t told(const std::vector<Row>& rows, const fs::path& output) {
   std::cout << rows.size() << " images: " << anomalous << " anomalous, " << broken.size()
             << " not judged; see " << output.string() << "\n";
   for (std::size_t i = 0; i < broken.size() && i < kTold; ++i) {
-    // What is wrong with a file begins with its path.
+    // An error about a file begins with its path.
     const bool named = broken[i]->error.find(broken[i]->path) != std::string::npos;
     std::cout << "  " << (named ? "" : broken[i]->path + ": ") << broken[i]->error << "\n";
   }
@@ -187,7 +188,7 @@ int guarded(const std::vector<std::string>& words) {
   } catch (const UserError& error) {
     std::cerr << "error: " << error.what() << "\n";
   } catch (const std::bad_alloc&) {
-    std::cerr << "error: there is not enough memory: close other programs.\n";
+    std::cerr << "error: not enough memory: close other programs.\n";
   } catch (const std::exception& error) {
     std::cerr << "error: the model could not be computed (" << shortened(error.what())
               << "): export the detector anew.\n";

@@ -7,14 +7,14 @@
 namespace recon_ad {
 namespace {
 
-enum class Rule { any, all };  // of the pixels under a shape; beyond the border is nothing
+enum class Rule { any, all };  // for the pixels under a shape; pixels beyond the border are unmarked
 
 bool holds(Rule rule, std::int64_t marked, std::int64_t shape) {
   return rule == Rule::any ? marked > 0 : marked == shape;
 }
 
-// Where the rule holds for a disk around the pixel. In each row the disk is a span, whose marked
-// pixels are counted by a difference of sums.
+// Marks pixels for which the rule holds in a disk around them. In each row the disk is a span, whose
+// marked pixels are counted by a difference of sums.
 Mask under_disk(const Mask& mask, int radius, Rule rule) {
   const auto [h, w] = mask.size;
   std::vector<int> half(2 * std::size_t(radius) + 1);
@@ -45,7 +45,7 @@ Mask under_disk(const Mask& mask, int radius, Rule rule) {
   return made;
 }
 
-// Where the rule holds for a square around the pixel: rows first, then columns, by running counts.
+// Marks pixels for which the rule holds in a square around them: rows, then columns, by running counts.
 Mask under_square(const Mask& mask, int radius, Rule rule) {
   const auto [h, w] = mask.size;
   const int side = 2 * radius + 1;
@@ -72,8 +72,8 @@ Mask under_square(const Mask& mask, int radius, Rule rule) {
   return made;
 }
 
-// The mask with its border pixels repeated: a defect at the border goes on beyond it, or opening
-// would round off its corners.
+// Repeats the mask's border pixels: a defect at the border continues beyond it, else opening would
+// round off its corners.
 Mask with_frame(const Mask& mask, int width) {
   const auto [h, w] = mask.size;
   Mask made({h + 2 * width, w + 2 * width});
@@ -96,10 +96,10 @@ Mask without_frame(const Mask& mask, int width, Size size) {
 
 struct Labels {
   Plane<std::int32_t> of;         // 0 where nothing is marked
-  std::vector<std::size_t> area;  // of each label
+  std::vector<std::size_t> area;  // area of each label
 };
 
-// 8-connected regions, by flooding each from its first pixel.
+// Labels 8-connected regions, by flooding each from its first pixel.
 Labels labelled(const Mask& mask) {
   const auto [h, w] = mask.size;
   Labels labels{Plane<std::int32_t>(mask.size), {0}};
@@ -151,7 +151,7 @@ Mask clean_mask(Mask mask, int opening, std::int64_t min_area) {
 int count_regions(const Mask& mask) { return int(labelled(mask).area.size()) - 1; }
 
 void outline(Bytes& rgb, const Mask& mask) {
-  // In pictures of any size the line looks equally wide. Half a pixel is rounded to even.
+  // The line looks equally wide in pictures of any size. Half a pixel is rounded to even.
   const double share = std::max(mask.size.height, mask.size.width) / 200.0;
   const int width = std::max(1, int(std::nearbyint(share)));
   const int half = (width + 1) / 2;

@@ -1,4 +1,4 @@
-// What is done to masks: after recon_ad/ops/masks.py and recon_ad/report/pictures.py.
+// Operations on masks. After recon_ad/ops/masks.py and recon_ad/report/pictures.py.
 #pragma once
 
 #include <cstdint>
@@ -9,11 +9,11 @@ namespace recon_ad {
 
 constexpr std::uint8_t kLine[] = {255, 120, 0};  // the colour of marks
 
-// The mask opened by a disk of that radius (0: not at all), then without its 8-connected regions of
+// Returns the mask opened by a disk of that radius (0 for none), without its 8-connected regions of
 // less than `min_area` pixels.
 Mask clean_mask(Mask mask, int opening, std::int64_t min_area);
 
-// The number of 8-connected regions.
+// Returns the number of 8-connected regions.
 int count_regions(const Mask& mask);
 
 // Draws the mask's edge as a solid line into a picture [h, w, 3].

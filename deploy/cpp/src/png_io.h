@@ -1,4 +1,4 @@
-// PNG files to and from pixels, by libpng.
+// Decoding and encoding of PNG files, by libpng.
 #pragma once
 
 #include <string>
@@ -12,10 +12,10 @@ struct Png {
   bool palette = false;
 };
 
-// Throws UserError; `name` is what messages call the file.
+// Throws UserError; `name` is the file's name in messages.
 Png decode_png(const Bytes& file, const std::string& name);
 
-// A PNG file of pixels [h, w, 3].
+// Returns a PNG file of pixels [h, w, 3].
 Bytes encode_png(const Bytes& rgb, Size size);
 
 }  // namespace recon_ad

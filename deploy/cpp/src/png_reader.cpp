@@ -21,7 +21,7 @@ struct Reader {
   std::size_t at = 0;
   png_structp png = nullptr;
   png_infop info = nullptr;
-  png_infop end = nullptr;  // what stands behind the pixels
+  png_infop end = nullptr;  // chunks behind the pixels
   char reason[128] = "";
 
   explicit Reader(const Bytes& file_) : file(file_) {
@@ -56,12 +56,13 @@ void give(png_structp png, png_bytep to, std::size_t n) {
   reader->at += n;
 }
 
-// In these three nothing has a destructor that a jump would leave out. False: see `reason`.
+// The next functions have no objects whose destructor a jump would skip. On failure they return
+// false and set `reason`.
 bool read_header(Reader& reader) {
   if (setjmp(png_jmpbuf(reader.png))) return false;
   png_set_read_fn(reader.png, &reader, give);
   png_set_user_limits(reader.png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // pixels are limited instead
-  // Colour profiles, texts and the like are not looked at, but may not be damaged.
+  // Colour profiles, texts and other chunks are ignored, but must not be damaged.
   png_set_keep_unknown_chunks(reader.png, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
   static const png_byte kKept[] = "acTL\0fcTL\0eXIf";
   png_set_keep_unknown_chunks(reader.png, PNG_HANDLE_CHUNK_ALWAYS, kKept, 3);
@@ -70,19 +71,19 @@ bool read_header(Reader& reader) {
   return true;
 }
 
-// Deflate shrinks to a 1032nd at best. A header that promises more than the file can hold is not
-// believed: a few bytes would take gigabytes.
+// Deflate shrinks to a 1032nd at best. A header that promises more than the file can hold is
+// rejected: a few bytes would take gigabytes.
 bool is_too_short(const Reader& reader, Size size) {
   constexpr std::size_t kMostOfOneByte = 1040;
   const std::size_t row = 1 + png_get_rowbytes(reader.png, reader.info);
   return std::size_t(size.height) * row > kMostOfOneByte * reader.file.size();
 }
 
-// Whole bytes or words in the machine's order; of a palette the indices.
+// Requests whole bytes or words in the machine's order, and the indices of a palette.
 bool set_transforms(Reader& reader) {
   if (setjmp(png_jmpbuf(reader.png))) return false;
   if (!reader.deep() && !reader.palette()) png_set_expand_gray_1_2_4_to_8(reader.png);
-  // The one colour of gray or RGB that stands for transparency becomes alpha.
+  // The transparent colour of gray or RGB becomes an alpha.
   if (!reader.palette()) png_set_tRNS_to_alpha(reader.png);
   png_set_packing(reader.png);
   const std::uint16_t one = 1;
@@ -105,7 +106,7 @@ bool read_pixels(Reader& reader, png_bytepp rows, bool to_end) {
 constexpr int kGray = 0, kRgb = 2, kPalette = 3, kGrayAlpha = 4, kRgbAlpha = 6;
 constexpr int kMaxDeepSide = 1000000;  // px of 16 bits in several channels
 
-// What is wrong with a chunk tRNS, "" if nothing is.
+// Returns what is wrong with a chunk tRNS, "" if nothing is.
 std::string wrong_transparency(const png_byte* content, std::size_t length, int depth, int kind,
                                std::size_t entries, bool twice) {
   if (twice) return "it occurs twice";
@@ -115,7 +116,7 @@ std::string wrong_transparency(const png_byte* content, std::size_t length, int 
     if (length > 0 && length <= entries) return "";
     return std::to_string(length) + " alphas for " + std::to_string(entries) + " colours";
   }
-  if (kind != kGray && kind != kRgb) return "";  // no PNG, as libpng will find
+  if (kind != kGray && kind != kRgb) return "";  // not a PNG, as libpng will report
   const std::size_t size = kind == kGray ? 2 : 6;
   if (length != size) {
     return std::to_string(length) + " bytes and not " + std::to_string(size);
@@ -128,7 +129,7 @@ std::string wrong_transparency(const png_byte* content, std::size_t length, int 
   return "";
 }
 
-// Throws UserError for a PNG whose transparency (chunk tRNS) the rest of it contradicts: libpng
+// Throws UserError for a PNG whose transparency (chunk tRNS) contradicts the rest of it: libpng
 // drops such a chunk, and Pillow repairs some. Chunks behind the pixels do not count.
 void check_transparency(const Bytes& file, const std::string& name) {
   constexpr std::size_t kHead = 8, kChecksum = 4;  // bytes
@@ -161,9 +162,9 @@ void check_transparency(const Bytes& file, const std::string& name) {
   }
 }
 
-// What is told by chunks that are no pixels.
+// Facts in chunks other than pixels.
 struct Told {
-  std::uint32_t frames = 0;  // of an animation
+  std::uint32_t frames = 0;  // frames of an animation
   bool first_is_frame = false;
   int orientation = 0;
 };
@@ -188,7 +189,8 @@ Told told(const Reader& reader, png_infop where, const std::string& name) {
   return found;
 }
 
-// The palette's colours, over black; gray where all that occur are. Indices beyond it are black.
+// Returns the palette's colours over black, or gray if all colours that occur are gray. Indices beyond
+// the palette are black.
 Image coloured(const Reader& reader, const Bytes& indices, Size size) {
   constexpr std::size_t kEntries = 256;
   png_colorp palette = nullptr;

@@ -37,12 +37,12 @@ void take(png_structp png, png_bytep from, std::size_t n) {
   try {
     writer->file.insert(writer->file.end(), from, from + n);
   } catch (const std::bad_alloc&) {
-    full = true;  // the jump has to wait until the exception is gone
+    full = true;  // the jump has to wait until the exception is handled
   }
   if (full) png_error(png, "out of memory");
 }
 
-// Nothing in here has a destructor that a jump would leave out. False: out of memory.
+// No object here has a destructor that a jump would skip. Returns false if memory runs out.
 bool write(Writer& writer, Size size, png_bytepp rows) {
   if (setjmp(png_jmpbuf(writer.png))) return false;
   png_set_write_fn(writer.png, &writer, take, nullptr);

@@ -1,4 +1,4 @@
-// Regions of interest that lie beside images. After recon_ad/data/truth.py.
+// Regions of interest beside images. After recon_ad/data/truth.py.
 #pragma once
 
 #include <filesystem>
@@ -12,16 +12,16 @@ namespace recon_ad {
 
 class Regions {
  public:
-  // Of the images below `root`: from a folder laid out as it is, or one image for all; where none
-  // is given, from roi/ and roi.png in `root` itself. Throws UserError where there is no such path.
+  // The regions of the images below `root`, from a folder with the same layout, or one image for all.
+  // By default they are roi/ and roi.png in `root`. Throws UserError if the given path is not found.
   Regions(std::filesystem::path root, const std::optional<std::filesystem::path>& given);
 
   explicit operator bool() const { return single_ || !by_stem_.empty(); }
 
-  // The file that says which pixels of an image count; none where all do.
+  // Returns the file of an image's region, or none if all pixels count.
   std::optional<std::filesystem::path> of(const std::filesystem::path& image) const;
 
-  // Whether the file is itself a region, and no image to judge.
+  // Returns whether the file is itself a region, and not an image to judge.
   bool is_region(const std::filesystem::path& image) const;
 
  private:
@@ -30,8 +30,8 @@ class Regions {
   std::map<std::string, std::filesystem::path> by_stem_;
 };
 
-// The pixels that count. Throws UserError where the region is broken, has another size than the
-// image or marks no pixel.
+// Returns the pixels that count. Throws UserError if the region is broken, has another size than the
+// image, or marks no pixel.
 Mask load_region(const std::filesystem::path& file, const std::filesystem::path& image, Size size);
 
 }  // namespace recon_ad

@@ -6,13 +6,13 @@
 namespace recon_ad {
 namespace {
 
-// Which old pixels, from `first` on, make a new one, and how much each counts.
+// The old pixels, from `first` on, that make a new one, and their weights.
 struct Share {
   int first;
   std::vector<double> weights;
 };
 
-// A triangle around each new pixel's centre, as wide as the new pixel is, two old ones at least.
+// Returns a triangle around each new pixel's centre, as wide as the new pixel, at least two old ones.
 std::vector<Share> shares(int from, int to) {
   const double scale = double(from) / to;
   const double support = std::max(scale, 1.0);
@@ -24,7 +24,7 @@ std::vector<Share> shares(int from, int to) {
     Share share{first, {}};
     double sum = 0;
     for (int x = first; x < end; ++x) {
-      // Multiplied by the inverse, not divided: the last bit is to be Pillow's too.
+      // Multiplied by the inverse, not divided, so that the last bit is Pillow's, too.
       const double distance = std::fabs((x - centre + 0.5) * (1.0 / support));
       share.weights.push_back(distance < 1.0 ? 1.0 - distance : 0.0);
       sum += share.weights.back();
@@ -37,8 +37,8 @@ std::vector<Share> shares(int from, int to) {
   return all;
 }
 
-// Both passes sum in double precision and keep floats, the horizontal one first. Pillow 13 takes
-// the vertical one first where that is cheaper, which differs in the last bit of some values.
+// Both passes sum in double precision and keep floats, the horizontal one first. Pillow 13 does the
+// vertical one first where that is cheaper, which changes the last bit of some values.
 Floats horizontal(const Floats& values, Size from, int width, int channels) {
   const std::size_t n = std::size_t(channels);
   Floats made(std::size_t(from.height) * width * n);

@@ -4,8 +4,8 @@
 
 namespace recon_ad {
 
-// Bilinear with antialiasing, in floats as Pillow computes it; each channel by itself. The image is
-// to be of another size. Bytes and words become floats in [0, 1].
+// Resizes bilinearly with antialiasing, each channel separately, in floats as Pillow computes it. The
+// image has to have another size. Bytes and words become floats in [0, 1].
 Image resized(const Image& image, Size size);
 Map resized(const Map& map, Size size);
 

@@ -10,7 +10,7 @@
 namespace recon_ad {
 namespace {
 
-// The text with bytes that are no UTF-8 (in the name of a file) escaped, which JSON reads again.
+// Escapes bytes of a file's name that are not UTF-8, in a form that JSON can read.
 std::string escaped(const std::string& text) {
   std::string made;
   std::size_t at = 0;
@@ -30,7 +30,7 @@ std::string escaped(const std::string& text) {
 }
 
 std::string csv_field(const std::string& content) {
-  // No spreadsheet is to take a name for a formula.
+  // A spreadsheet must not read a name as a formula.
   const bool formula = !content.empty() && std::strchr("=+-@\t\r", content[0]) != nullptr;
   const std::string text = formula ? "'" + content : content;
   if (text.find_first_of(",\"\r\n") == std::string::npos) return escaped(text);
@@ -83,7 +83,7 @@ std::string shortest(double number) {
   std::string digits = written.substr(0, 1);
   if (e > 2) digits += written.substr(2, e - 2);
   const std::string sign = std::signbit(number) ? "-" : "";
-  if (exponent < -4 || exponent >= 16) {  // where Python's repr changes to powers of ten
+  if (exponent < -4 || exponent >= 16) {  // range where Python's repr uses powers of ten
     std::string mantissa = digits.substr(0, 1);
     if (digits.size() > 1) mantissa += "." + digits.substr(1);
     char power[8];

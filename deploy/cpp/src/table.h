@@ -1,4 +1,4 @@
-// What was decided of each image, as CSV and as lines of JSON, as Python writes them.
+// The table of decisions, as CSV and as lines of JSON, in Python's format.
 #pragma once
 
 #include <optional>
@@ -11,20 +11,20 @@ struct Judgement {
   double threshold;
   bool anomalous;
   int regions;
-  std::optional<double> defect_probability;  // none without a classifier
-  std::optional<double> normalised_score;    // none where no median is known
+  std::optional<double> defect_probability;  // empty without a classifier
+  std::optional<double> normalised_score;    // empty if no median is known
 };
 
 struct Row {
   std::string path;
-  std::optional<Judgement> judgement;  // none where there is an error
+  std::optional<Judgement> judgement;  // empty if there is an error
   std::string error;
 };
 
-// The shortest decimals that give the number again, as Python prints them.
+// Returns the shortest decimals that represent the number, in Python's format.
 std::string shortest(double number);
 
-// Each ends its line.
+// Each of these ends with a line break.
 std::string csv_header();
 std::string csv_row(const Row& row);
 std::string json_row(const Row& row);

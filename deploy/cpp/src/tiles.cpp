@@ -8,7 +8,7 @@ namespace recon_ad {
 namespace {
 
 constexpr double kPi = 3.14159265358979323846;
-constexpr std::int64_t kLongest = 1 << 16;  // px, of an image that is resized to a shorter side
+constexpr std::int64_t kLongest = 1 << 16;  // px, limit of the longer side when the shorter one is given
 
 std::vector<int> tile_starts(int length, int tile, int stride) {
   std::vector<int> starts;
@@ -17,7 +17,7 @@ std::vector<int> tile_starts(int length, int tile, int stride) {
   return starts;
 }
 
-// Where a place beyond the end lies when the border is a mirror behind its last pixel.
+// Returns the place that a place beyond the end mirrors; the border is behind the last pixel.
 int mirrored(int place, int length) {
   const int within = place % (2 * length);
   return within < length ? within : 2 * length - 1 - within;
@@ -26,7 +26,7 @@ int mirrored(int place, int length) {
 std::vector<double> hann_window(int length) {
   std::vector<double> window(static_cast<std::size_t>(length));
   for (int i = 0; i < length; ++i) {
-    // At pixel centres, so that none is zero: a corner of the image has one tile only.
+    // At pixel centres, so that no weight is zero: a corner of the image has one tile only.
     const double sine = std::sin(kPi * (i + 0.5) / length);
     window[std::size_t(i)] = sine * sine;
   }
