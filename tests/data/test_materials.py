@@ -247,7 +247,7 @@ def test_drawing_an_image_takes_little_memory():
 @pytest.mark.parametrize(
     "make, arguments, expected",
     [
-        (riblet_source, {"kind": "gradient"}, 'unknown riblet set "gradient": give albedo or normals'),
+        (riblet_source, {"kind": "gradient"}, 'unknown riblet set "gradient": give albedo'),
         (riblet_source, {"kind": "albedo", "seed": -1}, "seed of a riblet set is -1"),
         (granular_source, {"kind": "x"}, 'unknown granular set "x": give gradient or curvature'),
         (granular_source, {"kind": "curvature", "seed": -2}, "seed of a granular set is -2"),

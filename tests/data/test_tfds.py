@@ -119,7 +119,7 @@ def test_damaged_prepared_files_are_named(source, manual, tmp_path, name, damage
 @pytest.mark.parametrize(
     "name, arguments, expected",
     [
-        ("mvtec", {"config": "bottle"}, 'unknown data set "mvtec": choose one of mvtec_ad, mvtec_loco, '),
+        ("mvtec", {"config": "bottle"}, 'unknown data set "mvtec": choose one of mvtec_ad, '),
         ("visa", {"config": "bottle"}, 'visa has no category "bottle": there are candle, '),
         ("mvtec_ad", {"config": ""}, 'no category "": there are bottle, .*, or give the name of'),
         ("mvtec_ad", {"config": "../bottle"}, 'no category "../bottle"'),
