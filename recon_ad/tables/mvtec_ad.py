@@ -57,9 +57,8 @@ TABLE = Table(
     ),
     cells=cells,
     protocol=(
-        "All methods learn with the settings of configs/folder.py, those on a pretrained encoder's "
-        "features with those of configs/vit.py, the same for every category. The encoder's blocks "
-        "there were chosen by knn's image AUROC on grid.",
+        "All methods learn with the settings of configs/folder.py, the same for every category. "
+        "The encoder's blocks of knn and subspace were chosen on four sets, grid among them.",
         "If a category in the folder has another split or resolution than the official one, its "
         "figures are close to published ones, but not equal.",
     ),
