@@ -286,8 +286,8 @@ def test_a_given_mask_is_of_the_templates_size(tmp_path):
     two = [*good(1), good(2)[0]._replace(category="other")]
     for fields, records, words in (
         ({"background": mask}, good(1), r"mask\.png has 9x9 px, the template 144x96"),
-        ({"background": gone}, good(1), r"^config\.part\.background: .*gone\.png: there is no"),
-        ({"template": gone}, good(1), r"^config\.part\.template: .*gone\.png: there is no"),
+        ({"background": gone}, good(1), r"^config\.part\.background: .*gone\.png: file not found"),
+        ({"template": gone}, good(1), r"^config\.part\.template: .*gone\.png: file not found"),
         ({}, two, "describes one part"),
     ):
         with pytest.raises(UserError, match=words):
