@@ -179,7 +179,7 @@ def _intervals(
         count = np.count_nonzero(defective == kind)
         if 0 < count < FEWEST:
             raise UndefinedMetric(
-                f"{count} {name} images are too few to resample; {FEWEST} or more are needed"
+                f"{count} {name} images are too few to resample, as {FEWEST} or more are needed"
             )
     values: dict[str, list[float]] = {name: [] for name in figures}
     drawn = multiplicities(defective, seed=seed, resamples=resamples)

@@ -237,7 +237,7 @@ def _resolved(percent: int, items: int, of: str) -> int:
         raise ValueError(f"percent must be a whole number from 1 to 99, not {percent}.")
     if items * percent < 100:
         raise UndefinedMetric(
-            f"{percent} % of {items} {of} images is less than one image; "
+            f"{percent} % of {items} {of} images is less than one image, as "
             f"{-(-100 // percent)} or more are needed"
         )
     return items * percent // 100

@@ -176,7 +176,7 @@ def test_regions_of_interest_hold_from_training_to_prediction(on_regions, tmp_pa
         before = scores[row["path"]]
         assert before["defect"] == "elastic"
         assert float(row["score"]) == pytest.approx(float(before["score"]), rel=1e-6)
-    assert "no such region of interest" in refusal("predict", *given, data / "gone.png")
+    assert "region of interest not found" in refusal("predict", *given, data / "gone.png")
 
 
 def test_good_images_alone_give_nulls_with_reasons_after_a_mistake_in_the_regions(
