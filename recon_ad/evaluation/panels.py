@@ -9,7 +9,7 @@ import numpy as np
 from recon_ad.alignment.part import NotRegistered
 from recon_ad.data import Record, Source
 from recon_ad.data.source import digest, roi_of, spread
-from recon_ad.detector.heldout import read_kept
+from recon_ad.detector.heldout import Judged, read_kept
 from recon_ad.detector.inference import Prediction, back
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.evaluation.judge import truth_of
@@ -117,6 +117,9 @@ def choose_panels(
         shown = progress(records[:limit], "report, pictures")
         return [panel(detector, r, scale=scale) for r in shown] or otherwise
 
+    def shown_odd() -> Sequence[SmallPanel] | str:
+        return [panel(judge, record, scale=scale) for record, judge in odd] or ""
+
     groups: dict[str, Sequence[SmallPanel] | str] = {}
     if any(record.anomalous for record in source.test):
         groups["Worst misses"] = drawn(misses, "No misses: every defect is found.")
@@ -126,7 +129,7 @@ def choose_panels(
         groups["Clearest hits"] = drawn(hits, "")
     if passed:
         groups["Typical good images"] = drawn(typical(passed, count=max(1, limit // 2)), "")
-    groups[f"Most anomalous training images{of}"] = drawn(odd, "")
+    groups[f"Most anomalous training images{of}"] = shown_odd()
     return groups
 
 
@@ -148,11 +151,14 @@ def typical(records: Sequence[Record], *, count: int) -> list[Record]:
     return [records[i] for i in sorted(places, key=lambda place: abs(place - middle))]
 
 
-def odd_training(detector: Detector, source: Source, *, count: int) -> tuple[list[Record], str]:
+def odd_training(
+    detector: Detector, source: Source, *, count: int
+) -> tuple[list[tuple[Record, Detector]], str]:
     """Return the training images with the highest scores, and a note on their selection.
 
-    Crossed calibration has a held-out score of each image. Otherwise some images are inspected,
-    spread evenly over all.
+    Each image is paired with the detector that its picture has to show. Crossed calibration has a
+    held-out score of each image, and the detector is then the one that has not seen the image's
+    block. Otherwise some images are inspected by the detector itself, spread evenly over all.
     """
     kept = read_kept(detector.record)
     if kept and detector.record["calibration"].get("rule") == "cross":
@@ -162,7 +168,11 @@ def odd_training(detector: Detector, source: Source, *, count: int) -> tuple[lis
         odd = sorted(judged, key=lambda record: -known[record.name])[:count]
         # Images of another folder may have the same names, so contents are compared.
         if odd and all(digest(record.load()) == contents[record.name] for record in odd):
-            return odd, ", held out"
+            judges = [_without_block(detector, source, kept, record.name) for record in odd]
+            pairs = list(zip(odd, judges, strict=True))
+            if all(_gives(judge, record, known[record.name]) for record, judge in pairs):
+                return pairs, ", held out"
+            return [(record, detector) for record in odd], ""
     looked_at = spread(source.train, LOOKED_AT)
     scored = []
     for i, record in enumerate(progress(looked_at, "report, training images")):
@@ -171,4 +181,24 @@ def odd_training(detector: Detector, source: Source, *, count: int) -> tuple[lis
             score = detector.predict(record.load(), roi=roi, reconstruct=False).score
             scored.append((float(score), i))
     of = "" if len(looked_at) == len(source.train) else f", from a sample of {len(looked_at)}"
-    return [looked_at[i] for _, i in sorted(scored, reverse=True)[:count]], of
+    return [(looked_at[i], detector) for _, i in sorted(scored, reverse=True)[:count]], of
+
+
+def _without_block(detector: Detector, source: Source, kept: Judged, name: str) -> Detector:
+    """Return the detector as if it had not been trained on the block of the named image."""
+    blocks = dict(zip(kept.names, kept.blocks, strict=True))
+    places = [i for i, r in enumerate(source.train) if blocks.get(r.name) == blocks[name]]
+    return detector.without(places)
+
+
+def _gives(detector: Detector, record: Record, score: float) -> bool:
+    """Return whether the detector gives the image this score.
+
+    It does not if images were left out of training, so that places have shifted, or if the block's
+    images have copies in other blocks.
+    """
+    try:
+        found = detector.predict(record.load(), roi=roi_of(record), reconstruct=False).score
+    except NotRegistered:
+        return False
+    return bool(np.isclose(found, score, rtol=1e-4))
