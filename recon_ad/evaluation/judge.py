@@ -10,7 +10,7 @@ import numpy as np
 
 from recon_ad.alignment.part import NotRegistered
 from recon_ad.data import GOOD, Record
-from recon_ad.data.source import roi_of
+from recon_ad.data.source import digest, roi_of
 from recon_ad.detector.inference import Prediction, back
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.detector.padding import padded_size
@@ -142,6 +142,8 @@ def _judge_share(
     clock: Clock,
 ) -> HostResults:
     share = HostResults([], {}, {name: empty_histogram() for name in truths}, {}, [])
+    calibration = detector.record.get("calibration", {})
+    used = {*detector.record.get("learnt_from", ()), *calibration.get("digests", ())}
     for record in records:
         image = record.load()
         roi = roi_of(record)
@@ -178,6 +180,7 @@ def _judge_share(
                 bool(prediction.label),
                 None if pixels is None else compact(pixels),
                 *overlap,
+                known=digest(image) in used,
             )
         )
         # Free the maps before the next image, so that memory holds one image's maps only.

@@ -1,6 +1,7 @@
 """Protocol of an evaluation in metrics.json: the settings and versions behind its figures."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -44,6 +45,17 @@ def protocol(detector: Detector, source: Source) -> dict[str, Any]:
         "hardware": provenance.hardware(),
         "versions": provenance.versions(),
     }
+
+
+def already_used(names: Sequence[str], *, of: int) -> str:
+    """Return a sentence on test images that training or calibration used; "" for none."""
+    if not names:
+        return ""
+    return (
+        f"{len(names)} of {of} test images were used for training or calibration, too, so that the "
+        f"figures are too good: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}. Evaluate "
+        "on other images."
+    )
 
 
 def _resolution(resize: tuple[int, int] | None) -> str:

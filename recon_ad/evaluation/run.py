@@ -23,7 +23,7 @@ from recon_ad.evaluation.content import draw_curves, scores_csv, training_messag
 from recon_ad.evaluation.judge import Clock, judge
 from recon_ad.evaluation.no_model import NoModel, mean_figures
 from recon_ad.evaluation.panels import choose_panels, slider_scale
-from recon_ad.evaluation.protocol import protocol
+from recon_ad.evaluation.protocol import already_used, protocol
 from recon_ad.metrics.figures import FIGURES
 from recon_ad.metrics.promise import decisions, promised_rates
 from recon_ad.metrics.summary import ImageResult, Pooled, pool, summarize
@@ -161,7 +161,8 @@ def evaluate(
                 else "no test images"
             )
     fine, of_training = training_message(training["message"], metrics)
-    messages = [broken, calibration["message"], *source.notes]
+    used = already_used([j.name for j in judged if j.known], of=len(judged))
+    messages = [broken, used, calibration["message"], *source.notes]
     messages.insert(len(messages) if fine else 1, of_training)
     ordered = {key: metrics.pop(key) for key in FIGURES}
     metrics = (
@@ -173,6 +174,7 @@ def evaluate(
             "protocol": {
                 "evaluated_on": name,
                 "not_registered": results.lost,
+                "test_images_already_used": used,
                 TEST_IMAGES: fingerprint(given) if given else None,
                 **protocol(detector, source),
             },
@@ -398,6 +400,8 @@ def _written(
         logger.info("%s", metrics["decisions"]["sentence"])
         if report.messages and metrics["decisions"]["promise_broken"]:
             logger.warning("%s", report.messages[0])
+    if used := metrics["protocol"]["test_images_already_used"]:
+        logger.warning("%s", used)
     for key in ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle"):
         if metrics[key] is not None:
             bound = metrics["bounds"].get(key, 0.0)

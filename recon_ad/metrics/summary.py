@@ -52,6 +52,7 @@ class ImageResult(NamedTuple):
       pixels: Compact histogram of the raw map's pixels. None where no truth mask is known.
       intersection: Number of pixels in both the calibrated mask and the truth.
       union: Number of pixels in either.
+      known: True if training or calibration used an image of the same content.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ImageResult(NamedTuple):
     pixels: PixelHistogram | None
     intersection: int
     union: int
+    known: bool = False
 
 
 class Pooled(NamedTuple):

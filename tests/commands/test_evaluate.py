@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 import recon_ad
 from recon_ad.data import synthetic_source
+from recon_ad.data.source import digest
 from recon_ad.detector import onnx_export
 from recon_ad.detector.jax_detector import load
 from recon_ad.errors import UserError
@@ -100,6 +101,24 @@ def test_metrics_hold_intervals_truths_defects_baselines_and_protocol(run, metri
     rate = np.mean([row["anomalous"] == "1" for row in rows if row["defect"] == "good"])
     assert rate == metrics["image_fpr_calibrated"]
     assert all((float(r["score"]) > float(r["threshold"])) == (r["anomalous"] == "1") for r in rows)
+
+
+@pytest.mark.parametrize("used_for", ["training", "calibration"])
+def test_test_images_that_the_detector_has_used_are_named_first(run, used_for):
+    source, detector = synthetic_source("chess", side=128), load(run / "detector")
+    again = source.test[1]
+    metrics, report = evaluation.evaluate(detector, source, name="chess")
+    assert metrics["protocol"]["test_images_already_used"] == ""
+    calibration = detector.record["calibration"]
+    more = {
+        "training": {"learnt_from": [digest(again.load())]},
+        "calibration": {"calibration": calibration | {"digests": [digest(again.load())]}},
+    }[used_for]
+    detector = detector.with_record(more)
+    metrics, report = evaluation.evaluate(detector, source, name="chess")
+    assert metrics["protocol"]["test_images_already_used"] == report.messages[0]
+    assert report.messages[0].startswith("1 of 8 test images were used")
+    assert again.name in report.messages[0]
 
 
 def test_a_run_ends_in_a_model_that_decides_as_its_detector(run):
