@@ -14,8 +14,8 @@ from absl import flags
 
 # In the order in which a user needs them.
 COMMANDS = (
-    "check", "train", "evaluate", "predict", "calibrate", "export", "compare", "sweep", "classify",
-    "inspect", "monitor", "weights", "reproduce",
+    "check", "train", "evaluate", "predict", "calibrate", "certify", "export", "compare", "sweep",
+    "classify", "inspect", "monitor", "weights", "reproduce",
 )  # fmt: skip
 HELP = ("--help", "-help", "-h", "-?", "--helpshort", "-helpshort")
 REQUIRED = "must have a value other than None"  # absl's message for a missing flag

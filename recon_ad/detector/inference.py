@@ -125,12 +125,23 @@ class Inference(ABC):
         self.thresholds = thresholds
         self.categories = categories
         self.medians, self.median = medians, medians.get("")
+        self.category = ""  # that `of_category` chose
         self._weights = tiles.tile_weights(plan.geometry.tile, kind=plan.geometry.weights)
 
     @property
     @abstractmethod
     def calibrated_on_regions(self) -> bool:
         """Whether the thresholds are of regions of interest only."""
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """The digests of the images that it learnt from or was calibrated with, as far as known."""
+        return frozenset()
+
+    @property
+    def promise(self) -> tuple[float, float] | None:
+        """The promised false-positive rate and the independent units behind it, where known."""
+        return None
 
     @abstractmethod
     def run_core(
@@ -167,6 +178,7 @@ class Inference(ABC):
             )
         chosen = copy.copy(self)
         chosen.thresholds = self.categories[category]
+        chosen.category = category
         chosen.median = self.medians.get(category)
         return chosen
 

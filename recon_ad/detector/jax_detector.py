@@ -48,6 +48,7 @@ from recon_ad.detector.older import OLDER, as_today
 from recon_ad.errors import UserError
 from recon_ad.methods import build_method
 from recon_ad.methods.base import Method, Variables
+from recon_ad.metrics.promise import promised_rates
 from recon_ad.ops.scores import SCORES, check_score
 from recon_ad.ops.smoothing import smooth
 from recon_ad.runtime import files
@@ -200,6 +201,21 @@ class Detector(Inference):
     def calibrated_on_regions(self) -> bool:
         """Whether the thresholds are of regions of interest only, by the record."""
         return self.record.get("calibration", {}).get("regions_of_interest", False)
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """The digests in its record of images that it learnt from or was calibrated with."""
+        calibrated = self.record.get("calibration", {}).get("digests", [])
+        return frozenset([*self.record.get("learnt_from", []), *calibrated])
+
+    @property
+    def promise(self) -> tuple[float, float] | None:
+        """The promise of its calibration, for the category that was chosen, if one was."""
+        entry = self.record.get("calibration")
+        if not entry:
+            return None
+        rate, units = promised_rates(entry, [self.category])[self.category]
+        return None if rate is None else (rate, units)
 
     def run_core(
         self, images: Shaped[np.ndarray, "b h w c"], *, reconstruct: bool

@@ -1,0 +1,321 @@
+"""The page of a certificate: the answers in a sentence each, then tables, curves and pictures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy import special
+
+from recon_ad.certification.defects import KINDS
+from recon_ad.certification.detection import ABOVE, BELOW, WANTED
+from recon_ad.certification.run import Certificate, Example
+from recon_ad.report import markup
+from recon_ad.report.drawing import BLUE, INK, MANY, dress, legend, plain_powers, svg
+from recon_ad.report.html import page as report_page
+from recon_ad.report.markup import paragraph, text
+from recon_ad.report.pictures import encode, outlined, rgb, shown_channels
+from recon_ad.report.wording import percent
+
+BINS = 8  # of sizes, whose shares are drawn as dots
+CLOSE = 96  # px of a picture's side, at least, and four times the defect
+LARGE = 288  # px at which a picture is shown, at least
+GLOSSARY = {
+    "Good image": "An image of a part without a defect.",
+    "Stopped": "The detector calls the image defective, so that the part is taken off the line.",
+    "Threshold": "The score above which an image is stopped. It was set from good images.",
+    "95 % confidence": "Of a hundred such studies, 95 or more give a bound that is kept.",
+    "a50, a90": "The sizes at which one in two, and nine in ten, are found: best estimates.",
+    "a90/95": "The size from which nine in ten defects are found, with 95 % confidence. It is the "
+    "figure to rely on.",
+    "Contrast": "How far a defect changes the gray level, as a share of the range of gray levels "
+    "that the part shows (from its darkest to its brightest hundredth).",
+    "Size": "The diameter of the smallest circle that holds the defect: a spot's diameter, a "
+    "scratch's length.",
+    "Located": "The detector stops the image and what it marks overlaps the defect.",
+    "Promised rate": "The share of good images that the calibration expects to be stopped.",
+}
+METHOD = (
+    "Defects are drawn by the computer into good images that pass the detector, with soft edges, "
+    "at random places within the region of interest. The detector judges each image as in "
+    "use, with its calibrated thresholds.",
+    "Sizes are spread evenly on a logarithmic scale. The probability of finding a defect is a "
+    "logistic curve over the logarithm of its size (MIL-HDBK-1823A, ASTM E2862), fitted with "
+    "Firth's correction (1993) and bounded by profile likelihood. Where that curve does not fit "
+    "(no model in the table), only growth with size is assumed. Nothing is extrapolated beyond the "
+    "tested sizes.",
+    "Bounds of the rate of stopped good images are exact (Clopper and Pearson 1934). They count "
+    "images as independent: pictures of one part, or of one minute, count for less.",
+    "Inserted defects are not real ones. The figures hold for the kinds, contrasts and sizes "
+    "tested here, on images like these. They do not say how many real defects are found.",
+)
+
+
+def page(certificate: Certificate) -> str:
+    """Return the page as text."""
+    figures = certificate.figures
+    sections = [
+        ("rejects", "Good parts that are stopped", _rejects(figures["false_rejects"])),
+        ("detection", "Defects that are found", _detection(figures)),
+        ("smallest", "The smallest defects that were found", _pictures(certificate.smallest)),
+        ("largest", "The largest defects that were missed", _pictures(certificate.largest)),
+        ("method", "Method", "".join(paragraph(text(words), kind="words") for words in METHOD)),
+        ("glossary", "Glossary", _glossary()),
+        ("data", "Detector, images and versions", _facts(figures)),
+    ]
+    answers = [_answer_on_sizes(figures), _answer_on_rejects(figures["false_rejects"])]
+    lead = "".join(paragraph(text(sentence), kind="lead") for sentence in answers)
+    return report_page(
+        "Certificate of a detector",
+        f"What it finds and how often it errs: {figures['images']['folder']}",
+        lead=lead,
+        messages=_messages(figures),
+        sections=sections,
+    )
+
+
+def _messages(figures: Mapping[str, Any]) -> list[str]:
+    found = []
+    rejects, images = figures["false_rejects"], figures["images"]
+    if rejects.get("promise_broken"):
+        found.append(
+            f"{rejects['count']} of {rejects['total']} good images are stopped, more than chance "
+            f"explains if the promised rate of {percent(rejects['promised'])} held: calibrate the "
+            "detector with good images of the time and place of use."
+        )
+    if not figures["detector"]["seen_known"]:
+        found.append(
+            "The detector's file does not say which images it learnt from, so that nobody checked "
+            "that these good images are new to it."
+        )
+    if lost := images["not_registered"]:
+        found.append(
+            f"The part was not found in {len(lost)} of {images['count']} good images, which count "
+            "in no figure."
+        )
+    found.append(
+        "Sizes are of defects drawn by the computer. Check the detector on real defects before you "
+        "rely on them."
+    )
+    return found
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    contrast = entry["contrast"]
+    return entry["label"] if contrast is None else f"{entry['label']}, contrast {percent(contrast)}"
+
+
+def _size(estimate: Mapping[str, Any], *, bound: bool = False) -> str:
+    """Return a size with its unit, in mm too where the size of a pixel is known."""
+    number = f"{estimate['px']:.3g}\u00a0px"
+    if "mm" in estimate:
+        number += f" ({estimate['mm']:.3g}\u00a0mm)"
+    if estimate["where"] == BELOW:
+        return f"{number} or less"
+    if estimate["where"] == ABOVE:
+        return f"not up to {number}" if bound else f"above {number}"
+    return number
+
+
+def _answer_on_sizes(figures: Mapping[str, Any]) -> str:
+    entries = figures["detection"]
+    sure = [e for e in entries if e["image"]["a90_95"]["where"] != ABOVE]
+    never = [e for e in entries if e["image"]["a90_95"]["where"] == ABOVE]
+    unsure = f"no such size was shown for {_joined([_name(e) for e in never])}" if never else ""
+    if not sure:
+        return (
+            "Smallest defect: for none of the kinds tested does it find nine in ten, up to "
+            f"{_size(entries[0]['image']['a90_95'] | {'where': 'within'})} (95\u00a0% confidence)."
+        )
+    ranked = sorted(sure, key=lambda e: e["image"]["a90_95"]["px"])
+    best, worst = ranked[0], ranked[-1]
+    words = f"{_name(best)} from {_size(best['image']['a90_95'])}"
+    if worst is not best:
+        words += f" up to {_name(worst)} from {_size(worst['image']['a90_95'])}"
+    return (
+        "Smallest defect: with 95\u00a0% confidence it finds nine in ten defects of these sizes "
+        f"and larger: {words}{'; ' * bool(unsure)}{unsure}."
+    )
+
+
+def _joined(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else "; ".join(names)
+
+
+def _answer_on_rejects(rejects: Mapping[str, Any]) -> str:
+    promise = ""
+    if rejects["promised"] is not None:
+        promise = f" Its calibration promised {percent(rejects['promised'])}."
+    return (
+        f"Good parts stopped: {rejects['count']} of {rejects['total']} good images; with 95\u00a0% "
+        f"confidence it stops no more than {percent(rejects['at_most'])} of them.{promise}"
+    )
+
+
+def _rejects(rejects: Mapping[str, Any]) -> str:
+    rows = [
+        ["stopped", f"{rejects['count']} of {rejects['total']} ({percent(rejects['rate'])})"],
+        ["interval, 95 %", f"{percent(rejects['low'])} to {percent(rejects['high'])}"],
+        ["at most, with 95 % confidence", percent(rejects["at_most"])],
+    ]
+    if rejects["promised"] is not None:
+        kept = "not kept" if rejects["promise_broken"] else "not contradicted"
+        rows.append(["promised", f"{percent(rejects['promised'])}, {kept} by these images"])
+    for bound, needed in rejects["images_needed"].items():
+        more = max(0, needed - rejects["total"])
+        words = f"{more:,} more, if none of them is stopped" if more else "shown already"
+        rows.append([f"images needed to show at most {percent(float(bound))}", words])
+    cells = [[text(cell) for cell in row] for row in rows]
+    listed = ""
+    if rejects["stopped"]:
+        names = ", ".join(markup.name(name) for name in rejects["stopped"])
+        listed = markup.folded("Good images that are stopped", paragraph(names))
+    return markup.table("Good images", ["", "result"], cells) + listed
+
+
+def _detection(figures: Mapping[str, Any]) -> str:
+    entries = figures["detection"]
+    rows = []
+    for entry in entries:
+        image, localised = entry["image"], entry["localised"]
+        rows.append(
+            [
+                text(_name(entry)),
+                f"<strong>{text(_size(image['a90_95'], bound=True))}</strong>",
+                text(_size(image["a90"])),
+                text(_size(image["a50"])),
+                text(_size(localised["a90_95"], bound=True)),
+                text(f"{sum(entry['found'])} of {entry['trials']}"),
+                text(image["rule"] + _fit(image["fit_p"])),
+            ]
+        )
+    heads = ["defects", "a90/95", "a90", "a50", "a90/95, located", "found", "curve (fit)"]
+    kinds = "".join(
+        f"<li>{text(kind.label.capitalize())}: {text(kind.meaning)}.</li>"
+        for kind in KINDS.values()
+    )
+    note = (
+        "a90/95 is the size from which nine in ten are found, with 95 % confidence. a90 and a50 "
+        "are best estimates without that confidence."
+    )
+    plots = "".join(_curve(kind, [e for e in entries if e["kind"] == kind]) for kind in KINDS)
+    return (
+        paragraph(text(note), kind="note")
+        + markup.table("Sizes", heads, rows)
+        + markup.folded("What the kinds stand for", f'<ul class="note">{kinds}</ul>')
+        + f'<div class="plots">{plots}</div>'
+    )
+
+
+def _fit(p: float | None) -> str:
+    return "" if p is None else f" (p = {p:.2f})" if p >= 0.005 else " (p < 0.01)"
+
+
+def _curve(kind: str, entries: Sequence[Mapping[str, Any]]) -> str:
+    """Draw the probability of detection of one kind, with the shares found as dots."""
+    figure = Figure(figsize=(3.6, 3.0), layout="constrained")
+    axes = figure.add_subplot()
+    dress(axes, x="size, px", y="share found")
+    axes.set_xscale("log")
+    plain_powers(axes.xaxis)
+    axes.set_ylim(-0.03, 1.03)
+    axes.axhline(WANTED, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
+    handles = {}
+    words = []
+    for colour, entry in zip((BLUE, *MANY[1:]), entries, strict=False):
+        sizes, found = np.array(entry["sizes_px"]), np.array(entry["found"], float)
+        for part in np.array_split(np.arange(len(sizes)), BINS):
+            middle = float(np.exp(np.log(sizes[part]).mean()))
+            axes.plot(middle, found[part].mean(), "o", markersize=4, color=colour, clip_on=False)
+        model = entry["image"]
+        if model["slope"] is not None:
+            x = np.geomspace(sizes[0], sizes[-1], 100)
+            p = special.expit(model["intercept"] + model["slope"] * np.log(x))
+            axes.plot(x, p, color=colour, linewidth=1.8)
+        if model["a90_95"]["where"] != ABOVE:
+            axes.axvline(model["a90_95"]["px"], color=colour, linewidth=1.0, linestyle=(0, (5, 2)))
+        contrast = entry["contrast"]
+        label = "found" if contrast is None else f"contrast {percent(contrast)}"
+        handles[label] = Line2D([], [], color=colour, marker="o", markersize=4)
+        words.append(f"{label}: a90/95 {_size(model['a90_95'], bound=True)}")
+    legend(axes, handles, loc="best")
+    caption = (
+        f"{entries[0]['label'].capitalize()}. Dots: shares found; line: curve; dashed: a90/95. "
+        f"{'; '.join(words)}."
+    )
+    return markup.curve(svg(figure), alt=f"Curve. {caption}", caption=caption)
+
+
+def _pictures(examples: Sequence[Example]) -> str:
+    if not examples:
+        return paragraph("There were none.", kind="note")
+    note = (
+        "One of each kind. Dashed: the inserted defect. Solid: what the detector marks. Left the "
+        "image, right the same with outlines."
+    )
+    cards = "".join(map(_card, examples))
+    style = ' style="--card: 18rem"'
+    return paragraph(note, kind="note") + f'<div class="panels"{style}>{cards}</div>'
+
+
+def _card(example: Example) -> str:
+    case = example.case
+    cut = _around(example)
+    image, defect, marks = (a[cut] for a in (example.image, example.defect, example.marks))
+    shown = shown_channels(image)
+    if shown.dtype != np.uint8:
+        shown = shown / (np.iinfo(shown.dtype).max if shown.dtype.kind == "u" else 1)
+    factor = max(1, -(-LARGE // max(defect.shape)))
+    plain, defect, marks = (
+        np.repeat(np.repeat(a, factor, 0), factor, 1) for a in (rgb(shown), defect, marks)
+    )
+    pictures = ""
+    for pixels, alt in (
+        (plain, "image with the defect"),
+        (outlined(plain, truth=defect, mask=marks), "the same with outlines"),
+    ):
+        content = encode(pixels, quality=90)
+        pictures += markup.image(content, kind="jpeg", alt=alt, shape=pixels.shape[:2])
+    contrast = "" if case.contrast is None else f", contrast {percent(case.contrast)}"
+    title = f"{KINDS[case.kind].label}: {case.size:.3g} px{contrast}"
+    return (
+        f'<article class="panel"><h4>{text(title)}</h4>'
+        f'<p class="note">{markup.name(case.base.name)}</p>'
+        f'<div class="pictures">{pictures}</div></article>'
+    )
+
+
+def _around(example: Example) -> tuple[slice, slice]:
+    """Return the rows and columns around a defect."""
+    found = []
+    side = int(max(CLOSE, 4 * example.case.size))
+    for axis in (1, 0):
+        inside = np.flatnonzero(example.defect.any(axis))
+        length = example.defect.shape[1 - axis]
+        start = int((inside[0] + inside[-1]) // 2) - side // 2
+        start = max(0, min(start, length - side))
+        found.append(slice(start, min(length, start + side)))
+    return found[0], found[1]
+
+
+def _glossary() -> str:
+    rows = [[text(word), text(meaning)] for word, meaning in GLOSSARY.items()]
+    return markup.table("Words", ["word", "meaning"], rows)
+
+
+def _facts(figures: Mapping[str, Any]) -> str:
+    detector, images = figures["detector"], figures["images"]
+    rows = {
+        "digest of the detector": detector["identity"],
+        "image threshold": f"{detector['image_threshold']:.6g}",
+        "pixel threshold": f"{detector['pixel_threshold']:.6g}",
+        "good images": f"{images['count']} in {images['folder']}",
+        "copies left out": len(images["copies_left_out"]),
+        "seed": figures["seed"],
+        "versions": ", ".join(f"{k} {v}" for k, v in figures["versions"].items()),
+    }
+    table = markup.table("Facts", ["", ""], [[text(k), markup.broken(v)] for k, v in rows.items()])
+    digests = [[markup.name(k), f"<code>{text(v)}</code>"] for k, v in images["digests"].items()]
+    listed = markup.table("Digests of the good images", ["image", "SHA-256"], digests, kind="tall")
+    return table + markup.folded("Digests of the good images", listed)

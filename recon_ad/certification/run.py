@@ -1,0 +1,339 @@
+"""The trials of a certificate in their order, and its figures."""
+
+import logging
+import math
+from collections.abc import Sequence
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+
+from recon_ad.certification.defects import KINDS, Inserted, insert, room
+from recon_ad.certification.detection import Detection, detection
+from recon_ad.certification.images import Good, GoodImages
+from recon_ad.certification.rejects import images_for, rate_of
+from recon_ad.certification.trials import FILE, Row, Trials, generator, judge, row_of
+from recon_ad.detector.inference import Inference
+from recon_ad.errors import UserError
+from recon_ad.metrics.conformal import surprising
+from recon_ad.metrics.promise import LEVEL
+from recon_ad.runtime.files import sha256
+from recon_ad.runtime.progress import progress
+from recon_ad.runtime.waiting import exclusive_lock
+
+TRIALS = (
+    64  # inserted defects of a kind and contrast; MIL-HDBK-1823A asks for 60 of hits and misses
+)
+SMALLEST = 2.0  # px of an inserted defect
+WIDEST = 1 / 6  # of the shorter side, the largest inserted defect
+ROOM = 8.0  # px that the largest defect has at least
+BASES = 5  # good images that defects are inserted into, at least
+BOUNDS = (0.05, 0.02, 0.01)  # for which the page says how many images they need
+PACKAGES = (
+    "recon_ad",
+    "numpy",
+    "scipy",
+    "opencv-python-headless",
+    "jax",
+    "onnxruntime",
+    "openvino",
+)
+SHOWN = 6  # pictures of each sort
+
+logger = logging.getLogger("recon_ad")
+
+
+class Case(NamedTuple):
+    """An inserted defect.
+
+    Attributes:
+      name: Of the trial.
+      kind: A name in `KINDS`.
+      contrast: None for a kind without one.
+      size: In px.
+      base: Image that it is inserted into.
+    """
+
+    name: str
+    kind: str
+    contrast: float | None
+    size: float
+    base: Good
+
+
+class Example(NamedTuple):
+    """An inserted defect for the page.
+
+    Attributes:
+      case: Of the defect.
+      image: With the defect.
+      defect: Where it is.
+      marks: Of the detector.
+      row: Of its trial.
+    """
+
+    case: Case
+    image: Shaped[np.ndarray, "h w c"]
+    defect: Bool[np.ndarray, "h w"]
+    marks: Bool[np.ndarray, "h w"]
+    row: Row
+
+
+class Certificate(NamedTuple):
+    """All that the trials give.
+
+    Attributes:
+      figures: The content of certificate.json.
+      smallest: Smallest defects that were found.
+      largest: Largest ones that were missed.
+    """
+
+    figures: dict[str, Any]
+    smallest: Sequence[Example]
+    largest: Sequence[Example]
+
+
+def certify(
+    detector: Inference,
+    normals: Path,
+    output: Path,
+    *,
+    identity: str,
+    roi: Path | None = None,
+    mm_per_px: float | None = None,
+    seed: int = 0,
+) -> Certificate:
+    """Run the trials of a certificate, or those that an interrupted run left.
+
+    Args:
+      detector: Calibrated.
+      normals: Folder of good images that the detector has never seen.
+      output: Folder of the certificate and its trials.
+      identity: What tells the detector from others, see `recon_ad.detector.open.identity`.
+      roi: Region of interest, one image or a folder laid out as `normals` is.
+      mm_per_px: Size of a pixel; None gives sizes in px alone.
+      seed: Of all that is random.
+
+    Raises:
+      UserError: The images do not suffice, or another process works in `output`.
+    """
+    good = GoodImages(detector, normals, roi=roi)
+    digests = {image.name: image.digest for image in good.images}
+    run = {
+        "detector": identity,
+        "images": sha256(repr([(name, digests[name]) for name in digests]).encode()),
+        "regions": sha256(b"".join(_region_bytes(good, image) for image in good.images)),
+        "seed": seed,
+        "trials": TRIALS,
+    }
+    with exclusive_lock(output / ".certify.lock", leave=False):
+        trials = Trials(output / FILE, run)
+        if trials.kept:
+            logger.info("%d trials were made before", trials.kept)
+        try:
+            rows = _judge_good(detector, good, trials)
+            cases = _cases(good, rows, seed)
+            inserted = {
+                case.name: trials.run(case.name, partial(_try, detector, good, case, seed))
+                for case in progress(cases, "inserted defects")
+            }
+        finally:
+            trials.close()
+    figures = {
+        "images": {
+            "folder": normals.name,
+            "count": len(good.images),
+            "copies_left_out": good.copies,
+            "not_registered": [n for n, row in rows.items() if not row["registered"]],
+            "digests": digests,
+        },
+        "detector": {
+            "identity": identity,
+            "image_threshold": float(detector.thresholds.image),
+            "pixel_threshold": float(detector.thresholds.pixel),
+            "seen_known": bool(detector.seen),
+        },
+        "false_rejects": false_rejects(detector, rows),
+        "detection": _detection(cases, inserted, mm_per_px=mm_per_px),
+        "seed": seed,
+        "mm_per_px": mm_per_px,
+        "versions": _versions(),
+    }
+    found = [case for case in cases if inserted[case.name]["stopped"]]
+    missed = [case for case in cases if not inserted[case.name]["stopped"]]
+    return Certificate(
+        figures,
+        _examples(detector, good, _one_of_each(found, smallest=True), inserted, seed),
+        _examples(detector, good, _one_of_each(missed, smallest=False), inserted, seed),
+    )
+
+
+def _region_bytes(good: GoodImages, image: Good) -> bytes:
+    region = good.roi(image)
+    return b"" if region is None else region.tobytes()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _judge_good(detector: Inference, good: GoodImages, trials: Trials) -> dict[str, Row]:
+    def make(image: Good) -> Row:
+        return row_of(judge(detector, good.load(image), good.roi(image)))
+
+    return {
+        image.name: trials.run(f"good/{image.name}", partial(make, image))
+        for image in progress(good.images, "good images")
+    }
+
+
+def false_rejects(detector: Inference, rows: dict[str, Row]) -> dict[str, Any]:
+    """Return how often good images are stopped, and what bounds would need.
+
+    Images in which the part is not found are left out: the detector says nothing of them.
+
+    Raises:
+      UserError: The part is found in none of them.
+    """
+    judged = {name: row for name, row in rows.items() if row["registered"]}
+    if not judged:
+        raise UserError("the detector finds its part in none of the good images: check --normals.")
+    stopped = sorted(name for name, row in judged.items() if row["stopped"])
+    rate = rate_of(len(stopped), len(judged))
+    found: dict[str, Any] = {**rate._asdict(), "stopped": stopped, "promised": None}
+    wanted = list(BOUNDS)
+    if detector.promise is not None:
+        promised, units = detector.promise
+        p = surprising(rate.count, rate.total, promised=promised, units=units)
+        found |= {"promised": promised, "units": units, "p_value": p, "promise_broken": p < LEVEL}
+        wanted.append(promised)
+    found["images_needed"] = {
+        f"{bound:.3g}": images_for(bound, count=rate.count)
+        for bound in sorted(set(wanted), reverse=True)
+    }
+    return found
+
+
+def _cases(good: GoodImages, rows: dict[str, Row], seed: int) -> list[Case]:
+    """List the inserted defects: sizes spread evenly over the logarithm, images by turns.
+
+    Raises:
+      UserError: Too few good images pass, or a region has no room.
+    """
+    bases = [i for i in good.images if rows[i.name]["registered"] and not rows[i.name]["stopped"]]
+    if len(bases) < BASES:
+        raise UserError(
+            f"only {len(bases)} of the {len(good.images)} good images pass the detector, too few "
+            "to insert defects into: calibrate it with good images like these first."
+        )
+    largest = math.inf
+    for image in bases:
+        shape, region = good.load(image).shape[:2], good.allowed(image)
+        space = room(shape, region)
+        if space < ROOM:
+            raise UserError(
+                f"{image.name}: its region of interest leaves no room for a defect of {ROOM:g} px "
+                f"(the largest that fits has {max(space, 0):.3g} px): draw it larger."
+            )
+        largest = min(largest, max(ROOM, min(shape) * WIDEST), space)
+    cases = []
+    for kind, entry in KINDS.items():
+        for contrast in entry.contrasts:
+            label = f"defect/{kind}/{'own' if contrast is None else contrast}"
+            rng = generator(seed, label)
+            places = (np.arange(TRIALS) + rng.random(TRIALS)) / TRIALS
+            sizes = SMALLEST * (largest / SMALLEST) ** places
+            turns = np.concatenate(
+                [rng.permutation(len(bases)) for _ in range(-(-TRIALS // len(bases)))]
+            )
+            cases += [
+                Case(f"{label}/{i}", kind, contrast, float(size), bases[turns[i]])
+                for i, size in enumerate(sizes)
+            ]
+    return cases
+
+
+def _inserted(good: GoodImages, case: Case, seed: int) -> Inserted:
+    return insert(
+        good.load(case.base), good.allowed(case.base), kind=case.kind, size=case.size,
+        contrast=case.contrast, rng=generator(seed, case.name),
+    )  # fmt: skip
+
+
+def _try(detector: Inference, good: GoodImages, case: Case, seed: int) -> Row:
+    image, mask = _inserted(good, case, seed)
+    return row_of(judge(detector, image, good.roi(case.base)), mask)
+
+
+def _detection(
+    cases: Sequence[Case], rows: dict[str, Row], *, mm_per_px: float | None
+) -> list[dict[str, Any]]:
+    """Return the probability of detection of each kind and contrast."""
+    found = []
+    for kind, contrast in dict.fromkeys((case.kind, case.contrast) for case in cases):
+        mine = [case for case in cases if (case.kind, case.contrast) == (kind, contrast)]
+        sizes = np.array([case.size for case in mine])
+        stopped = [rows[case.name]["stopped"] for case in mine]
+        located = [rows[case.name]["stopped"] and rows[case.name]["located"] for case in mine]
+        found.append(
+            {
+                "kind": kind,
+                "label": KINDS[kind].label,
+                "contrast": contrast,
+                "trials": len(mine),
+                "sizes_px": [round(size, 3) for size in sizes.tolist()],
+                "found": stopped,
+                "located": located,
+                "image": _described(_fitted(sizes, stopped), mm_per_px),
+                "localised": _described(_fitted(sizes, located), mm_per_px),
+            }
+        )
+    return found
+
+
+def _fitted(sizes: np.ndarray, hits: Sequence[bool]) -> Detection:
+    return detection(sizes, np.array(hits, int), np.ones(len(hits), int))
+
+
+def _described(fitted: Detection, mm_per_px: float | None) -> dict[str, Any]:
+    content: dict[str, Any] = fitted._asdict()
+    for name in ("a50", "a90", "a90_95"):
+        estimate = content[name]._asdict()
+        if mm_per_px is not None:
+            estimate["mm"] = estimate["px"] * mm_per_px
+        content[name] = estimate
+    return content
+
+
+def _one_of_each(cases: Sequence[Case], *, smallest: bool) -> list[Case]:
+    """Choose the smallest or largest of each kind, the most extreme first."""
+    ranked = sorted(cases, key=lambda case: case.size if smallest else -case.size)
+    chosen: dict[str, Case] = {}
+    for case in ranked:
+        chosen.setdefault(case.kind, case)
+    return list(chosen.values())[:SHOWN]
+
+
+def _examples(
+    detector: Inference,
+    good: GoodImages,
+    cases: Sequence[Case],
+    rows: dict[str, Row],
+    seed: int,
+) -> list[Example]:
+    made = []
+    for case in cases:
+        image, mask = _inserted(good, case, seed)
+        prediction = judge(detector, image, good.roi(case.base))
+        marks = np.zeros_like(mask) if prediction is None else prediction.marks
+        made.append(Example(case, image, mask, marks, rows[case.name]))
+    return made

@@ -1,0 +1,202 @@
+"""A certificate from images to page: a detector of known behaviour, interruptions, bad input."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers.commands import refusal, run_command
+from helpers.detectors import plain_detector
+from helpers.report_pages import Page
+from PIL import Image
+
+from recon_ad.certification import run as certification
+from recon_ad.certification.page import page
+from recon_ad.certification.run import certify, false_rejects
+from recon_ad.data.decode import decode_image
+from recon_ad.data.source import digest
+from recon_ad.detector.inference import UNCALIBRATED, Inference, Prediction, Thresholds
+from recon_ad.errors import UserError
+
+IMAGES, SIDE = 12, 192
+
+
+class Unlike(Inference):
+    """Stops what differs from middle gray in as many pixels as a disc of 12 px has.
+
+    It does not see the first and last rows, which give the images a range of gray levels.
+    """
+
+    plan = SimpleNamespace(channels=1, input_range=(0.0, 0.0))
+    thresholds = Thresholds(113.0, 0.05)
+    calibrated_on_regions = False
+    part = None
+    run_core = run_tail = None
+    known, promised, count = frozenset(), None, 0
+    seen = property(lambda self: self.known)
+    promise = property(lambda self: self.promised)
+
+    def __init__(self, **fields):
+        vars(self).update(fields)
+
+    def predict(self, image, *, roi=None, reconstruct=True):
+        self.count += 1
+        mask = np.abs(image[..., 0] / 255 - 0.5) > 0.05
+        mask[:3] = mask[-3:] = False
+        mask &= True if roi is None else roi
+        score = np.float32(mask.sum())
+        return Prediction(score, score > 113, mask * score, mask, None)
+
+
+@pytest.fixture(scope="module")
+def normals(tmp_path_factory):
+    """Good images of fine noise around middle gray, the first rows white and the last black."""
+    folder = tmp_path_factory.mktemp("normals")
+    for i in range(IMAGES):
+        pixels = np.random.default_rng(i).integers(124, 132, (SIDE, SIDE), np.uint8)
+        pixels[:3], pixels[-3:] = 255, 0
+        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def certificate(normals, tmp_path_factory):
+    output = tmp_path_factory.mktemp("certificate")
+    return certify(Unlike(), normals, output, identity="x", mm_per_px=0.5), output
+
+
+def test_a_detector_that_counts_pixels_is_certified_at_the_size_that_it_counts(certificate):
+    found = {(e["kind"], e["contrast"]): e for e in certificate[0].figures["detection"]}
+    assert len(found) == 11
+    for contrast in (0.15, 0.4):
+        spots = found["spot", contrast]
+        assert spots["trials"] == certification.TRIALS == len(spots["sizes_px"])
+        image = spots["image"]
+        assert image["a90"]["where"] == image["a90_95"]["where"] == "within"
+        assert image["a50"]["px"] < image["a90"]["px"] < image["a90_95"]["px"] < 18
+        assert image["a90"]["mm"] == image["a90"]["px"] * 0.5
+        sizes, hit = np.array(spots["sizes_px"]), np.array(spots["found"])
+        assert hit[sizes > 13].all() and not hit[sizes < 2.5].any()
+        assert not (np.array(spots["located"]) & ~hit).any()
+
+
+def test_false_rejects_are_counted_against_the_promise():
+    rows = {str(i): {"stopped": i < 6, "registered": True} for i in range(30)}
+    lost = {"lost": {"stopped": False, "registered": False}}
+    found = false_rejects(Unlike(promised=(0.02, 100.0)), rows | lost)
+    assert (found["count"], found["total"], found["rate"]) == (6, 30, 0.2)
+    assert found["stopped"] == [str(i) for i in range(6)]
+    assert found["promise_broken"] and found["p_value"] < 0.01
+    assert list(found["images_needed"]) == ["0.05", "0.02", "0.01"]
+    assert not false_rejects(Unlike(promised=(0.2, 100.0)), rows)["promise_broken"]
+    assert false_rejects(Unlike(), rows)["promised"] is None
+    with pytest.raises(UserError, match="finds its part in none"):
+        false_rejects(Unlike(), lost)
+
+
+def test_the_page_answers_first_and_is_in_order(certificate):
+    made = Page(page(certificate[0]))
+    text = made.text
+    assert text.index("Smallest defect:") < text.index("Good parts stopped:")
+    assert "0 of 12 good images" in text and "22.1" in text
+    assert {"rejects", "detection", "smallest", "largest", "glossary", "data"} <= set(made.ids)
+    smallest, largest = certificate[0].smallest, certificate[0].largest
+    assert [e.row["stopped"] for e in smallest] == [True] * len(smallest)
+    assert [e.row["stopped"] for e in largest] == [False] * len(largest)
+    sizes = [e.case.size for e in largest]
+    assert sizes == sorted(sizes, reverse=True) and len(largest) > 1
+    assert all(e.marks.any() for e in smallest)
+    assert not any(link.startswith("http") for link in made.links)
+
+
+def test_an_interrupted_certificate_goes_on_and_ends_the_same(normals, certificate, tmp_path):
+    class Interrupted(Unlike):
+        def predict(self, image, **options):
+            if self.count == 100:
+                raise KeyboardInterrupt
+            return super().predict(image, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        certify(Interrupted(), normals, tmp_path, identity="x", mm_per_px=0.5)
+    with (tmp_path / "trials.jsonl").open("a") as file:
+        file.write('{"trial": "defect/spot')  # killed while it wrote
+    second = Unlike()
+    found = certify(second, normals, tmp_path, identity="x", mm_per_px=0.5)
+    assert found.figures == certificate[0].figures
+    shown = len(found.smallest) + len(found.largest)
+    assert second.count == IMAGES + 11 * certification.TRIALS - 100 + shown
+    # With another seed all is made anew, with other defects.
+    again = Unlike()
+    other = certify(again, normals, tmp_path, identity="x", seed=1)
+    assert again.count >= IMAGES + 11 * certification.TRIALS
+    sizes = [c.figures["detection"][0]["sizes_px"] for c in (certificate[0], other)]
+    assert sizes[0] != sizes[1]
+
+
+def test_images_that_prove_nothing_are_refused(normals, tmp_path):
+    def sentence(folder=normals, roi=None, **fields):
+        with pytest.raises(UserError) as error:
+            certify(Unlike(**fields), folder, tmp_path / "o", identity="x", roi=roi)
+        return str(error.value)
+
+    seen = digest(decode_image(normals / "03.png", channels=1))
+    assert "1 of the 12 good images (03.png)" in sentence(known=frozenset([seen]))
+    few = tmp_path / "few"
+    few.mkdir()
+    for i in range(11):  # copies of nine
+        (few / f"{i}.png").write_bytes((normals / f"{i % 9:02d}.png").read_bytes())
+    assert "9 different good images" in sentence(few)
+    assert "no such folder" in sentence(tmp_path / "none")
+    roi = np.zeros((SIDE, SIDE), np.uint8)
+    roi[60:66] = 255
+    Image.fromarray(roi).save(tmp_path / "roi.png")
+    assert "no room for a defect of 8 px" in sentence(roi=tmp_path / "roi.png")
+    Image.fromarray(roi[:50]).save(tmp_path / "roi.png")
+    assert "draw the region of interest on the image" in sentence(roi=tmp_path / "roi.png")
+
+
+def test_a_detector_that_stops_good_images_cannot_be_certified(normals, tmp_path):
+    class Strict(Unlike):
+        def predict(self, image, **options):
+            return super().predict(image, **options)._replace(label=np.True_)
+
+    with pytest.raises(UserError, match="only 0 of the 12 good images pass"):
+        certify(Strict(), normals, tmp_path, identity="x")
+
+
+@pytest.fixture(scope="module")
+def detector(normals, tmp_path_factory):
+    """A detector directory with a record, and thresholds above the good images."""
+    folder = tmp_path_factory.mktemp("detector") / "detector"
+    made = plain_detector()
+    every = [made.predict(decode_image(f, channels=1)) for f in sorted(normals.iterdir())]
+    score = 1.001 * float(max(p.score for p in every))
+    calibration = {
+        "heldout": "", "message": "", "images": 99, "regions_per_image": 1,
+        "fpr_supported": 0.01, "digests": ["0" * 64],
+    }  # fmt: skip
+    made.with_thresholds(Thresholds(score, score), {"calibration": calibration}).save(folder)
+    return folder
+
+
+def test_the_command_writes_page_and_figures_of_a_detector_directory(
+    detector, normals, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(certification, "TRIALS", 8)
+    given = ("--detector", detector, "--normals", normals, "--output", tmp_path / "o")
+    done = run_command("certify", *given, "--mm_per_px=.1")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "o/certificate.json").read_text())
+    assert figures["false_rejects"]["promised"] == 0.01 and figures["detector"]["seen_known"]
+    assert figures["images"]["count"] == IMAGES
+    assert "Certificate of a detector" in (tmp_path / "o/certificate.html").read_text()
+    lines = (tmp_path / "o/trials.jsonl").read_text().splitlines()
+    assert len(lines) == 1 + IMAGES + 11 * 8
+
+
+def test_mistakes_of_the_command_end_in_one_sentence(detector, normals, tmp_path):
+    given = ("--normals", normals, "--output", tmp_path / "o")
+    assert "--mm_per_px -1" in refusal("certify", *given, "--detector", detector, "--mm_per_px=-1")
+    bare = tmp_path / "detector"
+    plain_detector().with_thresholds(UNCALIBRATED, {}).save(bare)
+    assert "has no thresholds" in refusal("certify", *given, "--detector", bare)
