@@ -1,4 +1,4 @@
-"""Certify a detector: which sizes of defect it finds, and how often it stops good parts.
+"""Certify a detector: sizes of defect that it finds, how often it errs, if it repeats.
 
     python -m recon_ad.certify --detector D/detector --normals FOLDER --output O [--mm_per_px .05]
     python -m recon_ad.certify --onnx M.onnx [--runtime openvino] --normals … --output …
@@ -8,6 +8,10 @@ figures, and O/trials.jsonl with every trial. FOLDER holds good images that the 
 seen: neither trained on nor calibrated with. Defects of several kinds, sizes and contrasts are
 inserted into them (`recon_ad.certification.defects`), and the detector judges all of these images
 as `recon_ad.predict` does.
+
+The same part is judged again in pictures that are shifted, turned, brighter or noisier within small
+tolerances. With `--repeats REGEX` the good images are themselves repeated pictures: the first group
+of the expression names the part, as in `--repeats "(part[0-9]+)_"`.
 
 The same command goes on where it was interrupted. With `--roi`, one image or a folder laid out as
 FOLDER is, only pixels that are white in it count, and defects are inserted there alone.
@@ -42,6 +46,7 @@ def main() -> int:
         identity=_DETECTOR.identity(),
         roi=Path(_ROI.value) if _ROI.value else None,
         mm_per_px=mm_per_px,
+        repeats=_REPEATS.value,
         seed=_SEED.value,
     )
     write_json(output / "certificate.json", certificate.figures)
@@ -58,5 +63,8 @@ if __name__ == "__main__":
     _OUTPUT = flags.DEFINE_string("output", None, "Folder for the certificate.", required=True)
     _ROI = flags.DEFINE_string("roi", "", "Region of interest: an image, or a folder of them.")
     _MM_PER_PX = flags.DEFINE_float("mm_per_px", None, "Size of a pixel in mm.")
+    _REPEATS = flags.DEFINE_string(
+        "repeats", "", "Regular expression whose first group names an image's part."
+    )
     _SEED = flags.DEFINE_integer("seed", 0, "Seed of sizes and places.", lower_bound=0)
     cli.run(main)

@@ -23,7 +23,7 @@ from recon_ad.errors import UserError
 
 FLATTEST = 1 / 32  # of the full range: a blank part has a range of nearly 0
 SAMPLED = 512  # px along a side that percentiles are taken of, at most
-FAINT, STRONG = 0.15, 0.4  # contrasts
+CONTRASTS = (0.2, 0.4, 0.8)  # faint, clear, strong
 
 _Array = Float[np.ndarray, "h w"]
 _Window = Float[np.ndarray, "h w c"]
@@ -158,16 +158,20 @@ def _blended(pixels: _Window, over: _Window, strength: _Array) -> _Window:
     return pixels + strength[..., None] * (over - pixels)
 
 
-BOTH = (FAINT, STRONG)
 KINDS: Mapping[str, Kind] = {
-    "spot": Kind("spots", "a round bright or dark stain or inclusion", BOTH, _spot),
+    "spot": Kind("spots", "a round bright or dark stain or inclusion", CONTRASTS, _spot),
     "scratch": Kind(
-        "scratches", "a thin bright or dark line, a fifteenth as wide as long", BOTH, _scratch
+        "scratches", "a thin bright or dark line, a fifteenth as wide as long", CONTRASTS, _scratch
     ),
-    "dent": Kind("dents", "a hollow, bright on one side and dark on the other", BOTH, _dent),
-    "smear": Kind("smears", "an uneven film of oil or glue, half as wide as long", BOTH, _smear),
+    "dent": Kind("dents", "a hollow, bright on one side and dark on the other", CONTRASTS, _dent),
+    "smear": Kind(
+        "smears", "an uneven film of oil or glue, half as wide as long", CONTRASTS, _smear
+    ),
     "texture": Kind(
-        "foreign texture", "a patch of a grainy material that is not the part's", BOTH, _texture
+        "foreign texture",
+        "a patch of a grainy material that is not the part's",
+        CONTRASTS,
+        _texture,
     ),
     "missing": Kind(
         "missing structure", "a place that shows another place of the part", (None,), _missing

@@ -9,14 +9,14 @@ from matplotlib.lines import Line2D
 from scipy import special
 
 from recon_ad.certification.defects import KINDS
-from recon_ad.certification.detection import ABOVE, BELOW, WANTED
+from recon_ad.certification.detection import ABOVE, BELOW, WANTED, WITHIN
 from recon_ad.certification.run import Certificate, Example
+from recon_ad.metrics.promise import percent
 from recon_ad.report import markup
 from recon_ad.report.drawing import BLUE, INK, MANY, dress, legend, plain_powers, svg
 from recon_ad.report.html import page as report_page
 from recon_ad.report.markup import paragraph, text
 from recon_ad.report.pictures import encode, outlined, rgb, shown_channels
-from recon_ad.report.wording import percent
 
 BINS = 8  # of sizes, whose shares are drawn as dots
 CLOSE = 96  # px of a picture's side, at least, and four times the defect
@@ -34,6 +34,7 @@ GLOSSARY = {
     "Size": "The diameter of the smallest circle that holds the defect: a spot's diameter, a "
     "scratch's length.",
     "Located": "The detector stops the image and what it marks overlaps the defect.",
+    "Fleiss' κ": "How far verdicts on the same part agree: 1 always, 0 no more than by chance.",
     "Promised rate": "The share of good images that the calibration expects to be stopped.",
 }
 METHOD = (
@@ -58,17 +59,22 @@ def page(certificate: Certificate) -> str:
     sections = [
         ("rejects", "Good parts that are stopped", _rejects(figures["false_rejects"])),
         ("detection", "Defects that are found", _detection(figures)),
+        ("repeats", "The same part again", _repeats(figures["repeatability"])),
         ("smallest", "The smallest defects that were found", _pictures(certificate.smallest)),
         ("largest", "The largest defects that were missed", _pictures(certificate.largest)),
         ("method", "Method", "".join(paragraph(text(words), kind="words") for words in METHOD)),
         ("glossary", "Glossary", _glossary()),
         ("data", "Detector, images and versions", _facts(figures)),
     ]
-    answers = [_answer_on_sizes(figures), _answer_on_rejects(figures["false_rejects"])]
+    answers = [
+        _answer_on_sizes(figures),
+        _answer_on_rejects(figures["false_rejects"]),
+        _answer_on_repeats(figures["repeatability"]),
+    ]
     lead = "".join(paragraph(text(sentence), kind="lead") for sentence in answers)
     return report_page(
         "Certificate of a detector",
-        f"What it finds and how often it errs: {figures['images']['folder']}",
+        "What it finds, how often it errs, whether it agrees with itself",
         lead=lead,
         messages=_messages(figures),
         sections=sections,
@@ -122,11 +128,16 @@ def _answer_on_sizes(figures: Mapping[str, Any]) -> str:
     entries = figures["detection"]
     sure = [e for e in entries if e["image"]["a90_95"]["where"] != ABOVE]
     never = [e for e in entries if e["image"]["a90_95"]["where"] == ABOVE]
-    unsure = f"no such size was shown for {_joined([_name(e) for e in never])}" if never else ""
+    unsure = (
+        f"; for {len(never)} of the {len(entries)} kinds and contrasts tested no size up to the "
+        f"largest, {_size(never[0]['image']['a90_95'] | {'where': WITHIN})}, is found so surely"
+        if never
+        else ""
+    )
     if not sure:
         return (
             "Smallest defect: for none of the kinds tested does it find nine in ten, up to "
-            f"{_size(entries[0]['image']['a90_95'] | {'where': 'within'})} (95\u00a0% confidence)."
+            f"{_size(entries[0]['image']['a90_95'] | {'where': WITHIN})} (95\u00a0% confidence)."
         )
     ranked = sorted(sure, key=lambda e: e["image"]["a90_95"]["px"])
     best, worst = ranked[0], ranked[-1]
@@ -135,12 +146,8 @@ def _answer_on_sizes(figures: Mapping[str, Any]) -> str:
         words += f" up to {_name(worst)} from {_size(worst['image']['a90_95'])}"
     return (
         "Smallest defect: with 95\u00a0% confidence it finds nine in ten defects of these sizes "
-        f"and larger: {words}{'; ' * bool(unsure)}{unsure}."
+        f"and larger: {words}{unsure}."
     )
-
-
-def _joined(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else "; ".join(names)
 
 
 def _answer_on_rejects(rejects: Mapping[str, Any]) -> str:
@@ -150,6 +157,59 @@ def _answer_on_rejects(rejects: Mapping[str, Any]) -> str:
     return (
         f"Good parts stopped: {rejects['count']} of {rejects['total']} good images; with 95\u00a0% "
         f"confidence it stops no more than {percent(rejects['at_most'])} of them.{promise}"
+    )
+
+
+def _answer_on_repeats(repeats: Mapping[str, Any]) -> str:
+    alike = repeats["alike"]
+    made = "made" if repeats["tolerances"] else "own"
+    return (
+        f"Same verdict again: for {alike['count']} of {alike['total']} parts all {made} pictures "
+        f"of the part got the same verdict; with 95\u00a0% confidence that holds for "
+        f"{percent(alike['at_least'])} of such parts or more."
+    )
+
+
+def _repeats(repeats: Mapping[str, Any]) -> str:
+    alike, kappa = repeats["alike"], repeats["kappa"]
+    agreement = "not defined, as all verdicts are the same" if kappa is None else f"{kappa:.2f}"
+    rows = [
+        ["good parts", str(repeats["good_parts"])],
+        ["parts with an inserted defect near the threshold", str(repeats["defective_parts"])],
+        ["pictures", str(repeats["pictures"])],
+        ["parts whose pictures agree", f"{alike['count']} of {alike['total']}"],
+        ["agreement beyond chance (Fleiss' κ)", agreement],
+    ]
+    if repeats["score_sd_within"] is not None:
+        rows += [
+            ["score of a good part: standard deviation", f"{repeats['score_sd_within']:.3g}"],
+            ["between good parts", f"{repeats['score_sd_between']:.3g}"],
+        ]
+    if repeats["share_of_gap"] is not None:
+        rows.append(
+            [
+                "share of the gap from a good score to the threshold",
+                percent(repeats["share_of_gap"]),
+            ]
+        )
+    cells = [[text(cell) for cell in row] for row in rows]
+    return paragraph(text(_source(repeats)), kind="note") + markup.table(
+        "Pictures of the same part", ["", "result"], cells
+    )
+
+
+def _source(repeats: Mapping[str, Any]) -> str:
+    given = repeats["tolerances"]
+    if not given:
+        return (
+            "The pictures are the user's own. In the rate of stopped parts each part counts once."
+        )
+    return (
+        f"The pictures are made from one picture of each part: shifted by up to "
+        f"{given['shift_px']:g} px, turned by up to {given['angle_degrees']:g}°, brighter or "
+        f"darker by up to {percent(given['brightness'])}, with noise of "
+        f"{percent(given['noise'])} of the range. Half of the parts with a defect were found with "
+        "a score just above the threshold and half missed just below it, the hardest case."
     )
 
 
@@ -186,7 +246,7 @@ def _detection(figures: Mapping[str, Any]) -> str:
                 text(_size(image["a90"])),
                 text(_size(image["a50"])),
                 text(_size(localised["a90_95"], bound=True)),
-                text(f"{sum(entry['found'])} of {entry['trials']}"),
+                text(f"{sum(entry['found'])}\u00a0of\u00a0{entry['trials']}"),
                 text(image["rule"] + _fit(image["fit_p"])),
             ]
         )

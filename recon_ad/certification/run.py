@@ -1,7 +1,6 @@
 """The trials of a certificate in their order, and its figures."""
 
 import logging
-import math
 from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
@@ -11,10 +10,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from recon_ad.certification.defects import KINDS, Inserted, insert, room
+from recon_ad.certification import cases
+from recon_ad.certification.cases import Case, cases_of, inserted, near_threshold, one_of_each
+from recon_ad.certification.defects import KINDS
 from recon_ad.certification.detection import Detection, detection
 from recon_ad.certification.images import Good, GoodImages
 from recon_ad.certification.rejects import images_for, rate_of
+from recon_ad.certification.repeats import (
+    ANGLE,
+    BRIGHTNESS,
+    NOISE,
+    PARTS,
+    PICTURES,
+    SHIFT,
+    parts_of,
+    repeatability,
+    vary,
+)
 from recon_ad.certification.trials import FILE, Row, Trials, generator, judge, row_of
 from recon_ad.detector.inference import Inference
 from recon_ad.errors import UserError
@@ -24,13 +36,6 @@ from recon_ad.runtime.files import sha256
 from recon_ad.runtime.progress import progress
 from recon_ad.runtime.waiting import exclusive_lock
 
-TRIALS = (
-    64  # inserted defects of a kind and contrast; MIL-HDBK-1823A asks for 60 of hits and misses
-)
-SMALLEST = 2.0  # px of an inserted defect
-WIDEST = 1 / 6  # of the shorter side, the largest inserted defect
-ROOM = 8.0  # px that the largest defect has at least
-BASES = 5  # good images that defects are inserted into, at least
 BOUNDS = (0.05, 0.02, 0.01)  # for which the page says how many images they need
 PACKAGES = (
     "recon_ad",
@@ -41,27 +46,9 @@ PACKAGES = (
     "onnxruntime",
     "openvino",
 )
-SHOWN = 6  # pictures of each sort
+
 
 logger = logging.getLogger("recon_ad")
-
-
-class Case(NamedTuple):
-    """An inserted defect.
-
-    Attributes:
-      name: Of the trial.
-      kind: A name in `KINDS`.
-      contrast: None for a kind without one.
-      size: In px.
-      base: Image that it is inserted into.
-    """
-
-    name: str
-    kind: str
-    contrast: float | None
-    size: float
-    base: Good
 
 
 class Example(NamedTuple):
@@ -104,6 +91,7 @@ def certify(
     identity: str,
     roi: Path | None = None,
     mm_per_px: float | None = None,
+    repeats: str = "",
     seed: int = 0,
 ) -> Certificate:
     """Run the trials of a certificate, or those that an interrupted run left.
@@ -115,6 +103,8 @@ def certify(
       identity: What tells the detector from others, see `recon_ad.detector.open.identity`.
       roi: Region of interest, one image or a folder laid out as `normals` is.
       mm_per_px: Size of a pixel; None gives sizes in px alone.
+      repeats: Regular expression whose first group names the part that a good image shows, where
+        parts have several pictures; "" makes such pictures.
       seed: Of all that is random.
 
     Raises:
@@ -122,12 +112,15 @@ def certify(
     """
     good = GoodImages(detector, normals, roi=roi)
     digests = {image.name: image.digest for image in good.images}
+    parts = parts_of(list(digests), repeats) if repeats else {}
+    # Pictures of one part are no independent good images: the first of each counts.
+    further = {name for pictures in parts.values() for name in pictures[1:]}
     run = {
         "detector": identity,
         "images": sha256(repr([(name, digests[name]) for name in digests]).encode()),
         "regions": sha256(b"".join(_region_bytes(good, image) for image in good.images)),
         "seed": seed,
-        "trials": TRIALS,
+        "trials": cases.TRIALS,
     }
     with exclusive_lock(output / ".certify.lock", leave=False):
         trials = Trials(output / FILE, run)
@@ -135,11 +128,12 @@ def certify(
             logger.info("%d trials were made before", trials.kept)
         try:
             rows = _judge_good(detector, good, trials)
-            cases = _cases(good, rows, seed)
-            inserted = {
+            drawn = cases_of(good, rows, seed)
+            outcomes = {
                 case.name: trials.run(case.name, partial(_try, detector, good, case, seed))
-                for case in progress(cases, "inserted defects")
+                for case in progress(drawn, "inserted defects")
             }
+            repeated = _repeats(detector, good, rows, drawn, outcomes, trials, parts, seed)
         finally:
             trials.close()
     figures = {
@@ -156,18 +150,21 @@ def certify(
             "pixel_threshold": float(detector.thresholds.pixel),
             "seen_known": bool(detector.seen),
         },
-        "false_rejects": false_rejects(detector, rows),
-        "detection": _detection(cases, inserted, mm_per_px=mm_per_px),
+        "false_rejects": false_rejects(
+            detector, {name: row for name, row in rows.items() if name not in further}
+        ),
+        "detection": _detection(drawn, outcomes, mm_per_px=mm_per_px),
+        "repeatability": repeated,
         "seed": seed,
         "mm_per_px": mm_per_px,
         "versions": _versions(),
     }
-    found = [case for case in cases if inserted[case.name]["stopped"]]
-    missed = [case for case in cases if not inserted[case.name]["stopped"]]
+    found = [case for case in drawn if outcomes[case.name]["stopped"]]
+    missed = [case for case in drawn if not outcomes[case.name]["stopped"]]
     return Certificate(
         figures,
-        _examples(detector, good, _one_of_each(found, smallest=True), inserted, seed),
-        _examples(detector, good, _one_of_each(missed, smallest=False), inserted, seed),
+        _examples(detector, good, one_of_each(found, smallest=True), outcomes, seed),
+        _examples(detector, good, one_of_each(missed, smallest=False), outcomes, seed),
     )
 
 
@@ -223,64 +220,63 @@ def false_rejects(detector: Inference, rows: dict[str, Row]) -> dict[str, Any]:
     return found
 
 
-def _cases(good: GoodImages, rows: dict[str, Row], seed: int) -> list[Case]:
-    """List the inserted defects: sizes spread evenly over the logarithm, images by turns.
-
-    Raises:
-      UserError: Too few good images pass, or a region has no room.
-    """
-    bases = [i for i in good.images if rows[i.name]["registered"] and not rows[i.name]["stopped"]]
-    if len(bases) < BASES:
-        raise UserError(
-            f"only {len(bases)} of the {len(good.images)} good images pass the detector, too few "
-            "to insert defects into: calibrate it with good images like these first."
-        )
-    largest = math.inf
-    for image in bases:
-        shape, region = good.load(image).shape[:2], good.allowed(image)
-        space = room(shape, region)
-        if space < ROOM:
-            raise UserError(
-                f"{image.name}: its region of interest leaves no room for a defect of {ROOM:g} px "
-                f"(the largest that fits has {max(space, 0):.3g} px): draw it larger."
-            )
-        largest = min(largest, max(ROOM, min(shape) * WIDEST), space)
-    cases = []
-    for kind, entry in KINDS.items():
-        for contrast in entry.contrasts:
-            label = f"defect/{kind}/{'own' if contrast is None else contrast}"
-            rng = generator(seed, label)
-            places = (np.arange(TRIALS) + rng.random(TRIALS)) / TRIALS
-            sizes = SMALLEST * (largest / SMALLEST) ** places
-            turns = np.concatenate(
-                [rng.permutation(len(bases)) for _ in range(-(-TRIALS // len(bases)))]
-            )
-            cases += [
-                Case(f"{label}/{i}", kind, contrast, float(size), bases[turns[i]])
-                for i, size in enumerate(sizes)
-            ]
-    return cases
-
-
-def _inserted(good: GoodImages, case: Case, seed: int) -> Inserted:
-    return insert(
-        good.load(case.base), good.allowed(case.base), kind=case.kind, size=case.size,
-        contrast=case.contrast, rng=generator(seed, case.name),
-    )  # fmt: skip
-
-
 def _try(detector: Inference, good: GoodImages, case: Case, seed: int) -> Row:
-    image, mask = _inserted(good, case, seed)
+    image, mask = inserted(good, case, seed)
     return row_of(judge(detector, image, good.roi(case.base)), mask)
 
 
+def _repeats(
+    detector: Inference,
+    good: GoodImages,
+    rows: dict[str, Row],
+    drawn: Sequence[Case],
+    outcomes: dict[str, Row],
+    trials: Trials,
+    parts: dict[str, list[str]],
+    seed: int,
+) -> dict[str, Any]:
+    """Return the repeatability, of the user's own pictures or of made ones."""
+    threshold = float(detector.thresholds.image)
+    if parts:
+        own = {part: [rows[name] for name in names] for part, names in parts.items()}
+        found = repeatability(own, {}, threshold=threshold)
+        return {"source": "own pictures", "tolerances": None, **found}
+
+    def make(name: str, base: Good, case: Case | None) -> Row:
+        image = good.load(base) if case is None else inserted(good, case, seed).image
+        return row_of(judge(detector, vary(image, generator(seed, name)), good.roi(base)))
+
+    registered = [image for image in good.images if rows[image.name]["registered"]][:PARTS]
+    wanted: list[tuple[str, Good, Case | None]] = [(i.name, i, None) for i in registered]
+    wanted += [
+        (case.name, case.base, case) for case in near_threshold(drawn, outcomes, count=PARTS)
+    ]
+    made = {
+        part: [
+            trials.run(name, partial(make, name, base, case))
+            for name in (f"repeat/{part}/{i}" for i in range(PICTURES))
+        ]
+        for part, base, case in progress(wanted, "repeated pictures")
+    }
+    plain = {image.name for image in registered}
+    found = repeatability(
+        {part: said for part, said in made.items() if part in plain},
+        {part: said for part, said in made.items() if part not in plain},
+        threshold=threshold,
+    )
+    tolerances = {
+        "shift_px": SHIFT, "angle_degrees": ANGLE, "brightness": BRIGHTNESS, "noise": NOISE,
+    }  # fmt: skip
+    return {"source": "made pictures", "tolerances": tolerances, **found}
+
+
 def _detection(
-    cases: Sequence[Case], rows: dict[str, Row], *, mm_per_px: float | None
+    drawn: Sequence[Case], rows: dict[str, Row], *, mm_per_px: float | None
 ) -> list[dict[str, Any]]:
     """Return the probability of detection of each kind and contrast."""
     found = []
-    for kind, contrast in dict.fromkeys((case.kind, case.contrast) for case in cases):
-        mine = [case for case in cases if (case.kind, case.contrast) == (kind, contrast)]
+    for kind, contrast in dict.fromkeys((case.kind, case.contrast) for case in drawn):
+        mine = [case for case in drawn if (case.kind, case.contrast) == (kind, contrast)]
         sizes = np.array([case.size for case in mine])
         stopped = [rows[case.name]["stopped"] for case in mine]
         located = [rows[case.name]["stopped"] and rows[case.name]["located"] for case in mine]
@@ -314,15 +310,6 @@ def _described(fitted: Detection, mm_per_px: float | None) -> dict[str, Any]:
     return content
 
 
-def _one_of_each(cases: Sequence[Case], *, smallest: bool) -> list[Case]:
-    """Choose the smallest or largest of each kind, the most extreme first."""
-    ranked = sorted(cases, key=lambda case: case.size if smallest else -case.size)
-    chosen: dict[str, Case] = {}
-    for case in ranked:
-        chosen.setdefault(case.kind, case)
-    return list(chosen.values())[:SHOWN]
-
-
 def _examples(
     detector: Inference,
     good: GoodImages,
@@ -332,7 +319,7 @@ def _examples(
 ) -> list[Example]:
     made = []
     for case in cases:
-        image, mask = _inserted(good, case, seed)
+        image, mask = inserted(good, case, seed)
         prediction = judge(detector, image, good.roi(case.base))
         marks = np.zeros_like(mask) if prediction is None else prediction.marks
         made.append(Example(case, image, mask, marks, rows[case.name]))

@@ -76,7 +76,7 @@ def test_brighter_and_darker_spots_both_occur_and_stay_within_the_range():
     assert signs == {-1, 1}
     white = np.full((64, 64, 1), 255, np.uint8)
     made = drawn("spot", white)
-    assert made.image.min() == 255 - round(0.4 * FLATTEST * 255)
+    assert made.image.min() == 255 - round(0.8 * FLATTEST * 255)
 
 
 def test_a_dent_is_bright_on_one_side_and_dark_on_the_other():

@@ -10,7 +10,7 @@ from helpers.detectors import plain_detector
 from helpers.report_pages import Page
 from PIL import Image
 
-from recon_ad.certification import run as certification
+from recon_ad.certification import cases
 from recon_ad.certification.page import page
 from recon_ad.certification.run import certify, false_rejects
 from recon_ad.data.decode import decode_image
@@ -67,10 +67,10 @@ def certificate(normals, tmp_path_factory):
 
 def test_a_detector_that_counts_pixels_is_certified_at_the_size_that_it_counts(certificate):
     found = {(e["kind"], e["contrast"]): e for e in certificate[0].figures["detection"]}
-    assert len(found) == 11
-    for contrast in (0.15, 0.4):
+    assert len(found) == 16
+    for contrast in (0.2, 0.8):
         spots = found["spot", contrast]
-        assert spots["trials"] == certification.TRIALS == len(spots["sizes_px"])
+        assert spots["trials"] == cases.TRIALS == len(spots["sizes_px"])
         image = spots["image"]
         assert image["a90"]["where"] == image["a90_95"]["where"] == "within"
         assert image["a50"]["px"] < image["a90"]["px"] < image["a90_95"]["px"] < 18
@@ -97,8 +97,11 @@ def test_false_rejects_are_counted_against_the_promise():
 def test_the_page_answers_first_and_is_in_order(certificate):
     made = Page(page(certificate[0]))
     text = made.text
-    assert text.index("Smallest defect:") < text.index("Good parts stopped:")
-    assert "0 of 12 good images" in text and "22.1" in text
+    places = [
+        text.index(f"{a}:") for a in ("Smallest defect", "Good parts stopped", "Same verdict again")
+    ]
+    assert places == sorted(places)
+    assert "0 of 12 good images" in text and "no more than 22" in text
     assert {"rejects", "detection", "smallest", "largest", "glossary", "data"} <= set(made.ids)
     smallest, largest = certificate[0].smallest, certificate[0].largest
     assert [e.row["stopped"] for e in smallest] == [True] * len(smallest)
@@ -124,13 +127,27 @@ def test_an_interrupted_certificate_goes_on_and_ends_the_same(normals, certifica
     found = certify(second, normals, tmp_path, identity="x", mm_per_px=0.5)
     assert found.figures == certificate[0].figures
     shown = len(found.smallest) + len(found.largest)
-    assert second.count == IMAGES + 11 * certification.TRIALS - 100 + shown
+    repeated = found.figures["repeatability"]
+    assert (repeated["good_parts"], repeated["defective_parts"]) == (IMAGES, 20)
+    made = IMAGES + 16 * cases.TRIALS + repeated["pictures"]
+    assert second.count == made - 100 + shown
     # With another seed all is made anew, with other defects.
     again = Unlike()
     other = certify(again, normals, tmp_path, identity="x", seed=1)
-    assert again.count >= IMAGES + 11 * certification.TRIALS
+    assert again.count >= made
     sizes = [c.figures["detection"][0]["sizes_px"] for c in (certificate[0], other)]
     assert sizes[0] != sizes[1]
+
+
+def test_a_part_with_several_pictures_counts_once_among_the_good_ones(normals, tmp_path):
+    for i, file in enumerate(sorted(normals.iterdir())):
+        (tmp_path / f"part{i % 6}-{i // 6}.png").write_bytes(file.read_bytes())
+    pattern = r"part(\d+)-"
+    found = certify(Unlike(), tmp_path, tmp_path / "o", identity="x", repeats=pattern).figures
+    assert found["false_rejects"]["total"] == 6 and found["images"]["count"] == IMAGES
+    repeated = found["repeatability"]
+    assert (repeated["good_parts"], repeated["pictures"]) == (6, 12)
+    assert repeated["kappa"] is None and repeated["alike"]["count"] == 6
 
 
 def test_images_that_prove_nothing_are_refused(normals, tmp_path):
@@ -182,7 +199,7 @@ def detector(normals, tmp_path_factory):
 def test_the_command_writes_page_and_figures_of_a_detector_directory(
     detector, normals, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(certification, "TRIALS", 8)
+    monkeypatch.setattr(cases, "TRIALS", 8)
     given = ("--detector", detector, "--normals", normals, "--output", tmp_path / "o")
     done = run_command("certify", *given, "--mm_per_px=.1")
     assert done.returncode == 0, done.stderr
@@ -191,7 +208,7 @@ def test_the_command_writes_page_and_figures_of_a_detector_directory(
     assert figures["images"]["count"] == IMAGES
     assert "Certificate of a detector" in (tmp_path / "o/certificate.html").read_text()
     lines = (tmp_path / "o/trials.jsonl").read_text().splitlines()
-    assert len(lines) == 1 + IMAGES + 11 * 8
+    assert len(lines) == 1 + IMAGES + 16 * 8 + figures["repeatability"]["pictures"]
 
 
 def test_mistakes_of_the_command_end_in_one_sentence(detector, normals, tmp_path):
