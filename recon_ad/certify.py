@@ -13,8 +13,13 @@ The same part is judged again in pictures that are shifted, turned, brighter or 
 tolerances. With `--repeats REGEX` the good images are themselves repeated pictures: the first group
 of the expression names the part, as in `--repeats "(part[0-9]+)_"`.
 
-The same command goes on where it was interrupted. With `--roi`, one image or a folder laid out as
-FOLDER is, only pixels that are white in it count, and defects are inserted there alone.
+With `--defects`, a folder with a folder for each kind of real defect (masks in `ground_truth`,
+inside it or beside it), it counts how many of them are missed and compares that with the inserted
+ones.
+
+The same command goes on where it was interrupted, also with `--defects` added later. With `--roi`,
+one image or a folder laid out as FOLDER is, only pixels that are white in it count, and defects are
+inserted there alone.
 """
 
 import logging
@@ -44,6 +49,7 @@ def main() -> int:
         Path(_NORMALS.value),
         output,
         identity=_DETECTOR.identity(),
+        defects=Path(_DEFECTS.value) if _DEFECTS.value else None,
         roi=Path(_ROI.value) if _ROI.value else None,
         mm_per_px=mm_per_px,
         repeats=_REPEATS.value,
@@ -60,6 +66,7 @@ if __name__ == "__main__":
     _NORMALS = flags.DEFINE_string(
         "normals", None, "Folder of good images that the detector has never seen.", required=True
     )
+    _DEFECTS = flags.DEFINE_string("defects", "", "Folder with a folder for each kind of defect.")
     _OUTPUT = flags.DEFINE_string("output", None, "Folder for the certificate.", required=True)
     _ROI = flags.DEFINE_string("roi", "", "Region of interest: an image, or a folder of them.")
     _MM_PER_PX = flags.DEFINE_float("mm_per_px", None, "Size of a pixel in mm.")

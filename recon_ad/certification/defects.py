@@ -164,12 +164,10 @@ KINDS: Mapping[str, Kind] = {
         "scratches", "a thin bright or dark line, a fifteenth as wide as long", CONTRASTS, _scratch
     ),
     "dent": Kind("dents", "a hollow, bright on one side and dark on the other", CONTRASTS, _dent),
-    "smear": Kind(
-        "smears", "an uneven film of oil or glue, half as wide as long", CONTRASTS, _smear
-    ),
+    "smear": Kind("smears", "an uneven film, half as wide as long", CONTRASTS, _smear),
     "texture": Kind(
         "foreign texture",
-        "a patch of a grainy material that is not the part's",
+        "a patch of another, grainy material",
         CONTRASTS,
         _texture,
     ),

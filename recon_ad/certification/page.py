@@ -10,17 +10,16 @@ from scipy import special
 
 from recon_ad.certification.defects import KINDS
 from recon_ad.certification.detection import ABOVE, BELOW, WANTED, WITHIN
-from recon_ad.certification.run import Certificate, Example
+from recon_ad.certification.pictures import pictures
+from recon_ad.certification.run import Certificate
+from recon_ad.certification.sections import real_defects, repeats
 from recon_ad.metrics.promise import percent
 from recon_ad.report import markup
 from recon_ad.report.drawing import BLUE, INK, MANY, dress, legend, plain_powers, svg
 from recon_ad.report.html import page as report_page
 from recon_ad.report.markup import paragraph, text
-from recon_ad.report.pictures import encode, outlined, rgb, shown_channels
 
 BINS = 8  # of sizes, whose shares are drawn as dots
-CLOSE = 96  # px of a picture's side, at least, and four times the defect
-LARGE = 288  # px at which a picture is shown, at least
 GLOSSARY = {
     "Good image": "An image of a part without a defect.",
     "Stopped": "The detector calls the image defective, so that the part is taken off the line.",
@@ -59,9 +58,10 @@ def page(certificate: Certificate) -> str:
     sections = [
         ("rejects", "Good parts that are stopped", _rejects(figures["false_rejects"])),
         ("detection", "Defects that are found", _detection(figures)),
-        ("repeats", "The same part again", _repeats(figures["repeatability"])),
-        ("smallest", "The smallest defects that were found", _pictures(certificate.smallest)),
-        ("largest", "The largest defects that were missed", _pictures(certificate.largest)),
+        ("real", "Real defects", real_defects(figures["real_defects"])),
+        ("repeats", "The same part again", repeats(figures["repeatability"])),
+        ("smallest", "The smallest defects that were found", pictures(certificate.smallest)),
+        ("largest", "The largest defects that were missed", pictures(certificate.largest)),
         ("method", "Method", "".join(paragraph(text(words), kind="words") for words in METHOD)),
         ("glossary", "Glossary", _glossary()),
         ("data", "Detector, images and versions", _facts(figures)),
@@ -83,6 +83,11 @@ def page(certificate: Certificate) -> str:
 
 def _messages(figures: Mapping[str, Any]) -> list[str]:
     found = []
+    if (real := figures["real_defects"]) is not None and real["differs"]:
+        found.append(
+            "Inserted defects do not stand for the real ones that were given: the shares that are "
+            "found differ by more than chance. Rely on the real ones; see Real defects."
+        )
     rejects, images = figures["false_rejects"], figures["images"]
     if rejects.get("promise_broken"):
         found.append(
@@ -100,10 +105,11 @@ def _messages(figures: Mapping[str, Any]) -> list[str]:
             f"The part was not found in {len(lost)} of {images['count']} good images, which count "
             "in no figure."
         )
-    found.append(
-        "Sizes are of defects drawn by the computer. Check the detector on real defects before you "
-        "rely on them."
-    )
+    if real is None:
+        found.append(
+            "Sizes are of defects drawn by the computer. Check the detector on real defects "
+            "(--defects) before you rely on them."
+        )
     return found
 
 
@@ -167,49 +173,6 @@ def _answer_on_repeats(repeats: Mapping[str, Any]) -> str:
         f"Same verdict again: for {alike['count']} of {alike['total']} parts all {made} pictures "
         f"of the part got the same verdict; with 95\u00a0% confidence that holds for "
         f"{percent(alike['at_least'])} of such parts or more."
-    )
-
-
-def _repeats(repeats: Mapping[str, Any]) -> str:
-    alike, kappa = repeats["alike"], repeats["kappa"]
-    agreement = "not defined, as all verdicts are the same" if kappa is None else f"{kappa:.2f}"
-    rows = [
-        ["good parts", str(repeats["good_parts"])],
-        ["parts with an inserted defect near the threshold", str(repeats["defective_parts"])],
-        ["pictures", str(repeats["pictures"])],
-        ["parts whose pictures agree", f"{alike['count']} of {alike['total']}"],
-        ["agreement beyond chance (Fleiss' κ)", agreement],
-    ]
-    if repeats["score_sd_within"] is not None:
-        rows += [
-            ["score of a good part: standard deviation", f"{repeats['score_sd_within']:.3g}"],
-            ["between good parts", f"{repeats['score_sd_between']:.3g}"],
-        ]
-    if repeats["share_of_gap"] is not None:
-        rows.append(
-            [
-                "share of the gap from a good score to the threshold",
-                percent(repeats["share_of_gap"]),
-            ]
-        )
-    cells = [[text(cell) for cell in row] for row in rows]
-    return paragraph(text(_source(repeats)), kind="note") + markup.table(
-        "Pictures of the same part", ["", "result"], cells
-    )
-
-
-def _source(repeats: Mapping[str, Any]) -> str:
-    given = repeats["tolerances"]
-    if not given:
-        return (
-            "The pictures are the user's own. In the rate of stopped parts each part counts once."
-        )
-    return (
-        f"The pictures are made from one picture of each part: shifted by up to "
-        f"{given['shift_px']:g} px, turned by up to {given['angle_degrees']:g}°, brighter or "
-        f"darker by up to {percent(given['brightness'])}, with noise of "
-        f"{percent(given['noise'])} of the range. Half of the parts with a defect were found with "
-        "a score just above the threshold and half missed just below it, the hardest case."
     )
 
 
@@ -305,58 +268,6 @@ def _curve(kind: str, entries: Sequence[Mapping[str, Any]]) -> str:
         f"{'; '.join(words)}."
     )
     return markup.curve(svg(figure), alt=f"Curve. {caption}", caption=caption)
-
-
-def _pictures(examples: Sequence[Example]) -> str:
-    if not examples:
-        return paragraph("There were none.", kind="note")
-    note = (
-        "One of each kind. Dashed: the inserted defect. Solid: what the detector marks. Left the "
-        "image, right the same with outlines."
-    )
-    cards = "".join(map(_card, examples))
-    style = ' style="--card: 18rem"'
-    return paragraph(note, kind="note") + f'<div class="panels"{style}>{cards}</div>'
-
-
-def _card(example: Example) -> str:
-    case = example.case
-    cut = _around(example)
-    image, defect, marks = (a[cut] for a in (example.image, example.defect, example.marks))
-    shown = shown_channels(image)
-    if shown.dtype != np.uint8:
-        shown = shown / (np.iinfo(shown.dtype).max if shown.dtype.kind == "u" else 1)
-    factor = max(1, -(-LARGE // max(defect.shape)))
-    plain, defect, marks = (
-        np.repeat(np.repeat(a, factor, 0), factor, 1) for a in (rgb(shown), defect, marks)
-    )
-    pictures = ""
-    for pixels, alt in (
-        (plain, "image with the defect"),
-        (outlined(plain, truth=defect, mask=marks), "the same with outlines"),
-    ):
-        content = encode(pixels, quality=90)
-        pictures += markup.image(content, kind="jpeg", alt=alt, shape=pixels.shape[:2])
-    contrast = "" if case.contrast is None else f", contrast {percent(case.contrast)}"
-    title = f"{KINDS[case.kind].label}: {case.size:.3g} px{contrast}"
-    return (
-        f'<article class="panel"><h4>{text(title)}</h4>'
-        f'<p class="note">{markup.name(case.base.name)}</p>'
-        f'<div class="pictures">{pictures}</div></article>'
-    )
-
-
-def _around(example: Example) -> tuple[slice, slice]:
-    """Return the rows and columns around a defect."""
-    found = []
-    side = int(max(CLOSE, 4 * example.case.size))
-    for axis in (1, 0):
-        inside = np.flatnonzero(example.defect.any(axis))
-        length = example.defect.shape[1 - axis]
-        start = int((inside[0] + inside[-1]) // 2) - side // 2
-        start = max(0, min(start, length - side))
-        found.append(slice(start, min(length, start + side)))
-    return found[0], found[1]
 
 
 def _glossary() -> str:

@@ -15,6 +15,7 @@ from recon_ad.certification.cases import Case, cases_of, inserted, near_threshol
 from recon_ad.certification.defects import KINDS
 from recon_ad.certification.detection import Detection, detection
 from recon_ad.certification.images import Good, GoodImages
+from recon_ad.certification.real import defective_images, judge_real, real_defects
 from recon_ad.certification.rejects import images_for, rate_of
 from recon_ad.certification.repeats import (
     ANGLE,
@@ -89,6 +90,7 @@ def certify(
     output: Path,
     *,
     identity: str,
+    defects: Path | None = None,
     roi: Path | None = None,
     mm_per_px: float | None = None,
     repeats: str = "",
@@ -101,6 +103,7 @@ def certify(
       normals: Folder of good images that the detector has never seen.
       output: Folder of the certificate and its trials.
       identity: What tells the detector from others, see `recon_ad.detector.open.identity`.
+      defects: Folder with a folder for each kind of real defect; None: there are none.
       roi: Region of interest, one image or a folder laid out as `normals` is.
       mm_per_px: Size of a pixel; None gives sizes in px alone.
       repeats: Regular expression whose first group names the part that a good image shows, where
@@ -110,6 +113,7 @@ def certify(
     Raises:
       UserError: The images do not suffice, or another process works in `output`.
     """
+    real = [] if defects is None else defective_images(defects)
     good = GoodImages(detector, normals, roi=roi)
     digests = {image.name: image.digest for image in good.images}
     parts = parts_of(list(digests), repeats) if repeats else {}
@@ -134,6 +138,11 @@ def certify(
                 for case in progress(drawn, "inserted defects")
             }
             repeated = _repeats(detector, good, rows, drawn, outcomes, trials, parts, seed)
+            found_real = None
+            if defects is not None:
+                judged = judge_real(detector, defects, real, trials, roi=roi)
+                pairs = [(case.size, outcomes[case.name]["stopped"]) for case in drawn]
+                found_real = real_defects(real, judged, pairs)
         finally:
             trials.close()
     figures = {
@@ -155,6 +164,7 @@ def certify(
         ),
         "detection": _detection(drawn, outcomes, mm_per_px=mm_per_px),
         "repeatability": repeated,
+        "real_defects": found_real,
         "seed": seed,
         "mm_per_px": mm_per_px,
         "versions": _versions(),

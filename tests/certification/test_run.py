@@ -48,6 +48,14 @@ class Unlike(Inference):
         return Prediction(score, score > 113, mask * score, mask, None)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_trials():
+    """Half of the usual inserted defects, which take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cases, "TRIALS", 32)
+        yield
+
+
 @pytest.fixture(scope="module")
 def normals(tmp_path_factory):
     """Good images of fine noise around middle gray, the first rows white and the last black."""
@@ -73,7 +81,7 @@ def test_a_detector_that_counts_pixels_is_certified_at_the_size_that_it_counts(c
         assert spots["trials"] == cases.TRIALS == len(spots["sizes_px"])
         image = spots["image"]
         assert image["a90"]["where"] == image["a90_95"]["where"] == "within"
-        assert image["a50"]["px"] < image["a90"]["px"] < image["a90_95"]["px"] < 18
+        assert image["a50"]["px"] < image["a90"]["px"] < image["a90_95"]["px"] < 30
         assert image["a90"]["mm"] == image["a90"]["px"] * 0.5
         sizes, hit = np.array(spots["sizes_px"]), np.array(spots["found"])
         assert hit[sizes > 13].all() and not hit[sizes < 2.5].any()
@@ -148,6 +156,23 @@ def test_a_part_with_several_pictures_counts_once_among_the_good_ones(normals, t
     repeated = found["repeatability"]
     assert (repeated["good_parts"], repeated["pictures"]) == (6, 12)
     assert repeated["kappa"] is None and repeated["alike"]["count"] == 6
+
+
+def test_real_defects_that_inserted_ones_do_not_stand_for_are_said_first(normals, tmp_path):
+    good = np.asarray(Image.open(normals / "00.png"))
+    truth = np.zeros_like(good)
+    truth[60:80, 60:80] = 255
+    for i in range(20):  # of a size at which most inserted ones are found, and not to be seen
+        for folder, pixels in (("test", good), ("ground_truth", truth)):
+            (tmp_path / folder / "dull").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / folder / f"dull/{i}.png")
+    found = certify(Unlike(), normals, tmp_path / "o", identity="x", defects=tmp_path / "test")
+    real = found.figures["real_defects"]
+    assert real["differs"] and real["escapes"]["count"] == 20
+    text = Page(page(found)).text
+    first = text.index("Inserted defects do not stand for the real ones")
+    assert first < text.index("Good parts that are stopped")
+    assert "Of 20 images with real defects 20 pass" in text
 
 
 def test_images_that_prove_nothing_are_refused(normals, tmp_path):

@@ -1,0 +1,107 @@
+"""Sections of the page of a certificate: real defects, and the same part again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from recon_ad.metrics.promise import percent
+from recon_ad.report import markup
+from recon_ad.report.markup import paragraph, text
+
+
+def real_defects(real: Mapping[str, Any] | None) -> str:
+    """Write the escapes by kind, and by size beside the inserted defects."""
+    if real is None:
+        return ""
+    every = [("all", real["escapes"]), *real["by_kind"].items()]
+    kinds = [
+        [
+            markup.name(kind),
+            text(f"{e['count']}\u00a0of\u00a0{e['total']}"),
+            text(percent(e["rate"])),
+            text(f"{percent(e['low'])} to {percent(e['high'])}"),
+        ]
+        for kind, e in every
+    ]
+    made = paragraph(text(_sentence_on_real(real)), kind="words")
+    made += markup.table("Missed", ["kind", "missed", "share", "interval, 95 %"], kinds)
+    if real["by_size"]:
+        heads = ["size, px", "real found", "inserted found", "difference", "interval, 95 %", ""]
+        made += markup.table("By size", heads, [_bin(row) for row in real["by_size"]])
+        note = (
+            "Inserted: of all kinds and contrasts. The interval is Newcombe's. A bin is called "
+            "different where chance does not explain it even though several bins are compared."
+        )
+        made += paragraph(text(note), kind="note")
+    return made
+
+
+def _sentence_on_real(real: Mapping[str, Any]) -> str:
+    escapes, unsized = real["escapes"], real["without_size"]
+    words = (
+        f"Of {escapes['total']} images with real defects {escapes['count']} pass the detector: "
+        f"between {percent(escapes['low'])} and {percent(escapes['high'])} with 95\u00a0% "
+        "confidence."
+    )
+    return words + f" {unsized} have no mask and count by kind alone." * bool(unsized)
+
+
+def _bin(row: Mapping[str, Any]) -> list[str]:
+    cells = [
+        f"{row['from_px']:g} to {row['to_px']:g}",
+        f"{row['found']}\u00a0of\u00a0{row['real']}",
+    ]
+    if row["interval"] is None:
+        cells += ["none of this size", "", "", ""]
+    else:
+        low, high = row["interval"]
+        cells += [
+            f"{row['inserted_found']}\u00a0of\u00a0{row['inserted']}",
+            f"{100 * row['difference']:+.0f}\u00a0points",
+            f"{100 * low:+.0f} to {100 * high:+.0f}",
+            "different" if row["differs"] else "",
+        ]
+    return [text(cell) for cell in cells]
+
+
+def repeats(found: Mapping[str, Any]) -> str:
+    """Return the table of agreement and of scores."""
+    alike, kappa = found["alike"], found["kappa"]
+    agreement = "not defined, as all verdicts are the same" if kappa is None else f"{kappa:.2f}"
+    rows = [
+        ["good parts", str(found["good_parts"])],
+        ["parts with an inserted defect near the threshold", str(found["defective_parts"])],
+        ["pictures", str(found["pictures"])],
+        ["parts whose pictures agree", f"{alike['count']} of {alike['total']}"],
+        ["agreement beyond chance (Fleiss' κ)", agreement],
+    ]
+    if found["score_sd_within"] is not None:
+        rows += [
+            ["score of a good part: standard deviation", f"{found['score_sd_within']:.3g}"],
+            ["between good parts", f"{found['score_sd_between']:.3g}"],
+        ]
+    if found["share_of_gap"] is not None:
+        rows.append(
+            [
+                "share of the gap from a good score to the threshold",
+                percent(found["share_of_gap"]),
+            ]
+        )
+    cells = [[text(cell) for cell in row] for row in rows]
+    return paragraph(text(_source(found)), kind="note") + markup.table(
+        "Pictures of the same part", ["", "result"], cells
+    )
+
+
+def _source(found: Mapping[str, Any]) -> str:
+    given = found["tolerances"]
+    if not given:
+        return (
+            "The pictures are the user's own. In the rate of stopped parts each part counts once."
+        )
+    return (
+        f"The pictures are made from one picture of each part: shifted by up to "
+        f"{given['shift_px']:g} px, turned by up to {given['angle_degrees']:g}°, brighter or "
+        f"darker by up to {percent(given['brightness'])}, with noise of "
+        f"{percent(given['noise'])} of the range. Half of the parts with a defect were found with "
+        "a score just above the threshold and half missed just below it, the hardest case."
+    )
