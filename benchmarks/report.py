@@ -236,6 +236,22 @@ def _promises(content: Content) -> Rows:
                 yield [label, f"{found['promised']:.3f}", f"{found['realised']:.3f}", above]
 
 
+def _certificates(content: Content) -> Rows:
+    yield ["simulated", "bound held", "of it, no bound within the tested sizes", "without a model"]
+    for row in content["detection"]:
+        label = f"a90 {row['a90']:g} px, slope {row['slope']:g}"
+        shares = (row[key] for key in ("held", "not_reached", "no_model"))
+        yield [label, *(f"{share:.1%}" for share in shares)]
+    ceiling = content["ceiling"]
+    yield [
+        f"no a90: {1 - ceiling['ceiling']:.0%} missed at any size", f"{ceiling['held']:.1%}",
+        f"{ceiling['held']:.1%}", "–",
+    ]  # fmt: skip
+    for row in content["false_rejects"]:
+        label = f"false rejects, {row['images']} images, rate {row['rate']:g}"
+        yield [label, f"{row['held']:.1%}", "–", "–"]
+
+
 def _gpu_compile(content: Content) -> Rows:
     """Yield a row for each program, with values that depend on the device count side by side."""
     counts = sorted({row["devices"] for row in content["rows"]})
@@ -335,6 +351,13 @@ SECTIONS: Mapping[str, Section] = {
         "Promised and realised rates of thresholds and intervals",
         _promises,
         "python -m benchmarks.studies.promises --data=DATASETS --weights=FILE",
+    ),
+    "certificates": Section(
+        "Bounds of certificates",
+        _certificates,
+        note="500 studies each; of 64 inserted defects, or of so many good images. The bounds are "
+        "to hold in 95 %. The curve assumes that large defects are always found; where that is "
+        "not so, as in the row without an a90, they do not.",
     ),
     "robustness": Section(
         "Damaged and hostile input", _robustness, "python -m benchmarks.robustness"
