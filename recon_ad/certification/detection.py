@@ -14,6 +14,9 @@ since without that the bounds hold in 89 to 94 % of simulated studies of 64 tria
 Where the model does not fit, or there is only one outcome, no model is used: the probability is
 assumed to grow with size and nothing else. See `_without_model`.
 
+The curve ends at 1, which a detector that misses some defects of any size contradicts. No size is
+therefore certified from which on fewer than nine in ten of the trials were hits.
+
 Nothing is extrapolated: what lies outside the tested sizes is said to lie there.
 """
 
@@ -87,7 +90,11 @@ def detection(sizes: Sizes, hits: Counts, trials: Counts) -> Detection:
     fit_p = goodness_of_fit(_probability(fitted, x), hits, trials)
     if fitted.slope <= 0 or (fit_p is not None and fit_p < MISFIT):
         return _without_model(sizes, hits, trials, fit_p=fit_p)
-    return _with_model(x, sizes, fitted, fit_p=fit_p)
+    found = _with_model(x, sizes, fitted, fit_p=fit_p)
+    beyond = sizes >= found.a90_95.px
+    if found.a90_95.where != ABOVE and hits[beyond].sum() < WANTED * trials[beyond].sum():
+        found = found._replace(a90_95=Estimate(float(sizes[-1]), ABOVE))
+    return found
 
 
 def goodness_of_fit(

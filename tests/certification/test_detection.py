@@ -116,6 +116,17 @@ def test_a_detector_that_misses_one_in_six_at_any_size_has_no_size_that_is_certi
     assert certified <= 4  # 5 % are allowed, of which two standard deviations
 
 
+def test_no_size_is_certified_above_which_fewer_than_nine_in_ten_were_found():
+    certified = 0
+    for seed in range(40):
+        sizes, hits, trials = study(seed, a90=8.0, slope=4.0, ceiling=0.85)
+        bound = detection(sizes, hits, trials).a90_95
+        if bound.where != ABOVE:
+            certified += 1
+            assert hits[sizes >= bound.px].mean() >= 0.9
+    assert certified > 0  # 64 trials cannot tell .85 from .9 each time
+
+
 def test_without_a_model_the_bound_is_that_of_pooled_exact_bounds():
     # Found at small and large sizes and not between: no curve that grows.
     sizes, trials = np.geomspace(2, LARGEST, 80), np.ones(80, int)
