@@ -16,6 +16,8 @@ from recon_ad.certification.run import certify, false_rejects
 from recon_ad.data.decode import decode_image
 from recon_ad.data.source import digest
 from recon_ad.detector.inference import UNCALIBRATED, Inference, Prediction, Thresholds
+from recon_ad.detector.jax_detector import load
+from recon_ad.detector.onnx_export import export, folder_images
 from recon_ad.errors import UserError
 
 IMAGES, SIDE = 12, 192
@@ -234,6 +236,25 @@ def test_the_command_writes_page_and_figures_of_a_detector_directory(
     assert "Certificate of a detector" in (tmp_path / "o/certificate.html").read_text()
     lines = (tmp_path / "o/trials.jsonl").read_text().splitlines()
     assert len(lines) == 1 + IMAGES + 16 * 8 + figures["repeatability"]["pictures"]
+
+
+@pytest.mark.slow
+def test_an_exported_model_has_the_same_certificate(detector, normals, tmp_path, monkeypatch):
+    monkeypatch.setattr(cases, "TRIALS", 8)
+    opened = load(detector)
+    assert export(opened, tmp_path / "m.onnx", folder_images(normals, opened))["passed"]
+    found = []
+    for runtime in ("jax", "onnxruntime", "openvino"):
+        given = ("--onnx", tmp_path / "m.onnx", "--runtime", runtime)
+        given = ("--detector", detector) if runtime == "jax" else given
+        output = tmp_path / runtime
+        done = run_command("certify", *given, "--normals", normals, "--output", output)
+        assert done.returncode == 0, done.stderr
+        figures = json.loads((output / "certificate.json").read_text())
+        found.append((figures["detection"], figures["repeatability"]["alike"]))
+    assert found[0] == found[1] == found[2]
+    hits = [hit for entry in found[0][0] for hit in entry["found"]]
+    assert 0 < sum(hits) < len(hits)
 
 
 def test_mistakes_of_the_command_end_in_one_sentence(detector, normals, tmp_path):
