@@ -112,7 +112,10 @@ def test_test_images_that_the_detector_has_used_are_named_first(run, used_for):
     calibration = detector.record["calibration"]
     more = {
         "training": {"learnt_from": [digest(again.load())]},
-        "calibration": {"calibration": calibration | {"digests": [digest(again.load())]}},
+        "calibration": {
+            "calibration": calibration
+            | {"digests": [digest(again.load()), *calibration["digests"][1:]]}
+        },
     }[used_for]
     detector = detector.with_record(more)
     metrics, report = evaluation.evaluate(detector, source, name="chess")
