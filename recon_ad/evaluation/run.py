@@ -163,7 +163,7 @@ def evaluate(
     fine, of_training = training_message(training["message"], metrics)
     used = already_used([j.name for j in judged if j.known], of=len(judged))
     messages = [broken, used, calibration["message"], *source.notes]
-    messages.insert(len(messages) if fine else 1, of_training)
+    messages.insert(len(messages) if fine else 2, of_training)
     ordered = {key: metrics.pop(key) for key in FIGURES}
     metrics = (
         ordered

@@ -9,7 +9,7 @@ from recon_ad.errors import UserError
 
 
 def good(dtype=np.uint8, channels=1, side=160, seed=0):
-    """A textured image between .2 and .8."""
+    """Return a textured image between .2 and .8."""
     values = np.random.default_rng(seed).uniform(0.2, 0.8, (side, side, channels))
     return as_type(values.astype(np.float32), np.dtype(dtype))
 
@@ -21,7 +21,7 @@ def drawn(kind, image, *, size=24.0, seed=1, region=None):
 
 
 def diameter(mask):
-    """The largest distance between two pixels of a mask, and one pixel."""
+    """Return the largest distance between two pixels of a mask, plus one pixel."""
     edge = mask & ~ndimage.binary_erosion(mask)
     places = np.argwhere(edge).astype(float)
     between = places[:, None] - places[None]

@@ -210,7 +210,7 @@ def test_a_detector_that_stops_good_images_cannot_be_certified(normals, tmp_path
 
 @pytest.fixture(scope="module")
 def detector(normals, tmp_path_factory):
-    """A detector directory with a record, and thresholds above the good images."""
+    """Return a detector directory with a record, and thresholds above the good images."""
     folder = tmp_path_factory.mktemp("detector") / "detector"
     made = plain_detector()
     every = [made.predict(decode_image(f, channels=1)) for f in sorted(normals.iterdir())]

@@ -82,6 +82,7 @@ ELSEWHERE = {
     "python -m recon_ad.train --config configs/public.py": "a download; data/test_tfds.py",
     "python -m recon_ad.reproduce": "an hour; tables/test_run.py",
     "python -m recon_ad.weights --fetch": "a download; pretrained/test_hub.py",
+    "python -m recon_ad.certify": "of minutes; certification/test_run.py",
     "trtexec": "a GPU with TensorRT",
     "sbatch": "a cluster; devices/test_hosts.py checks the script up to srun",
     "NAME=part": "a cluster; devices/test_hosts.py checks the manifest",
