@@ -40,7 +40,7 @@ class Told:
                 self._marks = {what: [str(x) for x in kept["marks"][what]] for what in self._marks}
         except FileNotFoundError:
             pass
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             logger.warning("%s is damaged (%s): alarms may be reported again", path, error)
 
     def has(self, what: str, alarm: Alarm) -> bool:

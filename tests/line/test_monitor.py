@@ -168,7 +168,8 @@ def test_a_damaged_note_of_what_was_told_and_a_locked_table_stop_nothing(tmp_pat
             super().__init__(path)
 
     monkeypatch.setattr(follow, "Store", Locked)
-    for content in ("", "{", "[]", "{}", '{"settings": null, "marks": {}}', "\xff"):
+    null = '{"settings": null, "marks": {}}'
+    for content in ("", "{", "[]", "{}", null, "\xff", "[" * 100_000):
         (tmp_path / "told.json").write_text(content, encoding="latin-1")
         found = follow.follow(
             tmp_path, references=[parse_period("30")], run_length=1e4, webhook="", stop=Looks()
