@@ -283,7 +283,7 @@ def _magic(name: str) -> bytes:
 def _opened(name: str) -> Iterator[Image.Image]:
     """Open a supported image; Pillow's errors become a `UserError` with the path."""
     try:
-        png.check_transparency(name)
+        png.check_chunks(name)
         with open(name, "rb") as file, Image.open(file, formats=_FORMATS) as image:
             _check_supported(image, name)
             yield image
@@ -334,7 +334,10 @@ def _least_bytes(image: Image.Image, name: str) -> int:
     """Return the least length in bytes of a complete file with that header."""
     if image.format in _JPEG:
         return image.width * image.height // BLOCK_BITS
-    return png.least_bytes(image, name) if image.format == "PNG" else 0
+    if image.format == "BMP":  # run lengths can skip any number of pixels
+        bits = 16 if image.mode.startswith("RGB") else 1
+        return image.width * image.height * bits // 8 if image.tile[0][0] == "raw" else 0
+    return png.least_bytes(image, name)
 
 
 def _scans(name: str) -> int:

@@ -19,7 +19,8 @@ def mapped_array(name: str) -> Shaped[np.ndarray, "h w c"]:
       UserError: If the file is broken, or holds no such array.
     """
     try:
-        array = np.load(name, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="ignore"):  # NumPy warns of a shape that no file can hold
+            array = np.load(name, mmap_mode="r", allow_pickle=False)
     except (ValueError, TypeError, OSError, EOFError, SyntaxError, TokenError) as error:
         # NumPy's own texts are about its code.
         system = isinstance(error, OSError) and error.errno is not None

@@ -33,34 +33,55 @@ def least_bytes(image: Image.Image, name: str) -> int:
     return image.height * row // _DEFLATED
 
 
-def check_transparency(name: str) -> None:
-    """Raise UserError for a PNG whose transparency (chunk tRNS) contradicts the rest of it.
+def check_chunks(name: str) -> None:
+    """Raise UserError for a PNG whose header, palette or transparency contradict each other.
 
-    Decoders repair or drop such a chunk, each in its own way. Chunks behind the pixels do not
-    count. `check_transparency` in deploy/cpp/src/png_reader.cpp does the same.
+    Pillow takes the last of two headers or palettes, makes a missing palette black, and passes over
+    chunks without which a file cannot be decoded. libpng refuses these. Decoders repair or drop a
+    transparency (chunk tRNS) that does not fit, each in its own way: `check_transparency` in
+    deploy/cpp/src/png_reader.cpp refuses what is refused here. Chunks behind the pixels do not
+    count.
     """
     depth, kind, entries, seen = 0, -1, 0, False
     with open(name, "rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             return
-        while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
+        while len(head := file.read(8)) == 8 and head[4:] not in (b"IDAT", b"IEND"):
             length = int.from_bytes(head[:4], "big")
             content = file.read(min(length, 3 * 256))
-            wrong = ""
+            wrong = _misplaced(head[4:], length, kind, entries)
             if head[4:] == b"IHDR" and len(content) > 9:
                 depth, kind = content[8:10]
             elif head[4:] == b"PLTE" and kind in (RGB, PALETTE):
-                wrong = "it precedes the palette" if seen else ""
+                wrong = "chunk tRNS, its transparency: it precedes the palette" if seen else wrong
                 entries = min(length // 3, 256 if kind == RGB else 1 << depth)
             elif head[4:] == b"tRNS":
-                wrong = _wrong(content, length, depth, kind, entries, twice=seen)
+                reason = _wrong(content, length, depth, kind, entries, twice=seen)
+                wrong = f"chunk tRNS, its transparency: {reason}" if reason else wrong
                 seen = True
             if wrong:
-                raise UserError(
-                    f"{name}: cannot be decoded (chunk tRNS, its transparency: {wrong}): save the "
-                    "image anew"
-                )
+                raise UserError(f"{name}: cannot be decoded ({wrong}): save the image anew")
             file.seek(length - len(content) + 4, os.SEEK_CUR)
+    if head[4:] == b"IDAT" and kind == PALETTE and not entries:
+        raise UserError(
+            f"{name}: cannot be decoded (chunk PLTE, its palette: it is missing): save the image "
+            "anew"
+        )
+
+
+def _misplaced(chunk: bytes, length: int, kind: int, entries: int) -> str:
+    """Return what is wrong with a chunk that a decoder must not pass over, "" if nothing is."""
+    if (chunk == b"IHDR") != (kind < 0):
+        return "chunk IHDR, its header: it has to be the first chunk, and the only one of its name"
+    if chunk == b"PLTE" and kind in (RGB, PALETTE):
+        if entries:
+            return "chunk PLTE, its palette: it occurs twice"
+        if kind == PALETTE and (length % 3 or not 0 < length <= 3 * 256):
+            return f"chunk PLTE, its palette: {length} bytes are not 1 to 256 colours"
+    # A capital first letter means that the pixels depend on the chunk.
+    if chunk.isalpha() and chunk[:1].isupper() and chunk not in (b"IHDR", b"PLTE"):
+        return f"chunk {chunk.decode('ascii')}: it is unknown, and its pixels depend on it"
+    return ""
 
 
 def _wrong(content: bytes, length: int, depth: int, kind: int, entries: int, *, twice: bool) -> str:

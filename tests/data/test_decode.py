@@ -107,7 +107,10 @@ DECODED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("header", [b"{'descr': x}", b"{", b"[1]", b"\xff" * 9])
+ENDLESS = b"{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999, 99999999999)}"
+
+
+@pytest.mark.parametrize("header", [b"{'descr': x}", b"{", b"[1]", b"\xff" * 9, ENDLESS])
 def test_a_header_of_numpy_that_is_damaged_is_told_in_plain_words(tmp_path, header):
     content = MAGIC + b"\x01\0" + len(header).to_bytes(2, "little") + header
     (tmp_path / "a.npy").write_bytes(content)
@@ -195,11 +198,16 @@ def marred(value: float) -> np.ndarray:
     return wrong
 
 
+def wider(bmp):
+    return bmp[:18] + struct.pack("<ii", MAX_PIXELS, 1) + bmp[26:]
+
+
 BOMB = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**21)))
 REFUSED = [
     ("zero.png", b"", "0 bytes"),
     ("text.png", b"this is a text, not an image\n" * 20, "not an image"),
     *((f"short{s}", encoded(s, LARGE)[:1500], "truncated") for s in (".png", ".jpg", ".bmp")),
+    ("wide.bmp", wider(encoded(".bmp", RGB)), "truncated"),
     ("short.tif", encoded(".tif", LARGE)[:-500], "truncated|be decoded"),
     ("noise.png", encoded(".png", LARGE)[:100] + b"\xaa" * 5000, "cannot be decoded"),
     ("bomb.png", png(2, 1, 8, 0, bytes(3), before=BOMB), "cannot be decoded"),

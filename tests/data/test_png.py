@@ -2,9 +2,10 @@
 
 import struct
 
+import imagecodecs
 import numpy as np
 import pytest
-from helpers.png_files import GRAY, RGB, chunk, odd_transparency, png, with_clear_colour
+from helpers.png_files import GRAY, PALETTE, RGB, chunk, odd_transparency, png, with_clear_colour
 
 from recon_ad.data import png as of_png
 from recon_ad.data.decode import decode_image, decode_mask, image_size
@@ -34,6 +35,37 @@ def test_transparency_that_does_not_fit_is_refused(tmp_path, name):
     for read in (decode_image, decode_mask, image_size):
         with pytest.raises(UserError, match=f"chunk tRNS, its transparency: {words}"):
             read(tmp_path / "a.png")
+
+
+COLOURS = chunk(b"PLTE", bytes([10, 10, 10, 200, 200, 200]))
+HEADER = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, GRAY, 0, 0, 0))
+MISPLACED = {
+    "no palette": (PALETTE, b"", "chunk PLTE, its palette: it is missing"),
+    "an empty palette": (PALETTE, chunk(b"PLTE", b""), "0 bytes are not 1 to 256 colours"),
+    "half a colour": (PALETTE, chunk(b"PLTE", bytes(4)), "4 bytes are not 1 to 256 colours"),
+    "two palettes": (PALETTE, 2 * COLOURS, "chunk PLTE, its palette: it occurs twice"),
+    "two headers": (GRAY, HEADER, "chunk IHDR, its header: it has to be the first"),
+    "an unknown chunk": (GRAY, chunk(b"CgBI", bytes(4)), "chunk CgBI: it is unknown"),
+}
+
+
+@pytest.mark.parametrize("name", MISPLACED)
+def test_chunks_that_libpng_refuses_are_refused(tmp_path, name):
+    colour, before, words = MISPLACED[name]
+    content = png(2, 1, 8, colour, b"\0\0\1", before=before)
+    with pytest.raises((imagecodecs.PngError, ValueError)):  # its text may be another error's
+        imagecodecs.png_decode(content)
+    (tmp_path / "a.png").write_bytes(content)
+    for read in (decode_image, decode_mask, image_size):
+        with pytest.raises(UserError, match=words):
+            read(tmp_path / "a.png")
+
+
+def test_a_text_before_the_header_is_refused(tmp_path):
+    content = png(2, 1, 8, GRAY, b"\0\0\1")
+    (tmp_path / "a.png").write_bytes(content[:8] + chunk(b"tEXt", b"a\0b") + content[8:])
+    with pytest.raises(UserError, match="chunk IHDR, its header: it has to be the first"):
+        decode_image(tmp_path / "a.png")
 
 
 def test_a_transparent_colour_behind_the_pixels_says_nothing(tmp_path):
