@@ -29,6 +29,7 @@ SAVE = "save it as gray or RGB of 8 or 16 bits, or as floats"
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6  # PhotometricInterpretation
 OTHERS = {4: "a transparency mask", 5: "a CMYK image", 8: "a CIELAB image", 9: "a CIELAB image"}
 UNCOMPRESSED = 1  # Compression
+PLAIN = (UNCOMPRESSED, 32773)  # Compression, of values that are never differences; PackBits
 CONTIGUOUS, SEPARATE = 1, 2  # PlanarConfiguration
 MOST_PACKED = 4096  # the largest factor, about that of LZW for one value
 ASSOCIATED, UNASSOCIATED = 1, 2  # ExtraSamples: transparency, multiplied into the colours or not
@@ -193,6 +194,9 @@ def _check(page: tifffile.TiffPage, name: str, *, max_pixels: int) -> None:
         what = f"a JPEG of {bits} bits, which it cannot hold (tags Compression, BitsPerSample)"
     elif form == 1 and bits not in (8, 16) and page.predictor != 1:
         what = f"an image of {bits} bits as differences (tags BitsPerSample, Predictor)"
+    elif page.predictor != 1 and int(page.compression) in PLAIN:
+        # Most readers take the values as they are, and tifffile adds them up.
+        what = "an image of differences without compression (tags Compression, Predictor)"
     elif page.dtype is None or page.imagedepth > 1 or not page.samplesperpixel:
         what = "an image of another kind (tags BitsPerSample, ImageDepth)"
     elif int(page.planarconfig) not in (CONTIGUOUS, SEPARATE):

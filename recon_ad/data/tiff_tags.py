@@ -59,8 +59,8 @@ def checked(name: str, *, most: int) -> list[Span]:
       most: Number of pages after which the rest is left out.
 
     Raises:
-      UserError: If a tag is damaged, or holds other values than it may. A list of tags that is not
-        within the file is left to tifffile.
+      UserError: If a tag is damaged, or holds other values than it may, or if the tags of a page
+        are not within the file, as tifffile would leave out that page and all after it.
     """
     size = os.path.getsize(name)
     with open(name, "rb") as file:
@@ -72,7 +72,12 @@ def checked(name: str, *, most: int) -> list[Span]:
         spans = [Span(0, start + layout.inline)]
         at = _number(head[start : start + layout.inline], layout)
         seen: set[int] = set()
-        while at and at not in seen and len(seen) < most:
+        while at and len(seen) < most:
+            if at in seen:
+                raise UserError(
+                    f"{name}: cannot be decoded (a page is followed by an earlier one): the file "
+                    "is broken, replace or remove it"
+                )
             seen.add(at)
             at = _page(file, at, layout, size, spans, name)
     return spans
@@ -84,19 +89,26 @@ def _number(content: bytes, layout: _Layout) -> int:
     return struct.unpack(layout.order + layout.offset, content)[0]
 
 
+def _beyond(name: str) -> UserError:
+    return UserError(
+        f"{name}: cannot be decoded (the tags of a page are not within the file): the file is "
+        "broken or truncated, replace or remove it"
+    )
+
+
 def _page(file: BinaryIO, at: int, layout: _Layout, size: int, spans: list[Span], name: str) -> int:
     """Check a page's tags; return where the next page's are, 0 if there is none."""
     file.seek(at)
     length = struct.calcsize(layout.order + layout.count)
     content = file.read(length)
     if len(content) < length:
-        return 0
+        raise _beyond(name)
     (count,) = struct.unpack(layout.order + layout.count, content)
     width = struct.calcsize(layout.order + layout.tag)
     listed = file.read(width * min(count, 4097)) if count <= 4096 else b""
     following = _number(file.read(layout.inline), layout)
     if len(listed) < width * count:
-        return 0
+        raise _beyond(name)
     spans.append(Span(at, at + length + width * count + layout.inline))
     found: dict[int, tuple[int, ...]] = {}
     for code, kind, number, value in struct.iter_unpack(layout.order + layout.tag, listed):

@@ -179,6 +179,38 @@ def test_differences_of_packed_values_are_refused(tmp_path):
         decode_image(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("codec", [None, "packbits"])
+def test_differences_without_compression_are_refused(tmp_path, codec):
+    # libtiff takes such values as they are, and tifffile adds them up over all rows.
+    options = {"photometric": "minisblack", "compression": codec}
+    tag = [(65000, "H", 1, 2, True)]  # as above
+    tifffile.imwrite(tmp_path / "a.tif", GRAY, extratags=tag, **options)
+    content = (tmp_path / "a.tif").read_bytes()
+    content = content.replace(b"\xe8\xfd\x03\x00", b"\x3d\x01\x03\x00", 1)
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(UserError, match="of differences without compression"):
+        decode_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+def test_pages_that_are_cut_off_or_in_a_circle_are_refused(tmp_path, byteorder):
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.stack([GRAY] * 3), photometric="minisblack", byteorder=byteorder,
+        metadata=None,
+    )  # fmt: skip
+    whole = (tmp_path / "a.tif").read_bytes()
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        first, second, _ = (page.offset for page in file.pages)
+        at = first + 2 + 12 * len(file.pages[0].tags)
+    assert int.from_bytes(whole[at : at + 4], "little" if byteorder == "<" else "big") == second
+    for following, words in ((len(whole), "are not within the file"), (first, "an earlier one")):
+        content = whole[:at] + struct.pack(f"{byteorder}I", following) + whole[at + 4 :]
+        (tmp_path / "a.tif").write_bytes(content)
+        for read in (decode_image, image_size, stored_type):
+            with pytest.raises(UserError, match=words):
+                read(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize(
     ("stored", "options"),
     [
