@@ -70,7 +70,7 @@ def page(table: Table, runs: Sequence[Run], *, scale: str, figures: Sequence[str
         f"Made by `python -m recon_ad.reproduce --table {table.name} --scale {scale}`. All "
         f"figures, configs and intervals are in {table.name}.json. A cell that was run with "
         "several seeds shows the mean, with the lowest and the highest figure in brackets. “–” "
-        "marks a figure that is not available. (oracle) marks a figure at the threshold that is "
+        "means not available. (oracle) marks a figure at the threshold that is "
         "best for the test images themselves, which nobody knows on a line.",
     ]
     for part in dict.fromkeys(run["part"] for run in runs):

@@ -24,7 +24,8 @@ EXPORT = "python -m recon_ad.export --detector runs/my_part/detector --output pa
 # Commands of recon_ad run in this process, the others in the shell.
 RUN = (
     "python -m recon_ad.check my_part",
-    "python -m recon_ad.train --config configs/folder.py:path=my_part --workdir runs/my_part",
+    "python -m recon_ad.train --config configs/folder.py:path=my_part,scale=cpu"
+    " --workdir runs/my_part",
     "python -m recon_ad.evaluate --workdir runs/my_part",
     "python -m recon_ad.predict --detector runs/my_part/detector --input new_images"
     " --output judged",
