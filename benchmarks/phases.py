@@ -29,7 +29,7 @@ METHODS = ("knn", "vit_flow", "cae")
 ENCODER = "deit_tiny_patch16_224"
 # The log line with which each phase ends, in order.
 PHASES = {
-    "start": "held out for calibration",
+    "start": "calibration images: ",
     "training and calibration": "detector: ",
     "judging and report": "exporting model.onnx",
     "export": "written to ",

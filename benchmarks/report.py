@@ -307,12 +307,12 @@ SECTIONS: Mapping[str, Section] = {
     "schneider2022": Section("Schneider et al. 2022", _cells, TABLE),
     "bergmann2019": Section("Bergmann et al. 2019", _cells, TABLE),
     "covision": Section("Moved parts, after Buzzega et al.", _cells, TABLE),
-    "detectors": Section("Every method on four data sets", _cells, TABLE),
+    "detectors": Section("Every method on four sets", _cells, TABLE),
     "frameworks_cpu": Section("JAX, PyTorch and ONNX Runtime, CPU", _speed("frameworks_cpu")),
     "frameworks_gpu": Section("JAX, PyTorch and ONNX Runtime, GPU", _speed("frameworks_gpu")),
     "profile": Section("Largest costs of a training step", _speed("profile")),
     "gpu_compile": Section(
-        "Programs compiled for GPUs that are not there",
+        "Programs compiled for absent GPUs",
         _gpu_compile,
         note="The training step divides its batch among the GPUs, while the core gives each GPU a "
         "full batch. Bytes are those of one GPU. The last row is XLA's own transposed convolution, "

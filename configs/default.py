@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from recon_ad.errors import UserError
-from recon_ad.methods import ON_FEATURES
+from recon_ad.methods import ON_FEATURES, WITHOUT_LEARNING
 from recon_ad.pretrained import obtainable, preset
 from recon_ad.pretrained.weights import HUB
 
@@ -177,8 +177,6 @@ def default_config() -> ConfigDict:
     return c
 
 
-# Methods that see each good image once and learn nothing by steps.
-WITHOUT_LEARNING = ("knn", "subspace")
 # Default encoder of each scale.
 ENCODERS = {"cpu": "deit_tiny_patch16_224", "paper": "vit_small_patch14_reg4_dinov2"}
 # Methods on the network of Bergmann et al. 2019.

@@ -21,7 +21,7 @@ from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime import stopping
 from recon_ad.runtime.compilation import keep_compiled
 from recon_ad.training.fit import fit_check
-from recon_ad.training.run import check_run, train
+from recon_ad.training.run import check_run, check_weights, train
 
 logger = logging.getLogger("recon_ad")
 
@@ -45,6 +45,7 @@ def main() -> None:
         logger.setLevel(logging.WARNING)  # only the first host logs the progress
     workdir, config = Path(_WORKDIR.value), _CONFIG.value
     check_run(config)
+    check_weights(config, workdir)
     source = build_source(config)
     detector = train(config, workdir, source=source, profile=_PROFILE.value)
     if _STOP_AFTER.value == "train":

@@ -1,7 +1,7 @@
 """The coarse search of a registration, which selects the template's poses on a grid by correlation.
 
 The rotated and scaled template is correlated with the image at all shifts at once, at `SIDE` px.
-The correlation is normalised and uses only pixels that count in both (Padfield 2012, "Masked object
+The correlation is normalised and uses only pixels valid in both (Padfield 2012, "Masked object
 registration in the Fourier domain", eqs. 8 to 11), so that neither light nor pixels outside the
 image bias the estimate. Images, masks and matrices are as in `recon_ad.alignment.geometry`.
 """

@@ -146,11 +146,11 @@ def cross_holdout(records: Sequence[Record], *, group: str = "") -> HoldOut:
         if group:
             _members(ordered, group)  # two or more
             blocks = group_numbers([record.name for record in ordered], group)
-            what = f'{max(blocks) + 1} groups by "{group}"'
+            own, what = "group", f'{max(blocks) + 1} groups by "{group}"'
         else:
             blocks = _neighbours(number)
-            what = f"{max(blocks) + 1} contiguous blocks of the sorted names"
-        how = f"all {number} images by turns, in {what}"
+            own, what = "block", f"{max(blocks) + 1} blocks in order of file name"
+        how = f"every training image ({number}), judged without its own {own} ({what})"
         return HoldOut(
             tuple(ordered), tuple(ordered), how, blocks=blocks, grouped=bool(group), crossed=True
         )

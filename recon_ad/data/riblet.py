@@ -293,7 +293,7 @@ def _reflectance(
 def _damages(
     foil: _Foil, seed: int, index: int, size: tuple[int, int]
 ) -> list[tuple[Window, _Change]]:
-    """Return all damages of the damaged foil of an index, in windows that do not overlap."""
+    """Return all defects of the damaged foil with this index, in windows that do not overlap."""
     rng = stream(seed, _MATERIAL, "test_damaged", index, _DAMAGE)
     number = int(rng.integers(*DAMAGES, endpoint=True))
     damages = []

@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from recon_ad.detector.inference import Thresholds
+from recon_ad.metrics.promise import percent
 from recon_ad.ops.tiles import Geometry
 from recon_ad.runtime import provenance
 from recon_ad.runtime.terminal import escaped
@@ -27,11 +28,11 @@ NOT_EVALUATED = (
 )
 INTENDED = (
     "It is meant for images of the same part, taken by the same camera, lens, light and pose as "
-    "the normal images that it learnt from. After any change of these, calibrate it again "
-    "(`python -m recon_ad.calibrate`) or train it anew.",
+    "the normal images that it was trained on. After any change of these, calibrate it again "
+    "(`python -m recon_ad.calibrate`) or retrain it.",
     "A high score says that an image differs from the normal ones. It names neither the kind of "
-    "defect nor its cause, and the mask is no measurement of its size.",
-    "What it does not flag is not thereby free of defects: check the share of defects found on "
+    "defect nor its cause, and the mask does not measure its size.",
+    "An image that it accepts may still have a defect: check the share of defects found on "
     "defective images of your own before you rely on it, and do not make it the only safeguard "
     "where people may come to harm.",
     "Watch its scores in use (`python -m recon_ad.monitor`): a drift of the camera or of the part "
@@ -69,8 +70,8 @@ def model_card(
     }
     head = (
         f"# Model card: {config.method.name}\n\n"
-        "A detector of visual defects. It learnt normal images only, and scores how far a new "
-        "image departs from them."
+        "A detector of visual defects. It was trained on normal images only, and scores how far a "
+        "new image departs from them."
     )
     return "\n\n".join([head, *(f"## {name}\n\n{text}" for name, text in sections.items())]) + "\n"
 
@@ -116,7 +117,7 @@ def _data(config: ConfigDict, record: Mapping[str, Any], *, channels: int) -> di
         "channels": channels,
         "values for black and white": f"{low:g} and {high:g}" if (low, high) != (0, 0) else "",
         "training images": record.get("training", {}).get("training_images", ""),
-        "held-out images": record.get("calibration", {}).get("heldout", ""),
+        "calibration images": record.get("calibration", {}).get("heldout", ""),
         "digests of these images": "in detector.json" if record.get("learnt_from") else "",
     }
 
@@ -134,8 +135,8 @@ def _thresholds(thresholds: Mapping[str, Thresholds], calibration: Mapping[str, 
     sentences = []
     if calibration.get("fpr_supported") is not None:
         sentences.append(
-            f"On average at most {calibration['fpr_supported']:.2g} of new normal images are "
-            "stopped by mistake, as long as they come from the process that the held-out images "
+            f"On average at most {percent(calibration['fpr_supported'])} of new normal images will "
+            "be rejected, as long as they come from the process that the held-out images "
             "came from."
         )
     sentences.append(calibration.get("message", ""))

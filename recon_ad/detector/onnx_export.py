@@ -167,8 +167,8 @@ def warn_of_outdated_files(detector: Path) -> None:
     found = [file for file in (run / "metrics.json", run / "model.onnx") if file.is_file()]
     named = f" ({', '.join(map(str, found))})" if found else ""
     logger.warning(
-        "figures and exported models from before are of the detector as it was%s: evaluate and "
-        "export it again", named,
+        "figures and exported models from before this change are out of date%s: evaluate and "
+        "export the detector again", named,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from recon_ad.metrics.conformal import (
     needed,
     odd_ones,
 )
+from recon_ad.metrics.promise import percent
 from recon_ad.metrics.segmentation import at_common_bits
 from recon_ad.runtime.progress import progress
 
@@ -33,7 +34,9 @@ logger = logging.getLogger("recon_ad")
 def check_fpr(fpr: float) -> None:
     """Raise UserError unless this is a false-positive rate between 0 and 1."""
     if not 0 < fpr < 1:
-        raise UserError(f"a false-positive rate lies between 0 and 1, not at {fpr}.")
+        raise UserError(
+            f"a false-positive rate is a share between 0 and 1, not {fpr:g}: for 1 %, give 0.01."
+        )
 
 
 def calibrate(
@@ -246,13 +249,13 @@ def images_that_count(
     for kind, names in found.items():
         if names:
             logger.warning(
-                "%s%d of the %d images are some that the detector was %s (%s%s), and do not count",
+                "%s%d of the %d images do not count, as the detector was already %s them (%s%s)",
                 "at least " * (kind == "trained on" and len(digests) == KNOWN), len(names),
                 len(normals), kind, ", ".join(names[:NAMED]), ", …" * (len(names) > NAMED),
             )  # fmt: skip
     if not rest:
         raise UserError(
-            "the detector was trained on, or calibrated with, all of these images, so that they "
+            "the detector was already trained on, or calibrated with, all of these images, so they "
             "add no information: give others."
         )
     return tuple(rest)
@@ -264,12 +267,17 @@ def summary(record: dict[str, Any]) -> str:
     promised = entry["fpr_supported"]
     if promised is None:
         return f"image threshold {entry['image_threshold']:.6g}, {entry['image_rule']}"
-    rates = ", ".join(f"{rate:.2g} of {name}" for name, (rate, _) in entry["by_category"].items())
+    rates = ", ".join(
+        f"{percent(rate)} of {name}" for name, (rate, _) in entry["by_category"].items()
+    )
     images = "good image" if entry["images"] == 1 else "good images"
     what = images if entry["regions_per_image"] == 1 else "regions of good images"
+    units = entry.get("independent_units", entry["images"])
+    alike = entry["regions_per_image"] == 1 and units < entry["images"]
+    counted = f", which count as {units:.3g} independent ones" if alike else ""
     return (
         f"image threshold {entry['image_threshold']:.6g}, set by "
-        f"{', '.join(entry['decided_by'])}; it rests on {entry['images']} {what} and promises to "
-        f"stop no more than {promised:.2g} of new ones by mistake on average"
-        + (f"; the thresholds of each category promise {rates}" if rates else "")
+        f"{', '.join(entry['decided_by'])}; it rests on {entry['images']} {what}{counted}; on "
+        f"average at most {percent(promised)} of new good images will be rejected"
+        + (f"; by category: {rates}" if rates else "")
     )

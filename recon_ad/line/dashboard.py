@@ -51,15 +51,16 @@ def page(monitor: Monitor, *, name: str, now: float, line: Path | None = None) -
     lasting = [alarm for alarm in monitor.alarms if alarm.ended is None]
     age = now - monitor.last
     stale = bool(monitor.images) and age > STALE
+    waiting = bool(monitor.collecting) or not monitor.reference
     if stale:
         state = f"No image for {age / 60:.0f} minutes."
-    elif monitor.collecting or not monitor.reference:
+    elif waiting:
         state = f"{_waiting(monitor)}."
     elif lasting:
         state = "; ".join(dict.fromkeys(alarm.words for alarm in lasting)).capitalize() + "."
     else:
         state = "No change since the reference period."
-    kind = "state alarm" if lasting or stale else "state"
+    kind = "state alarm" if lasting or stale else "state waiting" if waiting else "state"
     parts = [
         paragraph(f"Inspection line: {text(name)}", kind="note"),
         f'<h1 class="{kind}">{text(state)}</h1>',
@@ -99,10 +100,12 @@ def _waiting(monitor: Monitor) -> str:
             f"Charts start when the reference period {period.text} is over: "
             f"{monitor.collected:,} images so far"
         )
+    if period.of == "count":
+        return f"Charts start after {_spoken(period)}: {monitor.collected:,} so far"
     whole = int(period.last - period.first) + 1
     return (
         f"Charts start when the reference period {period.text} is complete: "
-        f"{monitor.collected:,} of {whole:,} images so far, {whole - monitor.collected:,} to go"
+        f"{monitor.collected:,} of {whole:,} images so far"
     )
 
 

@@ -6,6 +6,7 @@ user's own method is any module with `build(config, *, channels) -> Method`, nam
 path.
 """
 
+import difflib
 import importlib
 from collections.abc import Callable
 
@@ -33,6 +34,7 @@ METHODS: dict[str, Callable[..., Method]] = {
 
 # Methods on the features of a pretrained encoder.
 ON_FEATURES = ("knn", "subspace", "vit_flow", "vit_recon")
+WITHOUT_LEARNING = ("knn", "subspace")  # their steps only collect features
 WITH_ENCODER = (*ON_FEATURES, "fm_ae")  # fm_ae needs the encoder only in training
 
 
@@ -94,7 +96,10 @@ def check_method(name: str) -> None:
             f"run on request: if you trust it, add --methods={name}, or in Python first call "
             f"recon_ad.methods.add_method({name!r})."
         )
+    near = difflib.get_close_matches(name, METHODS, n=1)
+    guess = f"did you mean {near[0]}? Or " * bool(near)
     raise UserError(
-        f"unknown config.method.name {name!r}; choose one of: {', '.join(METHODS)}, or give the "
-        "import path of your own method, such as my_package.my_method."
+        f"unknown method {name!r} (method=, or config.method.name); {guess}choose one of: "
+        f"{', '.join(METHODS)}, or give the import path of your own method, such as "
+        "my_package.my_method."
     )

@@ -15,6 +15,7 @@ from recon_ad.errors import UserError
 from recon_ad.models.spec import MLP_RATIO, Spec
 
 Tensors = Mapping[str, np.ndarray]
+CPU = "deit_tiny_patch16_224"  # encoder at scale=cpu
 # Heads, and tensors that only pretraining needs.
 UNUSED = re.compile(r"(head|head_dist|fc_norm|classifier|cls_classifier|distillation_classifier)\.")
 UNUSED_TOO = re.compile(r"mask_token$|pooler\.")
@@ -92,30 +93,26 @@ def expected(spec: Spec, positions: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def to_params(tensors: Tensors, spec: Spec, *, where: str) -> dict[str, Any]:
+def to_params(
+    tensors: Tensors, spec: Spec, *, where: str, encoder: str = "", other: str = ""
+) -> dict[str, Any]:
     """Convert tensors to float32 parameters of `recon_ad.models.vit.ViT` at its training size.
 
     Args:
       tensors: Tensors by the names of either library.
       spec: Shape of the encoder, which the tensors have to match.
       where: Origin of the tensors, for messages.
+      encoder: Name of the encoder, for messages.
+      other: Name of the encoder that the tensors fit if they do not fit this one, if known.
 
     Raises:
       UserError: If tensors are missing, of another shape, surplus or not finite. The message names
         them.
     """
-    named = to_timm(tensors) if is_hugging_face(tensors) else dict(tensors)
-    named = {
-        name: value
-        for name, value in named.items()
-        if not UNUSED.match(name) and not UNUSED_TOO.match(name)
-    }
-    # Before the patches, all tokens, the class token alone, or no tokens have positions.
-    with_registers = (0, 1) if spec.registers else (spec.prefix,)
-    rows = named["pos_embed"].shape[1] if np.ndim(named.get("pos_embed")) == 3 else None
-    found = [n for n in with_registers if rows == n + spec.grid**2]
-    positions = found[0] if found else with_registers[-1]
-    _check(named, expected(spec, positions), where=where)
+    named = _named(tensors)
+    positions = _positions(named, spec)
+    shapes = expected(spec, positions)
+    _check(named, shapes, where=where, encoder=encoder, other=other)
 
     f32 = {name: np.asarray(value, np.float32) for name, value in named.items()}
     prefix = [f32[n][0] for n in ("cls_token", "dist_token", "reg_token") if n in f32]
@@ -156,7 +153,33 @@ def _norm(tensors: Tensors, name: str) -> dict[str, Float[np.ndarray, " d"]]:
     return {"scale": tensors[f"{name}.weight"], "bias": tensors[f"{name}.bias"]}
 
 
-def _check(tensors: Tensors, shapes: Mapping[str, tuple[int, ...]], *, where: str) -> None:
+def fits(tensors: Tensors, spec: Spec) -> bool:
+    """Return whether the tensors are those of such an encoder, by their names and shapes."""
+    named = _named(tensors)
+    return not _faults(named, expected(spec, _positions(named, spec)))
+
+
+def _named(tensors: Tensors) -> dict[str, np.ndarray]:
+    named = to_timm(tensors) if is_hugging_face(tensors) else dict(tensors)
+    return {
+        name: value
+        for name, value in named.items()
+        if not UNUSED.match(name) and not UNUSED_TOO.match(name)
+    }
+
+
+def _positions(named: Tensors, spec: Spec) -> int:
+    """Return the number of tokens before the patches that have a position.
+
+    They are all tokens, the class token alone, or none.
+    """
+    with_registers = (0, 1) if spec.registers else (spec.prefix,)
+    rows = named["pos_embed"].shape[1] if np.ndim(named.get("pos_embed")) == 3 else None
+    found = [n for n in with_registers if rows == n + spec.grid**2]
+    return found[0] if found else with_registers[-1]
+
+
+def _faults(tensors: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     missing = [name for name in shapes if name not in tensors]
     surplus = [name for name in tensors if name not in shapes]
     wrong = [
@@ -164,15 +187,23 @@ def _check(tensors: Tensors, shapes: Mapping[str, tuple[int, ...]], *, where: st
         for name, shape in shapes.items()
         if name in tensors and tensors[name].shape != shape
     ]
-    faults = [
-        f"{what}: {', '.join(names[:3])}" + (f" and {len(names) - 3} more" * (len(names) > 3))
+    return [
+        f"{what}: {names[0]}" + (f" and {len(names) - 1} more" * (len(names) > 1))
         for what, names in (("missing", missing), ("wrong", wrong), ("surplus", surplus))
         if names
     ]
-    if faults:
+
+
+def _check(
+    tensors: Tensors, shapes: Mapping[str, tuple[int, ...]], *, where: str, encoder: str, other: str
+) -> None:
+    if faults := _faults(tensors, shapes):
+        guess = f"they look like {other}: add" if other else "set"
+        cpu = " (or scale=cpu)" * (other == CPU)
+        value = other or "the network that they belong to"
         raise UserError(
-            f"the weights in {where} are not those of this encoder ({'; '.join(faults)}): set "
-            "config.encoder.name to the network that they belong to."
+            f"these weights do not fit {encoder or 'this encoder'}; {guess} encoder={value}{cpu}. "
+            f"In {where}, {'; '.join(faults)}."
         )
     for name, value in tensors.items():
         if not np.isfinite(value.astype(np.float32)).all():

@@ -10,8 +10,8 @@ import safetensors.numpy
 from recon_ad.errors import UserError
 from recon_ad.models.spec import Spec
 from recon_ad.pretrained.hub import FILE, fetched
-from recon_ad.pretrained.names import is_hugging_face, to_params
-from recon_ad.pretrained.presets import preset
+from recon_ad.pretrained.names import fits, is_hugging_face, to_params
+from recon_ad.pretrained.presets import PRESETS, preset
 
 HUB = "hub"  # value that replaces a path
 
@@ -54,16 +54,26 @@ def read_encoder(name: str, weights: str, *, sha256: str = "") -> Pretrained:
     else:
         path = Path(weights).expanduser()
         path = path / FILE if path.is_dir() else path
-    return read_file(path, preset(name).spec, sha256=sha256)
+    return read_file(path, preset(name).spec, sha256=sha256, name=name)
 
 
-def read_file(path: Path, spec: Spec, *, sha256: str = "") -> Pretrained:
-    """Read the weights in a file; arguments and errors are those of `read_encoder`."""
+def check_given(weights: str) -> None:
+    """Raise UserError if a given path to weights leads to no file."""
+    path = Path(weights).expanduser()
+    _check_file(path / FILE if path.is_dir() else path)
+
+
+def _check_file(path: Path) -> None:
     if not path.is_file():
         raise UserError(
-            f"no weights at {path}: set config.encoder.weights to a safetensors file, to a folder "
-            f'with {FILE}, or to "{HUB}" to fetch them.'
+            f"no weights at {path}: set weights= or config.encoder.weights to a safetensors file, "
+            f'to a folder with {FILE}, or to "{HUB}" to fetch them.'
         )
+
+
+def read_file(path: Path, spec: Spec, *, sha256: str = "", name: str = "") -> Pretrained:
+    """Read the weights in a file; arguments and errors are those of `read_encoder`."""
+    _check_file(path)
     if path.suffix != ".safetensors":
         raise UserError(
             f"{path} is not a safetensors file: formats with Python objects are not opened, as "
@@ -85,7 +95,8 @@ def read_file(path: Path, spec: Spec, *, sha256: str = "") -> Pretrained:
         ) from None
     except (safetensors.SafetensorError, ValueError) as error:
         raise UserError(f"{path} is damaged or truncated ({error}): fetch it again.") from None
-    params = to_params(tensors, spec, where=str(path))
+    other = next((key for key, each in PRESETS.items() if fits(tensors, each.spec)), "")
+    params = to_params(tensors, spec, where=str(path), encoder=name, other=other)
     # timm always antialiases, Hugging Face only with registers.
     antialias = not is_hugging_face(tensors) or spec.registers > 0
     return Pretrained(params, antialias, str(path), found)

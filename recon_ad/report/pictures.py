@@ -198,7 +198,7 @@ def _grow(mask: Bool[np.ndarray, "h w"], radius: int, *, outside: bool) -> np.nd
 
 
 def line_width(shape: tuple[int, int]) -> int:
-    """Return an outline's width in pixels, which grows with the picture as its display does not."""
+    """Return an outline's width; larger pictures, displayed at the same size, have a wider one."""
     return max(1, round(max(shape) / 200))
 
 

@@ -9,7 +9,11 @@ from recon_ad.report import markup, wording
 from recon_ad.report.markup import paragraph, table, text
 from recon_ad.report.wording import value_of
 
-SCORES = {"max": "highest value", "top_1%": "mean of the highest 1 %"}
+SCORES = {
+    "max": "highest value of its map",
+    "top_1%": "mean of the highest 1 % of its map",
+    "max+mean/2": "maximum of its map plus half its mean",
+}
 
 
 def protocol(content: Mapping[str, Any]) -> str:
@@ -54,7 +58,7 @@ def sentences(content: Mapping[str, Any]) -> list[str]:
         pixel = wording.score(known("calibration.pixel_threshold"))
         found.append(f"A pixel is marked if its anomaly value is above {pixel} ({rule}).")
     if hardware := known("hardware"):
-        found.append(f"Times were measured on {hardware}.")
+        found.append(f"Times were measured with {hardware}.")
     return found
 
 
@@ -68,10 +72,11 @@ def _judged(content: Mapping[str, Any]) -> list[str]:
         found.append(f"Images are inspected {how}, in tiles of {sides} pixels.")
     if rule := content.get("score_rule"):
         name, sigma = rule.partition(" of the")[0], content.get("smoothing_sigma_px")
-        blur = f", smoothed by {sigma:g} pixels" * bool(sigma)
+        blur = f", smoothed by {sigma:g} pixels," * bool(sigma)
+        how = SCORES.get(name, f"{name} of its map")
         found.append(
-            f"The score of an image is the {SCORES.get(name, name)} of its map{blur}, which shows "
-            "how unusual each pixel is (the anomaly map)."
+            f"The score of an image is the {how}. The map{blur} shows how unusual each pixel is "
+            "(the anomaly map)."
         )
     return found
 

@@ -54,9 +54,11 @@ class Writer:
       workdir: Directory of log.jsonl and of the event files.
       start: Number of steps already done. Later lines of an earlier, killed run are dropped.
       total: Number of steps of the whole run, for the progress bar.
+      collects: Whether the steps only collect features, so that the log has their number alone.
     """
 
-    def __init__(self, workdir: Path, *, start: int, total: int):
+    def __init__(self, workdir: Path, *, start: int, total: int, collects: bool = False):
+        self._collects = collects
         self._active = jax.process_index() == 0
         if not self._active:
             return
@@ -94,7 +96,7 @@ class Writer:
             self._board.add_scalar(name, value, step)
         text = " ".join(f"{name} {value:.5g}" for name, value in values.items())
         if self._bar.disable:
-            self._say(step, text)
+            self._say(step, "" if self._collects else text)
         else:
             self._bar.set_postfix_str(text)
 
@@ -102,10 +104,16 @@ class Writer:
         """Log a step's metrics and, once for each step, the rate."""
         now, (last, _) = time.monotonic(), self._spoke
         begun, since = self._begun or (step, now)
-        fast = pace(step - begun, self._total - step, now - since, what="step")
+        fast = pace(
+            step - begun,
+            self._total - step,
+            now - since,
+            what="batch" if self._collects else "step",
+        )
         told = ", ".join(filter(None, [text, fast if step > last else ""]))
         self._spoke = (step, now)
-        logger.info("step %d of %d%s", step, self._total, f": {told}" if told else "")
+        what = "collecting features, batch" if self._collects else "step"
+        logger.info("%s %d of %d%s", what, step, self._total, f": {told}" if told else "")
 
     def samples(self, step: int, sheet: UInt8[np.ndarray, "h w c"], *, png: bytes) -> None:
         """Write reconstructions: a picture for TensorBoard and an encoded file under `samples`."""

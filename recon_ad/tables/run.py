@@ -122,9 +122,9 @@ def _config_of(
             place = (
                 "no --data was given"
                 if data is None
-                else f"{missing} was not found in the folder of --data"
+                else f"{missing} was not found in --data"
                 if cell.together
-                else "no such set was found in the folder of --data"
+                else "none was found in --data"
             )
             return None, f"the images must be supplied by the user, but {place}: {cell.absent}"
         config.data.source, config.data.category = "folder", ""

@@ -15,6 +15,7 @@ from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict
 
 from recon_ad.data.pipeline import Images, patch_batches, prepared_batches
+from recon_ad.methods import WITHOUT_LEARNING
 from recon_ad.methods.base import Method, TrainState, Variables
 from recon_ad.report import reconstruction_sheet
 from recon_ad.report.pictures import encode
@@ -89,7 +90,9 @@ def fit_state(
         start, state, kept = found
         totals |= kept
         logger.info("resumed at step %d of %d", start, c.steps)
-    writer = Writer(workdir, start=start, total=c.steps)
+    writer = Writer(
+        workdir, start=start, total=c.steps, collects=config.method.name in WITHOUT_LEARNING
+    )
 
     # ---- Data ----------------------------------------------------------------------------------
     began = time.perf_counter()
@@ -183,7 +186,9 @@ def fit_state(
             state = checkpoints.restore(chosen, state)
     stop.asked |= meter.asked_to_stop
     if meshes.asked_anywhere(stop):
-        logger.info("asked to stop, after step %d: run the same command again to continue", done)
+        logger.info(
+            "stopped on request after step %d; run the same command again to continue", done
+        )
         meshes.requeue_all()
     if not first:
         return state, {}  # only the first host has the log

@@ -15,8 +15,10 @@ from recon_ad.data.source import training_digests
 from recon_ad.detector.jax_detector import Detector, load
 from recon_ad.detector.thresholds import calibrate, summary
 from recon_ad.errors import UserError
-from recon_ad.methods import build_method, use_method
+from recon_ad.methods import WITH_ENCODER, build_method, use_method
+from recon_ad.methods.features import RANDOM
 from recon_ad.ops.scores import check_score
+from recon_ad.pretrained.weights import HUB, check_given
 from recon_ad.runtime import memory
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime.waiting import RUN_LOCK, exclusive_lock
@@ -42,6 +44,18 @@ def check_run(config: ConfigDict) -> None:
             "config.calibration.rule is cross, so no image is held out from training to select "
             "the best checkpoint: set config.train.select to last, or the rule to split."
         )
+
+
+def check_weights(config: ConfigDict, workdir: Path) -> None:
+    """Check that given weights exist, before images are read; a trained run needs none.
+
+    Raises:
+      UserError: If they do not.
+    """
+    weights = config.encoder.weights
+    trained = (workdir / "detector" / "detector.json").is_file()
+    if config.method.name in WITH_ENCODER and weights not in (HUB, RANDOM) and not trained:
+        check_given(weights)
 
 
 def train(
@@ -94,7 +108,9 @@ def train(
     )
     with lock:
         same_run(workdir, asked, data.identity)
-        logger.info("held out for calibration: %s", data.holdout.how)
+        encoder = f", encoder {origin['encoder']}" if origin else ""
+        logger.info("method %s%s, %d steps", config.method.name, encoder, config.train.steps)
+        logger.info("calibration images: %s", data.holdout.how)
         state, outcome = fit_state(
             config,
             workdir,

@@ -85,7 +85,7 @@ def test_training_is_given_what_is_shared_and_what_is_swept():
     [
         ({"sed": "1"}, "the config has no argument 'sed'"),
         ({"seed": "one"}, "seed takes a value of type int"),
-        ({"method": "caee"}, "config.method.name 'caee'"),
+        ({"method": "caee"}, "unknown method 'caee'"),
         ({"config.train.stepz": "1"}, "the config has no field stepz"),
         ({"config.train.steps": "x"}, "train.steps"),
         ({"config.train.steps": "-1"}, "config.train.steps is -1"),
@@ -168,7 +168,7 @@ def test_a_run_is_stopped_with_the_sweep_and_no_other_is_begun(three, monkeypatc
     [
         (["--sweep=seed=0,0"], "2 combinations would share 1 folders"),
         (["--sweep=seed=0,1", "--index=2"], "--index 2: the sweep has 2 combinations; give"),
-        (["--sweep=seed=0,1", "--sweep=method=cae,caee"], "config.method.name 'caee'"),
+        (["--sweep=seed=0,1", "--sweep=method=cae,caee"], "unknown method 'caee'"),
     ],
 )
 def test_mistakes_end_in_one_sentence_before_anything_is_run(given, says, tmp_path):

@@ -371,7 +371,7 @@ def test_a_webhook_that_is_none_is_tried_again_and_holds_nothing_up(url):
     [
         (600, 60, "500", "No change since the reference period."),
         (600, 1200, "500", "No image for 20 minutes."),
-        (40, 0, "500", "500 is complete: 40 of 500 images so far, 460 to go."),
+        (40, 0, "500", "Charts start after the first 500 images: 40 so far."),
         (40, 0, "2001-01-01..2030-01-01", "2001-01-01..2030-01-01 is over: 40 images so far."),
         (40, 0, "50..90", "reference period 50..90, which has not begun."),
         (

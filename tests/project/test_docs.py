@@ -51,7 +51,10 @@ def test_tables_of_figures_are_written_from_cells():
     # What is not run yet has a row in no table.
     assert "Not run yet." in documents.written(text, [])
     everything = documents.table(cells, "all")
-    assert "| `knn` | .850 / .500 / – | – / – | – | – | – | – |" in everything and "vae" not in everything
+    assert (
+        "| `knn` | .850 / .500 / – | – / – | – | – | – | – |" in everything
+        and "vae" not in everything
+    )
 
 
 def test_tables_of_figures_are_current():

@@ -212,7 +212,7 @@ def test_the_protocol_is_in_words_and_its_fields_are_folded(resolution, shown_as
     for words in (
         "The method is knn, on features of a pretrained network (encoder).",
         f"inspected {shown_as}, in tiles of 128 × 64 pixels",
-        "the highest value of its map, smoothed by 4 pixels",
+        "the highest value of its map. The map, smoothed by 4 pixels, shows",
         "set by 10 of 50 images", "is 12.5: good images like those", "at most 9.1 % of cases",
     ):  # fmt: skip
         assert words in page.text, words

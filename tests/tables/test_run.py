@@ -227,7 +227,7 @@ def test_images_that_are_not_there_are_null_with_a_reason_until_they_are(chess_f
     text = (tmp_path / "w" / "tiny.md").read_text()
     assert "| mine | cae | 0 | – | – | – |" in text
     assert "mine-cae-seed0: the images must be supplied" in text
-    assert "no such set was found" in made(data=data)["reason"]
+    assert "none was found in --data" in made(data=data)["reason"]
 
     shutil.copytree(chess_folder, data / "some" / "My-Set")
     cell = made(data=data)
@@ -248,7 +248,7 @@ def test_one_model_of_several_sets_has_a_row_for_each(chess_folder, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(chess_folder, data / "deep" / "set_one")
     (cell,) = run_table(table, scale="cpu", workdir=tmp_path / "w", data=data)
-    assert "two was not found in the folder of --data" in cell["reason"]
+    assert "two was not found in --data" in cell["reason"]
     write_folder(synthetic_source("noise", side=128), data / "set_two")
     (cell,) = run_table(table, scale="cpu", workdir=tmp_path / "w", data=data)
     assert list(cell["per_category"]) == ["one", "two"]
