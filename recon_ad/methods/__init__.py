@@ -97,7 +97,7 @@ def check_method(name: str) -> None:
             f"recon_ad.methods.add_method({name!r})."
         )
     near = difflib.get_close_matches(name, METHODS, n=1)
-    guess = f"did you mean {near[0]}? Or " * bool(near)
+    guess = f"did you mean {near[0]}? Otherwise " if near else ""
     raise UserError(
         f"unknown method {name!r} (method=, or config.method.name); {guess}choose one of: "
         f"{', '.join(METHODS)}, or give the import path of your own method, such as "
