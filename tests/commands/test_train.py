@@ -14,6 +14,7 @@ DEMO = ["--config", "configs/demo.py"]
         (["--config", "configs/folder.py:method=cae"], "config.data.path is empty"),
         (["--config", "configs/folder.py:method=cae,path=/no/such/folder"], "/no/such/folder"),
         (["--config", "configs/demo.py:method=gan"], "gan"),
+        (["--config", "configs/folder.py:method=knnn"], "did you mean knn?"),
         (["--config", "configs/demo.py:smoke", "--workdir", "README.md"], "README.md"),
         ([*DEMO, "extra"], "'extra' is not a flag"),
         ([*DEMO, "--config.train.steps=abc"], "abc"),

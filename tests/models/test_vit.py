@@ -10,8 +10,8 @@ from helpers.vit_reference import SMALL
 from recon_ad.errors import UserError
 from recon_ad.models.spec import Spec
 from recon_ad.models.vit import ViT, fitted
-from recon_ad.pretrained import PRESETS, preset, read_encoder
-from recon_ad.pretrained.weights import read_file
+from recon_ad.pretrained import PRESETS, names, preset, read_encoder
+from recon_ad.pretrained.weights import check_given, read_file
 
 DEIT = "deit_tiny_patch16_224"
 DINOV2 = Spec(patch=14, width=384, depth=4, heads=6, grid=37, layer_scale=True)
@@ -149,3 +149,14 @@ def test_presets_have_the_published_numbers_of_parameters():
         shapes = vit_reference.expected(spec, 0 if spec.registers else spec.prefix).values()
         count = sum(int(np.prod(shape)) for shape in shapes)
         assert count / 1e6 == pytest.approx(millions, abs=0.1), name
+
+
+def test_weights_of_another_encoder_and_missing_ones_are_recognised(tmp_path):
+    spec = PRESETS[DEIT].spec
+    shapes = names.expected(spec, spec.prefix)
+    path = written(tmp_path, {name: np.zeros(s, np.float32) for name, s in shapes.items()})
+    with pytest.raises(UserError, match=rf"do not fit vit_small\w+; they look like {DEIT}"):
+        read_encoder("vit_small_patch14_reg4_dinov2", str(path))
+    check_given(str(path))
+    with pytest.raises(UserError, match="no weights at"):
+        check_given(str(tmp_path / "nowhere"))
