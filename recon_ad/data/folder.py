@@ -346,7 +346,7 @@ def _test_split(
     elif trouble["missing"]:
         notes.append(_about(trouble["missing"], "without a mask"))
     if trouble["empty"]:
-        notes.append(_about(trouble["empty"], "with an empty mask, which is not used"))
+        notes.append(_about(trouble["empty"], "with an empty mask, which is ignored"))
     if trouble["unusable"]:
         notes.append(_about(trouble["unusable"], "with a broken or wrong-sized mask, not used"))
     if trouble["grays"]:

@@ -110,7 +110,7 @@ def judge_heldout(detector: Detector, holdout: HoldOut, *, known: Collection[str
         found.pixels[record.category] = merge(before, pixels)
     if copies:
         logger.warning(
-            "%d of the %d images are copies of others, or count already, and are left out",
+            "%d of the %d images are duplicates or already used, and were skipped",
             copies,
             len(order),
         )

@@ -367,7 +367,7 @@ def load(path: Path | str, *, runtime: str = "onnxruntime") -> OnnxDetector:
         )
     for file in (path, tail_path(path)):
         if not file.is_file():
-            raise UserError(f"{file} not found: copy all files of the export.")
+            raise UserError(f"{file} not found: check the path, and copy all files of the export.")
     core, tail = (_opened(file, runtime) for file in (path, tail_path(path)))
     return OnnxDetector(core, tail, name=str(path), part=_part(path, core.facts))
 
@@ -377,7 +377,7 @@ def _part(path: Path, facts: Mapping[str, str]) -> Part | None:
     if not wanted:
         return None
     if not file.is_file():
-        raise UserError(f"{file} not found: copy all files of the export.")
+        raise UserError(f"{file} not found: check the path, and copy all files of the export.")
     if sha256(file.read_bytes()) != wanted:
         raise UserError(f"{file} and {path.name} are of two exports: copy all files of one export.")
     return parts.read(file)

@@ -47,7 +47,7 @@ def distribution(scores: Sequence[Score], threshold: Real | None) -> str:
     values = np.array([row.score for row in scores], float)
     svg = score_histogram(values, [row.defect for row in scores], threshold=threshold)
     left_out = int((~np.isfinite(values)).sum())
-    caption = "Top: number of images. Bottom: every test image as a dot."
+    caption = "Top: number of images. Bottom: every test image as a marker."
     if left_out:
         caption += f" {left_out:,} without a finite score not shown."
     at = "none" if threshold is None else threshold_text(scores, threshold)

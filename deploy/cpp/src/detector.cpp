@@ -192,7 +192,7 @@ Detector::Detector(const fs::path& model, const std::string& category) : name_(m
   for (const fs::path& file : {model, tail}) {
     std::error_code ignored;
     if (!fs::is_regular_file(file, ignored)) {
-      throw UserError(file.string() + " not found: copy all files of the export.");
+      throw UserError(file.string() + " not found: check the path, and copy all files of the export.");
     }
   }
   ov::Core core;
