@@ -47,4 +47,4 @@ def test_the_command_profiles_evaluates_what_is_trained_and_says_that_it_is_comp
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     metrics["protocol"]["test_images_sha256"] = "of a set with one image more"
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
-    assert "the test images are others" in run_command("train", *given).stderr
+    assert "the test images differ" in run_command("train", *given).stderr
