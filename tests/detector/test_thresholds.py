@@ -68,7 +68,7 @@ def test_copies_of_an_image_count_once(caplog):
     copied = calibrate(plain_detector(), held(normals(3) * 4), fpr=0.3)
     assert copied.thresholds == once.thresholds
     assert copied.record["calibration"]["images"] == 3
-    assert "9 of the 12 images are copies" in caplog.text
+    assert "9 of the 12 images are duplicates" in caplog.text
 
 
 def test_what_is_too_few_says_how_many_more(caplog):
