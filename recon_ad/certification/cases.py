@@ -22,7 +22,7 @@ class Case(NamedTuple):
     """An inserted defect.
 
     Attributes:
-      name: Of the trial.
+      name: Name of the trial.
       kind: A name in `KINDS`.
       contrast: None for a kind without one.
       size: In px.

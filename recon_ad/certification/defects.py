@@ -37,10 +37,10 @@ class Place(NamedTuple):
       y: Below it, px.
       pixels: The image there, in [0, 1].
       other: The same window elsewhere in the image.
-      size: Of the defect, px.
-      change: Of the gray level, in [0, 1].
+      size: Size of the defect in px.
+      change: Change of the gray level, in [0, 1].
       sign: 1 for brighter, -1 for darker.
-      rng: Of the shape.
+      rng: Generator of the shape.
     """
 
     x: _Array
@@ -57,8 +57,8 @@ class Inserted(NamedTuple):
     """An image with a defect.
 
     Attributes:
-      image: Of the type of the good one.
-      mask: Where the defect is.
+      image: Image with the defect, of the type of the good one.
+      mask: True at the pixels of the defect.
     """
 
     image: Shaped[np.ndarray, "h w c"]
@@ -70,8 +70,8 @@ class Kind(NamedTuple):
 
     Attributes:
       label: In the plural, for people.
-      meaning: What it stands for.
-      contrasts: That are tested; None where the kind has no contrast of its own.
+      meaning: Real defect that it stands for.
+      contrasts: Contrasts that are tested. None for a kind without contrast.
       draw: Returns the changed pixels and the strength in [0, 1].
     """
 
@@ -193,8 +193,8 @@ def insert(
       region: Pixels that may be defective; None: all.
       kind: A name in `KINDS`.
       size: In px, as the module defines it.
-      contrast: As the module defines it; None for a kind without one.
-      rng: Of place and shape.
+      contrast: Contrast as defined by the module. None for a kind without one.
+      rng: Generator of place and shape.
 
     Raises:
       UserError: The region has no room for a defect of this size.

@@ -17,7 +17,7 @@ assumed to grow with size and nothing else. See `_without_model`.
 The curve ends at 1, which a detector that misses some defects of any size contradicts. No size is
 therefore certified from which on fewer than nine in ten of the trials were hits.
 
-Nothing is extrapolated: what lies outside the tested sizes is said to lie there.
+Nothing is extrapolated: an estimate outside the tested sizes is reported as outside.
 """
 
 import math
@@ -54,7 +54,7 @@ class Estimate(NamedTuple):
 
 
 class Detection(NamedTuple):
-    """What hits and misses say of one kind of defect.
+    """Probability of detection of one kind of defect, from hits and misses.
 
     Attributes:
       rule: `LOGISTIC` or `NO_MODEL`.
@@ -63,7 +63,7 @@ class Detection(NamedTuple):
       a90_95: Size found with probability .9 or more, with 95 % confidence.
       intercept: b0; None without a model.
       slope: b1; None without a model.
-      fit_p: Of the test of fit; None where the sizes are too few for one.
+      fit_p: p-value of the test of fit. None if the sizes are too few for one.
     """
 
     rule: str
@@ -103,7 +103,7 @@ def goodness_of_fit(
     """Return the p-value of Pearson's χ² between a fitted model with two parameters and the hits.
 
     Neighbouring sizes are joined until each group expects one hit and one miss, as the χ² of small
-    expectations is none. None where that leaves fewer than three groups.
+    expectations is not valid. Return None if that leaves fewer than three groups.
     """
     groups: list[list[float]] = []
     for p, k, n in zip(expected, hits, trials, strict=True):

@@ -27,8 +27,8 @@ class Good(NamedTuple):
 
     Attributes:
       name: Relative to the folder that was given.
-      file: Where it is.
-      digest: Of its pixels.
+      file: Path of the file.
+      digest: Digest of its pixels.
     """
 
     name: str
@@ -41,11 +41,11 @@ class GoodImages:
 
     Args:
       detector: Says channels, range, part, and what it has seen.
-      folder: Of the images.
+      folder: Folder of the images.
       roi: Region of interest, one image or a folder laid out as `folder` is.
 
     Attributes:
-      images: That count, by name.
+      images: Images that count, by name.
       copies: Names of images that are copies of others.
 
     Raises:

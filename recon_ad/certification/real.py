@@ -35,8 +35,8 @@ class Defective(NamedTuple):
     Attributes:
       name: Relative to the folder that was given.
       kind: The folder that it lies in.
-      file: Where it is.
-      masks: Files of its truth masks; none where there are none.
+      file: Path of the file.
+      masks: Files of its truth masks; empty if it has none.
     """
 
     name: str
@@ -87,9 +87,9 @@ def judge_real(
 
     Args:
       detector: Calibrated.
-      folder: Of the images.
+      folder: Folder of the images.
       images: From `defective_images`.
-      trials: That keep the rows.
+      trials: Trials that keep the rows.
       roi: One region of interest for all images, if it is a file; else `folder` may have them.
     """
     regions = Regions(folder, roi if roi is not None and roi.is_file() else None)
@@ -131,7 +131,7 @@ def real_defects(
 
     Args:
       images: Real defects.
-      rows: Of each.
+      rows: Rows of each.
       inserted: Size in px of each inserted defect and whether it was found.
     """
     kinds: dict[str, list[bool]] = {}

@@ -55,7 +55,7 @@ def parts_of(names: Sequence[str], pattern: str) -> dict[str, list[str]]:
     """Group the names of pictures by the part that they show.
 
     Args:
-      names: Of all pictures.
+      names: Names of all pictures.
       pattern: Regular expression; its first group, or all of it where it has none, names the part.
 
     Returns:
@@ -91,7 +91,7 @@ def repeatability(
     Args:
       good: Rows of the pictures of each good part, two or more.
       defective: The same of parts with a defect.
-      threshold: Of the score.
+      threshold: Image threshold.
     """
     every = [*good.values(), *defective.values()]
     verdicts = [[bool(row["stopped"]) for row in rows] for rows in every]

@@ -56,11 +56,11 @@ class Example(NamedTuple):
     """An inserted defect for the page.
 
     Attributes:
-      case: Of the defect.
-      image: With the defect.
-      defect: Where it is.
-      marks: Of the detector.
-      row: Of its trial.
+      case: Case of the defect.
+      image: Image with the defect.
+      defect: True at the pixels of the defect.
+      marks: Marks of the detector.
+      row: Row of its trial.
     """
 
     case: Case
@@ -102,13 +102,13 @@ def certify(
       detector: Calibrated.
       normals: Folder of good images that the detector has never seen.
       output: Folder of the certificate and its trials.
-      identity: What tells the detector from others, see `recon_ad.detector.open.identity`.
-      defects: Folder with a folder for each kind of real defect; None: there are none.
+      identity: Identity of the detector, see `recon_ad.detector.open.identity`.
+      defects: Folder with a folder for each kind of real defect. None uses no real defects.
       roi: Region of interest, one image or a folder laid out as `normals` is.
       mm_per_px: Size of a pixel; None gives sizes in px alone.
       repeats: Regular expression whose first group names the part that a good image shows, where
         parts have several pictures; "" makes such pictures.
-      seed: Of all that is random.
+      seed: Seed of everything random.
 
     Raises:
       UserError: The images do not suffice, or another process works in `output`.

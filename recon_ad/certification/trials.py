@@ -27,8 +27,8 @@ class Trials:
     """The rows of a certificate's trials.
 
     Args:
-      path: Of their file.
-      run: What has to be the same for rows to be used again, plain JSON.
+      path: Path of their file.
+      run: Settings that must be equal for rows to be used again, plain JSON.
     """
 
     def __init__(self, path: Path, run: Mapping[str, Any]):
@@ -91,7 +91,7 @@ def row_of(prediction: Prediction | None, defect: Bool[np.ndarray, "h w"] | None
 
     Args:
       prediction: None where the part was not found, which counts as not stopped.
-      defect: Where the image is defective; None: nowhere.
+      defect: True at defective pixels. None for a good image.
 
     Returns:
       The score, whether the image is stopped and, with a defect, whether the marks overlap it.
