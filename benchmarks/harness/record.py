@@ -3,24 +3,13 @@
 import datetime
 import platform
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from recon_ad.runtime import files, provenance
+from recon_ad.runtime.packages import installed
 
 RESULTS = Path("results")
-
-
-def installed(*packages: str) -> dict[str, str]:
-    """Return the versions of the installed packages; a machine may lack some that are unused."""
-    found = {}
-    for name in packages:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def facts(*packages: str) -> dict[str, Any]:
@@ -29,6 +18,7 @@ def facts(*packages: str) -> dict[str, Any]:
     return {
         "measured": datetime.date.today().isoformat(),
         "hardware": provenance.hardware(),
+        # A machine may lack packages that are not needed there.
         "versions": versions | installed(*provenance.PACKAGES, *packages),
     }
 

@@ -35,7 +35,7 @@ class Peer(NamedTuple):
 
     @property
     def there(self) -> bool:
-        """Whether its package is installed."""
+        """True if its package is installed."""
         return not self.package or importlib.util.find_spec(self.package) is not None
 
 

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +33,7 @@ from recon_ad.errors import UserError
 from recon_ad.metrics.conformal import surprising
 from recon_ad.metrics.promise import LEVEL
 from recon_ad.runtime.files import sha256
+from recon_ad.runtime.packages import installed
 from recon_ad.runtime.progress import progress
 from recon_ad.runtime.waiting import exclusive_lock
 
@@ -167,7 +167,7 @@ def certify(
         "real_defects": found_real,
         "seed": seed,
         "mm_per_px": mm_per_px,
-        "versions": _versions(),
+        "versions": installed(*PACKAGES),
     }
     found = [case for case in drawn if outcomes[case.name]["stopped"]]
     missed = [case for case in drawn if not outcomes[case.name]["stopped"]]
@@ -181,16 +181,6 @@ def certify(
 def _region_bytes(good: GoodImages, image: Good) -> bytes:
     region = good.roi(image)
     return b"" if region is None else region.tobytes()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _judge_good(detector: Inference, good: GoodImages, trials: Trials) -> dict[str, Row]:

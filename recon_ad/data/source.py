@@ -46,7 +46,7 @@ class Record(NamedTuple):
 
     @property
     def anomalous(self) -> bool:
-        """Whether the image shows a defect."""
+        """True if the image shows a defect."""
         return self.defect != GOOD
 
 

@@ -31,7 +31,7 @@ _WHOLE = {1: "B", 3: "H", 4: "I", 16: "Q"}  # types of numbers that are not nega
 
 
 class _Layout(NamedTuple):
-    """What BigTIFF does differently: struct formats of the count of tags, a tag and an offset."""
+    """Layout of the tags in TIFF or BigTIFF: struct formats of count, tag and offset."""
 
     order: str
     count: str

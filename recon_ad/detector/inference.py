@@ -131,7 +131,7 @@ class Inference(ABC):
     @property
     @abstractmethod
     def calibrated_on_regions(self) -> bool:
-        """Whether the thresholds are of regions of interest only."""
+        """True if the thresholds are of regions of interest only."""
 
     @property
     def seen(self) -> frozenset[str]:

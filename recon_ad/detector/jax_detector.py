@@ -199,7 +199,7 @@ class Detector(Inference):
 
     @property
     def calibrated_on_regions(self) -> bool:
-        """Whether the thresholds are of regions of interest only, by the record."""
+        """True if the thresholds are of regions of interest only, by the record."""
         return self.record.get("calibration", {}).get("regions_of_interest", False)
 
     @property

@@ -53,12 +53,12 @@ def model_card(
     """Return the card in Markdown.
 
     Args:
-      config: Of the run that made the detector.
-      geometry: Of its method.
-      channels: That its images have.
-      thresholds: By category; under "" for a detector of one.
-      record: What training and calibration recorded.
-      classified: Whether a classifier decides which anomalies are defects.
+      config: Config of the run that made the detector.
+      geometry: Geometry of its method.
+      channels: Number of channels of its images.
+      thresholds: Thresholds by category; under "" for a detector of one.
+      record: Record of training and calibration.
+      classified: True if a classifier decides which anomalies are defects.
       metrics: The content of metrics.json; None says that the detector is not evaluated yet.
     """
     sections = {

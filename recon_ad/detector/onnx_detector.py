@@ -199,7 +199,7 @@ class OnnxDetector(Inference):
 
     @property
     def calibrated_on_regions(self) -> bool:
-        """Whether the thresholds are of regions of interest only, by the metadata."""
+        """True if the thresholds are of regions of interest only, by the metadata."""
         return self._on_regions
 
     def batch_for(self, count: int) -> int:
