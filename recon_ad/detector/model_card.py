@@ -90,14 +90,12 @@ def _method(
     config: ConfigDict, geometry: Geometry, record: Mapping[str, Any], *, classified: bool
 ) -> dict[str, Any]:
     pretrained = record.get("pretrained", {})
-    height, width = geometry.resize or (0, 0)
-    resolution = f"{height} × {width} px" if width else f"shorter side {height} px"
     return {
         "method": config.method.name,
         "pretrained encoder": pretrained.get("encoder", ""),
         "SHA-256 of the encoder's weights": pretrained.get("sha256", ""),
         "licence of the encoder's weights": pretrained.get("licence", ""),
-        "resolution": resolution if geometry.resize else "the images' own",
+        "resolution": geometry.resolution,
         "tiles": f"{' × '.join(map(str, geometry.tile))} px",
         "alignment": "to a template" if config.part.align else "none",
         "background": "excluded from the score" if config.part.background else "part of the score",

@@ -23,7 +23,7 @@ def protocol(detector: Detector, source: Source) -> dict[str, Any]:
         "method_settings": dict(detector.method.protocol),
         **residual_or_weights(detector),
         "part": part_rule(config),
-        "resolution": _resolution(geometry.resize),
+        "resolution": geometry.resolution,
         "crop": list(geometry.tile),
         "stride": list(geometry.stride),
         "tile_weights": geometry.weights,
@@ -56,15 +56,6 @@ def already_used(names: Sequence[str], *, of: int) -> str:
         f"figures are too good: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}. Evaluate "
         "on other images."
     )
-
-
-def _resolution(resize: tuple[int, int] | None) -> str:
-    if resize is None:
-        return "native"
-    height, width = resize
-    if not width:
-        return f"{height} px along the shorter side, aspect ratio kept"
-    return f"{height} × {width} px, aspect ratio not kept"
 
 
 def residual_or_weights(detector: Detector) -> dict[str, Any]:

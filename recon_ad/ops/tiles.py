@@ -28,6 +28,16 @@ class Geometry(NamedTuple):
     weights: str
     resize: tuple[int, int] | None
 
+    @property
+    def resolution(self) -> str:
+        """The resolution of the tiled image in words, "native" for the image's own."""
+        if self.resize is None:
+            return "native"
+        height, width = self.resize
+        if not width:
+            return f"{height} px along the shorter side, aspect ratio kept"
+        return f"{height} × {width} px, aspect ratio not kept"
+
 
 def resized_size(size: tuple[int, int], resize: tuple[int, int] | None) -> tuple[int, int]:
     """Return the height and width to which an image is resized.
