@@ -203,11 +203,12 @@ def choose_method(config: ConfigDict, name: str) -> ConfigDict:
 
 
 def scaled(scale: str, **values):
-    """Return the value for this scale.
+    """Return the value for this scale; "long" has that of "cpu" unless it has its own.
 
     Raises:
       UserError: If the scale is unknown.
     """
+    values = {"cpu": values["cpu"], "long": values.get("long", values["cpu"])} | values
     if scale not in values:
         raise UserError(f"unknown scale {scale!r}; choose one of: {', '.join(values)}.")
     return values[scale]
@@ -231,7 +232,7 @@ def on_features(config: ConfigDict, *, encoder: str, weights: str, side: int, sc
       weights: Value of config.encoder.weights.
       side: Shorter side of the images in px. 0 depends on the images for knn and subspace, on the
         scale for other methods.
-      scale: "cpu" or "paper".
+      scale: "cpu", "long" or "paper".
     """
     name = config.method.name
     config.encoder.name = encoder or scaled(scale, **ENCODERS)

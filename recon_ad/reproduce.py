@@ -37,8 +37,8 @@ if __name__ == "__main__":
     _SCALE = flags.DEFINE_enum(
         "scale",
         "cpu",
-        ["cpu", "paper"],
-        "cpu takes an hour or two on two cores; paper needs a GPU.",
+        ["cpu", "long", "paper"],
+        "cpu takes an hour or two on two cores, long a night or more; paper needs a GPU.",
     )
     _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the runs.", required=True)
     _DATA = flags.DEFINE_string(

@@ -105,6 +105,12 @@ def synthetic_source(kind: str, *, seed: int = 0, truth: str = "B", side: int = 
     return Source(train, anomalous + good)
 
 
+def undisturbed(kind: str, *, seed: int, side: int = SIZE) -> list[UInt8[np.ndarray, "h w 1"]]:
+    """Return the anomalous test images without their anomaly, in the order of `Source.test`."""
+    drawn = (_draw(kind, seed, side, "test_anomalous", i) for i in range(IMAGES))
+    return [image.normal[..., None] for image in drawn]
+
+
 def write_folder(source: Source, path: str | os.PathLike[str]) -> None:
     """Write a source as PNG files in the MVTec layout, which `folder_source` reads back.
 

@@ -18,8 +18,8 @@ SEEDS = (0, 1, 2)
 
 
 def seeds_at(scale: str) -> tuple[int, ...]:
-    """Return one seed for two cores ("cpu"), all seeds at the paper's scale."""
-    return SEEDS if scale == "paper" else SEEDS[:1]
+    """Return one seed at cpu scale, all seeds at the others."""
+    return SEEDS[:1] if scale == "cpu" else SEEDS
 
 
 class Made(NamedTuple):
@@ -126,6 +126,12 @@ def no_remarks(runs: Sequence[Run]) -> list[str]:
     return []
 
 
+def no_sections(runs: Sequence[Run]) -> dict[str, str]:
+    """Return no further sections, for a table without any."""
+    del runs
+    return {}
+
+
 def nothing(detector: Detector, source: Source) -> Run:
     """Return nothing, for a table that measures only what evaluation does."""
     del detector, source
@@ -143,11 +149,13 @@ class Table(NamedTuple):
         cells in the order in which they are run. It raises `UserError` if there can be no cells.
       protocol: Sentences on differences from the paper, or on points that the paper leaves open.
       remarks: Function of the finished cells that returns sentences on their results.
+      sections: Function of the finished cells that returns further sections of the page, Markdown
+        by heading.
       figures: Pictures to draw when all cells are run.
       measure: Function of a detector and its images that returns further entries of a finished
         cell.
       mean_row: True to add a row with each method's mean over the data sets.
-      minutes: Minutes that the table may take at `--scale cpu`. Limits optional cells only.
+      hours: Hours that the table may take on two cores, by scale. They limit optional cells only.
     """
 
     name: str
@@ -156,7 +164,8 @@ class Table(NamedTuple):
     cells: Callable[[str, Path | None], Sequence[Cell]]
     protocol: tuple[str, ...] = ()
     remarks: Callable[[Sequence[Run]], list[str]] = no_remarks
+    sections: Callable[[Sequence[Run]], Mapping[str, str]] = no_sections
     figures: tuple[Figure, ...] = ()
     measure: Callable[[Detector, Source], Run] = nothing
     mean_row: bool = False
-    minutes: float = 60.0
+    hours: Mapping[str, float] = {"cpu": 1.0, "long": 24.0}

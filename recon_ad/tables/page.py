@@ -76,6 +76,8 @@ def page(table: Table, runs: Sequence[Run], *, scale: str, figures: Sequence[str
     for part in dict.fromkeys(run["part"] for run in runs):
         parts.append(f"## {part or 'Figures'}")
         parts.append(_figures([run for run in runs if run["part"] == part], table))
+    for heading, content in table.sections(done).items():
+        parts += [f"## {heading}", content]
     if remarks := table.remarks(done):
         parts += ["## Results", bullets(remarks)]
     sources = sorted({run["paper"]["source"] for run in runs if run["paper"]})
@@ -118,7 +120,8 @@ def values(runs: Iterable[Run], key: str) -> list[float]:
     return [value for run in runs if (value := value_of(run, key)) is not None]
 
 
-def _ours(figures: Sequence[float], column: Column) -> str:
+def ours(figures: Sequence[float], column: Column) -> str:
+    """Return the mean, and with several seeds also the lowest and the highest figure."""
     if not figures:
         return NOTHING
     text = f"{statistics.mean(figures):.{column.digits}f}"
@@ -162,7 +165,7 @@ def _figures(runs: Sequence[Run], table: Table) -> str:
         done = [run for run in same if "reason" not in run]
         row = [dataset, *([variant] if variants else []), method, str(len(done))]
         for column in columns:
-            row.append(_ours(values(done, column.key), column))
+            row.append(ours(values(done, column.key), column))
             if column.key in printed:
                 paper = same[0]["paper"].get(column.key)
                 row.append(NOTHING if paper is None else f"{paper:g}")

@@ -51,7 +51,7 @@ def run_table(
 
     Args:
       table: Table to run.
-      scale: "cpu" or "paper".
+      scale: "cpu", "long" or "paper".
       workdir: Folder for the results, created if absent.
       data: Folder in which the data sets are searched.
       weights: Folder with a folder of each encoder's name. None downloads the weights.
@@ -74,6 +74,12 @@ def run_table(
     for name, (_, config, _) in planned.items():
         if config is not None and name in runs and "reason" not in runs[name]:
             _check_same(path, runs[name], config)
+    left = sum(name not in runs or "reason" in runs[name] for name in planned)
+    if left and scale in table.hours:
+        logger.info(
+            "%s at --scale %s: %d of %d cells are left; all take at most %g hours on two cores",
+            *(table.name, scale, left, len(planned), table.hours[scale]),
+        )
 
     def keep(run: Run) -> None:
         runs[run["name"]] = run
@@ -85,8 +91,8 @@ def run_table(
         if name in runs and "reason" not in runs[name]:
             logger.info("%s is finished", name)
             continue
-        if config is not None and cell.optional and scale == "cpu":
-            reason = _no_time(cell, list(runs.values()), minutes=table.minutes)
+        if config is not None and cell.optional and scale in table.hours:
+            reason = _no_time(cell, list(runs.values()), hours=table.hours[scale])
         if config is None or reason:
             logger.warning("%s: %s", name, reason)
             keep(_null(cell, reason))
@@ -188,22 +194,22 @@ def _check_same(path: Path, run: Run, config: ConfigDict) -> None:
         )
 
 
-def _no_time(cell: Cell, runs: Sequence[Run], *, minutes: float) -> str:
+def _no_time(cell: Cell, runs: Sequence[Run], *, hours: float) -> str:
     """Return why an optional cell is left out, or "" if there is time for it.
 
     Its time is estimated by the longest finished cell on the same images, or else with the same
     method, or else by the longest of all.
     """
     done = [run for run in runs if "reason" not in run]
-    spent = sum(run["wall_seconds"] for run in done) / 60
+    spent = sum(run["wall_seconds"] for run in done) / 3600
     alike = [run for run in done if run["dataset"] == cell.dataset]
     alike = alike or [run for run in done if run["method"] == cell.method] or done
-    needed = max((run["wall_seconds"] for run in alike), default=0.0) / 60
-    if spent + needed <= minutes:
+    needed = max((run["wall_seconds"] for run in alike), default=0.0) / 3600
+    if spent + needed <= hours:
         return ""
     return (
-        f"left out: {spent:.0f} of the table's {minutes:g} minutes at this scale are spent, and "
-        f"this cell would take about {needed:.0f} more."
+        f"left out: {60 * spent:.0f} of the table's {60 * hours:.0f} minutes at this scale are "
+        f"spent, and this cell would take about {60 * needed:.0f} more."
     )
 
 
@@ -256,6 +262,7 @@ def _run(
         | {
             "training": protocol["training"],
             "heldout": next((e for e in reversed(log) if "heldout_loss" in e), None),
+            "curve": watcher.curve(log),
             "notes": protocol["notes"],
             "evaluation": {k: v for k, v in protocol.items() if k not in ELSEWHERE},
             "config": _content(config),

@@ -1,10 +1,11 @@
-"""Measurement of a cell's training: its time, and when the best IoU reaches a mark.
+"""Measurement of a cell's training: its time, its quality at each held-out evaluation, best IoUs.
 
 The measurements are stored in the run's folder, so that they survive a restart like the training.
 """
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,30 +59,53 @@ class Watcher:
         self._path, self._config, self._source, self._mark = path, config, source, iou
         self._detector: Detector | None = None
         self._start = time.perf_counter()
-        kept = json.loads(path.read_text()) if path.is_file() else {"wall_seconds": 0.0, "iou": []}
+        new = {"wall_seconds": 0.0, "seen": []}
+        kept = json.loads(path.read_text()) if path.is_file() else new
         self._before: float = kept["wall_seconds"]
-        self._seen: list[dict[str, Any]] = kept["iou"]
+        self._seen: list[dict[str, Any]] = kept["seen"]
 
     def __call__(self, step: int, variables: Variables, train_seconds: float) -> None:
-        """Measure the best IoU and the time."""
+        """Measure the time and, if there is a mark, the best IoU."""
+        row: dict[str, Any] = {"step": step, "train_seconds": train_seconds}
         if self._mark is not None:
             if self._detector is None:  # one for all steps, as each compiles its own programs
                 channels = self._source.train[0].load().shape[-1]
                 self._detector = Detector(self._config, channels=channels, variables=variables)
             self._detector.variables = jax.device_put(variables)
-            best = best_iou(self._detector, self._source)
-            earlier = [row for row in self._seen if row["step"] < step]  # a step may be repeated
-            self._seen = [*earlier, {"step": step, "train_seconds": train_seconds, "iou": best}]
+            row["iou"] = best_iou(self._detector, self._source)
+        earlier = [kept for kept in self._seen if kept["step"] < step]  # a step may be repeated
+        self._seen = [*earlier, row]
         self.keep()
 
     def keep(self) -> None:
         """Write the measurements to the file."""
-        content = {"wall_seconds": self.wall_seconds(), "iou": self._seen}
+        content = {"wall_seconds": self.wall_seconds(), "seen": self._seen}
         files.write_json(self._path, content)
 
     def wall_seconds(self) -> float:
         """Return the time since the cell first started, without interruptions."""
         return self._before + time.perf_counter() - self._start
+
+    def curve(self, log: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return the quality over training time, a row for each held-out evaluation.
+
+        Args:
+          log: Lines of the run's log.
+
+        Returns:
+          Rows with `step`, `train_seconds`, `heldout_loss`, `explained_variance` (None for a method
+          that does not reconstruct pixels) and, if there is a mark, `iou` by truth.
+        """
+        measured = {entry["step"]: entry for entry in log if "heldout_loss" in entry}
+        return [
+            row
+            | {
+                "heldout_loss": measured[row["step"]]["heldout_loss"],
+                "explained_variance": _explained(measured[row["step"]]),
+            }
+            for row in self._seen
+            if row["step"] in measured
+        ]
 
     def summary(self) -> dict[str, Any] | None:
         """Return when the mark was first reached, by truth; None without a mark."""
@@ -96,3 +120,21 @@ class Watcher:
         }
         best = {name: max(row["iou"][name] for row in self._seen) for name in truths}
         return {"iou": self._mark, "seconds": reached, "best": best, "looks": len(self._seen)}
+
+
+def _explained(entry: Mapping[str, Any]) -> float | None:
+    share = entry.get("heldout_unexplained_variance")
+    return None if share is None else 1 - share
+
+
+def seconds_to(
+    curve: Sequence[Mapping[str, Any]], key: str, marks: Sequence[float]
+) -> dict[float, float | None]:
+    """Return the first training time at which a curve's quantity is at each mark or above."""
+    return {
+        mark: next(
+            (row["train_seconds"] for row in curve if row[key] is not None and row[key] >= mark),
+            None,
+        )
+        for mark in marks
+    }

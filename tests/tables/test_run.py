@@ -28,6 +28,7 @@ from recon_ad.tables import TABLES, run, schneider2022_figures
 from recon_ad.tables.base import Cell, Column, Figure, Made, Table
 from recon_ad.tables.run import run_table
 from recon_ad.tables.schneider2022 import time_to_mark
+from recon_ad.tables.watch import seconds_to
 from recon_ad.training import run as trainer
 
 SMOKE = {"smoke": "true"}
@@ -45,7 +46,7 @@ FIELDS = {
     "evaluation.panels": 1,
 }  # fmt: skip
 USERS = Cell("mine", "cae", 0, FOLDER, folders=("my_set",), absent="put it there.", fields=FIELDS)
-OWN_CLOCK = ("wall_seconds", "seconds_to_iou")
+OWN_CLOCK = ("wall_seconds", "seconds_to_iou", "curve")
 
 
 def table_of(*cells, **fields):
@@ -92,7 +93,7 @@ def test_a_cell_holds_the_figures_of_its_run_and_how_they_came_about(finished):
 
 
 def test_the_looks_at_the_iou_end_at_the_figure_of_the_evaluation(finished):
-    seen = json.loads((finished / "runs/chess-cae-seed0/watched.json").read_text())["iou"]
+    seen = json.loads((finished / "runs/chess-cae-seed0/watched.json").read_text())["seen"]
     chess, noise = json.loads((finished / "tiny.json").read_text())["cells"]
     assert [row["step"] for row in seen] == [2, 4, 6]
     last = {"B": chess["iou_max_oracle"], "A": chess["truths"]["A"]["iou_max_oracle"]}
@@ -101,11 +102,18 @@ def test_the_looks_at_the_iou_end_at_the_figure_of_the_evaluation(finished):
     assert story["seconds"]["B"] == seen[0]["train_seconds"]  # a mark of 0.01 is reached at once
     assert story["best"]["A"] == max(row["iou"]["A"] for row in seen)
     assert noise["seconds_to_iou"]["seconds"] == {"B": None, "A": None}
-    met = f"after {seen[0]['train_seconds']:.0f} s of training against truth"
-    told = f"chess-cae-seed0: IoU 0.01 is reached {met} B, {met} A; measured 3 times"
-    assert time_to_mark(chess).startswith(told)
-    story["seconds"]["A"] = None
-    assert f"not at all against truth A (best {story['best']['A']:.4f})" in time_to_mark(chess)
+    met = f"after {seen[0]['train_seconds']:.0f} s of training"
+    best = f"(highest {story['best']['B']:.4f}, measured 3 times during training)"
+    assert time_to_mark(chess).startswith(f"chess-cae-seed0: IoU 0.01 is reached {met} {best}")
+    assert "0.99 not at all, 0.995 not at all, 0.999 not at all" in time_to_mark(chess)
+    curve = chess["curve"]
+    assert [row["step"] for row in curve] == [2, 4, 6]
+    assert curve[-1]["explained_variance"] == 1 - chess["heldout"]["heldout_unexplained_variance"]
+    assert seconds_to(curve, "explained_variance", [-9.0, 2.0]) == {
+        -9.0: curve[0]["train_seconds"], 2.0: None
+    }  # fmt: skip
+    story["seconds"]["B"] = None
+    assert "IoU 0.01 is reached not at all" in time_to_mark(chess)
 
 
 @pytest.mark.slow
@@ -124,7 +132,7 @@ def test_a_table_that_was_killed_goes_on_and_ends_the_same(finished, tmp_path, m
     assert [cell["name"] for cell in cells_of(tmp_path)] == ["chess-cae-seed0"]
     watched = tmp_path / "runs/noise-cae-seed0/watched.json"
     kept = json.loads(watched.read_text())
-    assert [row["step"] for row in kept["iou"]] == [2, 4]
+    assert [row["step"] for row in kept["seen"]] == [2, 4]
     assert 0 < kept["wall_seconds"] < 1000
     watched.write_text(json.dumps(kept | {"wall_seconds": 1000.0}))
     started = time.perf_counter()
@@ -135,7 +143,7 @@ def test_a_table_that_was_killed_goes_on_and_ends_the_same(finished, tmp_path, m
     noise = json.loads((tmp_path / "tiny.json").read_text())["cells"][1]
     assert 0 < noise["wall_seconds"] - 1000 < time.perf_counter() - started
     # Step 4 is repeated, because its checkpoint was not written.
-    assert [row["step"] for row in json.loads(watched.read_text())["iou"]] == [2, 4, 6]
+    assert [row["step"] for row in json.loads(watched.read_text())["seen"]] == [2, 4, 6]
 
 
 def test_a_run_that_was_evaluated_but_not_noted_is_only_noted(finished, tmp_path, monkeypatch):
@@ -294,9 +302,9 @@ def test_optional_cells_are_left_out_when_the_time_is_spent(finished, tmp_path, 
     chess, noise = json.loads((tmp_path / "tiny.json").read_text())["cells"]
     optional = CHESS._replace(seed=1, optional=True)
     # The time spent so far, and as much again as the finished cell on the same images took.
-    needed = (2 * chess["wall_seconds"] + noise["wall_seconds"]) / 60
-    for minutes, said in ((needed * 0.99, "left out: "), (needed * 1.01, "it was started")):
-        table = table_of(CHESS, NOISE, optional, minutes=minutes)
+    needed = (2 * chess["wall_seconds"] + noise["wall_seconds"]) / 3600
+    for hours, said in ((needed * 0.99, "left out: "), (needed * 1.01, "it was started")):
+        table = table_of(CHESS, NOISE, optional, hours={"cpu": hours})
         assert said in run_table(table, scale="cpu", workdir=tmp_path)[2]["reason"]
 
 
