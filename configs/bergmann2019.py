@@ -9,7 +9,7 @@ the MVTec layout. `method=` is ssim_ae, l2_ae, vae or fm_ae. The features of fm_
 of 128 px for 200 epochs with Adam at 2e-4; tiles are 30 px apart and averaged evenly. The code's
 length, 500 for the nanofibres and 100 for textures, is quoted from memory of the paper.
 `scale=cpu` is for two cores: fewer patches, in smaller batches, at a higher rate that rises for 300
-steps and then falls.
+steps and then falls. `scale=long` has eight times as many steps.
 """
 
 from configs import default

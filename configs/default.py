@@ -215,9 +215,13 @@ def scaled(scale: str, **values):
 
 
 def bergmann_training(config: ConfigDict, scale: str, *, cpu_steps: int) -> None:
-    """Set patches, rate and schedule of Bergmann et al. 2019, or settings feasible on two cores."""
+    """Set patches, rate and schedule of Bergmann et al. 2019, or settings feasible on two cores.
+
+    The long scale has eight times the steps of the cpu scale.
+    """
     config.train.batch_size = scaled(scale, cpu=8, paper=128)
-    config.train.steps = scaled(scale, cpu=cpu_steps, paper=10_000 * 200 // 128)
+    paper = 10_000 * 200 // 128
+    config.train.steps = scaled(scale, cpu=cpu_steps, long=8 * cpu_steps, paper=paper)
     config.optim.learning_rate = scaled(scale, cpu=1e-3, paper=2e-4)
     config.optim.warmup = scaled(scale, cpu=300, paper=0)  # else small batches get stuck at gray
     config.optim.schedule = scaled(scale, cpu="cosine", paper="constant")
@@ -260,14 +264,14 @@ def on_features(config: ConfigDict, *, encoder: str, weights: str, side: int, sc
     if name == "vit_flow":
         config.vit_flow.steps = scaled(scale, cpu=8, paper=20)  # 20 as in FastFlow for DeiT
         config.optim.learning_rate = 1e-3
-        config.train.steps = scaled(scale, cpu=300, paper=5_000)
+        config.train.steps = scaled(scale, cpu=300, long=1_500, paper=5_000)
         config.train.batch_size = scaled(scale, cpu=8, paper=32)
     if name == "vit_recon":  # Dinomaly's blocks, rate and length
         config.encoder.blocks = tuple(range(4, 20, 2) if large else range(2, 10))
         config.optim.learning_rate = scaled(scale, cpu=1e-3, paper=2e-3)
         config.optim.schedule = "cosine"
         config.optim.warmup = scaled(scale, cpu=30, paper=100)
-        config.train.steps = scaled(scale, cpu=300, paper=10_000)
+        config.train.steps = scaled(scale, cpu=300, long=1_500, paper=10_000)
         config.train.batch_size = scaled(scale, cpu=8, paper=16)
         config.inference.score = "top_1%"
     elif large:
@@ -312,7 +316,7 @@ def chosen(args: SimpleNamespace) -> ConfigDict:
     elif method in ON_BERGMANN:
         bergmann_training(c, args.scale, cpu_steps=4_000)
     else:
-        c.train.steps = scaled(args.scale, cpu=800, paper=c.train.steps)
+        c.train.steps = scaled(args.scale, cpu=800, long=4_000, paper=c.train.steps)
         c.train.batch_size = scaled(args.scale, cpu=16, paper=c.train.batch_size)
         c.optim.schedule = scaled(args.scale, cpu="cosine", paper="constant")
     return c

@@ -6,9 +6,9 @@
 The method is knn, on the features of a pretrained encoder, if its weights are available: from
 `weights=`, a safetensors file or folder of `encoder=`, from the Hugging Face hub's cache, or from
 the hub. Otherwise it is cae, on pixels. `method=` names another method. `scale=cpu` is for two
-cores: a small encoder, or a short training. `side=` is the shorter side in px to which images are
-resized for the encoder, a multiple of its patch. `category=grid+carpet` trains one model for
-several categories, and `category=*` for all.
+cores: a small encoder, or a short training; `scale=long` trains about five times as long. `side=`
+is the shorter side in px to which images are resized for the encoder, a multiple of its patch.
+`category=grid+carpet` trains one model for several categories, and `category=*` for all.
 """
 
 from configs import default

@@ -150,6 +150,16 @@ def test_every_method_works_from_both_configs_for_own_images(path, method):
         assert config.method.name == method
 
 
+def test_the_long_scale_changes_only_the_length_of_the_training():
+    for spec in ("folder.py:method=cae", "schneider2022.py:method=vae", "preste.py:dataset=grid"):
+        cpu, longer = (load_config(f"configs/{spec},scale={scale}") for scale in ("cpu", "long"))
+        assert longer.train.steps > 4 * cpu.train.steps
+        longer.train.steps = cpu.train.steps
+        assert longer == cpu
+    with pytest.raises(UserError, match="choose one of: cpu, long, paper"):
+        load_config("configs/folder.py:method=cae,scale=gpu")
+
+
 def test_differences_name_fields_and_both_values():
     old = {"a": {"b": 1, "c": (1, 2)}, "d": 0}
     new = {"a": {"b": 2, "c": [1, 2]}, "e": 0}
