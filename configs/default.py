@@ -77,7 +77,8 @@ def default_config() -> ConfigDict:
     c.encoder.sha256 = ""  # required SHA-256 of the file; "" accepts any
     # Blocks, counted from 0, whose tokens are the features
     c.encoder.blocks = (2, 4, 6, 8)
-    c.encoder.dtype = "float32"  # type of its products, or "bfloat16"
+    # Type of its products: "float32", "bfloat16", or "auto": bfloat16 on GPUs, else float32
+    c.encoder.dtype = "float32"
     # Most patches that all training images together are cut into if data.patch_size is 0
     c.encoder.tokens = 150_000
 
@@ -242,6 +243,7 @@ def on_features(config: ConfigDict, *, encoder: str, weights: str, side: int, sc
     config.encoder.name = encoder or scaled(scale, **ENCODERS)
     config.encoder.weights = weights
     config.encoder.tokens = scaled(scale, cpu=150_000, paper=600_000)
+    config.encoder.dtype = scaled(scale, cpu="float32", paper="auto")
     if name not in WITHOUT_LEARNING:  # those have time for more of the image
         patch = preset(config.encoder.name).spec.patch
         side = side or patch * round(scaled(scale, cpu=224, paper=392) / patch)

@@ -138,7 +138,7 @@ RULES: Mapping[str, Rule] = {
     "holdout.fraction": _SHARE,
     "holdout.few": _AMOUNT,
     "vit_recon.recipe": _one_of("ours", "published"),
-    "encoder.dtype": _one_of("float32", "bfloat16"),
+    "encoder.dtype": _one_of("float32", "bfloat16", "auto"),
     "encoder.tokens": _COUNT,
     "train.steps": _WHOLE,
     "train.batch_size": _COUNT,

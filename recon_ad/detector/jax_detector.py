@@ -192,6 +192,18 @@ class Detector(Inference):
         network = jax.device_put(classifier.network) if classifier else None
         return self._with(classifier=classifier, _network=network)
 
+    def in_float32(self) -> "Detector":
+        """Return the same detector with the encoder's products in float32.
+
+        It keeps its config, whose `encoder.dtype` says how it was trained and calibrated.
+        """
+        if self.config.encoder.dtype != "bfloat16":
+            return self
+        config = self.config.copy_and_resolve_references()
+        config.encoder.dtype = "float32"
+        method = build_method(config, channels=self.channels)
+        return self._with(method=method, core=jax.jit(functools.partial(core, method=method)))
+
     def _with(self, **changed: Any) -> "Detector":
         other = copy.copy(self)  # shares the compiled programs, which do not depend on these
         vars(other).update(changed)

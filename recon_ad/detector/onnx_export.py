@@ -79,8 +79,9 @@ def export(
             f"--dtype {chosen}: this detector resizes its images, which makes them float32."
         )
     memory.give_back()  # tracing and comparing need memory
+    # The runtimes multiply in float32; `parity` allows for the detector's own type.
     core, tail = onnx_graphs.models(
-        detector, onnx_graphs.Options(chosen, batch, opset, nchw=layout == "nchw")
+        detector.in_float32(), onnx_graphs.Options(chosen, batch, opset, nchw=layout == "nchw")
     )
     memory.give_back()
     graph = onnx_detector.OnnxRuntimeGraph

@@ -23,6 +23,8 @@ from recon_ad.ops import tiles
 SHARE = 1e-4
 # Encoders round more: a dozen blocks of products of hundreds of numbers.
 SHARE_OF_FEATURES = 1e-3
+# The factors of bfloat16 have 8 significant bits; exports multiply in float32.
+SHARE_OF_BFLOAT16 = 3e-2
 SHARE_OF_PROBABILITY = 1e-3  # the logarithm of a small moment has all of its rounding
 BATCHES = (1, 2, 3)  # tiles at a time
 TINY = float(np.finfo(np.float32).tiny)  # a threshold of 0 is no scale
@@ -97,7 +99,9 @@ class Agreement:
 
 def share_of(detector: Detector) -> float:
     """Return the allowed differences of outputs, as a share of their scale."""
-    return SHARE_OF_FEATURES if "encoder" in detector.variables else SHARE
+    if "encoder" not in detector.variables:
+        return SHARE
+    return SHARE_OF_BFLOAT16 if detector.config.encoder.dtype == "bfloat16" else SHARE_OF_FEATURES
 
 
 def compare(

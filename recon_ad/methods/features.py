@@ -63,7 +63,9 @@ class Encoder:
         self.size = (side // spec.patch, side // spec.patch)
         self.width, self.heads, self.prefix = spec.width, spec.heads, spec.prefix
         self._seed = config.seed
-        self._model = ViT(spec, self.blocks, self.size, jnp.dtype(c.dtype))
+        # A training has replaced "auto" by what its devices are best at.
+        dtype = jnp.float32 if c.dtype == "auto" else jnp.dtype(c.dtype)
+        self._model = ViT(spec, self.blocks, self.size, dtype)
 
     def pretrained(self) -> tuple[PyTree, dict[str, Any]]:
         """Return a method's `pretrained`, with the errors of `read_encoder`."""

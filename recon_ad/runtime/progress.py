@@ -33,7 +33,8 @@ def pace(done: int, left: int, seconds: float, *, what: str = "") -> str:
         return ""
     rate = done / seconds
     if rate >= 1:
-        fast = f"{_digits(rate)} {what}s/s" if what else f"{_digits(rate)}/s"
+        plural = f"{what}es" if what.endswith("ch") else f"{what}s"
+        fast = f"{_digits(rate)} {plural}/s" if what else f"{_digits(rate)}/s"
     else:
         fast = f"{_digits(1 / rate)} s/{what}" if what else f"{_digits(1 / rate)} s each"
     return f"{fast}, {duration(left / rate)} left"

@@ -13,7 +13,7 @@ from recon_ad.data.build import build_source
 from recon_ad.errors import UserError
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime import targets
-from recon_ad.training.fitted import with_steps, with_tiles
+from recon_ad.training.fitted import with_dtype, with_steps, with_tiles
 from recon_ad.training.programs import device_bytes, step_program
 
 UNITS = {"MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30, "TB": 10**12, "TiB": 2**40}
@@ -99,6 +99,7 @@ def fit_check(config: ConfigDict, memory: str) -> str:
         channels = channels or records[0].load().shape[2]
         config = with_tiles(config, records, part=None)
         config = with_steps(config, entries=len(records))
+    config = with_dtype(config)
 
     @functools.cache
     def needed(size: int) -> int:

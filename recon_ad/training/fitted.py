@@ -1,13 +1,14 @@
-"""Settings that a config leaves to the images: the size of the tiles, and the number of steps.
+"""Settings that a config leaves to the images and the devices.
 
 By default, tiles have the images' own resolution, as far as time allows, and training sees each of
-them once. The same images give the same config.
+them once. The same images on the same kind of device give the same config.
 """
 
 import logging
 import math
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -59,6 +60,19 @@ def with_tiles(config: ConfigDict, records: Sequence[Record], *, part: Part | No
     fitted.data.patch_size = side
     if not height:
         fitted.data.resize = (side, 0)
+    return fitted
+
+
+def with_dtype(config: ConfigDict) -> ConfigDict:
+    """Return the config with the type that suits the devices if `encoder.dtype` is "auto".
+
+    It is bfloat16 on GPUs. On CPUs it is float32, because JAX is no faster in bfloat16 there, even
+    with AMX. The detector keeps the type, so that it judges alike on every machine.
+    """
+    if config.encoder.dtype != "auto":
+        return config
+    fitted = config.copy_and_resolve_references()
+    fitted.encoder.dtype = "bfloat16" if jax.default_backend() == "gpu" else "float32"
     return fitted
 
 

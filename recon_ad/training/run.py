@@ -23,7 +23,7 @@ from recon_ad.runtime import memory
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime.waiting import RUN_LOCK, exclusive_lock
 from recon_ad.training.data import TrainingData, open_data, prepare_data
-from recon_ad.training.fitted import with_steps, with_tiles
+from recon_ad.training.fitted import with_dtype, with_steps, with_tiles
 from recon_ad.training.loop import Watch, fit_state
 from recon_ad.training.same_run import same_run
 
@@ -91,7 +91,7 @@ def train(
         logger.info("training in %s is complete", workdir)
         return load(workdir / "detector")
     asked = config  # the config that identifies the run
-    config = with_tiles(config, raw.source.train, part=raw.part)
+    config = with_dtype(with_tiles(config, raw.source.train, part=raw.part))
     data = prepare_data(config, raw)
     config = with_steps(config, entries=len(data.images))
     method = build_method(config, channels=data.images.channels)

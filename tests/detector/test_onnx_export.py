@@ -86,6 +86,20 @@ def test_every_method_passes_in_both_runtimes(method, of_method):
     same_in_both_runtimes(detector, path, pictures(), decided=decided)
 
 
+def test_a_detector_in_bfloat16_is_exported_in_float32(tmp_path):
+    detector = make_detector("knn", **{"encoder.dtype": "bfloat16"})
+    path = tmp_path / "M.onnx"
+    result = onnx_export.export(detector, path, pictures())
+    assert result["passed"] and result["share_of_scale"] == parity.SHARE_OF_BFLOAT16
+    image, exact = pictures()[0], detector.in_float32()
+    ours, wanted = detector.predict(image).score, exact.predict(image).score
+    exported = recon_ad.load(path, runtime="onnxruntime").predict(image).score
+    assert abs(exported - wanted) < 0.1 * abs(ours - wanted)
+    assert exact.config.encoder.dtype == "bfloat16"  # as it was calibrated
+    plain = make_detector("knn")
+    assert plain.in_float32() is plain and parity.share_of(plain) == parity.SHARE_OF_FEATURES
+
+
 def test_outputs_stand_in_a_fixed_order_and_metadata_name_what_is_needed(of_method):
     detector, path, _ = of_method("ssim_ae")
     core, tail = onnx.load(path), onnx.load(onnx_detector.tail_path(path))

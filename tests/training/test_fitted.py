@@ -1,11 +1,11 @@
-"""Settings that a config derives from the images: the tiles' side and the number of steps."""
+"""Settings that a config derives from images and devices: tiles, steps, the encoder's type."""
 
 import numpy as np
 import pytest
 from helpers.small_runs import small_config
 
 from recon_ad.data import Record
-from recon_ad.training.fitted import with_steps, with_tiles
+from recon_ad.training.fitted import with_dtype, with_steps, with_tiles
 
 
 def records(count, *sizes):
@@ -50,3 +50,16 @@ def test_what_is_named_is_not_fitted():
 def test_each_tile_is_seen_once_where_no_steps_are_named():
     assert with_steps(config_of(), entries=33).train.steps == 5  # of 8
     assert with_steps(config_of(**{"train.steps": 7}), entries=33).train.steps == 7
+
+
+def test_an_encoder_is_in_bfloat16_on_gpus_only_and_only_if_left_to_the_devices(monkeypatch):
+    automatic = config_of(**{"encoder.dtype": "auto"})
+    assert with_dtype(automatic).encoder.dtype == "float32"
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    assert with_dtype(automatic).encoder.dtype == "bfloat16"
+    assert automatic.encoder.dtype == "auto"
+    assert with_dtype(config_of()).encoder.dtype == "float32"
+    # fm_ae takes gradients through its encoder, so that it has no automatic type at any scale.
+    for scale in ("cpu", "paper"):
+        config = small_config(f"configs/folder.py:method=fm_ae,weights=random,scale={scale}")
+        assert with_dtype(config).encoder.dtype == "float32"
