@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 from PIL import Image, UnidentifiedImageError
 
-from recon_ad.data import png, tiff
+from recon_ad.data import jpeg, png, tiff
 from recon_ad.data.arrays import InputRange, as_image, over_black
 from recon_ad.data.npy import MAGIC, MAX_CHANNELS, mapped_array
 from recon_ad.errors import UserError
@@ -35,8 +35,6 @@ _JPEG = ("JPEG", "MPO")
 # One gigapixel (1 to 3 GB decoded) is the limit here; a header that promises more is refused.
 MAX_PIXELS = 2**30
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-MAX_SCANS = 100  # of a progressive JPEG; encoders write ten
-BLOCK_BITS = 8 * 64  # pixels for each byte of a JPEG at most: a block of 8 × 8 takes a bit
 # Pillow warns about files that it still decodes (odd EXIF fields, for example). One filter for the
 # process: warnings.catch_warnings is not safe in threads, and threads are where images are decoded.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -316,10 +314,10 @@ def _check_supported(image: Image.Image, name: str) -> None:
             "or 16 bits, or as floats"
         )
     png.check_side(image, name)
-    if "progressive" in image.info and (scans := _scans(name)) > MAX_SCANS:
+    if "progressive" in image.info and (scans := jpeg.scans(name)) > jpeg.MAX_SCANS:
         raise UserError(
-            f"{name}: is a JPEG of {scans} scans, more than the {MAX_SCANS} that are decoded: each "
-            "takes as long as a whole image; save it anew"
+            f"{name}: is a JPEG of {scans} scans, more than the {jpeg.MAX_SCANS} that are decoded: "
+            "each takes as long as a whole image; save it anew"
         )
     # Pages of an animated PNG; a JPEG's further pages are previews.
     pages = 1 if image.format in _JPEG else getattr(image, "n_frames", 1)
@@ -333,17 +331,11 @@ def _check_supported(image: Image.Image, name: str) -> None:
 def _least_bytes(image: Image.Image, name: str) -> int:
     """Return the least length in bytes of a complete file with that header."""
     if image.format in _JPEG:
-        return image.width * image.height // BLOCK_BITS
+        return image.width * image.height // jpeg.BLOCK_BITS
     if image.format == "BMP":  # run lengths can skip any number of pixels
         bits = 16 if image.mode.startswith("RGB") else 1
         return image.width * image.height * bits // 8 if image.tile[0][0] == "raw" else 0
     return png.least_bytes(image, name)
-
-
-def _scans(name: str) -> int:
-    """Return the number of scans of a JPEG; within a scan the byte after FF is 0."""
-    with open(name, "rb") as file:
-        return file.read().count(b"\xff\xda")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -368,6 +360,8 @@ def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "h w c"]:
             )
         image.load()  # reports a truncated file more clearly
         return png.deep_colour(name)
+    if image.format in _JPEG:
+        jpeg.load_file(image, name)
     image.load()
     picture: Image.Image = image
     if orientation in _TRANSPOSE:

@@ -6,13 +6,14 @@ another kind, and JPEG streams that end early, would become wrong values. Here t
 `Misfit`.
 """
 
-import struct
 from collections.abc import Iterator
 
 import imagecodecs
 import numpy as np
 import tifffile
 from jaxtyping import Shaped
+
+from recon_ad.data import jpeg
 
 JPEG = (6, 7, 33007, 34892)  # Compression, whose decoder makes RGB of YCbCr
 JPEG_2000 = (33003, 33004, 33005, 34712)
@@ -63,7 +64,7 @@ def _segment(page: tifffile.TiffPage, data: bytes, index: int) -> Shaped[np.ndar
         return _ccitt(page, data, index)
     own: int | None = None  # bits of a sample, None where the type alone tells them
     if code in JPEG:
-        own, *size = _jpeg_header(data)
+        own, *size = _jpeg_header(page, data, index)
         pixels = page.decode(data, index, jpegtables=page.jpegtables)[0][0]
         if tuple(size) != pixels.shape:
             raise Misfit(
@@ -118,34 +119,22 @@ def _more_rows(width: int) -> Iterator[str]:
         yield 8 * bits
 
 
-def _jpeg_header(data: bytes) -> tuple[int, int, int, int]:
+def _jpeg_header(page: tifffile.TiffPage, data: bytes, index: int) -> tuple[int, int, int, int]:
     """Return bits, height, width and samples of a JPEG stream, which has to be whole."""
-    at, found = 2, None
-    while 0 <= at < len(data) - 1 and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # filling
-            at += 1
-            continue
-        if marker == 0xD9:
-            if found is None:
-                raise Misfit("a JPEG stream has no header")
-            return found
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 9 < len(data):
-            found = struct.unpack_from(">BHHB", data, at + 4)
-        at += 2 + length
-        if marker == 0xDA:
-            at = _next_marker(data, at)
-    raise Misfit("a JPEG stream ends early")
-
-
-def _next_marker(data: bytes, at: int) -> int:
-    """Return where the marker behind a scan is, -1 if the scan has no end."""
-    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1:
-        if data[at + 1] not in (0, 0xFF, *range(0xD0, 0xD8)):
-            return at
-        at += 1
-    return -1
+    tables = page.jpegtables or b""
+    stream = tables[:-2] + data[2:] if tables else data  # without the end of one and the start
+    try:
+        frame, whole = jpeg.parts(stream).frame, jpeg.is_whole(stream)
+        if whole is None:  # of a kind that Pillow does not decode
+            pixels, padded = (page.decode(d, index)[0] for d in (stream, jpeg.padded(stream)))
+            whole = np.array_equal(pixels, padded)
+    except SyntaxError as error:
+        raise Misfit("a JPEG stream ends early") from error
+    if not whole:
+        raise Misfit("a JPEG stream ends early")
+    if frame is None:
+        raise Misfit("a JPEG stream has no header")
+    return frame.bits, frame.height, frame.width, len(frame.sampling)
 
 
 def _jpeg_2000_bits(data: bytes) -> int:
