@@ -129,6 +129,8 @@ def parts(content: bytes) -> Parts:
         elif code == _DHT:
             codes_of_ac |= _codes_of_ac(body)
         elif code == _SOS and frame:
+            if not body:
+                raise SyntaxError("its header is damaged")
             scans += 1
             components = [c for c in body[1 : 1 + 2 * body[0] : 2] if c in open_bits]
             _close(open_bits, components, body[1 + 2 * body[0] :], frame)
@@ -207,7 +209,10 @@ def _scan(content: bytes, marks: np.ndarray, at: int, restarts: int) -> tuple[in
     places: list[int] = []
     while True:
         at, code = _next(content, marks, at)
-        places.append(at - 2)
+        place = at - 2
+        while content[place - 1] == 0xFF:  # filling
+            place -= 1
+        places.append(place)
         if code not in _RESTARTS:
             if len(places) <= restarts:
                 raise SyntaxError(CUT)

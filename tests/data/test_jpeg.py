@@ -77,6 +77,15 @@ def test_missing_scans_and_restart_intervals_are_noticed(tmp_path):
     refused(restarts[:last] + restarts[-2:], tmp_path)
 
 
+@pytest.mark.parametrize("quality", [40, 100])
+def test_bytes_that_fill_up_before_a_marker_are_no_data(quality, tmp_path):
+    content = encoded(SMOOTH, quality=quality, restart_marker_rows=1)
+    filled = content.replace(b"\xff\xd0", b"\xff\xff\xff\xd0")[:-2] + b"\xff\xff\xff\xd9"
+    (tmp_path / "a.jpg").write_bytes(filled)
+    wanted = np.array(Image.open(io.BytesIO(content)))
+    np.testing.assert_array_equal(decode_image(tmp_path / "a.jpg"), wanted)
+
+
 def test_arithmetic_coding_is_refused_by_name(tmp_path):
     content = encoded(SMOOTH)
     refused(content.replace(b"\xff\xc0", b"\xff\xc9"), tmp_path, words="arithmetic coding")

@@ -8,11 +8,10 @@
 
 #include <jpeglib.h>
 
-#include <jerror.h>
-
 #include "error.h"
 #include "exif.h"
 #include "image_io.h"
+#include "jpeg_parts.h"
 
 namespace recon_ad {
 namespace {
@@ -26,7 +25,6 @@ struct Codec {
   jpeg_decompress_struct info;
   jpeg_error_mgr errors;
   std::jmp_buf jump;
-  bool truncated = false;
   char reason[JMSG_LENGTH_MAX] = "";
 
   Codec() {
@@ -37,12 +35,7 @@ struct Codec {
       codec->err->format_message(codec, self->reason);
       std::longjmp(self->jump, 1);
     };
-    // Only a truncated file is an error: its missing part would be gray.
-    errors.emit_message = [](j_common_ptr codec, int level) {
-      if (level < 0 && codec->err->msg_code == JWRN_JPEG_EOF) {
-        static_cast<Codec*>(codec->client_data)->truncated = true;
-      }
-    };
+    errors.emit_message = [](j_common_ptr, int) {};  // the feeder notices data that end early
     jpeg_create_decompress(&info);
   }
   ~Codec() { jpeg_destroy_decompress(&info); }
@@ -50,8 +43,7 @@ struct Codec {
   Codec& operator=(const Codec&) = delete;
 };
 
-// The next two functions have no objects whose destructor a jump would skip. On failure they return
-// false and set `reason`.
+// This has no objects whose destructor a jump would skip. On failure it returns false and sets `reason`.
 bool read_header(Codec& codec, const Bytes& file) {
   if (setjmp(codec.jump)) return false;
   jpeg_mem_src(&codec.info, file.data(), static_cast<unsigned long>(file.size()));
@@ -60,18 +52,72 @@ bool read_header(Codec& codec, const Bytes& file) {
   return true;
 }
 
-bool read_pixels(Codec& codec, std::uint8_t* pixels) {
+// Feeds the decoder with the data behind the header, as recon_ad/data/jpeg.py does. Data end at a
+// marker, where libjpeg goes on with zeros and only warns. The decoder gets other data instead of the
+// marker, so that it waits for more if the data have ended too early.
+class Feeder {
+ public:
+  Feeder(Codec& codec, const Bytes& file, std::uint8_t* pixels)
+      : info_(codec.info), file_(file), pixels_(pixels),
+        at_(std::size_t(info_.src->next_input_byte - file.data())) {
+    info_.src->fill_input_buffer = [](j_decompress_ptr) -> boolean { return FALSE; };
+    info_.src->skip_input_data = [](j_decompress_ptr info, long count) {
+      jpeg_source_mgr& source = *info->src;
+      const std::size_t n = std::min(std::size_t(std::max(count, 0L)), source.bytes_in_buffer);
+      source.next_input_byte += n;
+      source.bytes_in_buffer -= n;
+    };
+    info_.src->bytes_in_buffer = 0;
+  }
+
+  // Gives the file's data up to a place, then others.
+  void give(std::size_t place, const Bytes& others) {
+    if (done_) return;
+    buffer_.erase(buffer_.begin(), buffer_.end() - std::ptrdiff_t(info_.src->bytes_in_buffer));
+    buffer_.insert(buffer_.end(), file_.begin() + std::ptrdiff_t(at_),
+                   file_.begin() + std::ptrdiff_t(std::max(at_, place)));
+    buffer_.insert(buffer_.end(), others.begin(), others.end());
+    at_ = std::max(at_, place);
+    info_.src->next_input_byte = buffer_.data();
+    info_.src->bytes_in_buffer = buffer_.size();
+    if (!started_) started_ = jpeg_start_decompress(&info_);
+    if (!started_) return;
+    const std::size_t stride = std::size_t(info_.output_width) * std::size_t(info_.output_components);
+    while (info_.output_scanline < info_.output_height) {
+      JSAMPROW row = pixels_ + info_.output_scanline * stride;
+      if (jpeg_read_scanlines(&info_, &row, 1) == 0) return;
+    }
+    done_ = true;
+  }
+
+  bool waits() const { return !done_ && info_.src->bytes_in_buffer > 0; }
+  bool done() const { return done_; }
+  std::size_t size() const { return file_.size(); }
+
+ private:
+  jpeg_decompress_struct& info_;
+  const Bytes& file_;
+  std::uint8_t* pixels_;
+  std::size_t at_;
+  Bytes buffer_;
+  bool started_ = false, done_ = false;
+};
+
+// Returns false if data are missing or, with a reason, if they cannot be decoded. There are no objects
+// here whose destructor a jump would skip.
+bool read_pixels(Codec& codec, Feeder& feeder, const JpegParts& parts, const Bytes& probe,
+                 const Bytes& nothing) {
   if (setjmp(codec.jump)) return false;
   jpeg_decompress_struct& info = codec.info;
   info.out_color_space = info.num_components == 1 ? JCS_GRAYSCALE : JCS_RGB;
-  jpeg_start_decompress(&info);
-  const std::size_t stride = std::size_t(info.output_width) * std::size_t(info.output_components);
-  while (info.output_scanline < info.output_height) {
-    JSAMPROW row = pixels + info.output_scanline * stride;
-    jpeg_read_scanlines(&info, &row, 1);
+  for (const JpegEnd& end : parts.ends) {
+    feeder.give(end.place, end.ahead);
+    // It waits for a marker, or is within a unit that it has read all of.
+    if (!feeder.waits()) feeder.give(end.place, probe);
+    if (feeder.waits()) return false;
   }
-  jpeg_finish_decompress(&info);
-  return true;
+  if (parts.scans > 1) feeder.give(feeder.size(), nothing);
+  return feeder.done();
 }
 
 // Joins the contents of the APP1 segments that begin with the word.
@@ -120,6 +166,20 @@ std::size_t scans(const Bytes& file) {
   return count;
 }
 
+// Throws UserError if the pixels cannot be read, or if data are missing.
+void read_whole(Codec& codec, std::uint8_t* pixels, const Bytes& file, const std::string& name) {
+  JpegParts parts;
+  try {
+    parts = jpeg_parts(file);
+  } catch (const UserError& error) {
+    throw broken(name, error.what());
+  }
+  const Bytes probe = {0};  // passed over before a marker, and too few bits for a unit
+  Feeder feeder(codec, file, pixels);
+  if (read_pixels(codec, feeder, parts, probe, {})) return;
+  throw broken(name, codec.reason[0] ? codec.reason : "image file is truncated");
+}
+
 }  // namespace
 
 Image decode_jpeg(const Bytes& file, const std::string& name) {
@@ -142,10 +202,13 @@ Image decode_jpeg(const Bytes& file, const std::string& name) {
                     std::to_string(kMaxScans) +
                     " that are decoded: each takes as long as a whole image; save it anew");
   }
+  if (info.arith_code) {
+    throw UserError(name + ": is a JPEG of arithmetic coding, whose end may be missing without being "
+                    "noticed: save it anew with Huffman codes");
+  }
   const int turn = orientation(codec, name);  // reading the pixels frees the segments
   Bytes pixels(size.pixels() * std::size_t(channels));
-  if (!read_pixels(codec, pixels.data())) throw broken(name, codec.reason);
-  if (codec.truncated) throw broken(name, "image file is truncated");
+  read_whole(codec, pixels.data(), file, name);
   return turned(Image{size, channels, std::move(pixels)}, turn);
 }
 
