@@ -20,7 +20,7 @@ from jaxtyping import Shaped
 
 from recon_ad.data.arrays import InputRange, over_black
 from recon_ad.data.npy import MAX_CHANNELS
-from recon_ad.data.tiff_codecs import CCITT, IMAGES, JPEG, READ, Misfit, decoded
+from recon_ad.data.tiff_codecs import CCITT, IMAGES, JPEG, READ, Misfit, decoded, of_bytes
 from recon_ad.data.tiff_tags import Span, checked
 from recon_ad.errors import UserError
 
@@ -285,7 +285,7 @@ def _dtype(page: tifffile.TiffPage) -> str:
 
 
 def _pixels(page: tifffile.TiffPage) -> Shaped[np.ndarray, "h w c"]:
-    values = decoded(page) if int(page.compression) in (*IMAGES, *CCITT) else page.asarray()
+    values = decoded(page) if int(page.compression) in (*IMAGES, *CCITT) else of_bytes(page)
     if values.ndim == 2:
         values = values[..., None]
     elif page.axes.startswith("S"):

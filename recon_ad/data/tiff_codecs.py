@@ -6,6 +6,7 @@ another kind, and JPEG streams that end early, would become wrong values. Here t
 `Misfit`.
 """
 
+import zlib
 from collections.abc import Iterator
 
 import imagecodecs
@@ -21,6 +22,7 @@ JPEG_XL = (50002, 52546)
 _WEBP = (34927, 50001)
 IMAGES = (*JPEG, *JPEG_2000, *JPEG_XL, *_WEBP, 34887, 34933)  # and LERC and PNG
 CCITT = (2, 3, 4)
+_DEFLATE, _PACKBITS, _ZSTD = (8, 32946, 50013), (32773,), (50000,)
 _BYTES = (1, 5, 8, 32773, 32946, 34925, 34926, 50000, 50013)  # all that compress bytes
 READ = (*IMAGES, *CCITT, *_BYTES)  # JPEG XR is left out: its decoder accepts cut streams
 
@@ -58,10 +60,43 @@ def decoded(page: tifffile.TiffPage) -> Shaped[np.ndarray, "..."]:
     return made.reshape(page.shape)
 
 
+def of_bytes(page: tifffile.TiffPage) -> Shaped[np.ndarray, "..."]:
+    """Decode a page of any other compression, also if strips or tiles hold more than they need.
+
+    Some programs fill up the last one, or each. Decoders that get the needed size refuse that.
+    """
+    try:
+        return page.asarray()
+    except RuntimeError:  # of imagecodecs
+        if int(page.compression) not in (*_DEFLATE, *_PACKBITS, *_ZSTD):
+            raise
+    return decoded(page)
+
+
+def _cropped(page: tifffile.TiffPage, data: bytes, index: int) -> bytes:
+    """Return a strip's or tile's data without what it does not need, or as they are."""
+    size = int(np.prod(page.decode(None, index)[2])) * page.dtype.itemsize
+    code, reverse = int(page.compression), page.fillorder == 2
+    given = imagecodecs.bitorder_decode(data) if reverse else data
+    if code in _DEFLATE:
+        whole = zlib.decompressobj().decompress(given, size)
+    elif code in _PACKBITS:
+        whole = imagecodecs.packbits_decode(given)
+    else:  # a few bytes must not become gigabytes
+        whole = imagecodecs.zstd_decode(given, out=2 * size + 2**20)
+    if len(whole) < size:
+        return data
+    encode = {50000: imagecodecs.zstd_encode, 32773: imagecodecs.packbits_encode}.get(code)
+    made = encode(whole[:size]) if encode else zlib.compress(whole[:size], 0)
+    return imagecodecs.bitorder_decode(made) if reverse else made
+
+
 def _segment(page: tifffile.TiffPage, data: bytes, index: int) -> Shaped[np.ndarray, "h w c"]:
     code = int(page.compression)
     if code in CCITT:
         return _ccitt(page, data, index)
+    if code not in IMAGES:
+        return page.decode(_cropped(page, data, index), index)[0][0]
     own: int | None = None  # bits of a sample, None where the type alone tells them
     if code in JPEG:
         own, *size = _jpeg_header(page, data, index)
@@ -97,26 +132,37 @@ def _ccitt(page: tifffile.TiffPage, data: bytes, index: int) -> Shaped[np.ndarra
     Decoders leave the rows white that a cut strip lacks.
     """
     pixels = page.decode(data, index)[0][0]
-    for bits in _more_rows(pixels.shape[1]):
-        more = int(f"1{bits}", 2).to_bytes(len(bits) // 8 + 1, "big")[1:]
-        if page.fillorder == 2:  # the lowest bit first
+    reverse = page.fillorder == 2  # the lowest bit first
+    last = (imagecodecs.bitorder_decode(data[-8:]) if reverse else data[-8:]).rjust(8, b"\1")
+    number = int.from_bytes(last, "big")
+    zeros = (number & -number).bit_length() - 1 if number else 64
+    for bits in _more_rows(pixels.shape[1], zeros):
+        more = int(f"1{bits}{-len(bits) % 8 * '0'}", 2).to_bytes(-(-len(bits) // 8) + 1, "big")[1:]
+        if reverse:
             more = imagecodecs.bitorder_decode(more)
         if not np.array_equal(page.decode(data + more, index)[0][0], pixels):
             raise Misfit("a stream of CCITT ends early")
     return pixels
 
 
-def _more_rows(width: int) -> Iterator[str]:
-    """Yield the bits of rows of single pixels in turn white and black, as each codec has them."""
+def _more_rows(width: int, zeros: int) -> Iterator[str]:
+    """Yield the bits of rows of single pixels in turn white and black, as each codec has them.
+
+    Args:
+      width: Pixels of a row.
+      zeros: Zeros at the end of a stream, which may be the start of a code for the end of a row.
+    """
     row = "000111010" * (width // 2) + "000111" * (width % 2)
     end = "000000000001"
-    flat = (row, row.ljust(-(-len(row) // 8) * 8, "0"), end + row, f"{end}1{row}")
-    for bits in (
-        *flat,
-        "001000111010" * (width // 2),
-        "1" * width,
-    ):  # the latter two in 2 dimensions
+    bytewise = row.ljust(-(-len(row) // 8) * 8, "0")
+    for bits in (row, bytewise, end + row, f"{end}1{row}"):
         yield 8 * bits
+    for own in range(4):  # zeros that belong to the code before
+        rest = end[max(0, min(zeros - own, len(end) - 1)) :]
+        yield rest + 8 * (row + end)
+        yield rest + 8 * f"1{row}{end}"
+    for code in ("001000111010", "1", "011", "010"):  # in two dimensions
+        yield 8 * width * code
 
 
 def _jpeg_header(page: tifffile.TiffPage, data: bytes, index: int) -> tuple[int, int, int, int]:
