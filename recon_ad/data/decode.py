@@ -8,7 +8,6 @@ file that cannot be decoded faithfully is refused by name rather than converted 
 
 import logging
 import os
-import stat
 import struct
 import warnings
 import zlib
@@ -24,6 +23,7 @@ from recon_ad.data import jpeg, png, tiff
 from recon_ad.data.arrays import InputRange, as_image, over_black
 from recon_ad.data.npy import MAGIC, MAX_CHANNELS, mapped_array
 from recon_ad.errors import UserError
+from recon_ad.runtime.files import NotRegularError, open_regular
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy"})
 _FORMATS = ("PNG", "JPEG", "BMP")  # of Pillow; TIFF is in `data.tiff`
@@ -258,11 +258,10 @@ def _with_channels(found: _Decoded, channels: int | None, name: str) -> Shaped[n
 def _magic(name: str) -> bytes:
     """Return the first bytes of a regular file that can be read."""
     try:
-        # Opening a pipe would wait for whoever writes to it.
-        if not stat.S_ISREG(os.stat(name).st_mode) and not os.path.isdir(name):
-            raise UserError(f"{name}: is not a regular file: give an image file")
-        with open(name, "rb") as file:
+        with open_regular(name) as file:
             return file.read(8)
+    except NotRegularError as error:
+        raise UserError(f"{name}: is not a regular file: give an image file") from error
     except FileNotFoundError as error:
         if os.path.islink(name):
             raise UserError(
@@ -347,6 +346,23 @@ def _orientation(image: Image.Image) -> int:
     return found if isinstance(found, int) else 1  # a text, for example, turns nothing
 
 
+def _entries(image: Image.Image) -> int:
+    """Return the number of colours in the palette of an image that is not yet loaded."""
+    if image.mode != "P" or image.palette is None:
+        return 256
+    return len(image.palette.palette) // len(image.palette.rawmode or "RGB")
+
+
+def _check_palette(image: Image.Image, entries: int, name: str) -> None:
+    """Raise UserError if pixels of a loaded image are beyond its palette, which Pillow fills up."""
+    most = image.getextrema()[1] if image.mode == "P" and entries < 256 else 0
+    if most >= entries:
+        raise UserError(
+            f"{name}: cannot be decoded (its palette has {entries} colours, and a pixel has number "
+            f"{most}): save the image anew"
+        )
+
+
 def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "h w c"]:
     """Decode an opened image, upright, with transparency over black and a gray palette as gray."""
     # Before loading: image_size has to agree, and chunks behind the pixels do not count.
@@ -362,7 +378,9 @@ def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "h w c"]:
         return png.deep_colour(name)
     if image.format in _JPEG:
         jpeg.load_file(image, name)
+    entries = _entries(image)
     image.load()
+    _check_palette(image, entries, name)
     picture: Image.Image = image
     if orientation in _TRANSPOSE:
         picture = picture.transpose(_TRANSPOSE[orientation])

@@ -178,7 +178,7 @@ def load(directory: Path) -> Classifier | None:
       UserError: If the file is damaged, or of another version.
     """
     path = directory / FILE
-    if not path.is_file():
+    if not files.is_regular(path):
         return None
     mend = "train it anew by python -m recon_ad.classify, or delete the file."
     try:

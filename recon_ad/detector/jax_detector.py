@@ -52,7 +52,7 @@ from recon_ad.metrics.promise import promised_rates
 from recon_ad.ops.scores import SCORES, check_score
 from recon_ad.ops.smoothing import smooth
 from recon_ad.runtime import files
-from recon_ad.runtime.files import sha256
+from recon_ad.runtime.files import is_regular, sha256
 
 FORMAT = 9  # of detector.json
 
@@ -322,7 +322,7 @@ def load(path: Path | str) -> Detector:
 
 def _load(path: Path) -> Detector:
     for name in ("detector.json", "variables.safetensors"):
-        if not (path / name).is_file():
+        if not is_regular(path / name):
             raise UserError(
                 f"{path} is not a detector directory: {name} is missing. "
                 "Give the folder `detector` of a finished run."
@@ -365,7 +365,7 @@ def _load(path: Path) -> Detector:
 
 
 def _part(path: Path) -> parts.Part:
-    if not path.is_file():
+    if not is_regular(path):
         raise UserError(f"{path.name}, which its detector.json mentions, is missing.")
     return parts.read(path)
 

@@ -26,7 +26,7 @@ from recon_ad.detector.normalised import read_medians
 from recon_ad.detector.words import by_category, decimals, fact, misfit, whole
 from recon_ad.errors import UserError
 from recon_ad.ops.tiles import Geometry
-from recon_ad.runtime.files import sha256
+from recon_ad.runtime.files import is_regular, sha256
 
 FORMAT = "2"  # of the metadata
 DTYPES, LAYOUTS = ("uint8", "uint16", "float32"), ("NHWC", "NCHW")  # of the images
@@ -366,7 +366,7 @@ def load(path: Path | str, *, runtime: str = "onnxruntime") -> OnnxDetector:
             f"{path} is not an exported model: give M.onnx, with M.tail.onnx beside it."
         )
     for file in (path, tail_path(path)):
-        if not file.is_file():
+        if not is_regular(file):
             raise UserError(f"{file} not found: check the path, and copy all files of the export.")
     core, tail = (_opened(file, runtime) for file in (path, tail_path(path)))
     return OnnxDetector(core, tail, name=str(path), part=_part(path, core.facts))
@@ -376,7 +376,7 @@ def _part(path: Path, facts: Mapping[str, str]) -> Part | None:
     wanted, file = facts.get("part_sha256", ""), part_path(path)
     if not wanted:
         return None
-    if not file.is_file():
+    if not is_regular(file):
         raise UserError(f"{file} not found: check the path, and copy all files of the export.")
     if sha256(file.read_bytes()) != wanted:
         raise UserError(f"{file} and {path.name} are of two exports: copy all files of one export.")

@@ -13,7 +13,7 @@ from recon_ad.detector.bounds import check_calibrated
 from recon_ad.detector.inference import Inference
 from recon_ad.detector.onnx_detector import RUNTIMES
 from recon_ad.errors import UserError
-from recon_ad.runtime.files import sha256
+from recon_ad.runtime.files import is_regular, sha256
 from recon_ad.runtime.waiting import RUN_LOCK, exclusive_lock
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def identity(path: Path) -> str:
         of = [path, onnx_detector.tail_path(path), onnx_detector.part_path(path)]
     else:
         of = sorted(path.iterdir())
-    content = {file.name: sha256(file.read_bytes()) for file in of if file.is_file()}
+    content = {file.name: sha256(file.read_bytes()) for file in of if is_regular(file)}
     return sha256(json.dumps(content).encode())
 
 

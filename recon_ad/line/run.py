@@ -27,6 +27,7 @@ from recon_ad.line.arrivals import Arrival, Arrivals
 from recon_ad.line.store import TRIED, Store
 from recon_ad.line.tally import Tally
 from recon_ad.runtime import memory
+from recon_ad.runtime.files import open_regular
 from recon_ad.runtime.stopping import Stop
 from recon_ad.runtime.waiting import Retry, opened
 
@@ -143,9 +144,7 @@ def content_of(file: Path) -> str:
     Reading a pipe would block, and reading a device would never end.
     """
     try:
-        if not file.is_file():
-            return ""
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError:
         return ""

@@ -12,6 +12,7 @@ from recon_ad.models.spec import Spec
 from recon_ad.pretrained.hub import FILE, fetched
 from recon_ad.pretrained.names import fits, is_hugging_face, to_params
 from recon_ad.pretrained.presets import PRESETS, preset
+from recon_ad.runtime.files import is_regular
 
 HUB = "hub"  # value that replaces a path
 
@@ -64,7 +65,7 @@ def check_given(weights: str) -> None:
 
 
 def _check_file(path: Path) -> None:
-    if not path.is_file():
+    if not is_regular(path):
         raise UserError(
             f"no weights at {path}: set weights= or config.encoder.weights to a safetensors file, "
             f'to a folder with {FILE}, or to "{HUB}" to fetch them.'

@@ -1,23 +1,28 @@
 """Files that appear whole or not at all."""
 
 import ctypes
+import errno
 import fcntl
+import functools
 import glob
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 ASIDE = ".old"  # suffix of a directory's name while another directory takes its place
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # constants of Linux' renameat2
-# A spreadsheet takes a text that begins with one of these for a formula.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# A spreadsheet takes a cell that begins with one of these signs, also a full-width one, for a
+# formula, and a cell may begin behind another separator than the comma.
+_FORMULA = re.compile(r'(^|[;|\t\r\n])([" ]*)([=+\-@\uff1d\uff0b\uff0d\uff20])')
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -37,6 +42,58 @@ def write_bytes(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+class NotRegularError(OSError):
+    """A pipe, a socket, a device or a file of the kernel, where a file was expected."""
+
+
+def is_regular(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a regular file, whose content is stored.
+
+    Files in /proc count as regular for the system, but reading one of them may wait for ever.
+    """
+    try:
+        return _is_regular(os.stat(path))
+    except OSError:
+        return False
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading, without waiting for anything.
+
+    Raises:
+      NotRegularError: If it is another kind of file. It is not opened, which would start some
+        devices.
+      OSError: If it cannot be opened.
+    """
+    _check_regular(os.stat(path), path)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        _check_regular(os.fstat(handle), path)  # another file may have taken its place
+    except OSError:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def _check_regular(found: os.stat_result, path: str | os.PathLike[str]) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not _is_regular(found):
+        raise NotRegularError(errno.EINVAL, "is not a regular file", os.fspath(path))
+
+
+def _is_regular(found: os.stat_result) -> bool:
+    return stat.S_ISREG(found.st_mode) and found.st_dev != _device_of_proc()
+
+
+@functools.cache
+def _device_of_proc() -> int | None:
+    try:
+        return os.stat("/proc/self").st_dev
+    except OSError:
+        return None
 
 
 def identity(path: Path) -> tuple[int, int] | None:
@@ -60,7 +117,8 @@ def write_text(path: Path, content: str) -> None:
 
 def plain_cell(text: str) -> str:
     """Return the text as a cell of a CSV file that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(FORMULA) else text
+    text = _FORMULA.sub(r"\1\2'\3", text)
+    return f"'{text}" if text.startswith(("\t", "\r", "\n")) else text
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -336,6 +336,8 @@ def test_what_is_no_file_is_named(tmp_path, decode):
     refused(tmp_path / "link.png", r"is a link to .*gone\.png, which does not", decode)
     os.mkfifo(tmp_path / "pipe.png")
     refused(tmp_path / "pipe.png", "is not a regular file", decode)
+    (tmp_path / "kernel.png").symlink_to("/proc/kmsg")
+    refused(tmp_path / "kernel.png", "is not a regular file", decode)
 
 
 def test_other_numbers_of_channels_are_refused(tmp_path):

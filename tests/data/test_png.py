@@ -83,6 +83,27 @@ def test_entries_of_a_palette_have_alphas(tmp_path, depth):
     assert decode_image(tmp_path / "a.png")[0, :, 0].tolist() == [10] * (8 // depth - 1) + [40]
 
 
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])
+def test_numbers_beyond_the_palette_are_refused(tmp_path, suffix):
+    entries = chunk(b"PLTE", bytes([10, 20, 30, 200, 100, 200]))
+    for top in (1, 2, 255):
+        file = tmp_path / f"{top}{suffix}"
+        if suffix == ".png":
+            file.write_bytes(png(3, 1, 8, PALETTE, bytes([0, 0, 1, top]), before=entries))
+        else:
+            head = struct.pack(
+                "<2sIIIIiiHHIIiiII", b"BM", 66, 0, 62, 40, 3, 1, 1, 8, 0, 4, 0, 0, 2, 0
+            )
+            colours = bytes([30, 20, 10, 0, 200, 100, 200, 0])
+            file.write_bytes(head + colours + bytes([0, 1, top, 0]))
+        if top == 1:
+            assert decode_image(file)[0].tolist() == [[10, 20, 30]] + 2 * [[200, 100, 200]]
+            continue
+        for read in (decode_image, decode_mask):
+            with pytest.raises(UserError, match=f"palette has 2 colours, and .* number {top}"):
+                read(file)
+
+
 def test_16_bits_in_several_channels_wider_than_libpng_takes_are_told(tmp_path):
     for width in (of_png.MAX_SIDE, of_png.MAX_SIDE + 1):
         rows = b"\0" + bytes(6 * width - 1) + b"\1"

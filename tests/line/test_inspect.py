@@ -305,10 +305,13 @@ def test_a_link_to_itself_hides_no_other_image(line):
         write(folder / f"{i}.png")
     (folder / "3x.png").symlink_to(folder / "3x.png")
     os.mkfifo(folder / "pipe.png")
-    rows = {row["name"]: row for row in watch(line, 7)}
+    (folder / "kernel.png").symlink_to("/proc/kmsg")
+    (folder / "endless.png").symlink_to("/dev/zero")
+    rows = {row["name"]: row for row in watch(line, 9)}
     assert sum(row["outcome"] == "good" for row in rows.values()) == 5
     assert "levels of symbolic links" in rows["3x.png"]["error"]
-    assert "not a regular file" in rows["pipe.png"]["error"]
+    for name in ("pipe.png", "kernel.png", "endless.png"):
+        assert "not a regular file" in rows[name]["error"]
 
 
 def test_a_folder_that_is_taken_away_is_told_once(tmp_path, caplog):

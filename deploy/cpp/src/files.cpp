@@ -56,6 +56,15 @@ void write_all(int number, const void* content, std::size_t size, const fs::path
   }
 }
 
+// Files in /proc count as regular for the system, but reading one of them may wait for ever.
+void check_regular(const struct stat& found, const std::string& name) {
+  struct stat proc;
+  const bool in_proc = ::stat("/proc/self", &proc) == 0 && proc.st_dev == found.st_dev;
+  if (!S_ISREG(found.st_mode) || in_proc) {
+    throw UserError(name + ": is not a regular file: give an image file");
+  }
+}
+
 mode_t permissions() {
   const mode_t mask = ::umask(0);
   ::umask(mask);
@@ -88,12 +97,11 @@ Bytes read_image_file(const fs::path& path) {
   if (S_ISDIR(state.st_mode)) {
     throw UserError(name + ": is a folder with the name of an image: rename it");
   }
-  // Opening a pipe would wait for a writer.
-  if (!S_ISREG(state.st_mode)) {
-    throw UserError(name + ": is not a regular file: give an image file");
-  }
-  const Handle file(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
+  check_regular(state, name);  // opening a pipe would wait for a writer
+  const Handle file(::open(name.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.number < 0) throw unreadable(name, errno);
+  if (::fstat(file.number, &state) != 0) throw unreadable(name, errno);
+  check_regular(state, name);  // another file may have taken its place
   Bytes content(std::size_t(state.st_size));
   std::size_t have = 0;
   while (have < content.size()) {

@@ -189,13 +189,19 @@ Told told(const Reader& reader, png_infop where, const std::string& name) {
   return found;
 }
 
-// Returns the palette's colours over black, or gray if all colours that occur are gray. Indices beyond
-// the palette are black.
-Image coloured(const Reader& reader, const Bytes& indices, Size size) {
+// Returns the palette's colours over black, or gray if all colours that occur are gray. Throws UserError
+// for indices beyond the palette.
+Image coloured(const Reader& reader, const Bytes& indices, Size size, const std::string& name) {
   constexpr std::size_t kEntries = 256;
   png_colorp palette = nullptr;
   int entries = 0;
   png_get_PLTE(reader.png, reader.info, &palette, &entries);
+  const int most = indices.empty() ? 0 : *std::max_element(indices.begin(), indices.end());
+  if (most >= entries) {
+    throw UserError(name + ": cannot be decoded (its palette has " + std::to_string(entries) +
+                    " colours, and a pixel has number " + std::to_string(most) +
+                    "): save the image anew");
+  }
   png_bytep alpha = nullptr;
   int alphas = 0;
   png_color_16p unused = nullptr;
@@ -274,7 +280,7 @@ Png decode_png(const Bytes& file, const std::string& name) {
     return {std::move(image), false};
   }
   if (reader.palette()) {
-    image = coloured(reader, std::get<Bytes>(image.values), size);
+    image = coloured(reader, std::get<Bytes>(image.values), size, name);
   } else if (reader.alpha()) {
     image = over_black(image);
   }
