@@ -2,6 +2,8 @@
 
 import re
 
+MOST = 300  # characters of a text
+
 
 def reason(error: BaseException) -> str:
     """Return what is wrong with a file, not in the words of Python or of a library."""
@@ -16,4 +18,12 @@ def reason(error: BaseException) -> str:
 
 def brief(text: str) -> str:
     """Return a text in one line, with its long numbers and words shortened."""
-    return re.sub(r"([^\s/]{40})[^\s/]{40,}", r"\1…", " ".join(text.split()))[:300]
+    # What closes a long word, such as a quote, stays.
+    line = re.sub(
+        r"([^\s/]{40})[^\s/]{40,}?(?=[^\w\s/]*(?:[\s/]|$))", r"\1…", " ".join(text.split())
+    )
+    if len(line) <= MOST:
+        return line
+    kept = line[: MOST - 2]
+    opened = re.search(r"(?<!\w)(['\"])(?:(?!\1).)*$", kept)
+    return f"{kept}…{opened[1] if opened else ''}"

@@ -21,14 +21,16 @@ import pytest
 from helpers.classifiers import with_classifier
 from helpers.commands import run_command
 from helpers.detectors import make_detector
+from helpers.jpegs import cut, renumbered, taller, without_interval, without_scans
 from helpers.layouts import saved
 from helpers.paths import ROOT
-from helpers.png_files import RGB, chunk, odd_transparency, png, with_clear_colour
+from helpers.png_files import PALETTE, RGB, chunk, odd_transparency, png, with_clear_colour
 from PIL import Image
 
 from recon_ad.data.decode import decode_image
 from recon_ad.detector import onnx_export
 from recon_ad.detector.inference import Thresholds
+from recon_ad.runtime.files import plain_cell
 
 pytestmark = pytest.mark.slow
 
@@ -351,11 +353,50 @@ def test_png_files_that_python_refuses_are_refused_by_the_same_sentence(program,
     wide = 1_000_001
     (folder / "wide.png").write_bytes(png(wide, 1, 16, RGB, bytes(6 * wide + 1)))
     (folder / "high.png").write_bytes(png(1, wide, 16, RGB, bytes(7 * wide)))
+    colours = chunk(b"PLTE", bytes(6))
+    (folder / "palette.png").write_bytes(png(2, 1, 8, PALETTE, b"\0\1\7", before=colours))
+    (folder / "kernel.png").symlink_to("/proc/kmsg")
+    (folder / "endless.jpg").symlink_to("/dev/zero")
     ours = by_cpp(program, model, folder, tmp_path / "ours")
     theirs = by_python(model, folder, tmp_path / "theirs")
-    assert len(ours.rows) == len(odd_transparency()) + 2
+    assert len(ours.rows) == len(odd_transparency()) + 5
     for name, row in theirs.rows.items():
         assert row["error"] and ours.rows[name]["error"] == row["error"]
+
+
+def test_jpegs_that_end_early_are_refused_by_the_same_sentence(program, model, tmp_path):
+    folder, count = tmp_path / "images", 0
+    colour = noise(61, 83, 3)
+    for options in ({}, {"progressive": True}, {"optimize": True}, {"restart_marker_rows": 1}):
+        for image in (colour, colour[..., 0]):
+            content = saved(folder / f"{count}_good.jpg", image, **options).read_bytes()
+            damaged = [cut(content, kept=kept) for kept in (0, 0.5, 0.9)]
+            damaged += [content[: -2 - n] + content[-2:] for n in (20, 40)]
+            damaged += [taller(content), content[:-2]]
+            if "progressive" in options:
+                damaged += [without_scans(content, left=left) for left in (1, 3)]
+            if "restart_marker_rows" in options:
+                damaged += [without_interval(content), renumbered(content)]
+            for i, made in enumerate(damaged):
+                (folder / f"{count}_{i}.jpg").write_bytes(made)
+            count += 1
+    arithmetic = (folder / "0_good.jpg").read_bytes().replace(b"\xff\xc0", b"\xff\xc9")
+    (folder / "arithmetic.jpg").write_bytes(arithmetic)
+    ours = by_cpp(program, model, folder, tmp_path / "ours")
+    theirs = by_python(model, folder, tmp_path / "theirs")
+    for name, row in theirs.rows.items():
+        assert ours.rows[name]["error"] == row["error"]
+        assert bool(row["error"]) is not name.endswith("_good.jpg")
+
+
+def test_cells_are_no_formulas_as_in_python(program, model, tmp_path):
+    folder = tmp_path / "images"
+    names = ["=1.png", "x;=1+1.png", "\uff1d1.png", "a|@b.png", "a-b.png", "x; -1.png", "\t=1.png"]
+    for name in names:
+        saved(folder / name, noise()[..., 0])
+    ours = by_cpp(program, model, folder, tmp_path / "ours")
+    theirs = by_python(model, folder, tmp_path / "theirs")
+    assert sorted(ours.rows) == sorted(theirs.rows) == sorted(map(plain_cell, names))
 
 
 ENOUGH = 6 << 30  # bytes of address space, most of them OpenVINO's, which it never uses

@@ -17,6 +17,20 @@ def test_a_name_neither_moves_the_cursor_nor_forges_a_line_of_the_log():
     assert escaped("Größe 5\u00a0µm, 円") == "Größe 5\u00a0µm, 円"
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+a", "-a", "@a", "\ta"])
+FORMULAS = {
+    "=1+1": "'=1+1", "+a": "'+a", "-a": "'-a", "@a": "'@a", "\ta": "'\ta", "\ra": "'\ra",
+    "\uff1da": "'\uff1da", "\uff0ba": "'\uff0ba", "\uff0da": "'\uff0da", "\uff20a": "'\uff20a",
+    # What is a cell of its own where semicolons, tabs, lines or bars separate cells.
+    "x;=1+1.png": "x;'=1+1.png", "x;\"=1": "x;\"'=1", "x; -1": "x; '-1", "x\t@a": "x\t'@a",
+    "x\n+a": "x\n'+a", "x|\uff1da;=b": "x|'\uff1da;'=b",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FORMULAS)
 def test_a_cell_is_no_formula(text):
-    assert plain_cell(text) == f"'{text}" and plain_cell(f"a{text}") == f"a{text}"
+    assert plain_cell(text) == FORMULAS[text]
+
+
+@pytest.mark.parametrize("text", ["", "a=b", "a-b+c@d", "größe;5,-1", "a b"])
+def test_other_cells_stay_as_they_are(text):
+    assert plain_cell(text) == text

@@ -29,10 +29,26 @@ std::string escaped(const std::string& text) {
   return made;
 }
 
+// Returns the text as a cell that no spreadsheet takes for a formula, as `plain_cell` in
+// recon_ad/runtime/files.py does: full-width signs count, and other separators than the comma.
+std::string plain(const std::string& text) {
+  std::string made;
+  bool first = true;  // in a cell
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    const std::string wide = text.substr(at, 3);
+    const bool formula = c == '=' || c == '+' || c == '-' || c == '@' || wide == "\uff1d" ||
+                         wide == "\uff0b" || wide == "\uff0d" || wide == "\uff20";
+    if (first && formula) made += '\'';
+    const bool separates = c == ';' || c == '|' || c == '\t' || c == '\r' || c == '\n';
+    first = separates || (first && (c == '"' || c == ' '));
+    made += c;
+  }
+  return !text.empty() && std::strchr("\t\r\n", text[0]) ? "'" + made : made;
+}
+
 std::string csv_field(const std::string& content) {
-  // A spreadsheet must not read a name as a formula.
-  const bool formula = !content.empty() && std::strchr("=+-@\t\r", content[0]) != nullptr;
-  const std::string text = formula ? "'" + content : content;
+  const std::string text = plain(content);
   if (text.find_first_of(",\"\r\n") == std::string::npos) return escaped(text);
   std::string quoted = "\"";
   for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
