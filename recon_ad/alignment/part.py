@@ -216,8 +216,12 @@ def read(path: Path) -> Part:
         )
         _check(part)
         return part
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): copy it again.") from None
+    except (KeyError, TypeError):
+        raise UserError(
+            f"{path} is damaged (its description is not that of a part): copy it again."
+        ) from None
 
 
 def _check(part: Part) -> None:

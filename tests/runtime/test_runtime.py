@@ -140,6 +140,25 @@ for given in (None, sys.argv[1]):
 """
 
 
+HOMELESS = """
+import pathlib, jax
+from recon_ad.runtime.compilation import keep_compiled
+def home(): raise RuntimeError("Could not determine home directory.")
+pathlib.Path.home = home
+keep_compiled()
+print(jax.config.jax_compilation_cache_dir)
+"""
+
+
+def test_a_user_without_a_home_has_no_cache():
+    left_out = ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME")
+    env = {name: value for name, value in os.environ.items() if name not in left_out}
+    done = subprocess.run(
+        [sys.executable, "-c", HOMELESS], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "None\n"
+
+
 def test_compiled_programs_are_kept_in_the_users_cache_or_a_folder_that_is_set(tmp_path):
     env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     folders = [tmp_path / "recon_ad" / "jax", tmp_path / "own"]
