@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from recon_ad.certification.defects import KINDS, Inserted, insert, room
 from recon_ad.certification.images import Good, GoodImages
@@ -56,15 +57,20 @@ def cases_of(good: GoodImages, rows: Mapping[str, Row], seed: int) -> list[Case]
         for contrast in entry.contrasts:
             label = f"defect/{kind}/{'own' if contrast is None else contrast}"
             rng = generator(seed, label)
-            places = (np.arange(TRIALS) + rng.random(TRIALS)) / TRIALS
-            places[[0, -1]] = 0, 1
-            sizes = SMALLEST * (largest / SMALLEST) ** places
+            sizes = sizes_of(rng, largest=largest)
             order = rng.permutation(len(bases))
             for i, size in enumerate(sizes):
                 fitting = [k for k in order if limits[k] >= size - 1e-9]
                 base = bases[fitting[i % len(fitting)]]
                 cases.append(Case(f"{label}/{i}", kind, contrast, float(size), base))
     return cases
+
+
+def sizes_of(rng: np.random.Generator, *, largest: float) -> Float[np.ndarray, " s"]:
+    """Draw the sizes of a kind and contrast, ascending, from the smallest to the largest."""
+    places = (np.arange(TRIALS) + rng.random(TRIALS)) / TRIALS
+    places[[0, -1]] = 0, 1
+    return SMALLEST * (largest / SMALLEST) ** places
 
 
 def _largest(good: GoodImages, image: Good) -> float:

@@ -42,10 +42,10 @@ METHOD = (
     "use, with its calibrated thresholds.",
     "Sizes are spread evenly on a logarithmic scale. The probability of finding a defect is a "
     "logistic curve over the logarithm of its size (MIL-HDBK-1823A, ASTM E2862), fitted with "
-    "Firth's correction (1993) and bounded by profile likelihood. Where that curve does not fit "
-    "(no model in the table), only growth with size is assumed. The curve assumes that a large "
-    "enough defect is always found: a detector that misses some of every size may pass unnoticed "
-    "with so few trials. Nothing is extrapolated beyond the tested sizes.",
+    "Firth's correction (1993) and bounded by profile likelihood, whose limit comes from simulated "
+    "studies. Where that curve does not fit, or some defects of every size seem to be missed (no "
+    "model in the table), only growth with size is assumed. Nothing is extrapolated beyond the "
+    "tested sizes.",
     "Bounds of the rate of stopped good images are exact (Clopper and Pearson 1934). They count "
     "images as independent: pictures of one part, or of one minute, count for less.",
     "Inserted defects are not real ones. The figures hold for the kinds, contrasts and sizes "

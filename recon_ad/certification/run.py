@@ -297,7 +297,7 @@ def _detection(
 
 
 def _fitted(sizes: np.ndarray, hits: Sequence[bool]) -> Detection:
-    return detection(sizes, np.array(hits, int), np.ones(len(hits), int))
+    return detection(sizes, np.array(hits, int))
 
 
 def _described(fitted: Detection, mm_per_px: float | None) -> dict[str, Any]:
