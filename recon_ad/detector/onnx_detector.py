@@ -21,9 +21,10 @@ from recon_ad.alignment import part as parts
 from recon_ad.alignment.part import Part
 from recon_ad.data.arrays import to_unit
 from recon_ad.detector.bounds import check_medians, check_numbers
+from recon_ad.detector.history import read_promise, read_seen
 from recon_ad.detector.inference import Inference, Plan, Prediction, Thresholds
 from recon_ad.detector.normalised import read_medians
-from recon_ad.detector.words import by_category, decimals, fact, misfit, whole
+from recon_ad.detector.words import by_category, damaged, decimals, fact, misfit, whole
 from recon_ad.errors import UserError
 from recon_ad.ops.tiles import Geometry
 from recon_ad.runtime.files import is_regular, sha256
@@ -186,9 +187,7 @@ class OnnxDetector(Inference):
             of_regions = _choice(core.facts, "regions_of_interest", ("False", "True"))
             self._on_regions = of_regions == "True"
         except ValueError as error:
-            raise UserError(
-                f"{name}: its metadata are damaged ({error}): copy it, or export it, anew."
-            ) from None
+            raise damaged(name, error) from None
         if pairs[0] != pairs[1]:
             raise UserError(
                 f"{name} and its .tail.onnx are of two exports: copy both files of one export."
@@ -201,6 +200,24 @@ class OnnxDetector(Inference):
     def calibrated_on_regions(self) -> bool:
         """True if the thresholds are of regions of interest only, by the metadata."""
         return self._on_regions
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """The digests in its metadata of images that the detector learnt from or calibrated with.
+
+        Raises:
+          UserError: If they are damaged.
+        """
+        return read_seen(self.facts, model=self._name)
+
+    @property
+    def promise(self) -> tuple[float, float] | None:
+        """The promise in its metadata, for the category that was chosen, if one was.
+
+        Raises:
+          UserError: If it is damaged.
+        """
+        return read_promise(self.facts, self.category, model=self._name)
 
     def batch_for(self, count: int) -> int:
         """Return the size of the next batch: a graph takes any, or the one it was exported for."""

@@ -41,6 +41,7 @@ from jaxtyping import Array, Float, Shaped
 from onnx_ir.passes import common as passes
 
 from recon_ad.detector.classifier import Network, judge
+from recon_ad.detector.history import history_facts
 from recon_ad.detector.inference import Thresholds
 from recon_ad.detector.jax_detector import Detector, core, tail
 from recon_ad.detector.normalised import median_facts
@@ -327,6 +328,8 @@ def described(detector: Detector, options: Options, *, kind: str) -> dict[str, s
         "classifier_threshold": classifier.threshold if classifier else "none",
         "licence": f"{LICENCE}; {origin}" if origin else LICENCE,
     }
+    if kind != "tail":
+        facts |= history_facts(detector)
     return {name: _word(value) for name, value in facts.items()}
 
 

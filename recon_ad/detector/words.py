@@ -8,6 +8,8 @@ import reprlib
 from collections.abc import Mapping
 from urllib.parse import quote, unquote
 
+from recon_ad.errors import UserError
+
 _DECIMAL = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.ASCII | re.IGNORECASE)
 _LEAST = 1e-300  # below which libraries disagree whether a number is 0
 
@@ -75,3 +77,8 @@ def by_category(text: str, *, name: str) -> dict[str, str]:
 def misfit(name: str, text: str) -> ValueError:
     """Return an error that names a fact and shows its beginning."""
     return ValueError(f"{name} is {reprlib.repr(text)}")
+
+
+def damaged(model: str, error: ValueError) -> UserError:
+    """Return the error of a model whose metadata are not readable."""
+    return UserError(f"{model}: its metadata are damaged ({error}): copy it, or export it, anew.")

@@ -251,8 +251,11 @@ def test_an_exported_model_has_the_same_certificate(detector, normals, tmp_path,
         done = run_command("certify", *given, "--normals", normals, "--output", output)
         assert done.returncode == 0, done.stderr
         figures = json.loads((output / "certificate.json").read_text())
-        found.append((figures["detection"], figures["repeatability"]["alike"]))
-    assert found[0] == found[1] == found[2]
+        assert figures["detector"]["seen_known"]
+        found.append(
+            (figures["detection"], figures["repeatability"]["alike"], figures["false_rejects"])
+        )
+    assert found[0] == found[1] == found[2] and found[0][2]["promised"] == 0.01
     hits = [hit for entry in found[0][0] for hit in entry["found"]]
     assert 0 < sum(hits) < len(hits)
 
