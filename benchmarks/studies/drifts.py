@@ -25,6 +25,7 @@ from scipy import ndimage
 
 from benchmarks.harness import record
 from recon_ad import cli
+from recon_ad.data.exposure import brightness, sharpness
 from recon_ad.data.listing import images_below, images_in
 from recon_ad.detector.image_files import decoded
 from recon_ad.detector.inference import Inference
@@ -33,7 +34,6 @@ from recon_ad.errors import UserError
 from recon_ad.line.alarms import STATISTICS
 from recon_ad.line.chart_limits import events_limit
 from recon_ad.line.charts import KINDS, Chart, State, advance, make_chart, standardised
-from recon_ad.line.run import brightness, sharpness
 from recon_ad.runtime import files
 
 REFERENCES = (200, 500, 2_000)  # images

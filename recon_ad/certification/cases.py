@@ -43,15 +43,8 @@ def cases_of(good: GoodImages, rows: Mapping[str, Row], seed: int) -> list[Case]
     Raises:
       UserError: Too few good images pass, or a region has no room.
     """
-    bases = [i for i in good.images if rows[i.name]["registered"] and not rows[i.name]["stopped"]]
-    if len(bases) < BASES:
-        raise UserError(
-            f"only {len(bases)} of the {len(good.images)} good images pass the detector, too few "
-            "to insert defects into: calibrate it with good images like these first."
-        )
-    limits = np.array([_largest(good, image) for image in bases])
-    # As many images as defects need have room for the largest one.
-    largest = float(np.sort(limits)[-BASES])
+    bases, limits = bases_of(good, rows)
+    largest = largest_of(limits)
     cases = []
     for kind, entry in KINDS.items():
         for contrast in entry.contrasts:
@@ -64,6 +57,28 @@ def cases_of(good: GoodImages, rows: Mapping[str, Row], seed: int) -> list[Case]
                 base = bases[fitting[i % len(fitting)]]
                 cases.append(Case(f"{label}/{i}", kind, contrast, float(size), base))
     return cases
+
+
+def bases_of(
+    good: GoodImages, rows: Mapping[str, Row]
+) -> tuple[list[Good], Float[np.ndarray, " b"]]:
+    """Return the good images that defects are inserted into, and the largest size in px of each.
+
+    Raises:
+      UserError: Too few good images pass, or a region has no room.
+    """
+    bases = [i for i in good.images if rows[i.name]["registered"] and not rows[i.name]["stopped"]]
+    if len(bases) < BASES:
+        raise UserError(
+            f"only {len(bases)} of the {len(good.images)} good images pass the detector, too few "
+            "to insert defects into: calibrate it with good images like these first."
+        )
+    return bases, np.array([_largest(good, image) for image in bases])
+
+
+def largest_of(limits: Float[np.ndarray, " b"]) -> float:
+    """Return the largest size that is inserted: as many images as needed have room for it."""
+    return float(np.sort(limits)[-BASES])
 
 
 def sizes_of(rng: np.random.Generator, *, largest: float) -> Float[np.ndarray, " s"]:

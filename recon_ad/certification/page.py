@@ -12,7 +12,7 @@ from recon_ad.certification.defects import KINDS
 from recon_ad.certification.detection import ABOVE, BELOW, WANTED, WITHIN
 from recon_ad.certification.pictures import pictures
 from recon_ad.certification.run import Certificate
-from recon_ad.certification.sections import real_defects, repeats
+from recon_ad.certification.sections import envelope, real_defects, repeats
 from recon_ad.metrics.promise import percent
 from recon_ad.report import markup
 from recon_ad.report.drawing import BLUE, INK, MANY, dress, legend, plain_powers, svg
@@ -61,6 +61,7 @@ def page(certificate: Certificate) -> str:
         ("detection", "Defects that are found", _detection(figures)),
         ("real", "Real defects", real_defects(figures["real_defects"])),
         ("repeats", "The same part again", repeats(figures["repeatability"])),
+        ("envelope", "How far images may change", envelope(figures["envelope"])),
         ("smallest", "The smallest defects that were found", pictures(certificate.smallest)),
         ("largest", "The largest defects that were missed", pictures(certificate.largest)),
         ("method", "Method", "".join(paragraph(text(words), kind="words") for words in METHOD)),

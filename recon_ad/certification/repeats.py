@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import Shaped
 
 from recon_ad.certification.defects import as_type
+from recon_ad.certification.disturb import moved, noisy
 from recon_ad.certification.rejects import lower_bound, rate_of
 from recon_ad.certification.trials import Row
 from recon_ad.data.arrays import to_unit
@@ -31,24 +31,10 @@ def vary(
     image: Shaped[np.ndarray, "h w c"], rng: np.random.Generator
 ) -> Shaped[np.ndarray, "h w c"]:
     """Return another picture of the same part, within the tolerances."""
-    height, width = image.shape[:2]
-    centre = ((width - 1) / 2, (height - 1) / 2)
-    matrix = cv2.getRotationMatrix2D(centre, rng.uniform(-ANGLE, ANGLE), 1.0)
-    matrix[:, 2] += rng.uniform(-SHIFT, SHIFT, 2)
-    unit = to_unit(image)
-    moved = np.stack(
-        [
-            cv2.warpAffine(
-                np.ascontiguousarray(unit[..., i]), matrix, (width, height),
-                flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101,
-            )
-            for i in range(unit.shape[2])
-        ],
-        axis=-1,
-    )  # fmt: skip
-    moved *= np.float32(1 + rng.uniform(-BRIGHTNESS, BRIGHTNESS))
-    moved += np.float32(NOISE) * rng.standard_normal(moved.shape, dtype=np.float32)
-    return as_type(moved, image.dtype)
+    angle, shift = rng.uniform(-ANGLE, ANGLE), rng.uniform(-SHIFT, SHIFT, 2)
+    changed = moved(to_unit(image), angle=angle, shift=tuple(shift.tolist()))
+    changed *= np.float32(1 + rng.uniform(-BRIGHTNESS, BRIGHTNESS))
+    return as_type(noisy(changed, NOISE, rng), image.dtype)
 
 
 def parts_of(names: Sequence[str], pattern: str) -> dict[str, list[str]]:

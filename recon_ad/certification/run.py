@@ -13,6 +13,7 @@ from recon_ad.certification import cases
 from recon_ad.certification.cases import Case, cases_of, inserted, near_threshold, one_of_each
 from recon_ad.certification.defects import KINDS
 from recon_ad.certification.detection import Detection, detection
+from recon_ad.certification.disturbed_trials import judge_disturbed
 from recon_ad.certification.images import Good, GoodImages
 from recon_ad.certification.real import defective_images, judge_real, real_defects
 from recon_ad.certification.rejects import images_for, rate_of
@@ -137,6 +138,8 @@ def certify(
                 case.name: trials.run(case.name, partial(_try, detector, good, case, seed))
                 for case in progress(drawn, "inserted defects")
             }
+            entries = _detection(drawn, outcomes, mm_per_px=mm_per_px)
+            disturbed = judge_disturbed(detector, good, rows, entries, trials, seed)
             repeated = _repeats(detector, good, rows, drawn, outcomes, trials, parts, seed)
             found_real = None
             if defects is not None:
@@ -162,8 +165,9 @@ def certify(
         "false_rejects": false_rejects(
             detector, {name: row for name, row in rows.items() if name not in further}
         ),
-        "detection": _detection(drawn, outcomes, mm_per_px=mm_per_px),
+        "detection": entries,
         "repeatability": repeated,
+        "envelope": disturbed,
         "real_defects": found_real,
         "seed": seed,
         "mm_per_px": mm_per_px,

@@ -105,3 +105,53 @@ def _source(found: Mapping[str, Any]) -> str:
         f"{percent(given['noise'])} of the range. Half of the parts with a defect were found with "
         "a score just above the threshold and half missed just below it, the hardest case."
     )
+
+
+REASONS = {"rejects": "good parts are stopped", "detection": "defects are missed"}
+
+
+def envelope(found: Mapping[str, Any]) -> str:
+    """Return the table of disturbances, with the level that holds and the one that does not."""
+    rows = []
+    for one in found["disturbances"].values():
+        because = " and ".join(REASONS[reason] for reason in one["because"])
+        rows.append(
+            [
+                one["label"],
+                "not even the least" if one["holds_to"] is None else _level(one, one["holds_to"]),
+                "not up to there" if one["leaves_at"] is None else _level(one, one["leaves_at"]),
+                because,
+            ]
+        )
+    heads = ["change of the images", "holds up to", "too much at", "as too many"]
+    cells = [[text(cell) for cell in row] for row in rows]
+    return paragraph(text(_tested(found)), kind="note") + markup.table("Changes", heads, cells)
+
+
+def _level(one: Mapping[str, Any], level: float) -> str:
+    if one["unit"] == "quality":
+        return f"{level:g}"
+    return f"{level:g}\u00a0{one['unit']}" if one["unit"] else percent(level)
+
+
+def _tested(found: Mapping[str, Any]) -> str:
+    words = (
+        f"{found['good_images']} good images are changed step by step, and {found['defects']} "
+        "inserted defects a quarter larger than those of which nine in ten are found. Too much is "
+        "the first step at which more good images are stopped than chance explains at a rate of "
+        f"{percent(found['rate_kept'])}, or fewer than nine in ten of the defects are found, again "
+        "beyond chance. Steps between the two were not tested."
+    )
+    if not found["defects"]:
+        words += " No kind has an a90 within the tested sizes, so that only good images count."
+    undisturbed = found["undisturbed"]
+    failing = [REASONS[r] for r in REASONS if undisturbed[f"{r}_fail"]]
+    if failing:
+        words += f" Even without a change too many {' and '.join(failing)}: that is not judged."
+    low, high = found["warning_limits"]["brightness"]
+    words += (
+        f" The mean brightness of the good images is {found['usual']['brightness']:.3g}; the "
+        f"steps that hold lie between {low:.3g} and {high:.3g}. recon_ad.monitor --certificate "
+        "warns beyond that."
+    )
+    return words

@@ -15,11 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Shaped
-from scipy import ndimage
-
-from recon_ad.data.arrays import to_unit
+from recon_ad.data.exposure import brightness, sharpness
 from recon_ad.data.truth import Regions
 from recon_ad.detector.image_files import BROKEN, judge_file, overlay_error, overlay_path
 from recon_ad.detector.inference import Inference
@@ -53,17 +49,6 @@ ENDED = (
 )
 
 logger = logging.getLogger("recon_ad")
-
-
-def brightness(image: Shaped[np.ndarray, "h w c"]) -> float:
-    """Return the mean of the image, in [0, 1]."""
-    return float(to_unit(image).mean(dtype=np.float64))
-
-
-def sharpness(image: Shaped[np.ndarray, "h w c"]) -> float:
-    """Return the variance of the Laplacian of the gray image in [0, 1]."""
-    gray = to_unit(image).mean(axis=2)
-    return float(ndimage.laplace(gray, mode="nearest").var(dtype=np.float64))
 
 
 def row_of(

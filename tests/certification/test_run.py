@@ -90,6 +90,28 @@ def test_a_detector_that_counts_pixels_is_certified_at_the_size_that_it_counts(c
         assert not (np.array(spots["located"]) & ~hit).any()
 
 
+def of_envelope(figures):
+    """Return the number of trials of the operating envelope."""
+    found = figures["envelope"]
+    levels = 1 + sum(len(one["tested"]) for one in found["disturbances"].values())
+    return levels * (found["good_images"] + found["defects"])
+
+
+def test_the_envelope_ends_where_the_detector_sees_the_change(certificate):
+    found = certificate[0].figures["envelope"]
+    assert (found["good_images"], found["defects"]) == (IMAGES, 24)
+    changes = found["disturbances"]
+    # It sees gray levels more than 5 % of the range from the middle.
+    for name in ("brighter", "darker"):
+        assert (changes[name]["holds_to"], changes[name]["leaves_at"]) == (0.05, 0.1)
+        assert "rejects" in changes[name]["because"]
+    assert changes["less_contrast"]["leaves_at"] is None or (
+        changes["less_contrast"]["because"] == ["detection"]
+    )
+    low, high = found["warning_limits"]["brightness"]
+    assert low < found["usual"]["brightness"] < high
+
+
 def test_false_rejects_are_counted_against_the_promise():
     rows = {str(i): {"stopped": i < 6, "registered": True} for i in range(30)}
     lost = {"lost": {"stopped": False, "registered": False}}
@@ -139,7 +161,7 @@ def test_an_interrupted_certificate_goes_on_and_ends_the_same(normals, certifica
     shown = len(found.smallest) + len(found.largest)
     repeated = found.figures["repeatability"]
     assert (repeated["good_parts"], repeated["defective_parts"]) == (IMAGES, 20)
-    made = IMAGES + 16 * cases.TRIALS + repeated["pictures"]
+    made = IMAGES + 16 * cases.TRIALS + repeated["pictures"] + of_envelope(found.figures)
     assert second.count == made - 100 + shown
     # With another seed all is made anew, with other defects.
     again = Unlike()
@@ -235,7 +257,8 @@ def test_the_command_writes_page_and_figures_of_a_detector_directory(
     assert figures["images"]["count"] == IMAGES
     assert "Certificate of a detector" in (tmp_path / "o/certificate.html").read_text()
     lines = (tmp_path / "o/trials.jsonl").read_text().splitlines()
-    assert len(lines) == 1 + IMAGES + 16 * 8 + figures["repeatability"]["pictures"]
+    made = IMAGES + 16 * 8 + figures["repeatability"]["pictures"]
+    assert len(lines) == 1 + made + of_envelope(figures)
 
 
 @pytest.mark.slow
