@@ -15,6 +15,10 @@ example of the lighting, add a period that lies after it, as in `--reference 500
 before row 8001 are kept and not reported again, and rows from 8501 on are compared with the new
 period.
 
+With `--certificate C/certificate.json` of `recon_ad.certify`, there is also an alarm while the mean
+brightness or sharpness of the latest 30 images lies beyond what the certificate covers (its
+operating envelope). It needs no reference period.
+
 Each chart gives one false alarm in `--run_length` images on average if the images are independent
 of each other (see `recon_ad.line.chart_limits`).
 """
@@ -30,6 +34,7 @@ from recon_ad import cli
 from recon_ad.errors import UserError
 from recon_ad.line.alarms import parse_period
 from recon_ad.line.follow import follow
+from recon_ad.line.limits import read_limits
 from recon_ad.runtime.stopping import on_signals
 from recon_ad.runtime.waiting import exclusive_lock
 
@@ -55,6 +60,7 @@ def main() -> int:
     url = urllib.parse.urlsplit(_WEBHOOK.value)
     if _WEBHOOK.value and (url.scheme not in ("http", "https") or not url.netloc):
         raise UserError(f"--webhook {_WEBHOOK.value}: give an address with http:// or https://.")
+    limits = read_limits(Path(_CERTIFICATE.value)) if _CERTIFICATE.value else {}
     stop = on_signals()
     logger.info("following %s; see %s", line / "line.sqlite", line / "dashboard.html")
     with exclusive_lock(line / "monitor.lock"):
@@ -62,6 +68,7 @@ def main() -> int:
             line,
             references=references,
             run_length=_RUN_LENGTH.value,
+            limits=limits,
             webhook=_WEBHOOK.value,
             stop=stop,
         )
@@ -75,6 +82,9 @@ if __name__ == "__main__":
     )
     _RUN_LENGTH = flags.DEFINE_float(
         "run_length", 10_000, "Images between two false alarms of a chart, on average."
+    )
+    _CERTIFICATE = flags.DEFINE_string(
+        "certificate", "", "certificate.json of recon_ad.certify, for limits of the images."
     )
     _WEBHOOK = flags.DEFINE_string("webhook", "", "URL that alarms are posted to as JSON.")
     cli.run(main)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from recon_ad.detector.image_files import BROKEN, NOT_REGISTERED
 from recon_ad.errors import UserError
 from recon_ad.line.charts import FEWEST, KINDS, Chart, State, make_chart, step
+from recon_ad.line.limits import KIND, WORDS, Limits, Watch
 
 LATEST = 253_402_300_800.0  # the end of the year 9999, seconds since 1970
 JUMP = 3600.0  # s between two rows, above which the next row has to confirm the time
@@ -173,10 +174,10 @@ class Alarm(NamedTuple):
       image: Id of the row at which the alarm began.
       committed: That row's time, seconds since 1970.
       statistic: Name of the statistic.
-      kind: Kind of the chart.
+      kind: Kind of the chart, or `limits.KIND`.
       direction: "high", "low" or "changed".
       words: Message of the alarm.
-      reference: Reference period with which the image was compared.
+      reference: Reference period with which the image was compared, or `limits.KIND`.
       ended: Id of the row at which the alarm ended or another reference period began; None while
         the alarm lasts.
     """
@@ -197,6 +198,7 @@ class Monitor:
     Args:
       references: The reference periods, in order.
       run_length: Images between two false alarms of a chart, on average.
+      limits: Warning limits of a certificate, by statistic.
 
     Attributes:
       reference: Period that rows are compared with; None until the first one is over.
@@ -213,10 +215,14 @@ class Monitor:
       threshold: Threshold of the last image that has one.
     """
 
-    def __init__(self, *, references: Sequence[Period], run_length: float | int):
+    def __init__(
+        self, *, references: Sequence[Period], run_length: float | int, limits: Limits | None = None
+    ):
         self._ahead, self._run_length = deque(references), run_length
         self._reference: list[dict[str, float]] = []
         self._lasting: dict[tuple[str, str], int] = {}  # index of each chart's alarm
+        self._watches = {name: Watch(*pair) for name, pair in (limits or {}).items()}
+        self._outside: dict[str, int] = {}  # index of the alarm of each statistic beyond its limits
         self.reference: Period | None = None
         self.collecting: Period | None = None
         self.charts: dict[tuple[str, str], Chart] = {}
@@ -259,6 +265,7 @@ class Monitor:
             value = statistic.value(row)
             values[statistic.name] = float("nan") if value is None else float(value)
             self.latest[statistic.name].append(values[statistic.name])
+        self._watch(row, values)
         place = {"id": row["id"], "committed": committed, "count": self.images}
         if self.collecting and place[self.collecting.of] > self.collecting.last:
             self._begin()
@@ -281,6 +288,20 @@ class Monitor:
                 self._begin()
             return
         self._chart(row, values)
+
+    def _watch(self, row: Row, values: Mapping[str, float]) -> None:
+        """Begin and end alarms of statistics that leave the limits of a certificate."""
+        for name, watch in self._watches.items():
+            direction, lasting = watch.outside(values[name]), self._outside.get(name)
+            if lasting is not None and self.alarms[lasting].direction != direction:
+                self.alarms[lasting] = self.alarms[lasting]._replace(ended=row["id"])
+                del self._outside[name]
+            if direction and name not in self._outside:
+                self._outside[name] = len(self.alarms)
+                words = WORDS[name, direction]
+                self.alarms.append(
+                    Alarm(row["id"], self.last, name, KIND, direction, words, KIND, None)
+                )
 
     def _time(self, committed: Any) -> float:
         """Return when the row was committed, or NaN, which lies in no period, if that is in doubt.

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from recon_ad.line.alarms import STATISTICS, Alarm, Monitor, Period, number, parse_period
+from recon_ad.line.limits import IMAGES, KIND
 from recon_ad.line.run import overlay_of
 from recon_ad.report import wording
 from recon_ad.report.markup import folded, name, paragraph, section, table, text
@@ -117,6 +118,14 @@ def _compared(monitor: Monitor) -> str:
     if monitor.ahead:
         words += f" Next reference period: {_spoken(monitor.ahead)}."
     return text(words)
+
+
+def _reference_of(alarm: Alarm) -> str:
+    """Return with what the images of an alarm were compared."""
+    if alarm.kind == KIND:
+        return f"{alarm.statistic}, mean of {IMAGES} images; compared with the certificate"
+    period = _spoken(parse_period(alarm.reference))
+    return f"chart {alarm.statistic}, {alarm.kind}; compared with {period}"
 
 
 def _spoken(period: Period) -> str:
@@ -245,8 +254,7 @@ def _alarms(alarms: Sequence[Alarm]) -> str:
         items.append(
             f'<li class="{"lasts" if lasts else ""}"><b>{text(alarm.words.capitalize())}</b>'
             f"{' (ongoing)' * lasts}<br>{text(stamp(alarm.committed))}, from image {alarm.image:,}"
-            f"{ended}<br><small>chart {text(alarm.statistic)}, {text(alarm.kind)}; compared with "
-            f"{text(_spoken(parse_period(alarm.reference)))}</small></li>"
+            f"{ended}<br><small>{text(_reference_of(alarm))}</small></li>"
         )
     count = f"{len(alarms):,} alarms" if len(alarms) != 1 else "1 alarm"
     words = count + (f", the latest {LISTED} of them" if len(alarms) > LISTED else "") + ":"

@@ -10,6 +10,7 @@ from typing import Any
 
 from recon_ad.line.alarms import Alarm, Monitor, Period
 from recon_ad.line.dashboard import page, stamp
+from recon_ad.line.limits import Limits
 from recon_ad.line.store import Store
 from recon_ad.line.webhook import Webhook
 from recon_ad.runtime import files
@@ -59,7 +60,13 @@ class Told:
 
 
 def follow(
-    line: Path, *, references: Sequence[Period], run_length: float, webhook: str, stop: Stop
+    line: Path,
+    *,
+    references: Sequence[Period],
+    run_length: float,
+    webhook: str,
+    stop: Stop,
+    limits: Limits | None = None,
 ) -> Monitor:
     """Follow the table until a stop is requested.
 
@@ -69,11 +76,12 @@ def follow(
       run_length: Images between two false alarms of a chart, on average.
       webhook: URL that alarms are posted to; "" posts nothing.
       stop: Stop request.
+      limits: Warning limits of a certificate, by statistic.
 
     Returns:
       The monitor after the last row.
     """
-    monitor = Monitor(references=references, run_length=run_length)
+    monitor = Monitor(references=references, run_length=run_length, limits=limits)
     retry = Retry(line, stop)
     store = opened(lambda: Store(line / "line.sqlite"), retry=retry, stop=stop)
     if store is None:
