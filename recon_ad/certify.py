@@ -4,7 +4,8 @@
     python -m recon_ad.certify --onnx M.onnx [--runtime openvino] --normals … --output …
 
 writes O/certificate.html for the person who releases the line, O/certificate.json with the same
-figures, and O/trials.jsonl with every trial. FOLDER holds good images that the detector has never
+figures, and O/trials.jsonl with every trial. The model card in a detector directory, and the report
+of its run, then link the certificate. FOLDER holds good images that the detector has never
 seen: neither trained on nor calibrated with. Defects of several kinds, sizes and contrasts are
 inserted into them (`recon_ad.certification.defects`), and the detector judges all of these images
 as `recon_ad.predict` does.
@@ -30,6 +31,7 @@ from absl import flags
 from recon_ad import cli
 from recon_ad.certification import run
 from recon_ad.certification.page import page
+from recon_ad.detector.certificate import link_certificate
 from recon_ad.detector.open import detector_flags
 from recon_ad.errors import UserError
 from recon_ad.runtime.files import write_json, write_text
@@ -57,6 +59,8 @@ def main() -> int:
     )
     write_json(output / "certificate.json", certificate.figures)
     write_text(output / "certificate.html", page(certificate))
+    if directory := _DETECTOR.directory():
+        link_certificate(directory, output / "certificate.html")
     logger.info("the certificate is in %s", output / "certificate.html")
     return 0
 

@@ -39,10 +39,11 @@ from recon_ad.detector.bounds import (
     check_json,
     check_numbers,
 )
+from recon_ad.detector.certificate import CARD
 from recon_ad.detector.classifier import Classifier, Network
 from recon_ad.detector.damage import brief, reason
 from recon_ad.detector.inference import UNCALIBRATED, Inference, Plan, Thresholds
-from recon_ad.detector.model_card import CARD, model_card
+from recon_ad.detector.model_card import model_card
 from recon_ad.detector.normalised import medians_of
 from recon_ad.detector.older import OLDER, as_today
 from recon_ad.errors import UserError

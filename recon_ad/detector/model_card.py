@@ -16,7 +16,6 @@ from recon_ad.ops.tiles import Geometry
 from recon_ad.runtime import provenance
 from recon_ad.runtime.terminal import escaped
 
-CARD = "MODEL_CARD.md"
 SHOWN = {
     "image_auroc": "image AUROC",
     "pixel_auroc": "pixel AUROC",

@@ -10,6 +10,7 @@ from absl import flags
 
 from recon_ad.detector import onnx_detector
 from recon_ad.detector.bounds import check_calibrated
+from recon_ad.detector.certificate import CARD
 from recon_ad.detector.inference import Inference
 from recon_ad.detector.onnx_detector import RUNTIMES
 from recon_ad.errors import UserError
@@ -65,7 +66,8 @@ def identity(path: Path) -> str:
     if path.suffix == ".onnx":
         of = [path, onnx_detector.tail_path(path), onnx_detector.part_path(path)]
     else:
-        of = sorted(path.iterdir())
+        # Not the model card: evaluating or certifying a detector writes it and changes no decision.
+        of = sorted(file for file in path.iterdir() if file.name != CARD)
     content = {file.name: sha256(file.read_bytes()) for file in of if is_regular(file)}
     return sha256(json.dumps(content).encode())
 
@@ -78,10 +80,12 @@ class DetectorFlags(NamedTuple):
         runtime is given for a detector directory, if the detector was never calibrated, or if
         `load` raises it.
       identity: () -> its `identity`.
+      directory: () -> the detector directory; None for an exported model.
     """
 
     open: Callable[[], Inference]
     identity: Callable[[], str]
+    directory: Callable[[], Path | None]
 
 
 def detector_flags() -> DetectorFlags:
@@ -120,6 +124,7 @@ def detector_flags() -> DetectorFlags:
     return DetectorFlags(
         opened,
         lambda: identity(Path(detector.value or onnx.value)) + f" {category.value}".rstrip(),
+        lambda: Path(detector.value) if detector.value else None,
     )
 
 

@@ -14,9 +14,9 @@ from recon_ad.data import Source
 from recon_ad.data.build import build_source
 from recon_ad.data.several import EVERY
 from recon_ad.data.source import by_category, fingerprint
+from recon_ad.detector.certificate import CARD, link_report, section_of
 from recon_ad.detector.classifier import without_labelled
 from recon_ad.detector.jax_detector import Detector, load
-from recon_ad.detector.model_card import CARD
 from recon_ad.detector.onnx_export import export_run
 from recon_ad.errors import UserError
 from recon_ad.evaluation.content import draw_curves, scores_csv, training_message, training_rows
@@ -393,7 +393,9 @@ def _written(
             metrics["missing"]["model.onnx"] = reason
         else:
             written += sorted(file.name for file in workdir.glob("model.*"))
-    files.write_text(workdir / "detector" / CARD, detector.model_card(metrics))
+    card = workdir / "detector" / CARD
+    files.write_text(card, detector.model_card(metrics) + section_of(card))
+    link_report(card.parent)
     # Written last, so that a run with metrics.json has the other files too.
     files.write_json(workdir / "metrics.json", metrics)
     if "decisions" in metrics:

@@ -1,7 +1,10 @@
 """A certificate from images to page: a detector of known behaviour, interruptions, bad input."""
 
 import json
+import re
+import shutil
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -11,13 +14,16 @@ from helpers.report_pages import Page
 from PIL import Image
 
 from recon_ad.certification import cases
+from recon_ad.certification import detection as statistics
 from recon_ad.certification.page import page
 from recon_ad.certification.run import certify, false_rejects
 from recon_ad.data.decode import decode_image
 from recon_ad.data.source import digest
+from recon_ad.detector.certificate import link_certificate, link_report, section_of
 from recon_ad.detector.inference import UNCALIBRATED, Inference, Prediction, Thresholds
 from recon_ad.detector.jax_detector import load
 from recon_ad.detector.onnx_export import export, folder_images
+from recon_ad.detector.open import identity
 from recon_ad.errors import UserError
 
 IMAGES, SIDE = 12, 192
@@ -52,9 +58,10 @@ class Unlike(Inference):
 
 @pytest.fixture(autouse=True, scope="module")
 def few_trials():
-    """Half of the usual inserted defects, which take most of the time."""
+    """Half of the usual inserted defects, and a tenth of the simulated outcomes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cases, "TRIALS", 32)
+        patch.setattr(statistics, "SIMULATED", 100)
         yield
 
 
@@ -252,6 +259,7 @@ def test_the_command_writes_page_and_figures_of_a_detector_directory(
     given = ("--detector", detector, "--normals", normals, "--output", tmp_path / "o")
     done = run_command("certify", *given, "--mm_per_px=.1")
     assert done.returncode == 0, done.stderr
+    assert "o/certificate.html" in (detector / "MODEL_CARD.md").read_text()
     figures = json.loads((tmp_path / "o/certificate.json").read_text())
     assert figures["false_rejects"]["promised"] == 0.01 and figures["detector"]["seen_known"]
     assert figures["images"]["count"] == IMAGES
@@ -289,3 +297,32 @@ def test_mistakes_of_the_command_end_in_one_sentence(detector, normals, tmp_path
     bare = tmp_path / "detector"
     plain_detector().with_thresholds(UNCALIBRATED, {}).save(bare)
     assert "has no thresholds" in refusal("certify", *given, "--detector", bare)
+
+
+def test_model_card_and_report_link_the_latest_certificate_and_keep_the_detector(
+    detector, tmp_path
+):
+    run = tmp_path / "my run"
+    shutil.copytree(detector, run / "detector")
+    card, report = run / "detector/MODEL_CARD.md", run / "report.html"
+    report.write_text("<p>a</p>\n<main>\n<h2>b</h2>\n</main>")
+    before, plain = identity(run / "detector"), card.read_text()
+    for name in ("first", "a (2nd)"):
+        page = tmp_path / name / "certificate.html"
+        page.parent.mkdir()
+        page.write_text("")
+        assert link_certificate(run / "detector", page) == [card, report]
+        (to,) = re.findall(r"certificate\.html\]\(([^)]+)\)", card.read_text())
+        assert (card.parent / unquote(to)).samefile(page)
+        (link,) = (link for link in Page(report.read_text()).links if "certificate" in link)
+        assert (run / unquote(link)).samefile(page)
+    assert card.read_text().startswith(plain.rstrip()) and card.read_text().count("## ") == 1 + (
+        plain.count("## ")
+    )
+    assert identity(run / "detector") == before
+    # An evaluation writes both anew.
+    report.write_text("<main>\n</main>")
+    card.write_text(plain + section_of(card))
+    assert link_report(run / "detector") == [report] and "Certificate" in report.read_text()
+    card.write_text(plain)
+    assert link_report(run / "detector") == []
