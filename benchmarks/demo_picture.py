@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from recon_ad.data.build import build_source
-from recon_ad.detector.jax_detector import load
+from recon_ad.detector.directory import load
 from recon_ad.evaluation.panels import panel
 from recon_ad.report import panel_sheet
 from recon_ad.runtime import files

@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from recon_ad import cli
-from recon_ad.detector.jax_detector import load
+from recon_ad.detector.directory import load
 from recon_ad.detector.onnx_detector import DTYPES
 from recon_ad.detector.onnx_export import OPSET, export, folder_images, own_images, worst
 from recon_ad.detector.open import methods_flag

@@ -32,7 +32,7 @@ Opener = Callable[[Path, Images], Judge]
 
 def of_jax(folder: Path, images: Images) -> Judge:
     """Open our detector in JAX, compiled."""
-    from recon_ad.detector.jax_detector import load
+    from recon_ad.detector.directory import load
 
     return _one_by_one(load(folder / "detector"), images)
 

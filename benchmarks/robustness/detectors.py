@@ -15,8 +15,9 @@ from benchmarks.robustness.damage import damaged, damaged_json
 from benchmarks.robustness.trials import Verdict
 from recon_ad.config import load_config
 from recon_ad.detector import onnx_detector
+from recon_ad.detector.directory import load
 from recon_ad.detector.inference import Thresholds
-from recon_ad.detector.jax_detector import Detector, load
+from recon_ad.detector.jax_detector import Detector
 from recon_ad.detector.onnx_export import export
 from recon_ad.errors import UserError
 from recon_ad.methods import build_method

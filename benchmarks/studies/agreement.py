@@ -21,9 +21,9 @@ from absl import flags
 from benchmarks.harness import record
 from recon_ad import cli
 from recon_ad.detector import onnx_detector
+from recon_ad.detector.directory import load
 from recon_ad.detector.image_files import decoded, inputs
 from recon_ad.detector.inference import Inference
-from recon_ad.detector.jax_detector import load
 from recon_ad.detector.onnx_export import export, folder_images
 from recon_ad.ops.masks import count_regions
 from recon_ad.runtime import files

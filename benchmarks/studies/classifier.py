@@ -29,7 +29,8 @@ from recon_ad import cli
 from recon_ad.classifier.training import balanced_accuracy
 from recon_ad.config import load_config
 from recon_ad.data import Record, folder_source
-from recon_ad.detector.jax_detector import Detector, load
+from recon_ad.detector.directory import load
+from recon_ad.detector.jax_detector import Detector
 from recon_ad.metrics.ranking import auroc, levels
 from recon_ad.runtime.compilation import keep_compiled
 from recon_ad.tables.labels import SPLITS, compared, look

@@ -37,9 +37,9 @@ def load(path: Path | str, *, runtime: str = "onnxruntime") -> Inference:
     if Path(path).suffix == ".onnx":
         return onnx_detector.load(path, runtime=runtime)
     # Imported when needed: the machine that runs an exported model need not have JAX.
-    from recon_ad.detector import jax_detector
+    from recon_ad.detector import directory
 
-    return jax_detector.load(path)
+    return directory.load(path)
 
 
 @contextmanager
@@ -49,12 +49,12 @@ def detector_to_change(path: Path) -> Iterator["Detector"]:
     Raises:
       UserError: As for `load`, or if another process is about to write it.
     """
-    from recon_ad.detector import jax_detector
+    from recon_ad.detector import directory
 
     if not path.is_dir():
-        jax_detector.load(path)  # raises with what is wrong
+        directory.load(path)  # raises with what is wrong
     with exclusive_lock(path.parent / RUN_LOCK):
-        yield jax_detector.load(path)
+        yield directory.load(path)
 
 
 def identity(path: Path) -> str:
@@ -114,12 +114,12 @@ def detector_flags() -> DetectorFlags:
         if runtime.present:
             raise UserError("--runtime is for --onnx: a detector directory is run by JAX.")
         # These need JAX, which --onnx does not.
-        from recon_ad.detector import jax_detector
+        from recon_ad.detector import directory
         from recon_ad.runtime.compilation import keep_compiled
 
         keep_compiled()
         add_methods()
-        return jax_detector.load(detector.value)
+        return directory.load(detector.value)
 
     return DetectorFlags(
         opened,

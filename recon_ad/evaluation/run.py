@@ -16,7 +16,8 @@ from recon_ad.data.several import EVERY
 from recon_ad.data.source import by_category, fingerprint
 from recon_ad.detector.certificate import CARD, link_report, section_of
 from recon_ad.detector.classifier import without_labelled
-from recon_ad.detector.jax_detector import Detector, load
+from recon_ad.detector.directory import load
+from recon_ad.detector.jax_detector import Detector
 from recon_ad.detector.onnx_export import export_run
 from recon_ad.errors import UserError
 from recon_ad.evaluation.content import draw_curves, scores_csv, training_message, training_rows

@@ -18,7 +18,8 @@ from scipy import ndimage
 
 from recon_ad.data import GOOD, Record, Source
 from recon_ad.data.build import build_source
-from recon_ad.detector.jax_detector import Detector, load
+from recon_ad.detector.directory import load
+from recon_ad.detector.jax_detector import Detector
 from recon_ad.evaluation.judge import truth_of
 from recon_ad.evaluation.panels import whole_panel
 from recon_ad.metrics import iou_max

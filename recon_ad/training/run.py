@@ -12,7 +12,8 @@ from recon_ad.config import check_config
 from recon_ad.data import Source
 from recon_ad.data.augment import check_names
 from recon_ad.data.source import training_digests
-from recon_ad.detector.jax_detector import Detector, load
+from recon_ad.detector.directory import load
+from recon_ad.detector.jax_detector import Detector
 from recon_ad.detector.thresholds import calibrate, summary
 from recon_ad.errors import UserError
 from recon_ad.methods import WITH_ENCODER, build_method, use_method

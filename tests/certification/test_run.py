@@ -20,8 +20,8 @@ from recon_ad.certification.run import certify, false_rejects
 from recon_ad.data.decode import decode_image
 from recon_ad.data.source import digest
 from recon_ad.detector.certificate import link_certificate, link_report, section_of
+from recon_ad.detector.directory import load
 from recon_ad.detector.inference import UNCALIBRATED, Inference, Prediction, Thresholds
-from recon_ad.detector.jax_detector import load
 from recon_ad.detector.onnx_export import export, folder_images
 from recon_ad.detector.open import identity
 from recon_ad.errors import UserError

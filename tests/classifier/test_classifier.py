@@ -19,8 +19,8 @@ from recon_ad.classifier import training
 from recon_ad.data import folder_source
 from recon_ad.detector import onnx_detector, onnx_export, onnx_graphs
 from recon_ad.detector.classifier import FILE, Classifier, without_labelled
+from recon_ad.detector.directory import load
 from recon_ad.detector.inference import Thresholds
-from recon_ad.detector.jax_detector import load
 from recon_ad.errors import UserError
 from recon_ad.evaluation import run as evaluation
 from recon_ad.pretrained import presets

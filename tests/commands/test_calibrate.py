@@ -9,7 +9,7 @@ from helpers.commands import refusal, run_command
 from recon_ad.data import Record, synthetic_source
 from recon_ad.data.decode import decode_image
 from recon_ad.data.holdout import hold_out_all
-from recon_ad.detector.jax_detector import load
+from recon_ad.detector.directory import load
 from recon_ad.detector.thresholds import calibrate
 from recon_ad.runtime.waiting import RUN_LOCK, exclusive_lock
 

@@ -15,7 +15,7 @@ import recon_ad
 from recon_ad.data import synthetic_source
 from recon_ad.data.source import digest
 from recon_ad.detector import onnx_export
-from recon_ad.detector.jax_detector import load
+from recon_ad.detector.directory import load
 from recon_ad.errors import UserError
 from recon_ad.evaluation import run as evaluation
 from recon_ad.metrics.figures import FIGURES

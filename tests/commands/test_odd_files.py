@@ -12,7 +12,7 @@ from PIL import Image
 from recon_ad.data import folder_source
 from recon_ad.data.build import build_source
 from recon_ad.data.decode import decode_image
-from recon_ad.detector.jax_detector import load
+from recon_ad.detector.directory import load
 from recon_ad.errors import UserError
 from recon_ad.training import run as trainer
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from recon_ad.data.truth import Regions
 from recon_ad.detector import image_files, predictions
+from recon_ad.detector.directory import load
 from recon_ad.detector.inference import UNCALIBRATED
-from recon_ad.detector.jax_detector import load
 from recon_ad.predict import summary
 from recon_ad.runtime import files
 from recon_ad.runtime.waiting import exclusive_lock

@@ -13,8 +13,8 @@ from helpers.detectors import make_detector, pictures, plain_detector
 from scipy import ndimage
 
 from recon_ad.detector.bounds import FIELDS
+from recon_ad.detector.directory import load
 from recon_ad.detector.inference import UNCALIBRATED, Thresholds
-from recon_ad.detector.jax_detector import load
 from recon_ad.detector.older import MOVED
 from recon_ad.errors import UserError
 from recon_ad.ops.masks import clean_mask, count_regions

@@ -6,7 +6,7 @@ import numpy as np
 from helpers.detectors import make_detector
 
 from recon_ad.detector.certificate import CARD
-from recon_ad.detector.jax_detector import load
+from recon_ad.detector.directory import load
 from recon_ad.detector.model_card import NOT_EVALUATED
 
 

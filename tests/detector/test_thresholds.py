@@ -10,8 +10,8 @@ from helpers.detectors import plain_detector
 from recon_ad.data import Record
 from recon_ad.data.holdout import hold_out_all
 from recon_ad.data.source import digest
+from recon_ad.detector.directory import load
 from recon_ad.detector.heldout import Judged, joined, read_kept
-from recon_ad.detector.jax_detector import load
 from recon_ad.detector.thresholds import calibrate, images_that_count
 from recon_ad.errors import UserError
 

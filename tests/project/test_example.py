@@ -12,7 +12,7 @@ from helpers.detectors import make_detector
 from helpers.paths import ROOT
 from helpers.small_runs import small_config, table
 
-from recon_ad.detector.jax_detector import load
+from recon_ad.detector.directory import load
 from recon_ad.errors import UserError
 from recon_ad.methods import METHODS, build_method
 from recon_ad.training.run import train

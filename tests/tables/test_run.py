@@ -20,7 +20,7 @@ from PIL import Image
 from recon_ad.data import synthetic_source
 from recon_ad.data.build import build_source
 from recon_ad.data.synthetic import write_folder
-from recon_ad.detector.jax_detector import load
+from recon_ad.detector.directory import load
 from recon_ad.errors import UserError
 from recon_ad.metrics.figures import FIGURES
 from recon_ad.pretrained import preset

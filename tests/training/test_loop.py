@@ -16,7 +16,7 @@ from helpers.paths import ROOT
 from helpers.small_runs import losses, small_config, without_timings
 
 from recon_ad.data import memory_source
-from recon_ad.detector.jax_detector import load
+from recon_ad.detector.directory import load
 from recon_ad.errors import UserError
 from recon_ad.methods import METHODS, WITH_ENCODER
 from recon_ad.runtime import checkpoints
