@@ -243,7 +243,6 @@ def on_features(config: ConfigDict, *, encoder: str, weights: str, side: int, sc
     config.encoder.name = encoder or scaled(scale, **ENCODERS)
     config.encoder.weights = weights
     config.encoder.tokens = scaled(scale, cpu=150_000, paper=600_000)
-    config.encoder.dtype = scaled(scale, cpu="float32", paper="auto")
     if name not in WITHOUT_LEARNING:  # those have time for more of the image
         patch = preset(config.encoder.name).spec.patch
         side = side or patch * round(scaled(scale, cpu=224, paper=392) / patch)

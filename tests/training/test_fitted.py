@@ -59,7 +59,3 @@ def test_an_encoder_is_in_bfloat16_on_gpus_only_and_only_if_left_to_the_devices(
     assert with_dtype(automatic).encoder.dtype == "bfloat16"
     assert automatic.encoder.dtype == "auto"
     assert with_dtype(config_of()).encoder.dtype == "float32"
-    # fm_ae takes gradients through its encoder, so that it has no automatic type at any scale.
-    for scale in ("cpu", "paper"):
-        config = small_config(f"configs/folder.py:method=fm_ae,weights=random,scale={scale}")
-        assert with_dtype(config).encoder.dtype == "float32"
