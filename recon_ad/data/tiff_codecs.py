@@ -78,12 +78,18 @@ def _cropped(page: tifffile.TiffPage, data: bytes, index: int) -> bytes:
     size = int(np.prod(page.decode(None, index)[2])) * page.dtype.itemsize
     code, reverse = int(page.compression), page.fillorder == 2
     given = imagecodecs.bitorder_decode(data) if reverse else data
-    if code in _DEFLATE:
-        whole = zlib.decompressobj().decompress(given, size)
-    elif code in _PACKBITS:
-        whole = imagecodecs.packbits_decode(given)
-    else:  # a few bytes must not become gigabytes
-        whole = imagecodecs.zstd_decode(given, out=2 * size + 2**20)
+    most = 2 * size + 2**20  # a few bytes must not become gigabytes
+    try:
+        if code in _DEFLATE:
+            whole = zlib.decompressobj().decompress(given, size)
+        elif code in _PACKBITS:
+            whole = imagecodecs.packbits_decode(given, out=most)
+        else:
+            whole = imagecodecs.zstd_decode(given, out=most)
+    except (zlib.error, RuntimeError) as error:
+        if "small" in str(error).lower():  # for which both libraries have words of their own
+            raise Misfit("a strip or tile holds more than twice what its tags need") from None
+        return data
     if len(whole) < size:
         return data
     encode = {50000: imagecodecs.zstd_encode, 32773: imagecodecs.packbits_encode}.get(code)

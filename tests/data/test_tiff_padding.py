@@ -34,6 +34,14 @@ def test_more_than_the_tags_need_is_left_out(compression, more, rows, tmp_path):
     np.testing.assert_array_equal(decode_image(tmp_path / "a.tif")[..., 0], GRAY)
 
 
+@pytest.mark.parametrize("compression", ["zstd", "packbits"])
+def test_a_strip_that_holds_far_too_much_is_named(compression, tmp_path):
+    encoded = ENCODERS[compression](GRAY.tobytes() + bytes(3 << 20))
+    write(tmp_path / "a.tif", GRAY, compression, [encoded], rowsperstrip=40)
+    with pytest.raises(UserError, match="more than twice what its tags need"):
+        decode_image(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("compression", ["zlib", "zstd"])
 def test_padded_differences_of_words_are_decoded(compression, tmp_path):
     image, differences = WORDS, WORDS.copy()
