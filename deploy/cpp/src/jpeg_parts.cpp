@@ -170,8 +170,8 @@ class Reader {
   Bytes ahead_of(std::size_t count, const Bytes& spectrum) const {
     constexpr std::size_t kAhead = 7;  // bytes that a decoder may read ahead
     constexpr std::uint8_t kTurns = 0x55;
-    Bytes ones;
-    for (std::size_t i = 0; i < kAhead; ++i) ones.insert(ones.end(), {kFill, 0});
+    Bytes ones(2 * kAhead, 0);  // a zero behind each byte of ones says that it is no marker
+    for (std::size_t i = 0; i < kAhead; ++i) ones[2 * i] = kFill;
     const int table = body_.size() > 2 * count ? body_[2 * count] & 15 : 0;  // of the last component
     const auto code = codes_.find(table);
     const bool is_dc = progressive_ && !spectrum.empty() && spectrum[0] == 0;
