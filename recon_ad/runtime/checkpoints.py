@@ -12,6 +12,8 @@ import hashlib
 import json
 import logging
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +144,8 @@ class Checkpoints:
             state=ocp.args.StandardRestore(abstract), book=ocp.args.JsonRestore()
         )
         try:
-            restored = self._manager.restore(step, args=items)
+            with _silent_tasks():
+                restored = self._manager.restore(step, args=items)
             state, book = restored["state"], dict(restored["book"])
         except (jax.errors.JaxRuntimeError, MemoryError):  # an error of the device, not the files
             raise
@@ -156,6 +159,17 @@ class Checkpoints:
         """Wait until everything is on disk."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+@contextmanager
+def _silent_tasks() -> Iterator[None]:
+    """Drop what asyncio logs of Orbax's other tasks if one fails, whose error is raised anyway."""
+    theirs = logging.getLogger("asyncio")
+    before, theirs.disabled = theirs.disabled, True
+    try:
+        yield
+    finally:
+        theirs.disabled = before
 
 
 def digest_of(state: PyTree, book: dict[str, Any]) -> str:

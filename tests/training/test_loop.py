@@ -227,6 +227,16 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(
     assert [p.name[:2] for p in (run / "checkpoints.damaged").iterdir()] == ["6-"]
 
 
+def test_a_damaged_checkpoint_is_told_without_a_traceback(finished, tmp_path, caplog):
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "detector")
+    (described,) = (run / "checkpoints" / "6" / "state").glob("array_metadatas/*")
+    described.write_text('{"array_metadatas" x')
+    trainer.train(config_of(), run)
+    assert "the checkpoint of step 6 is damaged" in caplog.text
+    assert "Traceback" not in caplog.text and "asyncio" not in {r.name for r in caplog.records}
+
+
 def test_a_checkpoint_that_a_killed_run_left_unfinished_stops_nothing(finished, tmp_path, caplog):
     run = shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(run / "detector")
