@@ -1,8 +1,9 @@
-"""Measure whether the bounds of certificates hold, on simulated detectors.
+"""Measure whether the bounds of certificates hold, on simulated detectors and on real images.
 
     python -m benchmarks.studies.certificates
+    python -m benchmarks.studies.certificates --data DATASETS --weights FILE --runs DIR
 
-In 500 studies each it measures
+In 500 studies each, the first measures
 
 1. how often a90/95 is at or above the true a90, on detectors with a known probability of detection
    over size. The sizes are drawn as `recon_ad.certify` draws them, for images of several sides. The
@@ -10,22 +11,50 @@ In 500 studies each it measures
    sizes have no a90, so that no size must be certified;
 2. how often the upper bound of 95 % is at or above a known false-reject rate.
 
-Writes results/certificates.json.
+The second trains `knn` and `cae` at CPU scale on grid, the magnetic tiles and the ball screw,
+unless DIR holds these runs, and certifies them with the good and defective test images. The model
+of grid and `knn` is then exported, and ONNX Runtime and OpenVINO judge every fourth inserted defect
+as well. What DIR holds is not done again.
+
+Each writes its part of results/certificates.json.
 """
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import flags
 from scipy import special, stats
 
 from benchmarks.harness import record
 from recon_ad import cli
-from recon_ad.certification.cases import sizes_of
+from recon_ad.certification.cases import Case, cases_of, inserted, sizes_of
 from recon_ad.certification.detection import ABOVE, NO_MODEL, WANTED, Detection, detection
+from recon_ad.certification.images import GoodImages
+from recon_ad.certification.page import page
 from recon_ad.certification.rejects import upper_bound
+from recon_ad.certification.run import certify
+from recon_ad.certification.trials import judge, row_of
+from recon_ad.config import load_config
+from recon_ad.data.locate import check_data, find_category
+from recon_ad.data.source import GOOD
+from recon_ad.detector import onnx_detector
+from recon_ad.detector.inference import Inference
+from recon_ad.detector.jax_detector import load
+from recon_ad.detector.onnx_export import export, folder_images
+from recon_ad.detector.open import identity
+from recon_ad.runtime import files
+from recon_ad.tables.preste import FIELDS
+from recon_ad.training.run import train
 
+RESULTS = Path("results/certificates.json")
 STUDIES, SEED = 500, 0
+SETS, METHODS = ("grid", "magnetic_tile", "ball_screw"), ("knn", "cae")
+GROUPS = {name: fields["holdout.group"] for name, fields in FIELDS.items()}
+RUNTIMES_OF = ("grid", "knn")
+EVERY = 4  # one in so many inserted defects is judged by every runtime
 REJECTS = ((24, 0.01), (24, 0.05), (100, 0.0217), (500, 0.01))  # images, true rate
 
 
@@ -111,10 +140,115 @@ def simulated() -> dict[str, Any]:
     return {"studies": STUDIES, "detection": rows, "false_rejects": rejects}
 
 
+def trained(folder: Path, workdir: Path, *, method: str) -> Path:
+    """Train a detector on a category unless that was done, and return its directory."""
+    weights = f",weights={_WEIGHTS.value}" if method == "knn" else ""
+    config = load_config(f"configs/folder.py:path={folder},method={method},scale=cpu{weights}")
+    with config.unlocked():
+        config.holdout.group = GROUPS.get(folder.name, "")
+    train(config, workdir)
+    return workdir / "detector"
+
+
+def certified(folder: Path, detector: Path) -> dict[str, Any]:
+    """Certify a detector on the test images of its category."""
+    output = detector.parent / "certificate"
+    found = certify(
+        load(detector), folder / "test" / GOOD, output, identity=identity(detector),
+        defects=folder / "test",
+    )  # fmt: skip
+    files.write_json(output / "certificate.json", found.figures)
+    files.write_text(output / "certificate.html", page(found))
+    figures = found.figures
+    real, rejects = figures["real_defects"], figures["false_rejects"]
+    return {
+        "false_rejects": {k: rejects[k] for k in ("count", "total", "at_most", "promised")},
+        "a90_95": [
+            {k: entry[k] for k in ("kind", "contrast")} | entry["image"]["a90_95"]
+            for entry in figures["detection"]
+        ],
+        "alike": figures["repeatability"]["alike"],
+        "kappa": figures["repeatability"]["kappa"],
+        "escapes": real["escapes"],
+        "by_kind": real["by_kind"],
+        "by_size": real["by_size"],
+        "differs": real["differs"],
+        "envelope": {
+            name: {k: one[k] for k in ("holds_to", "leaves_at", "because")}
+            for name, one in figures["envelope"]["disturbances"].items()
+        },
+    }
+
+
+def by_runtime(folder: Path, directory: Path) -> dict[str, Any]:
+    """Compare verdicts and sizes of an exported model with those of its detector."""
+    detector, model = load(directory), directory.parent / "model.onnx"
+    if not model.is_file():
+        made = export(detector, model, folder_images(folder / "test" / GOOD, detector))
+        assert made["passed"], made
+    runtimes: dict[str, Inference] = {"jax": detector}
+    runtimes |= {name: onnx_detector.load(model, runtime=name) for name in onnx_detector.RUNTIMES}
+    good = GoodImages(detector, folder / "test" / GOOD, roi=None)
+    rows = {i.name: row_of(judge(detector, good.load(i), None)) for i in good.images}
+    drawn = cases_of(good, rows, SEED)[::EVERY]
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in runtimes}
+    for case in drawn:
+        image, mask = inserted(good, case, SEED)
+        for name, opened in runtimes.items():
+            found[name].append(row_of(judge(opened, image, None), mask))
+    return {
+        name: _compared(drawn, found["jax"], theirs)
+        for name, theirs in found.items()
+        if name != "jax"
+    } | {"trials": len(drawn)}
+
+
+def _compared(
+    drawn: Sequence[Case], ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return how far two runtimes differ on the same inserted defects."""
+    kinds = [(case.kind, case.contrast) for case in drawn]
+    ratios = []
+    for kind in dict.fromkeys(kinds):
+        mine = [i for i, other in enumerate(kinds) if other == kind]
+        sizes = np.array([drawn[i].size for i in mine])
+        a90 = [
+            detection(sizes, np.array([int(rows[i]["stopped"]) for i in mine])).a90.px
+            for rows in (ours, theirs)
+        ]
+        ratios.append(a90[1] / a90[0])
+    pairs = list(zip(ours, theirs, strict=True))
+    return {
+        "verdicts_that_differ": sum(a["stopped"] != b["stopped"] for a, b in pairs),
+        "located_that_differ": sum(a["located"] != b["located"] for a, b in pairs),
+        "largest_relative_score_difference": max(
+            abs(a["score"] - b["score"]) / abs(a["score"]) for a, b in pairs
+        ),
+        "a90_ratio": [min(ratios), max(ratios)],
+    }
+
+
 def main() -> None:
-    """Simulate and write."""
-    record.write("certificates", simulated(), "scipy")
+    """Measure one part and write it."""
+    kept = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    if not _DATA.value:
+        record.write("certificates", {"real": kept.get("real", {}), **simulated()}, "scipy")
+        return
+    real = kept.get("real", {})
+    for method in METHODS:
+        for name in SETS:
+            folder = find_category(check_data(Path(_DATA.value)), [name])
+            assert folder is not None, f"no folder {name} in --data"
+            directory = trained(folder, Path(_RUNS.value) / f"{name}-{method}", method=method)
+            real[f"{name}, {method}"] = certified(folder, directory)
+            if (name, method) == RUNTIMES_OF:
+                real["runtimes"] = by_runtime(folder, directory)
+            real |= record.facts("scipy", "onnxruntime", "openvino")
+            files.write_json(RESULTS, kept | {"real": real})
 
 
 if __name__ == "__main__":
+    _DATA = flags.DEFINE_string("data", "", "Folder with the data sets.")
+    _WEIGHTS = flags.DEFINE_string("weights", "hub", "Weights of DeiT-Tiny.")
+    _RUNS = flags.DEFINE_string("runs", "certificates", "Folder of the runs.")
     cli.run(main)

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from scipy import special
 
 from recon_ad.certification.defects import KINDS
-from recon_ad.certification.detection import ABOVE, BELOW, WANTED, WITHIN
+from recon_ad.certification.detection import ABOVE, BELOW, CEILING, WANTED, WITHIN
 from recon_ad.certification.pictures import pictures
 from recon_ad.certification.run import Certificate
 from recon_ad.certification.sections import envelope, real_defects, repeats
@@ -32,6 +32,9 @@ GLOSSARY = {
     "that the part shows (from its darkest to its brightest hundredth).",
     "Size": "The diameter of the smallest circle that holds the defect: a spot's diameter, a "
     "scratch's length.",
+    "Interval, 95 %": "The range in which the true share lies, with 95 % confidence.",
+    "Curve (fit)": "The probability of finding a defect over its size. A small p, such as 0.01, "
+    "says that the curve fits badly.",
     "Located": "The detector stops the image and what it marks overlaps the defect.",
     "Fleiss' κ": "How far verdicts on the same part agree: 1 always, 0 no more than by chance.",
     "Promised rate": "The share of good images that the calibration expects to be stopped.",
@@ -73,7 +76,10 @@ def page(certificate: Certificate) -> str:
         _answer_on_rejects(figures["false_rejects"]),
         _answer_on_repeats(figures["repeatability"]),
     ]
-    lead = "".join(paragraph(text(sentence), kind="lead") for sentence in answers)
+    lead = "".join(
+        paragraph(f"<strong>{text(name)}:</strong> {text(words)}", kind="lead")
+        for name, words in answers
+    )
     return report_page(
         "Certificate of a detector",
         "What it finds, how often it errs, whether it agrees with itself",
@@ -132,49 +138,53 @@ def _size(estimate: Mapping[str, Any], *, bound: bool = False) -> str:
     return number
 
 
-def _answer_on_sizes(figures: Mapping[str, Any]) -> str:
+def _answer_on_sizes(figures: Mapping[str, Any]) -> tuple[str, str]:
     entries = figures["detection"]
     sure = [e for e in entries if e["image"]["a90_95"]["where"] != ABOVE]
     never = [e for e in entries if e["image"]["a90_95"]["where"] == ABOVE]
-    unsure = (
-        f"; for {len(never)} of the {len(entries)} kinds and contrasts tested no size up to the "
-        f"largest, {_size(never[0]['image']['a90_95'] | {'where': WITHIN})}, is found so surely"
-        if never
-        else ""
-    )
+    largest = _size((never or entries)[0]["image"]["a90_95"] | {"where": WITHIN})
     if not sure:
-        return (
-            "Smallest defect: for none of the kinds tested does it find nine in ten, up to "
-            f"{_size(entries[0]['image']['a90_95'] | {'where': WITHIN})} (95\u00a0% confidence)."
+        return "Smallest defect", (
+            "for none of the kinds tested does it surely find nine in ten, not even of the "
+            f"largest, {largest}."
         )
     ranked = sorted(sure, key=lambda e: e["image"]["a90_95"]["px"])
     best, worst = ranked[0], ranked[-1]
-    words = f"{_name(best)} from {_size(best['image']['a90_95'])}"
+    words = f"{_name(best)}: from {_size(best['image']['a90_95'])}"
     if worst is not best:
-        words += f" up to {_name(worst)} from {_size(worst['image']['a90_95'])}"
-    return (
-        "Smallest defect: with 95\u00a0% confidence it finds nine in ten defects of these sizes "
-        f"and larger: {words}{unsure}."
-    )
+        words += f"; {_name(worst)}: from {_size(worst['image']['a90_95'])}"
+        words += "; others between" * (len(sure) > 2)
+    words += ". Of this size and larger it finds nine in ten, with 95\u00a0% confidence."
+    if never:
+        words += (
+            f" For {len(never)} of the {len(entries)} kinds and contrasts tested, not even the "
+            f"largest size, {largest}, is found so surely."
+        )
+    return "Smallest defect", words
 
 
-def _answer_on_rejects(rejects: Mapping[str, Any]) -> str:
+def _answer_on_rejects(rejects: Mapping[str, Any]) -> tuple[str, str]:
     promise = ""
     if rejects["promised"] is not None:
         promise = f" Its calibration promised {percent(rejects['promised'])}."
-    return (
-        f"Good parts stopped: {rejects['count']} of {rejects['total']} good images; with 95\u00a0% "
-        f"confidence it stops no more than {percent(rejects['at_most'])} of them.{promise}"
+    return "Good parts stopped", (
+        f"{rejects['count']} of {rejects['total']} good images; with 95\u00a0% confidence it stops "
+        f"no more than {percent(rejects['at_most'])} of them.{promise}"
     )
 
 
-def _answer_on_repeats(repeats: Mapping[str, Any]) -> str:
-    alike = repeats["alike"]
+def _answer_on_repeats(repeats: Mapping[str, Any]) -> tuple[str, str]:
+    alike, defective = repeats["alike"], repeats["defective_parts"]
     made = "made" if repeats["tolerances"] else "own"
-    return (
-        f"Same verdict again: for {alike['count']} of {alike['total']} parts all {made} pictures "
-        f"of the part got the same verdict; with 95\u00a0% confidence that holds for "
-        f"{percent(alike['at_least'])} of such parts or more."
+    hardest = (
+        f" Of these parts, {defective} have a defect near the threshold, the hardest case."
+        if defective
+        else ""
+    )
+    return "Same verdict again", (
+        f"for {alike['count']} of {alike['total']} parts all {made} pictures of the part got the "
+        f"same verdict; with 95\u00a0% confidence that holds for {percent(alike['at_least'])} of "
+        f"such parts or more.{hardest}"
     )
 
 
@@ -212,7 +222,7 @@ def _detection(figures: Mapping[str, Any]) -> str:
                 text(_size(image["a50"])),
                 text(_size(localised["a90_95"], bound=True)),
                 text(f"{sum(entry['found'])}\u00a0of\u00a0{entry['trials']}"),
-                text(image["rule"] + _fit(image["fit_p"])),
+                text(_curve_words(image)),
             ]
         )
     heads = ["defects", "a90/95", "a90", "a50", "a90/95, located", "found", "curve (fit)"]
@@ -233,8 +243,13 @@ def _detection(figures: Mapping[str, Any]) -> str:
     )
 
 
-def _fit(p: float | None) -> str:
-    return "" if p is None else f" (p = {p:.2f})" if p >= 0.005 else " (p < 0.01)"
+def _curve_words(fitted: Mapping[str, Any]) -> str:
+    """Return which curve was used and how well the logistic one fits."""
+    p, ends_p = fitted["fit_p"], fitted["ceiling_p"]
+    if ends_p is not None and ends_p < CEILING:
+        return f"{fitted['rule']} (misses some of all sizes)"
+    shown = "" if p is None else f" (p = {p:.2f})" if p >= 0.005 else " (p < 0.01)"
+    return fitted["rule"] + shown
 
 
 def _curve(kind: str, entries: Sequence[Mapping[str, Any]]) -> str:

@@ -123,15 +123,16 @@ def envelope(found: Mapping[str, Any]) -> str:
                 because,
             ]
         )
-    heads = ["change of the images", "holds up to", "too much at", "as too many"]
+    heads = ["change of the images", "holds up to", "too much at", "because too many"]
     cells = [[text(cell) for cell in row] for row in rows]
     return paragraph(text(_tested(found)), kind="note") + markup.table("Changes", heads, cells)
 
 
 def _level(one: Mapping[str, Any], level: float) -> str:
-    if one["unit"] == "quality":
-        return f"{level:g}"
-    return f"{level:g}\u00a0{one['unit']}" if one["unit"] else percent(level)
+    if one["unit"]:
+        space = "\u00a0" if one["unit"] == "px" else ""
+        return f"{level:g}{space}{one['unit']}".removesuffix("quality")
+    return percent(level)
 
 
 def _tested(found: Mapping[str, Any]) -> str:

@@ -58,7 +58,8 @@ RUN = (
 # These run until they are stopped, which happens once they have written the given file.
 WATCH = {
     "python -m recon_ad.inspect --onnx part.onnx --watch FOLDER --output line": "line/line.sqlite",
-    "python -m recon_ad.monitor --line line [--reference 500,8001..8500] [--webhook URL]": (
+    "python -m recon_ad.monitor --line line [--reference 500,8001..8500] [--webhook URL] "
+    "[--certificate FILE]": (
         "line/dashboard.html"
     ),
 }
