@@ -59,9 +59,7 @@ RUN = (
 WATCH = {
     "python -m recon_ad.inspect --onnx part.onnx --watch FOLDER --output line": "line/line.sqlite",
     "python -m recon_ad.monitor --line line [--reference 500,8001..8500] [--webhook URL] "
-    "[--certificate FILE]": (
-        "line/dashboard.html"
-    ),
+    "[--certificate FILE]": ("line/dashboard.html"),
 }
 # The test that runs it, or why none does, by the beginning of the command.
 ELSEWHERE = {
