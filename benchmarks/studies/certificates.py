@@ -30,7 +30,7 @@ from scipy import special, stats
 
 from benchmarks.harness import record
 from recon_ad import cli
-from recon_ad.certification.cases import Case, cases_of, inserted, sizes_of
+from recon_ad.certification.cases import TRIALS, Case, cases_of, inserted, sizes_of
 from recon_ad.certification.detection import ABOVE, NO_MODEL, WANTED, Detection, detection
 from recon_ad.certification.images import GoodImages
 from recon_ad.certification.page import page
@@ -137,7 +137,13 @@ def simulated() -> dict[str, Any]:
         counts = np.random.default_rng(SEED).binomial(images, rate, STUDIES)
         kept = [upper_bound(int(k), images) >= rate for k in counts]
         rejects.append({"images": images, "rate": rate, "held": float(np.mean(kept))})
-    return {"studies": STUDIES, "detection": rows, "false_rejects": rejects}
+    return {
+        "command": "python -m benchmarks.studies.certificates",
+        "studies": STUDIES,
+        "trials": TRIALS,
+        "detection": rows,
+        "false_rejects": rejects,
+    }
 
 
 def trained(folder: Path, workdir: Path, *, method: str) -> Path:
