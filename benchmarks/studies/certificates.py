@@ -41,8 +41,8 @@ from recon_ad.config import load_config
 from recon_ad.data.locate import check_data, find_category
 from recon_ad.data.source import GOOD
 from recon_ad.detector import onnx_detector
+from recon_ad.detector.directory import load
 from recon_ad.detector.inference import Inference
-from recon_ad.detector.jax_detector import load
 from recon_ad.detector.onnx_export import export, folder_images
 from recon_ad.detector.open import identity
 from recon_ad.runtime import files
