@@ -98,7 +98,8 @@ DISTURBANCES: Mapping[str, Disturbance] = {
     "shift": Disturbance("shift", "px", (1.0, 2.0, 4.0, 8.0, 16.0), _shifted),
     "rotation": Disturbance("rotation", "°", (0.25, 0.5, 1.0, 2.0, 4.0), _turned),
     "jpeg": Disturbance(
-        "JPEG quality", "quality", (95.0, 90.0, 80.0, 60.0, 40.0), _compressed, bytes_only=True
+        "JPEG quality (lower is worse)", "quality", (95.0, 90.0, 80.0, 60.0, 40.0), _compressed,
+        bytes_only=True,
     ),
 }  # fmt: skip
 

@@ -24,12 +24,13 @@ GLOSSARY = {
     "Good image": "An image of a part without a defect.",
     "Stopped": "The detector calls the image defective, so that the part is taken off the line.",
     "Threshold": "The score above which an image is stopped. It was set from good images.",
-    "95 % confidence": "Of a hundred such studies, 95 or more give a bound that is kept.",
+    "95 % confidence": "If the study were made a hundred times, about 95 bounds would be true.",
     "a50, a90": "The sizes at which one in two, and nine in ten, are found: best estimates.",
     "a90/95": "The size from which nine in ten defects are found, with 95 % confidence. It is the "
     "figure to rely on.",
     "Contrast": "How far a defect changes the gray level, as a share of the range of gray levels "
-    "that the part shows (from its darkest to its brightest hundredth).",
+    "that the part shows (from its darkest to its brightest hundredth). 20 % is faint, 40 % "
+    "clear and 80 % strong.",
     "Size": "The diameter of the smallest circle that holds the defect: a spot's diameter, a "
     "scratch's length.",
     "Interval, 95 %": "The range in which the true share lies, with 95 % confidence.",
@@ -93,8 +94,10 @@ def _messages(figures: Mapping[str, Any]) -> list[str]:
     found = []
     if (real := figures["real_defects"]) is not None and real["differs"]:
         found.append(
-            "Inserted defects do not stand for the real ones that were given: the shares that are "
-            "found differ by more than chance. Rely on the real ones; see Real defects."
+            "Inserted defects do not stand for the real ones that were given: at some sizes the "
+            f"shares that are found differ by more than chance. {real['escapes']['count']} of "
+            f"{real['escapes']['total']} images with real defects are missed. Rely on these; see "
+            "Real defects."
         )
     rejects, images = figures["false_rejects"], figures["images"]
     if rejects.get("promise_broken"):
@@ -166,33 +169,41 @@ def _answer_on_sizes(figures: Mapping[str, Any]) -> tuple[str, str]:
 def _answer_on_rejects(rejects: Mapping[str, Any]) -> tuple[str, str]:
     promise = ""
     if rejects["promised"] is not None:
-        promise = f" Its calibration promised {percent(rejects['promised'])}."
+        promise = f" Its calibration promised {percent(rejects['promised'])}"
+        if rejects["promise_broken"] or rejects["at_most"] <= rejects["promised"]:
+            promise += "."
+        else:
+            promise += ", which so few images cannot show."
     return "Good parts stopped", (
         f"{rejects['count']} of {rejects['total']} good images; with 95\u00a0% confidence it stops "
-        f"no more than {percent(rejects['at_most'])} of them.{promise}"
+        f"no more than {percent(rejects['at_most'])} of all good images.{promise}"
     )
 
 
 def _answer_on_repeats(repeats: Mapping[str, Any]) -> tuple[str, str]:
-    alike, defective = repeats["alike"], repeats["defective_parts"]
-    made = "made" if repeats["tolerances"] else "own"
-    hardest = (
-        f" Of these parts, {defective} have a defect near the threshold, the hardest case."
-        if defective
-        else ""
+    good, defective = repeats["good_alike"], repeats["defective_alike"]
+    made = "all slightly changed pictures" if repeats["tolerances"] else "all of your pictures"
+    words = (
+        f"for {good['count']} of {good['total']} good parts {made} of the part got the same "
+        f"verdict; with 95\u00a0% confidence that holds for {percent(good['at_least'])} of good "
+        "parts or more."
     )
-    return "Same verdict again", (
-        f"for {alike['count']} of {alike['total']} parts all {made} pictures of the part got the "
-        f"same verdict; with 95\u00a0% confidence that holds for {percent(alike['at_least'])} of "
-        f"such parts or more.{hardest}"
-    )
+    if defective is not None:
+        words += (
+            f" For parts with a defect near the threshold, the hardest case, it was so for "
+            f"{defective['count']} of {defective['total']}."
+        )
+    return "Same verdict again", words
 
 
 def _rejects(rejects: Mapping[str, Any]) -> str:
     rows = [
         ["stopped", f"{rejects['count']} of {rejects['total']} ({percent(rejects['rate'])})"],
-        ["interval, 95 %", f"{percent(rejects['low'])} to {percent(rejects['high'])}"],
-        ["at most, with 95 % confidence", percent(rejects["at_most"])],
+        [
+            "true share, between (95 % interval)",
+            f"{percent(rejects['low'])} to {percent(rejects['high'])}",
+        ],
+        ["true share, at most (with 95 % confidence)", percent(rejects["at_most"])],
     ]
     if rejects["promised"] is not None:
         kept = "not kept" if rejects["promise_broken"] else "not contradicted"

@@ -81,14 +81,15 @@ def repeatability(
     """
     every = [*good.values(), *defective.values()]
     verdicts = [[bool(row["stopped"]) for row in rows] for rows in every]
-    alike = rate_of(sum(len(set(said)) == 1 for said in verdicts), len(verdicts))
     scores = [[row["score"] for row in rows if row["registered"]] for rows in good.values()]
     varied = variances([values for values in scores if len(values) > 1])
     found: dict[str, Any] = {
         "good_parts": len(good),
         "defective_parts": len(defective),
         "pictures": sum(map(len, verdicts)),
-        "alike": alike._asdict() | {"at_least": lower_bound(alike.count, alike.total)},
+        "alike": _alike(verdicts),
+        "good_alike": _alike(verdicts[: len(good)]),
+        "defective_alike": _alike(verdicts[len(good) :]) if defective else None,
         "kappa": fleiss_kappa(verdicts),
         "score_sd_within": None,
         "score_sd_between": None,
@@ -100,6 +101,12 @@ def repeatability(
         found |= {"score_sd_within": within, "score_sd_between": between}
         found["share_of_gap"] = within / gap if gap > 0 else None
     return found
+
+
+def _alike(verdicts: Sequence[Sequence[bool]]) -> dict[str, Any]:
+    """Count the parts whose pictures all have the same verdict."""
+    count, total = sum(len(set(said)) == 1 for said in verdicts), len(verdicts)
+    return rate_of(count, total)._asdict() | {"at_least": lower_bound(count, total)}
 
 
 def fleiss_kappa(verdicts: Sequence[Sequence[bool]]) -> float | None:

@@ -28,8 +28,9 @@ def real_defects(real: Mapping[str, Any] | None) -> str:
         heads = ["size, px", "real found", "inserted found", "difference", "interval, 95 %", ""]
         made += markup.table("By size", heads, [_bin(row) for row in real["by_size"]])
         note = (
-            "Inserted: of all kinds and contrasts. The interval is Newcombe's. A bin is called "
-            "different where chance does not explain it even though several bins are compared."
+            "Inserted: of all kinds and contrasts. Difference: the real share minus the inserted "
+            "one, in percentage points, with Newcombe's interval. A row is called different where "
+            "chance does not explain it, even though several rows are compared."
         )
         made += paragraph(text(note), kind="note")
     return made
@@ -38,9 +39,9 @@ def real_defects(real: Mapping[str, Any] | None) -> str:
 def _sentence_on_real(real: Mapping[str, Any]) -> str:
     escapes, unsized = real["escapes"], real["without_size"]
     words = (
-        f"Of {escapes['total']} images with real defects {escapes['count']} pass the detector: "
-        f"between {percent(escapes['low'])} and {percent(escapes['high'])} with 95\u00a0% "
-        "confidence."
+        f"Of {escapes['total']} images with real defects {escapes['count']} are missed: with "
+        f"95\u00a0% confidence between {percent(escapes['low'])} and {percent(escapes['high'])} "
+        "of all."
     )
     return words + f" {unsized} have no mask and count by kind alone." * bool(unsized)
 
@@ -65,24 +66,29 @@ def _bin(row: Mapping[str, Any]) -> list[str]:
 
 def repeats(found: Mapping[str, Any]) -> str:
     """Return the table of agreement and of scores."""
-    alike, kappa = found["alike"], found["kappa"]
+    alike, good, kappa = found["alike"], found["good_alike"], found["kappa"]
     agreement = "not defined, as all verdicts are the same" if kappa is None else f"{kappa:.2f}"
     rows = [
         ["good parts", str(found["good_parts"])],
         ["parts with an inserted defect near the threshold", str(found["defective_parts"])],
         ["pictures", str(found["pictures"])],
         ["parts whose pictures agree", f"{alike['count']} of {alike['total']}"],
+        ["good parts whose pictures agree", f"{good['count']} of {good['total']}"],
         ["agreement beyond chance (Fleiss' κ)", agreement],
     ]
     if found["score_sd_within"] is not None:
         rows += [
-            ["score of a good part: standard deviation", f"{found['score_sd_within']:.3g}"],
-            ["between good parts", f"{found['score_sd_between']:.3g}"],
+            [
+                "scatter of one good part's score",
+                f"{found['score_sd_within']:.3g}",
+            ],
+            ["scatter between good parts' scores", f"{found['score_sd_between']:.3g}"],
         ]
     if found["share_of_gap"] is not None:
         rows.append(
             [
-                "share of the gap from a good score to the threshold",
+                "scatter of one part, as a share of the distance from a typical good score to the "
+                "threshold",
                 percent(found["share_of_gap"]),
             ]
         )
@@ -114,21 +120,18 @@ def envelope(found: Mapping[str, Any]) -> str:
     """Return the table of disturbances, with the level that holds and the one that does not."""
     rows = []
     for one in found["disturbances"].values():
+        holds = _level(one, one["holds_to"], otherwise="not even the smallest step")
+        leaves = _level(one, one["leaves_at"], otherwise="not reached in the tests")
         because = " and ".join(REASONS[reason] for reason in one["because"])
-        rows.append(
-            [
-                one["label"],
-                "not even the least" if one["holds_to"] is None else _level(one, one["holds_to"]),
-                "not up to there" if one["leaves_at"] is None else _level(one, one["leaves_at"]),
-                because,
-            ]
-        )
+        rows.append([one["label"], holds, leaves, because])
     heads = ["change of the images", "holds up to", "too much at", "because too many"]
     cells = [[text(cell) for cell in row] for row in rows]
     return paragraph(text(_tested(found)), kind="note") + markup.table("Changes", heads, cells)
 
 
-def _level(one: Mapping[str, Any], level: float) -> str:
+def _level(one: Mapping[str, Any], level: float | None, *, otherwise: str) -> str:
+    if level is None:
+        return otherwise
     if one["unit"]:
         space = "\u00a0" if one["unit"] == "px" else ""
         return f"{level:g}{space}{one['unit']}".removesuffix("quality")
@@ -137,11 +140,12 @@ def _level(one: Mapping[str, Any], level: float) -> str:
 
 def _tested(found: Mapping[str, Any]) -> str:
     words = (
-        f"{found['good_images']} good images are changed step by step, and {found['defects']} "
-        "inserted defects a quarter larger than those of which nine in ten are found. Too much is "
-        "the first step at which more good images are stopped than chance explains at a rate of "
-        f"{percent(found['rate_kept'])}, or fewer than nine in ten of the defects are found, again "
-        "beyond chance. Steps between the two were not tested."
+        f"Each change is made stronger step by step, on {found['good_images']} good images and "
+        f"{found['defects']} inserted defects. The defects are a quarter larger than those of "
+        "which nine in ten are found. Too much is the first step at which more good images are "
+        f"stopped than chance explains at a rate of {percent(found['rate_kept'])}, or fewer than "
+        "nine in ten of the defects are found, again beyond chance. Nothing is known between that "
+        "step and the last one that holds."
     )
     if not found["defects"]:
         words += " No kind has an a90 within the tested sizes, so that only good images count."
@@ -152,7 +156,8 @@ def _tested(found: Mapping[str, Any]) -> str:
     low, high = found["warning_limits"]["brightness"]
     words += (
         f" The mean brightness of the good images is {found['usual']['brightness']:.3g}; the "
-        f"steps that hold lie between {low:.3g} and {high:.3g}. recon_ad.monitor --certificate "
-        "warns beyond that."
+        f"steps that hold lie between {low:.3g} and {high:.3g}. With --certificate, "
+        "recon_ad.monitor warns beyond that, and beyond the limits of sharpness in "
+        "certificate.json."
     )
     return words

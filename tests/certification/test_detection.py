@@ -163,6 +163,7 @@ def test_a_curve_that_ends_below_one_is_noticed():
     assert caught >= 42 and wrong <= 12  # 87 % and 10 %, of which three standard deviations
 
 
+@pytest.mark.slow
 def test_the_test_of_fit_rejects_what_fits_in_five_per_cent():
     rejected = tested = 0
     for seed in range(150):

@@ -127,5 +127,5 @@ def test_the_page_says_which_change_is_too_much_and_why():
         ("brighter", "darker", "blur", "noise", "jpeg"),
     )
     text = sections.envelope(found)
-    assert "good parts are stopped" in text and "not up to there" in text
+    assert "good parts are stopped" in text and "not reached in the tests" in text
     assert "20\xa0%" in text and "10\xa0%" in text
