@@ -92,9 +92,19 @@ def _cropped(page: tifffile.TiffPage, data: bytes, index: int) -> bytes:
         return data
     if len(whole) < size:
         return data
-    encode = {50000: imagecodecs.zstd_encode, 32773: imagecodecs.packbits_encode}.get(code)
-    made = encode(whole[:size]) if encode else zlib.compress(whole[:size], 0)
+    if code in _PACKBITS:
+        made = _literal_packbits(whole[:size])
+    elif code in _ZSTD:
+        made = imagecodecs.zstd_encode(whole[:size])
+    else:
+        made = zlib.compress(whole[:size], 0)
     return imagecodecs.bitorder_decode(made) if reverse else made
+
+
+def _literal_packbits(data: bytes) -> bytes:
+    """Encode without runs, since imagecodecs takes the square of a run's length to find it."""
+    parts = (data[i : i + 128] for i in range(0, len(data), 128))
+    return b"".join(bytes([len(part) - 1]) + part for part in parts)
 
 
 def _segment(page: tifffile.TiffPage, data: bytes, index: int) -> Shaped[np.ndarray, "h w c"]:

@@ -1,5 +1,6 @@
 """Strips and tiles of a TIFF that hold more, or less, than its tags need."""
 
+import time
 import zlib
 
 import imagecodecs
@@ -32,6 +33,15 @@ def test_more_than_the_tags_need_is_left_out(compression, more, rows, tmp_path):
     encoded = [ENCODERS[compression](part) for part in parts]
     write(tmp_path / "a.tif", GRAY, compression, encoded, rowsperstrip=rows)
     np.testing.assert_array_equal(decode_image(tmp_path / "a.tif")[..., 0], GRAY)
+
+
+def test_a_large_flat_strip_with_padding_is_decoded_at_once(tmp_path):
+    flat = np.zeros((3000, 3000), np.uint8)
+    encoded = b"\x81\x00" * (flat.size // 128 + 2)  # 128 zeros at a time
+    write(tmp_path / "a.tif", flat, "packbits", [encoded], rowsperstrip=3000)
+    begin = time.process_time()
+    assert np.array_equal(decode_image(tmp_path / "a.tif")[..., 0], flat)
+    assert time.process_time() - begin < 20  # minutes if the time grows with the square of a run
 
 
 @pytest.mark.parametrize("compression", ["zstd", "packbits"])
