@@ -210,9 +210,9 @@ class Detector(Inference):
 
     @property
     def promise(self) -> tuple[float, float] | None:
-        """The promise of its calibration, for the category that was chosen, if one was."""
-        entry = self.record.get("calibration")
-        if not entry:
+        """The promise of its calibration, for the chosen category if any; None if unknown."""
+        entry = self.record.get("calibration", {})
+        if "images" not in entry:  # thresholds of one's own come with scores at most
             return None
         rate, units = promised_rates(entry, [self.category])[self.category]
         return None if rate is None else (rate, units)
