@@ -46,7 +46,7 @@ class Target(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What the detector says of images at one level.
+    """Verdicts of the detector on images at one level.
 
     Attributes:
       good: Rows of good images, with `brightness` and `sharpness`.

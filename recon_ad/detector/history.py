@@ -1,4 +1,4 @@
-"""What an exported model says of its detector's calibration: promised rates and digests of images.
+"""Entries of an exported model on its detector's calibration: promised rates, digests of images.
 
 `recon_ad.certify` alone needs them, so that a model whose entries are missing or damaged still
 inspects. The application in C++ does not read them.

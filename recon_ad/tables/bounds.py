@@ -1,4 +1,4 @@
-"""What chess and noise allow at most and at least, and what post-processing adds to a model.
+"""Floor and ceiling of the figures on chess and noise, and post-processing of a model's maps.
 
 Maps are float32 [h, w], residuals of images in [0, 1] with one channel.
 """

@@ -1,4 +1,4 @@
-"""What exported models say of their calibration: promises, digests, earlier models, damage."""
+"""Entries of exported models on their calibration: promises, digests, earlier models, damage."""
 
 import json
 
