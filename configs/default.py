@@ -209,7 +209,7 @@ def scaled(scale: str, **values):
     Raises:
       UserError: If the scale is unknown.
     """
-    values = {"cpu": values["cpu"], "long": values.get("long", values["cpu"])} | values
+    values = {"cpu": values["cpu"], "long": values["cpu"]} | values
     if scale not in values:
         raise UserError(f"unknown scale {scale!r}; choose one of: {', '.join(values)}.")
     return values[scale]

@@ -49,7 +49,7 @@ from recon_ad.runtime import files
 from recon_ad.tables.preste import FIELDS
 from recon_ad.training.run import train
 
-RESULTS = Path("results/certificates.json")
+RESULTS = record.RESULTS / "certificates.json"
 STUDIES, SEED = 500, 0
 SETS, METHODS = ("grid", "magnetic_tile", "ball_screw"), ("knn", "cae")
 GROUPS = {name: fields["holdout.group"] for name, fields in FIELDS.items()}

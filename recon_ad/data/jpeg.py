@@ -51,7 +51,7 @@ class Frame(NamedTuple):
 
     @property
     def is_arithmetic(self) -> bool:
-        """Whether it is coded by arithmetic, whose data may end early."""
+        """True if it is coded by arithmetic, whose data may end early."""
         return self.kind > 0xC8
 
     def units(self, components: Sequence[int]) -> int:
@@ -60,9 +60,7 @@ class Frame(NamedTuple):
         most_x = max(x for x, _ in self.sampling.values())
         most_y = max(y for _, y in self.sampling.values())
         x, y = self.sampling[components[0]] if len(components) == 1 else (1, 1)
-        if len(components) == 1:
-            return -(-self.width * x // (side * most_x)) * -(-self.height * y // (side * most_y))
-        return -(-self.width // (side * most_x)) * -(-self.height // (side * most_y))
+        return -(-self.width * x // (side * most_x)) * -(-self.height * y // (side * most_y))
 
 
 class End(NamedTuple):

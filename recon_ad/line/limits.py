@@ -6,6 +6,7 @@ latest images is compared with them, as the limits are means of good images.
 """
 
 import json
+import math
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,7 +73,7 @@ class Watch:
 
         NaN stands for no value and changes nothing.
         """
-        if value == value:
+        if not math.isnan(value):
             self._latest.append(value)
         if len(self._latest) < IMAGES:
             return ""

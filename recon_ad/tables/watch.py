@@ -113,8 +113,8 @@ class Watcher:
             return None
         truths = self._seen[-1]["iou"] if self._seen else {}
         reached = {
-            name: next(
-                (row["train_seconds"] for row in self._seen if row["iou"][name] >= self._mark), None
+            name: _first(
+                [(row["train_seconds"], row["iou"][name]) for row in self._seen], self._mark
             )
             for name in truths
         }
@@ -131,10 +131,10 @@ def seconds_to(
     curve: Sequence[Mapping[str, Any]], key: str, marks: Sequence[float]
 ) -> dict[float, float | None]:
     """Return the first training time at which a curve's quantity is at each mark or above."""
-    return {
-        mark: next(
-            (row["train_seconds"] for row in curve if row[key] is not None and row[key] >= mark),
-            None,
-        )
-        for mark in marks
-    }
+    measured = [(row["train_seconds"], row[key]) for row in curve if row[key] is not None]
+    return {mark: _first(measured, mark) for mark in marks}
+
+
+def _first(measured: Sequence[tuple[float, float]], mark: float) -> float | None:
+    """Return the first time at which a quantity is at the mark or above, None if at no time."""
+    return next((seconds for seconds, value in measured if value >= mark), None)
