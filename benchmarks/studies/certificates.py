@@ -30,7 +30,7 @@ from scipy import special, stats
 
 from benchmarks.harness import record
 from recon_ad import cli
-from recon_ad.certification.cases import TRIALS, Case, cases_of, inserted, sizes_of
+from recon_ad.certification.cases import TRIALS, Case, bases_of, cases_of, inserted, sizes_of
 from recon_ad.certification.detection import ABOVE, NO_MODEL, WANTED, Detection, detection
 from recon_ad.certification.images import GoodImages
 from recon_ad.certification.page import page
@@ -196,7 +196,7 @@ def by_runtime(folder: Path, directory: Path) -> dict[str, Any]:
     runtimes |= {name: onnx_detector.load(model, runtime=name) for name in onnx_detector.RUNTIMES}
     good = GoodImages(detector, folder / "test" / GOOD, roi=None)
     rows = {i.name: row_of(judge(detector, good.load(i), None)) for i in good.images}
-    drawn = cases_of(good, rows, SEED)[::EVERY]
+    drawn = cases_of(bases_of(good, rows), SEED)[::EVERY]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in runtimes}
     for case in drawn:
         image, mask = inserted(good, case, SEED)

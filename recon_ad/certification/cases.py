@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from recon_ad.certification.defects import KINDS, Inserted, insert, room
 from recon_ad.certification.images import Good, GoodImages
@@ -37,32 +37,45 @@ class Case(NamedTuple):
     base: Good
 
 
-def cases_of(good: GoodImages, rows: Mapping[str, Row], seed: int) -> list[Case]:
-    """List the inserted defects: sizes spread evenly over the logarithm, images by turns.
+class Bases(NamedTuple):
+    """The good images that defects are inserted into.
 
-    Raises:
-      UserError: Too few good images pass, or a region has no room.
+    Attributes:
+      images: Good images that pass the detector.
+      limits: Size in px of the largest defect of each.
     """
-    bases, limits = bases_of(good, rows)
-    largest = largest_of(limits)
+
+    images: list[Good]
+    limits: Float[np.ndarray, " b"]
+
+    @property
+    def largest(self) -> float:
+        """Largest size in px that is inserted: `BASES` images have room for it."""
+        return float(np.sort(self.limits)[-BASES])
+
+    def fit(self, size: float) -> Bool[np.ndarray, " b"]:
+        """Return which images have room for a defect of that size in px."""
+        return self.limits >= size - 1e-9
+
+
+def cases_of(bases: Bases, seed: int) -> list[Case]:
+    """List the inserted defects: sizes spread evenly over the logarithm, images by turns."""
     cases = []
     for kind, entry in KINDS.items():
         for contrast in entry.contrasts:
             label = f"defect/{kind}/{'own' if contrast is None else contrast}"
             rng = generator(seed, label)
-            sizes = sizes_of(rng, largest=largest)
-            order = rng.permutation(len(bases))
+            sizes = sizes_of(rng, largest=bases.largest)
+            order = rng.permutation(len(bases.images))
             for i, size in enumerate(sizes):
-                fitting = [k for k in order if limits[k] >= size - 1e-9]
-                base = bases[fitting[i % len(fitting)]]
+                fitting = order[bases.fit(size)[order]]
+                base = bases.images[fitting[i % len(fitting)]]
                 cases.append(Case(f"{label}/{i}", kind, contrast, float(size), base))
     return cases
 
 
-def bases_of(
-    good: GoodImages, rows: Mapping[str, Row]
-) -> tuple[list[Good], Float[np.ndarray, " b"]]:
-    """Return the good images that defects are inserted into, and the largest size in px of each.
+def bases_of(good: GoodImages, rows: Mapping[str, Row]) -> Bases:
+    """Return the good images that defects are inserted into.
 
     Raises:
       UserError: Too few good images pass, or a region has no room.
@@ -73,12 +86,7 @@ def bases_of(
             f"only {len(bases)} of the {len(good.images)} good images pass the detector, too few "
             "to insert defects into: calibrate it with good images like these first."
         )
-    return bases, np.array([_largest(good, image) for image in bases])
-
-
-def largest_of(limits: Float[np.ndarray, " b"]) -> float:
-    """Return the largest size that is inserted: as many images as needed have room for it."""
-    return float(np.sort(limits)[-BASES])
+    return Bases(bases, np.array([_largest(good, image) for image in bases]))
 
 
 def sizes_of(rng: np.random.Generator, *, largest: float) -> Float[np.ndarray, " s"]:

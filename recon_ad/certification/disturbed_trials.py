@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recon_ad.certification.cases import bases_of, largest_of
+from recon_ad.certification.cases import Bases
 from recon_ad.certification.defects import insert
 from recon_ad.certification.disturb import DISTURBANCES, applies, disturbed
 from recon_ad.certification.envelope import (
@@ -28,6 +28,7 @@ def judge_disturbed(
     detector: Inference,
     good: GoodImages,
     rows: Mapping[str, Row],
+    bases: Bases,
     entries: Sequence[Mapping[str, Any]],
     trials: Trials,
     seed: int,
@@ -38,21 +39,22 @@ def judge_disturbed(
       detector: Calibrated.
       good: Good images.
       rows: Row of each good image.
+      bases: Good images that defects are inserted into.
       entries: Probability of detection of each kind and contrast, as in certificate.json.
       trials: Trials that keep the rows.
       seed: Seed of everything random.
     """
-    bases, limits = bases_of(good, rows)
-    watched = targets(entries, largest=largest_of(limits))
+    watched = targets(entries, largest=bases.largest)
     known = [image for image in good.images if rows[image.name]["registered"]]
     places = np.linspace(0, len(known) - 1, min(GOOD, len(known))).astype(int)
     chosen = [known[i] for i in places]
     placed = []  # (name, target, image) of each defect
     for i in range(DEFECTS if watched else 0):
         target = watched[i % len(watched)]
-        fitting = [b for b, limit in zip(bases, limits, strict=True) if limit >= target.size]
+        fitting = np.flatnonzero(bases.fit(target.size))
+        base = bases.images[fitting[i // len(watched) % len(fitting)]]
         label = f"{target.kind}/{target.contrast}/{target.size:.6g}/{i}"
-        placed.append((label, target, fitting[i // len(watched) % len(fitting)]))
+        placed.append((label, target, base))
     pixels = good.load(known[0])
     names = [name for name in DISTURBANCES if applies(pixels, name)]
 

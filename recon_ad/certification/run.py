@@ -10,7 +10,14 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from recon_ad.certification import cases
-from recon_ad.certification.cases import Case, cases_of, inserted, near_threshold, one_of_each
+from recon_ad.certification.cases import (
+    Case,
+    bases_of,
+    cases_of,
+    inserted,
+    near_threshold,
+    one_of_each,
+)
 from recon_ad.certification.defects import KINDS
 from recon_ad.certification.detection import Detection, detection
 from recon_ad.certification.disturbed_trials import judge_disturbed
@@ -133,13 +140,14 @@ def certify(
             logger.info("%d trials were made before", trials.kept)
         try:
             rows = _judge_good(detector, good, trials)
-            drawn = cases_of(good, rows, seed)
+            bases = bases_of(good, rows)
+            drawn = cases_of(bases, seed)
             outcomes = {
                 case.name: trials.run(case.name, partial(_try, detector, good, case, seed))
                 for case in progress(drawn, "inserted defects")
             }
             entries = _detection(drawn, outcomes, mm_per_px=mm_per_px)
-            disturbed = judge_disturbed(detector, good, rows, entries, trials, seed)
+            disturbed = judge_disturbed(detector, good, rows, bases, entries, trials, seed)
             repeated = _repeats(detector, good, rows, drawn, outcomes, trials, parts, seed)
             found_real = None
             if defects is not None:

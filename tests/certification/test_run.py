@@ -13,8 +13,9 @@ from helpers.detectors import plain_detector
 from helpers.report_pages import Page
 from PIL import Image
 
-from recon_ad.certification import cases
+from recon_ad.certification import cases, disturbed_trials, run
 from recon_ad.certification import detection as statistics
+from recon_ad.certification.disturb import DISTURBANCES
 from recon_ad.certification.page import page
 from recon_ad.certification.run import certify, false_rejects
 from recon_ad.data.decode import decode_image
@@ -273,6 +274,10 @@ def test_the_command_writes_page_and_figures_of_a_detector_directory(
 @pytest.mark.slow
 def test_an_exported_model_has_the_same_certificate(detector, normals, tmp_path, monkeypatch):
     monkeypatch.setattr(cases, "TRIALS", 8)
+    monkeypatch.setattr(run, "PARTS", 3)
+    monkeypatch.setattr(disturbed_trials, "DEFECTS", 4)
+    brightness = {name: DISTURBANCES[name] for name in ("darker", "brighter")}
+    monkeypatch.setattr(disturbed_trials, "DISTURBANCES", brightness)
     opened = load(detector)
     assert export(opened, tmp_path / "m.onnx", folder_images(normals, opened))["passed"]
     found = []
@@ -284,11 +289,14 @@ def test_an_exported_model_has_the_same_certificate(detector, normals, tmp_path,
         assert done.returncode == 0, done.stderr
         figures = json.loads((output / "certificate.json").read_text())
         assert figures["detector"]["seen_known"]
-        found.append(
-            (figures["detection"], figures["repeatability"]["alike"], figures["false_rejects"])
-        )
-    assert found[0] == found[1] == found[2] and found[0][2]["promised"] == 0.01
-    hits = [hit for entry in found[0][0] for hit in entry["found"]]
+        found.append(figures)
+    for part in ("detection", "false_rejects"):
+        assert found[0][part] == found[1][part] == found[2][part]
+    alike = [figures["repeatability"]["alike"] for figures in found]
+    envelopes = [figures["envelope"]["disturbances"] for figures in found]
+    assert alike == alike[:1] * 3 and envelopes == envelopes[:1] * 3
+    assert found[0]["false_rejects"]["promised"] == 0.01
+    hits = [hit for entry in found[0]["detection"] for hit in entry["found"]]
     assert 0 < sum(hits) < len(hits)
 
 
