@@ -234,23 +234,32 @@ def _compared(
     }
 
 
-def main() -> None:
-    """Measure one part and write it."""
-    kept = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    if not _DATA.value:
-        record.write("certificates", {"real": kept.get("real", {}), **simulated()}, "scipy")
-        return
-    real = kept.get("real", {})
+def real(data: Path, runs: Path) -> None:
+    """Certify the detectors of all sets and methods, and write what is known after each."""
+    found: dict[str, Any] = {}
     for method in METHODS:
         for name in SETS:
-            folder = find_category(check_data(Path(_DATA.value)), [name])
+            folder = find_category(data, [name])
             assert folder is not None, f"no folder {name} in --data"
-            directory = trained(folder, Path(_RUNS.value) / f"{name}-{method}", method=method)
-            real[f"{name}, {method}"] = certified(folder, directory)
+            directory = trained(folder, runs / f"{name}-{method}", method=method)
+            found[f"{name}, {method}"] = certified(folder, directory)
             if (name, method) == RUNTIMES_OF:
-                real["runtimes"] = by_runtime(folder, directory)
-            real |= record.facts("scipy", "onnxruntime", "openvino")
-            files.write_json(RESULTS, kept | {"real": real})
+                found["runtimes"] = by_runtime(folder, directory)
+            facts = record.facts("scipy", "onnxruntime", "openvino")
+            files.write_json(RESULTS, _earlier() | {"real": found | facts})
+
+
+def _earlier() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+
+
+def main() -> None:
+    """Measure one part and write it."""
+    if _DATA.value:
+        real(check_data(Path(_DATA.value)), Path(_RUNS.value))
+    else:
+        figures = simulated()
+        record.write("certificates", {"real": _earlier().get("real", {}), **figures}, "scipy")
 
 
 if __name__ == "__main__":
