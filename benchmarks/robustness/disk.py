@@ -16,15 +16,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.robustness.kills import Command, commands, left_by, started, to_the_end
+from benchmarks.robustness.kills import (
+    Command,
+    begun,
+    commands,
+    left_by,
+    size_of,
+    started,
+    to_the_end,
+    undisturbed,
+)
 
 TRIES = 5  # tries of each command
 ROOM = 1 << 30  # bytes, enough for every command
 WAIT = 10.0  # s without space for a command that does not end by itself
-
-
-def _size(folder: Path) -> int:
-    return sum(f.lstat().st_blocks * 512 for f in folder.rglob("*"))
 
 
 def _mount(folder: Path, size: int, *, again: bool = False) -> None:
@@ -44,23 +49,12 @@ def filled(command: Command, run: Path, folder: Path, *, rng: random.Random) -> 
     folder.mkdir(parents=True)
     _mount(folder, ROOM)
 
-    def begun(name: str) -> Path:
-        place = folder / name
-        place.mkdir()
-        for part in command.inputs:
-            source = run / part
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, place / part)
-        return place
-
-    whole = begun("whole")
-    before = _size(whole)
-    to_the_end(command, whole, None)
-    wanted, needed = left_by(command, whole), _size(whole) - before
-    shutil.rmtree(whole)
+    wanted, needed = undisturbed(command, run, folder / "whole")
+    shutil.rmtree(folder / "whole")
     found = {"tried": TRIES, "sentences": 0, "tracebacks": 0, "same_in_the_end": 0}
     for i in range(TRIES):
-        place = begun(f"try{i}")
-        _mount(folder, _size(folder) + int(rng.uniform(0, 0.9) * needed), again=True)
+        place = begun(command, run, folder / f"try{i}")
+        _mount(folder, size_of(folder) + int(rng.uniform(0, 0.9) * needed), again=True)
         process = started(command, place)
         if not command.ends:
             time.sleep(WAIT)
@@ -69,7 +63,7 @@ def filled(command: Command, run: Path, folder: Path, *, rng: random.Random) -> 
         found["tracebacks"] += "Traceback" in said
         found["sentences"] += "the disk is full" in said
         _mount(folder, ROOM, again=True)
-        found["tracebacks"] += "Traceback" in to_the_end(command, place, wanted)
+        found["tracebacks"] += "Traceback" in to_the_end(command, place, wanted).stderr
         found["same_in_the_end"] += left_by(command, place) == wanted
         shutil.rmtree(place)
     subprocess.run(["umount", folder], check=True)

@@ -130,6 +130,7 @@ def commands(images: Path) -> list[Command]:
                 f"--labels={images}/{LABELS}",
                 "--config.steps=20",
                 "--config.repeats=1",
+                "--config.folds=3",
             ],
             ["detector"],
             _detector,
@@ -192,39 +193,57 @@ def killed(
       rng: Generator for the moments.
     """
 
-    def begun(name: str) -> Path:
-        place = folder / name
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        for part in command.inputs:
-            source = run / part
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, place / part)
-        return place
-
-    whole = begun("whole")
     begin = time.monotonic()
-    said = to_the_end(command, whole, None)
+    wanted, _ = undisturbed(command, run, folder / "whole")
     seconds = time.monotonic() - begin
-    wanted = left_by(command, whole)
-    place, count, tracebacks = begun("killed"), 0, int("Traceback" in said)
+    place, count, tracebacks = begun(command, run, folder / "killed"), 0, 0
     while count < kills:
         process = started(command, place)
         try:
             _, said = process.communicate(timeout=rng.uniform(0.2, 1) * seconds)
-            place = begun("killed")  # it has finished, so it starts again
+            place = begun(command, run, folder / "killed")  # it has finished, so it starts again
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             _, said = process.communicate()
             count += 1
         tracebacks += "Traceback" in said
-    said = to_the_end(command, place, wanted)
-    tracebacks += "Traceback" in said
+    tracebacks += "Traceback" in to_the_end(command, place, wanted).stderr
     return {
         "kills": count,
         "seconds_undisturbed": round(seconds, 1),
         "same_in_the_end": left_by(command, place) == wanted,
         "tracebacks": tracebacks,
     }
+
+
+def begun(command: Command, run: Path, folder: Path) -> Path:
+    """Copy the command's inputs to an empty folder and return the folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for part in command.inputs:
+        source = run / part
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / part)
+    return folder
+
+
+def undisturbed(command: Command, run: Path, folder: Path) -> tuple[Any, int]:
+    """Run the command to its end, and return its output and the bytes that it wrote.
+
+    Raises:
+      RuntimeError: The command failed or changed nothing, so that disturbing it would show nothing.
+    """
+    before = left_by(command, begun(command, run, folder))
+    size = size_of(folder)
+    done = to_the_end(command, folder, None)
+    wanted = left_by(command, folder)
+    if done.returncode or wanted == before:
+        raise RuntimeError(f"{command.name} has no output of its own: {done.stderr}")
+    return wanted, size_of(folder) - size
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes that a folder takes on its disk."""
+    return sum(f.lstat().st_blocks * 512 for f in folder.rglob("*"))
 
 
 def started(command: Command, folder: Path) -> subprocess.Popen[str]:
@@ -234,8 +253,8 @@ def started(command: Command, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def to_the_end(command: Command, folder: Path, wanted: Any) -> str:
-    """Run the command until it ends, or until its output is complete, and return its stderr."""
+def to_the_end(command: Command, folder: Path, wanted: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command until it ends, or until its output is complete."""
     process = started(command, folder)
     if not command.ends:
         end, before = time.monotonic() + 120, None
@@ -247,7 +266,8 @@ def to_the_end(command: Command, folder: Path, wanted: Any) -> str:
                 break
             before = now
         process.send_signal(signal.SIGTERM)
-    return process.communicate(timeout=600)[1]
+    _, said = process.communicate(timeout=600)
+    return subprocess.CompletedProcess(process.args, process.returncode, stderr=said)
 
 
 def left_by(command: Command, folder: Path) -> Any:
