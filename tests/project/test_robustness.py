@@ -8,6 +8,7 @@ from helpers.paths import ROOT
 from benchmarks.robustness import trials
 from benchmarks.robustness.damage import damaged, damaged_json, with_checksums
 from benchmarks.robustness.images import whole_files
+from benchmarks.robustness.kills import Command, size_of, undisturbed
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +44,18 @@ def test_damage_is_reproducible_and_changes_something():
     changed = [damaged_json(content, random.Random(i)) for i in range(20)]
     assert sum(repr(other) != repr(content) for other in changed) >= 12
     assert content == {"a": [1, {"b": 2}], "c": "x"}
+
+
+def test_a_command_that_fails_or_changes_nothing_is_not_disturbed(tmp_path):
+    def command(module, *arguments):
+        def names(folder):
+            return sorted(file.name for file in folder.iterdir())
+
+        return Command(module, lambda f: [a.format(f) for a in arguments], [], names, module=module)
+
+    made = command("zipfile", "--create", "{}/a.zip", __file__)
+    left, written = undisturbed(made, tmp_path, tmp_path / "made")
+    assert left == ["a.zip"] and written == size_of(tmp_path / "made") > 0
+    for words in (["zipfile", "--list", __file__], ["this"]):  # one fails, one writes nothing
+        with pytest.raises(RuntimeError, match="has no output of its own"):
+            undisturbed(command(*words), tmp_path, tmp_path / "none")
