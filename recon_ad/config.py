@@ -18,6 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from recon_ad.errors import UserError
+from recon_ad.limits import MAX_SIDE
 
 # Flags defined by `config_flag` count as the calling command's own, so that its --help shows them.
 flags.disclaim_key_flags()
@@ -94,7 +95,6 @@ TYPES: Mapping[str, Rule] = {
     for field in fields.split()
 }
 
-MAX_SIDE = 1 << 16  # px, the largest tile
 _COUNT = (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more")
 _WHOLE = (lambda value: _is_whole(value) and value >= 0, "a whole number, 0 or more")
 _AMOUNT = (lambda value: 0 <= value < math.inf, "0 or more")

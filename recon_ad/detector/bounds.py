@@ -8,8 +8,8 @@ import numpy as np
 
 from recon_ad.detector.inference import Plan, Thresholds
 from recon_ad.errors import UserError
+from recon_ad.limits import MAX_SIDE
 
-MAX_SIDE = 1 << 16  # px, of an image, a tile or what surrounds a pixel
 MAX_BATCH = 1 << 16  # tiles
 MAX_CHANNELS = 64
 LARGEST = 1e38  # within float32

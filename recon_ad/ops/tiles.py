@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-LONGEST = 1 << 16  # longest side in px of an image that is resized by its shorter side
+from recon_ad.limits import MAX_SIDE
 
 
 class Geometry(NamedTuple):
@@ -45,7 +45,7 @@ def resized_size(size: tuple[int, int], resize: tuple[int, int] | None) -> tuple
     Args:
       size: Height and width of the image.
       resize: Setting as in `Geometry`. The shorter side becomes shorter than requested if the
-        longer side would exceed `LONGEST` px.
+        longer side would exceed `MAX_SIDE` px.
     """
     if resize is None:
         return size
@@ -53,8 +53,8 @@ def resized_size(size: tuple[int, int], resize: tuple[int, int] | None) -> tuple
         return resize
     # Integer arithmetic, so that every program rounds in the same way: halves up.
     to, of = resize[0], min(size)
-    if to * max(size) > LONGEST * of:
-        to, of = LONGEST, max(size)
+    if to * max(size) > MAX_SIDE * of:
+        to, of = MAX_SIDE, max(size)
     height, width = (max(1, (2 * n * to + of) // (2 * of)) for n in size)
     return height, width
 
