@@ -9,18 +9,14 @@ runs. With `--data`, `knn`, `vit_flow` and the CAE also run on grid and the ball
 The result is written to results/phases.json after each run.
 """
 
-import os
-import re
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from benchmarks.harness import record
+from benchmarks.harness.log_times import log_times
 from recon_ad import cli
 from recon_ad.data.locate import check_data, find_category
 
@@ -42,26 +38,10 @@ def timed(command: list[str], cache: Path) -> dict[str, float]:
     Raises:
       RuntimeError: If the command fails.
     """
-    begin = before = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)},
-    )
-    assert process.stderr is not None, "it is a pipe"
-    seconds: dict[str, float] = {}
-    lines: list[str] = []
-    for line in process.stderr:
-        lines.append(line)
-        for phase, end in PHASES.items():
-            if phase not in seconds and re.match(end, line):
-                now = time.perf_counter()
-                seconds[phase], before = now - before, now
-    if process.wait():
-        raise RuntimeError("".join(lines[-5:]))
-    seconds["all"] = time.perf_counter() - begin
-    return {name: round(value, 2) for name, value in seconds.items()}
+    ends, total = log_times(command, cache, lines=PHASES)
+    begins = [0.0, *ends.values()]
+    seconds = {name: end - begin for (name, end), begin in zip(ends.items(), begins, strict=False)}
+    return {name: round(value, 2) for name, value in {**seconds, "all": total}.items()}
 
 
 def run(config: list[str], scratch: Path) -> dict[str, Any]:

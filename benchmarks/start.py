@@ -8,43 +8,30 @@ which it waited for the next batch, an upper bound on the devices' idle time.
 """
 
 import json
-import os
-import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from benchmarks.harness import record
+from benchmarks.harness.log_times import log_times
 
 STEPS = 60
 
 
 def command(workdir: Path, *fields: str) -> list[str]:
-    """Return the command that trains the demo without an evaluation."""
+    """Return the module and arguments that train the demo without an evaluation."""
     return [
-        *(sys.executable, "-m", "recon_ad.train", "--config", "configs/demo.py"),
+        *("recon_ad.train", "--config", "configs/demo.py"),
         *("--workdir", str(workdir), "--stop_after=train", *fields),
     ]
 
 
 def seconds_to_first_step(workdir: Path, cache: Path) -> float:
     """Return the time from the start of the process to the log line of step 1."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        command(workdir, "--config.train.log_every=1", "--config.train.steps=2"),
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)},
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if re.search(r"step 1 of \d+: train_loss", line):
-            seconds = time.perf_counter() - start
-            process.communicate()
-            return seconds
-    raise SystemExit("the demo ended before its first step")
+    two = command(workdir, "--config.train.log_every=1", "--config.train.steps=2")
+    seconds, _ = log_times(two, cache, lines={"step 1": r"step 1 of \d+: train_loss"})
+    return seconds["step 1"]
 
 
 def main() -> None:
@@ -55,7 +42,8 @@ def main() -> None:
             seconds_to_first_step(folder / name, folder / "cache") for name in ("cold", "warm")
         )
         few = [f"--config.train.steps={STEPS}", f"--config.train.eval_every={STEPS}"]
-        subprocess.run(command(folder / "steps", *few), check=True, stderr=subprocess.DEVNULL)
+        steps = [sys.executable, "-m", *command(folder / "steps", *few)]
+        subprocess.run(steps, check=True, stderr=subprocess.DEVNULL)
         described = json.loads((folder / "steps/detector/detector.json").read_text())
     training = described["record"]["training"]
     row = {

@@ -1,5 +1,6 @@
 """The benchmarks' own machinery: turns, tables, failures, profiles, imports."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -14,9 +15,10 @@ import pytest
 from helpers.paths import ROOT
 
 from benchmarks import all as benchmarks
-from benchmarks import residuals, step_profile, summary
+from benchmarks import phases, residuals, step_profile, summary
 from benchmarks.harness import record, turns
 from benchmarks.harness.book import OURS, Book
+from benchmarks.harness.log_times import log_times
 from benchmarks.harness.subjects import SCALES
 from benchmarks.harness.turns import Timing
 from recon_ad.detector.onnx_detector import OnnxRuntimeGraph
@@ -75,6 +77,31 @@ def run_code(code, *words, python=sys.executable, path=ROOT):
 def without(packages, module, *words, **settings):
     """Run a module without those packages."""
     return run_code(WITHOUT, ",".join(packages), module, *words, **settings)
+
+
+LOGGED = """
+import os, sys
+lines = "detector: here", "exporting model.onnx", "detector: again", "written to there"
+print(*lines, os.environ["JAX_COMPILATION_CACHE_DIR"], sep="\\n", file=sys.stderr)
+sys.exit(len(sys.argv) > 1)
+"""
+
+
+def test_phases_end_with_the_first_line_of_their_kind_in_the_log(monkeypatch, tmp_path):
+    def timing(timed, *given, **lines):
+        """Call with a clock that goes on by a second each time it is looked at."""
+        clock = SimpleNamespace(perf_counter=itertools.count().__next__)
+        monkeypatch.setattr("benchmarks.harness.log_times.time", clock)
+        return timed(*given, tmp_path / "cache", **lines)
+
+    (tmp_path / "logged.py").write_text(LOGGED)
+    monkeypatch.chdir(tmp_path)
+    parts = {"training and calibration": 1, "judging and report": 1, "export": 1}
+    assert timing(phases.timed, ["logged"]) == {**parts, "all": 4}
+    lines = {"cache": f"{tmp_path}/cache", "absent": "ring", "detector": "detector: "}
+    assert timing(log_times, ["logged"], lines=lines) == ({"detector": 1, "cache": 2}, 3)
+    with pytest.raises(RuntimeError, match=f"detector: again\nwritten to there\n{tmp_path}"):
+        timing(log_times, ["logged", "--fail"], lines={})
 
 
 @pytest.fixture
