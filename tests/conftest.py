@@ -4,9 +4,7 @@ Warnings are errors, rank promotion is an error, and there is one CPU device. Pr
 quickly rather than well, and cached for all clones on a machine.
 """
 
-import fcntl
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +29,7 @@ import jax
 import pytest
 from absl import flags
 from helpers.paths import SHARED
+from helpers.shared_folders import made_once
 from helpers.small_encoder import small_encoder  # noqa: F401
 from helpers.small_runs import small_config
 
@@ -77,19 +76,6 @@ def shared_folder(tmp_path_factory) -> Path:
     """Return a folder that all processes of this test run share."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
-
-
-def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return the folder, after the first of several processes has filled it by `make`."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            scratch = folder.with_suffix(".scratch")
-            shutil.rmtree(scratch, ignore_errors=True)  # left by a process that failed
-            make(scratch)
-            scratch.rename(folder)
-    return folder
 
 
 def listing(folder: Path) -> dict[Path, tuple[int, int]]:
