@@ -29,9 +29,9 @@ from benchmarks.harness import record
 from benchmarks.harness.subjects import SCALES, Scale, jittered, subject
 from recon_ad.detector.inference import Thresholds
 from recon_ad.detector.jax_detector import Detector
-from recon_ad.detector.onnx_detector import RUNTIMES, Graph
 from recon_ad.detector.onnx_export import OPSET
 from recon_ad.detector.onnx_graphs import Options, core_model
+from recon_ad.detector.runtimes import RUNTIMES, Graph
 from recon_ad.ops import ssim
 
 METHOD = "ssim_ae"

@@ -18,8 +18,9 @@ from benchmarks.robustness.detectors import IMAGE, small_detector
 from benchmarks.robustness.images import whole_files, write_damaged
 from benchmarks.robustness.trials import STRICTER, Verdict
 from recon_ad.data.decode import decode_image, decode_mask
-from recon_ad.detector.onnx_detector import Graph, OnnxDetector, OnnxRuntimeGraph, tail_path
+from recon_ad.detector.onnx_detector import OnnxDetector, tail_path
 from recon_ad.detector.onnx_export import export
+from recon_ad.detector.runtimes import Graph, OnnxRuntimeGraph
 from recon_ad.errors import UserError
 
 SOURCE = Path("deploy/cpp/src")

@@ -25,6 +25,7 @@ from recon_ad.detector.directory import load
 from recon_ad.detector.image_files import decoded, inputs
 from recon_ad.detector.inference import Inference
 from recon_ad.detector.onnx_export import export, folder_images
+from recon_ad.detector.runtimes import RUNTIMES
 from recon_ad.ops.masks import count_regions
 from recon_ad.runtime import files
 
@@ -91,7 +92,7 @@ def main() -> None:
         assert result["passed"], result
         contenders: dict[str, Callable[[], dict[str, Decision]]] = {
             runtime: lambda r=runtime: judged(onnx_detector.load(model, runtime=r), images)
-            for runtime in onnx_detector.RUNTIMES
+            for runtime in RUNTIMES
         }
         if _PROGRAM.value:
             contenders["c++"] = lambda: judged_by_program(_PROGRAM.value, model, folder)

@@ -45,6 +45,7 @@ from recon_ad.detector.directory import load
 from recon_ad.detector.inference import Inference
 from recon_ad.detector.onnx_export import export, folder_images
 from recon_ad.detector.open import identity
+from recon_ad.detector.runtimes import RUNTIMES
 from recon_ad.runtime import files
 from recon_ad.tables.preste import FIELDS
 from recon_ad.training.run import train
@@ -193,7 +194,7 @@ def by_runtime(folder: Path, directory: Path) -> dict[str, Any]:
         made = export(detector, model, folder_images(folder / "test" / GOOD, detector))
         assert made["passed"], made
     runtimes: dict[str, Inference] = {"jax": detector}
-    runtimes |= {name: onnx_detector.load(model, runtime=name) for name in onnx_detector.RUNTIMES}
+    runtimes |= {name: onnx_detector.load(model, runtime=name) for name in RUNTIMES}
     good = GoodImages(detector, folder / "test" / GOOD, roi=None)
     rows = {i.name: row_of(judge(detector, good.load(i), None)) for i in good.images}
     drawn = cases_of(bases_of(good, rows), SEED)[::EVERY]

@@ -6,13 +6,8 @@ the steps around the graphs, as with JAX. Only the files' metadata are needed: n
 detector directory.
 """
 
-import functools
-import logging
-import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -24,6 +19,7 @@ from recon_ad.detector.bounds import check_medians, check_numbers
 from recon_ad.detector.history import read_promise, read_seen
 from recon_ad.detector.inference import Inference, Plan, Prediction, Thresholds
 from recon_ad.detector.normalised import read_medians
+from recon_ad.detector.runtimes import RUNTIMES, Graph, opened
 from recon_ad.detector.words import by_category, damaged, decimals, fact, misfit, whole
 from recon_ad.errors import UserError
 from recon_ad.ops.tiles import Geometry
@@ -31,10 +27,6 @@ from recon_ad.runtime.files import is_regular, sha256
 
 FORMAT = "2"  # of the metadata
 DTYPES, LAYOUTS = ("uint8", "uint16", "float32"), ("NHWC", "NCHW")  # of the images
-PREFIX = "recon_ad_"
-FATAL = 4  # level of ONNX Runtime's log
-# Encoded types of nodes that may run for ever (field 4 of a NodeProto); exports have none.
-ENDLESS = (b"\x22\x04Loop", b"\x22\x04Scan")
 # In this order in the files. A method that reconstructs nothing leaves out the reconstruction.
 OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "core": ("residual_map", "reconstruction"),
@@ -42,109 +34,6 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "whole": ("score", "label", "anomaly_map", "mask", "reconstruction", "residual_map"),
 }
 PROBABILITY = "defect_probability"  # after these, of tail and whole, where there is a classifier
-
-
-class Graph(ABC):
-    """A model that a runtime has opened.
-
-    Attributes:
-      facts: Its metadata, without `PREFIX`.
-      outputs: Names of its outputs.
-      any_batch: Whether its first input takes any number of tiles.
-    """
-
-    facts: Mapping[str, str]
-    outputs: Sequence[str]
-    any_batch: bool = True
-
-    @abstractmethod
-    def run(self, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Return the wanted outputs."""
-
-
-def _ours(metadata: Mapping[str, Any]) -> dict[str, str]:
-    return {k.removeprefix(PREFIX): str(v) for k, v in metadata.items() if k.startswith(PREFIX)}
-
-
-class OnnxRuntimeGraph(Graph):
-    """A graph run by ONNX Runtime: on a GPU where its GPU build is installed, else on the CPU."""
-
-    def __init__(self, model: Path | bytes):
-        import onnxruntime  # part of an extra
-
-        there = onnxruntime.get_available_providers()
-        # With TF32, ten bits of mantissa, its decisions would differ from the detector's.
-        wanted = {"CUDAExecutionProvider": {"use_tf32": "0"}, "CPUExecutionProvider": {}}
-        options = onnxruntime.SessionOptions()
-        # Its errors become UserErrors, and it recovers from what it warns about.
-        onnxruntime.set_default_logger_severity(FATAL)
-        options.log_severity_level = FATAL
-        # Idle threads of one graph would spin and take processors from the other's.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        self._session = onnxruntime.InferenceSession(
-            model if isinstance(model, bytes) else str(model),
-            options,
-            providers=[(name, settings) for name, settings in wanted.items() if name in there],
-        )
-        self.facts = _ours(self._session.get_modelmeta().custom_metadata_map)
-        self.outputs = [output.name for output in self._session.get_outputs()]
-        shape = self._session.get_inputs()[0].shape
-        self.any_batch = not (shape and isinstance(shape[0], int))  # else a name, or None
-
-    def run(self, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Run the session, as `Graph.run` describes."""
-        return self._session.run(list(wanted), dict(feeds))
-
-
-_alone = threading.Lock()
-
-
-@functools.cache
-def _core() -> Any:
-    """Return OpenVINO's core, one for the process that is never released; not thread-safe.
-
-    OpenVINO gives the thread another stack for signals and removes it with the core. After a second
-    core it does so in the wrong order, and the next signal (SIGTERM, for example) finds freed
-    memory.
-    """
-    handlers = logging.root.handlers[:]
-    import openvino  # part of an extra
-
-    # It removes absl's handler from the root logger, and with it a command's log.
-    for handler in handlers:
-        logging.root.addHandler(handler)
-    return openvino.Core()
-
-
-def _openvino() -> Any:
-    with _alone:
-        return _core()
-
-
-class OpenVinoGraph(Graph):
-    """A graph run by OpenVINO on the CPU in float32 (its default is bfloat16 where available)."""
-
-    def __init__(self, model: Path | bytes):
-        core = _openvino()
-        read = core.read_model(model if isinstance(model, bytes) else str(model))
-        kept = dict(read.get_rt_info().items()).get("framework", {})
-        self.facts = _ours({name: value.value for name, value in kept.items()})
-        self._compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        # An output may have several names, of which any may come first.
-        self.outputs = [name for output in self._compiled.outputs for name in output.get_names()]
-        shape = self._compiled.inputs[0].get_partial_shape()
-        self.any_batch = not (shape.rank.is_static and len(shape) and shape[0].is_static)
-
-    def run(self, wanted: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Run the compiled model, as `Graph.run` describes."""
-        results = self._compiled(dict(feeds))
-        return [results[name] for name in wanted]
-
-
-RUNTIMES: Mapping[str, Callable[[Path | bytes], Graph]] = {
-    "onnxruntime": OnnxRuntimeGraph,
-    "openvino": OpenVinoGraph,
-}
 
 
 class OnnxDetector(Inference):
@@ -370,7 +259,7 @@ def load(path: Path | str, *, runtime: str = "onnxruntime") -> OnnxDetector:
 
     Args:
       path: Path of M.onnx.
-      runtime: Name in `RUNTIMES` of a runtime that has to be installed.
+      runtime: Name in `runtimes.RUNTIMES` of a runtime that has to be installed.
 
     Raises:
       UserError: If the runtime is unknown, or the files are missing, damaged, or of two exports.
@@ -385,7 +274,7 @@ def load(path: Path | str, *, runtime: str = "onnxruntime") -> OnnxDetector:
     for file in (path, tail_path(path)):
         if not is_regular(file):
             raise UserError(f"{file} not found: check the path, and copy all files of the export.")
-    core, tail = (_opened(file, runtime) for file in (path, tail_path(path)))
+    core, tail = (opened(file, runtime=runtime) for file in (path, tail_path(path)))
     return OnnxDetector(core, tail, name=str(path), part=_part(path, core.facts))
 
 
@@ -398,25 +287,3 @@ def _part(path: Path, facts: Mapping[str, str]) -> Part | None:
     if sha256(file.read_bytes()) != wanted:
         raise UserError(f"{file} and {path.name} are of two exports: copy all files of one export.")
     return parts.read(file)
-
-
-def _opened(path: Path, runtime: str) -> Graph:
-    content = path.read_bytes()
-    if any(node in content for node in ENDLESS):
-        raise UserError(
-            f"{path} holds a loop, and no export of a detector does: copy it, or export it, anew."
-        )
-    try:
-        return RUNTIMES[runtime](path)
-    except ModuleNotFoundError as error:
-        if error.name != runtime:
-            raise
-        raise UserError(
-            f"{runtime} is not installed: pip install {runtime}, or choose another runtime."
-        ) from None
-    except Exception as error:  # neither runtime has a base class of its own for broken files
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{path} is not a model that {runtime} can open ({reason}): copy it, or export it, "
-            "anew."
-        ) from error

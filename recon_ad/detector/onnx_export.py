@@ -68,7 +68,7 @@ def export(
     """
     if absent := missing():
         raise UserError(f"to export, install {', '.join(absent)}: {INSTALL}.")
-    from recon_ad.detector import onnx_detector, onnx_graphs, parity
+    from recon_ad.detector import onnx_detector, onnx_graphs, parity, runtimes
 
     if output.suffix != ".onnx":
         raise UserError(f"--output {output}: give a name that ends in .onnx.")
@@ -84,7 +84,7 @@ def export(
         detector.in_float32(), onnx_graphs.Options(chosen, batch, opset, nchw=layout == "nchw")
     )
     memory.give_back()
-    graph = onnx_detector.OnnxRuntimeGraph
+    graph = runtimes.OnnxRuntimeGraph
     exported = onnx_detector.OnnxDetector(
         graph(core), graph(tail), name=str(output), part=detector.part
     )

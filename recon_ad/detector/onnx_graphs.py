@@ -45,7 +45,8 @@ from recon_ad.detector.history import history_facts
 from recon_ad.detector.inference import Thresholds
 from recon_ad.detector.jax_detector import Detector, core, tail
 from recon_ad.detector.normalised import median_facts
-from recon_ad.detector.onnx_detector import FATAL, FORMAT, OUTPUTS, PREFIX, PROBABILITY
+from recon_ad.detector.onnx_detector import FORMAT, OUTPUTS, PROBABILITY
+from recon_ad.detector.runtimes import FATAL, PREFIX
 from recon_ad.errors import UserError
 from recon_ad.ops.platforms import for_other_runtimes
 from recon_ad.runtime import provenance

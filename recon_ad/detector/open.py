@@ -12,7 +12,7 @@ from recon_ad.detector import onnx_detector
 from recon_ad.detector.bounds import check_calibrated
 from recon_ad.detector.certificate import CARD
 from recon_ad.detector.inference import Inference
-from recon_ad.detector.onnx_detector import RUNTIMES
+from recon_ad.detector.runtimes import RUNTIMES
 from recon_ad.errors import UserError
 from recon_ad.runtime.files import is_regular, sha256
 from recon_ad.runtime.waiting import RUN_LOCK, exclusive_lock
@@ -29,7 +29,7 @@ def load(path: Path | str, *, runtime: str = "onnxruntime") -> Inference:
 
     Args:
       path: Folder `detector` of a run, or M.onnx, with M.tail.onnx beside it.
-      runtime: Runtime for an M.onnx, a name in `onnx_detector.RUNTIMES`.
+      runtime: Runtime for an M.onnx, a name in `runtimes.RUNTIMES`.
 
     Raises:
       UserError: If it is neither, or its files are missing or damaged.

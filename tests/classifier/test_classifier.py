@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from recon_ad.classifier import labels as classifier_labels
 from recon_ad.classifier import training
 from recon_ad.data import folder_source
-from recon_ad.detector import onnx_detector, onnx_export, onnx_graphs
+from recon_ad.detector import onnx_detector, onnx_export, onnx_graphs, runtimes
 from recon_ad.detector.classifier import FILE, Classifier, without_labelled
 from recon_ad.detector.directory import load
 from recon_ad.detector.inference import Thresholds
@@ -239,7 +239,7 @@ def test_the_exported_tail_gives_the_same_probabilities(with_features, tmp_path)
     assert result["metadata"]["classifier"] == features
     roi = np.zeros((50, 70), bool)
     roi[10:40, 5:60] = True
-    for runtime in onnx_detector.RUNTIMES:
+    for runtime in runtimes.RUNTIMES:
         model = onnx_detector.load(tmp_path / "M.onnx", runtime=runtime)
         for image, region in [*((i, None) for i in pictures()), (pictures()[0], roi)]:
             ours, theirs = (d.predict(image, roi=region) for d in (detector, model))

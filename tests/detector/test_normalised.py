@@ -10,7 +10,7 @@ from helpers.detectors import make_detector, pictures, plain_detector
 import recon_ad
 from recon_ad.data import Record
 from recon_ad.data.holdout import hold_out_all
-from recon_ad.detector import onnx_detector, onnx_export
+from recon_ad.detector import onnx_detector, onnx_export, runtimes
 from recon_ad.detector.inference import UNCALIBRATED, Thresholds
 from recon_ad.detector.normalised import medians_of, normalised
 from recon_ad.detector.thresholds import calibrate
@@ -97,7 +97,7 @@ def test_each_category_has_its_own_and_all_runtimes_the_same(exported, tmp_path)
     entry = detector.record["calibration"]
     detector.save(tmp_path / "d")
     opened = [recon_ad.load(tmp_path / "d")]
-    opened += [recon_ad.load(path, runtime=runtime) for runtime in onnx_detector.RUNTIMES]
+    opened += [recon_ad.load(path, runtime=runtime) for runtime in runtimes.RUNTIMES]
     scores = np.float32([0, *entry["scores"], 1e-3, 1e9])
     medians = set()
     for category in ("", "a", "é", ";"):
@@ -122,7 +122,7 @@ def with_facts(path, to, **facts):
     for source, target in ((path, to), *[tuple(map(onnx_detector.tail_path, (path, to)))]):
         model = onnx.load(source)
         kept = {p.key: p.value for p in model.metadata_props}
-        kept |= {f"{onnx_detector.PREFIX}{name}": value for name, value in facts.items()}
+        kept |= {f"{runtimes.PREFIX}{name}": value for name, value in facts.items()}
         onnx.helper.set_model_props(model, {k: v for k, v in kept.items() if v is not None})
         onnx.save(model, target)
     return to
@@ -131,7 +131,7 @@ def with_facts(path, to, **facts):
 def test_models_of_before_open_and_have_none(exported, tmp_path):
     _, path = exported
     older = with_facts(path, tmp_path / "m.onnx", median_score=None, category_medians=None)
-    for runtime in onnx_detector.RUNTIMES:
+    for runtime in runtimes.RUNTIMES:
         model = recon_ad.load(older, runtime=runtime)
         for chosen in (model, model.of_category("a")):
             assert chosen.predict(pictures()[0]).normalised_score is None

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from recon_ad.detector import onnx_detector
-from recon_ad.detector.onnx_detector import Graph, OnnxDetector
+from recon_ad.detector.onnx_detector import OnnxDetector
+from recon_ad.detector.runtimes import Graph
 from recon_ad.errors import UserError
 
 FACTS = {
@@ -56,10 +57,10 @@ def test_openvino_leaves_a_commands_log_as_it_is():
     code = (
         "import logging; from absl import logging as absl_logging\n"
         "absl_logging.use_absl_handler()\n"
-        "from recon_ad.detector import onnx_detector\n"
+        "from recon_ad.detector import runtimes\n"
         "logging.getLogger('recon_ad').setLevel(logging.INFO)\n"
         "absl_logging.get_absl_handler().setFormatter(logging.Formatter('%(message)s'))\n"
-        "onnx_detector._openvino()\n"
+        "runtimes._openvino()\n"
         "logging.getLogger('recon_ad').info('watching a folder')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

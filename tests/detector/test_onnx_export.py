@@ -17,7 +17,7 @@ from helpers.layouts import saved
 from helpers.ssim_reference import definition
 
 import recon_ad
-from recon_ad.detector import onnx_detector, onnx_export, onnx_graphs, parity
+from recon_ad.detector import onnx_detector, onnx_export, onnx_graphs, parity, runtimes
 from recon_ad.detector.inference import UNCALIBRATED
 from recon_ad.errors import UserError
 from recon_ad.methods import METHODS, ON_FEATURES
@@ -64,7 +64,7 @@ def same_in_both_runtimes(detector, path, images, *, decided=True):
     roi[5:30, 8:60] = True
     given = [(image, None) for image in images] + [(images[0], roi)]
     ours = [detector.predict(image, roi=roi) for image, roi in given]
-    for runtime in onnx_detector.RUNTIMES:
+    for runtime in runtimes.RUNTIMES:
         model = recon_ad.load(path, runtime=runtime)
         theirs = [model.predict(image, roi=roi) for image, roi in given]
         for mine, other in zip(ours, theirs, strict=True):
@@ -138,7 +138,7 @@ def test_structural_similarity_beside_edges_is_that_of_the_definition():
         outputs=["map"],
         options=onnx_graphs.Options(np.dtype(np.float32), None, onnx_export.OPSET, False),
     )
-    for runtime in onnx_detector.RUNTIMES.values():
+    for runtime in runtimes.RUNTIMES.values():
         feeds = dict(zip("xy", images, strict=True))
         (found,) = runtime(model.SerializeToString()).run(["map"], feeds)
         # As in tests/ops; second moments about the mean of an image would differ by 3e-5.
@@ -202,7 +202,7 @@ def test_where_an_image_is_one_tile_one_graph_does_everything(batch, tmp_path):
     detector, images = of_one_tile(), pictures(dtype=np.float32)
     assert onnx_export.export(detector, tmp_path / "M.onnx", images, batch=batch)["passed"]
     same(detector.predict(images[0]), onnx_detector.load(tmp_path / "M.onnx").predict(images[0]))
-    graph = onnx_detector.OnnxRuntimeGraph(tmp_path / "M.onnx")
+    graph = runtimes.OnnxRuntimeGraph(tmp_path / "M.onnx")
     assert tuple(graph.outputs) == onnx_detector.OUTPUTS["whole"]
     at_size = pictures(dtype=np.float32, sizes=[(SIDE, SIDE)] * 3)
     outputs = graph.run(graph.outputs, {"images": np.stack(at_size)})
@@ -265,7 +265,7 @@ def test_difference_and_agreement_are_counted():
     assert agreement.described() == counted
 
 
-@pytest.mark.parametrize("runtime", onnx_detector.RUNTIMES)
+@pytest.mark.parametrize("runtime", runtimes.RUNTIMES)
 def test_wrong_files_end_in_a_sentence(of_method, tmp_path, runtime):
     there, other = tmp_path / "M.onnx", of_method("ssim_ae")[1]
     tail = onnx_detector.tail_path(there)
@@ -291,7 +291,7 @@ def test_metadata_with_holes_end_in_a_sentence(of_method, tmp_path):
     ):  # fmt: skip
         model = onnx.load(path)
         facts = {p.key: p.value for p in model.metadata_props}
-        facts |= {f"{onnx_detector.PREFIX}{name}": value for name, value in change.items()}
+        facts |= {f"{runtimes.PREFIX}{name}": value for name, value in change.items()}
         onnx.helper.set_model_props(model, {k: v for k, v in facts.items() if v is not None})
         onnx.save(model, tmp_path / "M.onnx")
         with pytest.raises(UserError, match=r"M\.onnx: its metadata are damaged"):
@@ -337,9 +337,9 @@ def test_an_exported_model_judges_files_without_jax(of_method, image_files, tmp_
 SIGNALLED = """
 import gc, os, signal, sys
 from pathlib import Path
-from recon_ad.detector import onnx_detector
+from recon_ad.detector import onnx_detector, runtimes
 
-names = [*onnx_detector.RUNTIMES, *onnx_detector.RUNTIMES]
+names = [*runtimes.RUNTIMES, *runtimes.RUNTIMES]
 detectors = [onnx_detector.load(Path(sys.argv[1]), runtime=name) for name in names]
 while detectors:
     detectors.pop(0)

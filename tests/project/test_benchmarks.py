@@ -21,7 +21,7 @@ from benchmarks.harness.book import OURS, Book
 from benchmarks.harness.log_times import log_times
 from benchmarks.harness.subjects import SCALES
 from benchmarks.harness.turns import Timing
-from recon_ad.detector.onnx_detector import OnnxRuntimeGraph
+from recon_ad.detector.runtimes import OnnxRuntimeGraph
 from recon_ad.errors import UserError
 
 BENCH = ROOT / ".venv-bench" / "bin" / "python"
