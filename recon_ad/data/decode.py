@@ -8,65 +8,21 @@ file that cannot be decoded faithfully is refused by name rather than converted 
 
 import logging
 import os
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Shaped
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from recon_ad.data import jpeg, png, tiff
-from recon_ad.data.arrays import InputRange, as_image, over_black
+from recon_ad.data import pillow_files, png, tiff
+from recon_ad.data.arrays import InputRange, as_image
 from recon_ad.data.npy import MAGIC, MAX_CHANNELS, mapped_array
 from recon_ad.errors import UserError
+from recon_ad.limits import MAX_PIXELS
 from recon_ad.runtime.files import NotRegularError, open_regular
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy"})
-_FORMATS = ("PNG", "JPEG", "BMP")  # of Pillow; TIFF is in `data.tiff`
-_WANTED = "a PNG, JPEG, TIFF, BMP or .npy file"
-# Pillow's JPEG reader reports MPO for a camera's JPEG with an appended preview.
-_JPEG = ("JPEG", "MPO")
-
-# Pillow warns from 89 million pixels on and refuses twice that, which a line-scan camera exceeds.
-# One gigapixel (1 to 3 GB decoded) is the limit here; a header that promises more is refused.
-MAX_PIXELS = 2**30
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-# Pillow warns about files that it still decodes (odd EXIF fields, for example). One filter for the
-# process: warnings.catch_warnings is not safe in threads, and threads are where images are decoded.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("imagecodecs").disabled = True  # silences libpng's warnings
-
-# Exceptions of Pillow's readers for damaged files, beside OSError.
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    EOFError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-
-_GRAY = ("1", "L", "I;16", "I;16B")
-# Pillow mode of the file -> mode that holds all of it, 8 bits per channel.
-_COLOUR = {"RGB": "RGB", "RGBA": "RGBA", "LA": "LA", "P": "RGB", "PA": "RGBA"}
-_REFUSED = {"CMYK": "a CMYK image", "I": "an image of 32-bit integers"}
-
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def decode_image(
@@ -128,7 +84,7 @@ def decode_mask_and_rest(
     levels = found.pixels.max(axis=2)
     if not np.isfinite(levels).all():
         raise UserError(f"{name}: the mask holds NaN or infinite values: draw it anew")
-    if found.kind in _JPEG:
+    if found.kind in pillow_files.JPEGS:
         marked = levels > 127
     elif found.kind == "P" or levels.max() < 32:
         marked = levels > 0
@@ -151,9 +107,8 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     if magic.startswith(tiff.MAGICS):
         with tiff.opened(name, max_pixels=MAX_PIXELS) as header:
             return header.height, header.width
-    with _opened(name) as image:
-        width, height = image.size
-        return (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
+    with pillow_files.opened(name) as image:
+        return pillow_files.size_of(image)
 
 
 def are_colours(path: str | os.PathLike[str]) -> bool:
@@ -184,7 +139,7 @@ def stored_type(path: str | os.PathLike[str]) -> str:
     if magic.startswith(tiff.MAGICS):
         with tiff.opened(name, max_pixels=MAX_PIXELS) as header:
             return header.dtype
-    with _opened(name) as image:
+    with pillow_files.opened(name) as image:
         deep = image.mode.startswith("I;16") or png.has_16_bit_colour(image)
         return "uint16" if deep else "uint8"
 
@@ -223,12 +178,9 @@ def _decoded(name: str) -> _Decoded:
             kind = "P" if tiff.is_palette(header) else "TIFF"
             pixels, colours = tiff.pixels_of(header), tiff.are_colours(header)
             return _Decoded(pixels, kind, tiff.own_range(header), colours)
-    with _opened(name) as image:
-        if _least_bytes(image, name) > os.path.getsize(name):
-            # Checked before memory for the promised pixels is allocated.
-            raise SyntaxError("image file is truncated")
+    with pillow_files.opened(name) as image:
         kind = "P" if image.mode == "P" else str(image.format)
-        return _Decoded(_pixels(image, name), kind)
+        return _Decoded(pillow_files.pixels_of(image, name), kind)
 
 
 def _with_channels(found: _Decoded, channels: int | None, name: str) -> Shaped[np.ndarray, "h w k"]:
@@ -274,129 +226,3 @@ def _magic(name: str) -> bytes:
         raise UserError(
             f"{name}: cannot be read ({error.strerror}): give a file that you may read"
         ) from error
-
-
-@contextmanager
-def _opened(name: str) -> Iterator[Image.Image]:
-    """Open a supported image; Pillow's errors become a `UserError` with the path."""
-    try:
-        png.check_chunks(name)
-        with open(name, "rb") as file, Image.open(file, formats=_FORMATS) as image:
-            _check_supported(image, name)
-            yield image
-    except UnidentifiedImageError as error:
-        magic = _magic(name)
-        what = "not an image that can be decoded" if magic else "an empty file (0 bytes)"
-        raise UserError(f"{name}: is {what}: replace it by {_WANTED}, or remove it") from error
-    except _BROKEN as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the system's, not Pillow's
-            raise UserError(
-                f"{name}: cannot be read ({error.strerror}): give a file that you may read"
-            ) from error
-        raise UserError(
-            f"{name}: cannot be decoded ({error}): the file is broken or truncated, replace or "
-            "remove it"
-        ) from error
-
-
-def _check_supported(image: Image.Image, name: str) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise UserError(
-            f"{name}: has {image.width} × {image.height} pixels, more than the {MAX_PIXELS} that "
-            "are decoded: cut it into smaller files"
-        )
-    if image.mode not in (*_GRAY, *_COLOUR):
-        family = image.mode.split(";")[0]
-        what = _REFUSED.get(family, "an image of another kind")
-        raise UserError(
-            f"{name}: is {what} ({image.format}, mode {image.mode}): save it as gray or RGB of 8 "
-            "or 16 bits, or as floats"
-        )
-    png.check_side(image, name)
-    if "progressive" in image.info and (scans := jpeg.scans(name)) > jpeg.MAX_SCANS:
-        raise UserError(
-            f"{name}: is a JPEG of {scans} scans, more than the {jpeg.MAX_SCANS} that are decoded: "
-            "each takes as long as a whole image; save it anew"
-        )
-    # Pages of an animated PNG; a JPEG's further pages are previews.
-    pages = 1 if image.format in _JPEG else getattr(image, "n_frames", 1)
-    if pages > 1:
-        raise UserError(
-            f"{name}: holds {pages} pages, which is supported for gray TIFF (a page for each "
-            "channel): save each page as a separate file"
-        )
-
-
-def _least_bytes(image: Image.Image, name: str) -> int:
-    """Return the least length in bytes of a complete file with that header."""
-    if image.format in _JPEG:
-        return image.width * image.height // jpeg.BLOCK_BITS
-    if image.format == "BMP":  # run lengths can skip any number of pixels
-        bits = 16 if image.mode.startswith("RGB") else 1
-        return image.width * image.height * bits // 8 if image.tile[0][0] == "raw" else 0
-    return png.least_bytes(image, name)
-
-
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8, that still has to be applied."""
-    if image.format == "PNG" and "exif" not in image.info:
-        # Pillow would decode the whole file here, in search of a chunk behind the pixels.
-        return 1
-    found = image.getexif().get(0x0112, 1)
-    return found if isinstance(found, int) else 1  # a text, for example, turns nothing
-
-
-def _entries(image: Image.Image) -> int:
-    """Return the number of colours in the palette of an image that is not yet loaded."""
-    if image.mode != "P" or image.palette is None:
-        return 256
-    return len(image.palette.palette) // len(image.palette.rawmode or "RGB")
-
-
-def _check_palette(image: Image.Image, entries: int, name: str) -> None:
-    """Raise UserError if pixels of a loaded image are beyond its palette, which Pillow fills up."""
-    most = image.getextrema()[1] if image.mode == "P" and entries < 256 else 0
-    if most >= entries:
-        raise UserError(
-            f"{name}: cannot be decoded (its palette has {entries} colours, and a pixel has number "
-            f"{most}): save the image anew"
-        )
-
-
-def _pixels(image: Image.Image, name: str) -> Shaped[np.ndarray, "h w c"]:
-    """Decode an opened image, upright, with transparency over black and a gray palette as gray."""
-    # Before loading: image_size has to agree, and chunks behind the pixels do not count.
-    orientation, clear = _orientation(image), png.clear_colour(image)
-    has_alphas = image.mode == "P" and "transparency" in image.info
-    if png.has_16_bit_colour(image):
-        if orientation in _TRANSPOSE:
-            raise UserError(
-                f"{name}: is turned by its EXIF orientation, which is not supported for colour of "
-                "16 bits: save it upright"
-            )
-        image.load()  # reports a truncated file more clearly
-        return png.deep_colour(name)
-    if image.format in _JPEG:
-        jpeg.load_file(image, name)
-    entries = _entries(image)
-    image.load()
-    _check_palette(image, entries, name)
-    picture: Image.Image = image
-    if orientation in _TRANSPOSE:
-        picture = picture.transpose(_TRANSPOSE[orientation])
-    if image.mode in _GRAY:
-        values = np.array(picture.convert("L") if image.mode == "1" else picture)
-        values = values.astype(values.dtype.newbyteorder("="), copy=False)
-        return png.clear_to_black(values[..., None], clear)
-    mode = _COLOUR[image.mode]
-    if image.format == "BMP" and mode == "RGBA" and not np.asarray(picture)[..., 3].any():
-        # Frame grabbers leave the fourth byte at 0, and viewers show the picture.
-        mode = "RGB"
-    if has_alphas:
-        mode = "RGBA"
-    pixels = np.array(picture.convert(mode) if picture.mode != mode else picture)
-    if mode in ("RGBA", "LA"):
-        pixels = over_black(pixels[..., :-1], pixels[..., -1])
-    if image.mode in ("P", "PA") and (pixels == pixels[..., :1]).all():
-        pixels = pixels[..., :1]
-    return png.clear_to_black(np.ascontiguousarray(pixels), clear)

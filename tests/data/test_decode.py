@@ -16,9 +16,10 @@ from helpers.png_files import chunk, png
 from PIL import Image
 
 from recon_ad.data.arrays import to_unit
-from recon_ad.data.decode import MAX_PIXELS, decode_image, decode_mask, image_size
+from recon_ad.data.decode import decode_image, decode_mask, image_size
 from recon_ad.data.npy import MAGIC
 from recon_ad.errors import UserError
+from recon_ad.limits import MAX_PIXELS
 
 RNG = np.random.default_rng(0)  # for these constants only
 GRAY = RNG.integers(0, 256, (13, 17), dtype=np.uint8)

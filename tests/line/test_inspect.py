@@ -18,7 +18,7 @@ from helpers.lines import rows_of
 from PIL import Image
 
 from benchmarks.studies.line import disturbed
-from recon_ad.data import decode
+from recon_ad.data import pillow_files
 from recon_ad.detector import image_files
 from recon_ad.detector.inference import Inference, Prediction, Thresholds
 from recon_ad.errors import UserError
@@ -467,7 +467,7 @@ def test_a_file_that_cannot_be_read_just_now_is_tried_again(line, monkeypatch):
             raise OSError(errno.EIO, "for now")
         return open(name, mode)
 
-    monkeypatch.setattr(decode, "open", read, raising=False)
+    monkeypatch.setattr(pillow_files, "open", read, raising=False)
     monkeypatch.setattr(line_run, "UNREADABLE", 1e6)
     rows = watch(line, 2)
     # c waited neither for a nor for b, which has no row yet.

@@ -1,4 +1,5 @@
-// Decoding of image files to images and masks. After recon_ad/data/decode.py.
+// Decoding of image files to images and masks. After recon_ad/data/decode.py
+// and recon_ad/data/pillow_files.py.
 #pragma once
 
 #include <filesystem>
