@@ -16,7 +16,8 @@ from absl import flags
 from recon_ad import cli
 from recon_ad.config import config_flag
 from recon_ad.data.build import build_source
-from recon_ad.evaluation.run import evaluate_workdir, warn_of_other_test_images
+from recon_ad.evaluation.images import warn_of_other_test_images
+from recon_ad.evaluation.run import evaluate_workdir
 from recon_ad.runtime import mesh as meshes
 from recon_ad.runtime import stopping
 from recon_ad.runtime.compilation import keep_compiled

@@ -165,7 +165,7 @@ class NoModel:
         return row, missing
 
 
-def mean_figures(rows: Mapping[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+def _mean_figures(rows: Mapping[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the mean over categories of the rows of `NoModel.figures`, with missing reasons.
 
     Brightness separates categories better than defects, so each category has a separate row.
@@ -180,4 +180,20 @@ def mean_figures(rows: Mapping[str, dict[str, Any]]) -> tuple[dict[str, Any], di
             mean[name][key] = None if lacking else float(np.mean(list(values.values())))
             if lacking:
                 missing[f"no_model.{name}.{key}"] = f"not available for {', '.join(lacking)}"
+    return mean, missing
+
+
+def no_model_row(
+    rows: Mapping[str, tuple[dict[str, Any], dict[str, str]]], per_category: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the no-model row and its reasons; add its own row to each of several categories.
+
+    For several categories the returned row is the mean.
+    """
+    if len(rows) == 1:
+        return next(iter(rows.values()))
+    mean, missing = _mean_figures({category: row for category, (row, _) in rows.items()})
+    for category, (row, reasons) in rows.items():
+        per_category[category]["no_model"] = row
+        missing |= {f"per_category.{category}.{key}": why for key, why in reasons.items()}
     return mean, missing

@@ -1,18 +1,14 @@
 """Evaluation of a run on its test images: metrics.json, report.html, scores.csv, model.onnx."""
 
 import functools
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from recon_ad.data import Source
-from recon_ad.data.build import build_source
-from recon_ad.data.several import EVERY
 from recon_ad.data.source import by_category, fingerprint
 from recon_ad.detector.certificate import CARD, link_report, section_of
 from recon_ad.detector.classifier import without_labelled
@@ -21,8 +17,14 @@ from recon_ad.detector.jax_detector import Detector
 from recon_ad.detector.onnx_export import export_run
 from recon_ad.errors import UserError
 from recon_ad.evaluation.content import draw_curves, scores_csv, training_message, training_rows
+from recon_ad.evaluation.images import (
+    TEST_IMAGES,
+    data_name,
+    open_images,
+    without_unregistered,
+)
 from recon_ad.evaluation.judge import Clock, judge
-from recon_ad.evaluation.no_model import NoModel, mean_figures
+from recon_ad.evaluation.no_model import NoModel, no_model_row
 from recon_ad.evaluation.panels import choose_panels, slider_scale
 from recon_ad.evaluation.protocol import already_used, protocol
 from recon_ad.metrics.figures import FIGURES
@@ -36,7 +38,6 @@ from recon_ad.runtime.waiting import disk_is_full
 from recon_ad.runtime.writer import read_log
 
 UNSURE = 5e-5  # least bound of a figure that is logged: half of the figure's last digit
-TEST_IMAGES = "test_images_sha256"  # in the protocol
 
 logger = logging.getLogger("recon_ad")
 
@@ -220,56 +221,6 @@ def _add_decisions(
     return outcome.warning()
 
 
-def without_unregistered(source: Source, lost: Sequence[str]) -> Source:
-    """Return the source without the test images in which the part was not found, with a note.
-
-    Raises:
-      UserError: If the part was found in no image.
-    """
-    if not lost:
-        return source
-    kept = tuple(record for record in source.test if record.name not in set(lost))
-    if not kept:
-        raise UserError(
-            f"the part was found in none of the {len(lost)} test images; check that it is the part "
-            "that the detector was trained on, or try another template (config.part.template) or a "
-            "wider search."
-        )
-    defective = sum(record.anomalous for record in source.test) - sum(r.anomalous for r in kept)
-    note = (
-        f"The part was not found in {len(lost)} of {len(source.test)} test images ({defective} of "
-        f"them defective), which are excluded from all figures: {', '.join(sorted(lost)[:5])}"
-        f"{'…' if len(lost) > 5 else ''}."
-    )
-    return source._replace(test=kept, notes=(*source.notes, note))
-
-
-def no_model_row(
-    rows: Mapping[str, tuple[dict[str, Any], dict[str, str]]], per_category: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the no-model row and its reasons; add its own row to each of several categories.
-
-    For several categories the returned row is the mean.
-    """
-    if len(rows) == 1:
-        return next(iter(rows.values()))
-    mean, missing = mean_figures({category: row for category, (row, _) in rows.items()})
-    for category, (row, reasons) in rows.items():
-        per_category[category]["no_model"] = row
-        missing |= {f"per_category.{category}.{key}": why for key, why in reasons.items()}
-    return mean, missing
-
-
-def data_name(config: ConfigDict) -> str:
-    """Return the name of the data, for headings."""
-    data = config.data
-    if data.source in ("synthetic", "csv"):
-        return data.name
-    if data.source == "tfds":
-        return " ".join(filter(None, (data.name, data.category)))
-    return " ".join(filter(None, (Path(data.path).resolve().name, data.category)))
-
-
 def evaluate_workdir(
     workdir: Path,
     *,
@@ -306,7 +257,7 @@ def evaluate_workdir(
         detector = detector or load(workdir / "detector")
         config = detector.config
         if data or source is None:
-            config, source = _open_images(detector, data)
+            config, source = open_images(detector, data)
         name = data_name(config)
         results = judge_source(detector, source, stop=stop)
         meshes.stop_together(stop)
@@ -319,49 +270,6 @@ def evaluate_workdir(
             results.parts.clear()
         meshes.on_first_host(write)
     return metrics
-
-
-def warn_of_other_test_images(workdir: Path, source: Source) -> None:
-    """Warn if a run's figures were computed on other test images than the present ones."""
-    try:
-        protocol = json.loads((workdir / "metrics.json").read_text())["protocol"]
-        before = protocol.get(TEST_IMAGES, "")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        before = ""
-        logger.warning("%s cannot be read (%s)", workdir / "metrics.json", error)
-    now = fingerprint(source.test) if source.test else None
-    if before != "" and before != now:
-        logger.warning(
-            "the test images differ from those of the figures in %s; to compute the figures again, "
-            "run python -m recon_ad.evaluate --workdir %s", workdir, workdir,
-        )  # fmt: skip
-
-
-def _open_images(detector: Detector, data: str) -> tuple[ConfigDict, Source]:
-    """Open the images to inspect, the run's own or those of `data`, and return their config."""
-    config = detector.config.copy_and_resolve_references()
-    if data:
-        config.data.source, config.data.path = "folder", data
-        several = config.data.category == EVERY or "+" in config.data.category
-        if not several or any((Path(data) / part).is_dir() for part in ("train", "test")):
-            config.data.category = ""  # the folder is itself a single category
-        config.data.channels = detector.channels
-    source = build_source(config)
-    name = Path(data).resolve().name
-    if data and not config.data.category and name in detector.categories:
-        train, test = (
-            tuple(record._replace(category=name) for record in part)
-            for part in (source.train, source.test)
-        )
-        source = source._replace(train=train, test=test)
-    if data and not source.test:
-        raise UserError(
-            f"{data} has no test images; give a folder with test/good or test/<defect> beside "
-            "train/good."
-        )
-    for note in source.notes if data else ():  # training logged those of the run's own images
-        logger.warning("%s", note)
-    return config, source
 
 
 def _written(

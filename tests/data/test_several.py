@@ -15,6 +15,7 @@ from recon_ad.data.source import Record
 from recon_ad.detector.inference import Thresholds
 from recon_ad.errors import UserError
 from recon_ad.evaluation import run as evaluation
+from recon_ad.evaluation.images import open_images
 from recon_ad.training import run as trainer
 
 SIDE = 128  # px, as for `finished_run`, so that the programs are the same
@@ -179,5 +180,5 @@ def test_a_category_without_test_images_has_no_figures_and_the_mean_says_so(fold
 def test_a_gray_folder_is_read_as_rgb_for_a_detector_of_rgb(folder, tmp_path):
     fields = {"data.channels": 0, "data.source": "folder"}
     detector = make_detector(channels=3, thresholds=Thresholds(1.0, 1.0), **fields)
-    _, source = evaluation._open_images(detector, str(folder / "metal"))
+    _, source = open_images(detector, str(folder / "metal"))
     assert channels_of(source) == {3}
