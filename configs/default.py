@@ -4,6 +4,7 @@ This file names no data, so no command uses it alone.
 """
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 
 from ml_collections import ConfigDict
@@ -290,7 +291,7 @@ def chosen(args: SimpleNamespace) -> ConfigDict:
     fetched, else on pixels.
 
     Args:
-      args: Arguments with the fields of `CHOICE`, and `smoke`.
+      args: Arguments with the fields of `CHOICE`, `path` and `smoke`.
     """
     method = args.method
     if not method:
@@ -298,7 +299,8 @@ def chosen(args: SimpleNamespace) -> ConfigDict:
         method = "cae"
         if args.weights or (not args.smoke and obtainable(encoder)):
             method = "knn"
-        elif not args.smoke:
+        # A wrong path ends the command, whose only message should then be about the path.
+        elif not args.smoke and Path(args.path).expanduser().is_dir():
             logger.warning(
                 "No encoder weights are available, so the method is cae, on pixels, which takes "
                 "longer and finds less than knn: fetch them with python -m recon_ad.weights "

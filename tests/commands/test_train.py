@@ -12,7 +12,7 @@ DEMO = ["--config", "configs/demo.py"]
     ("given", "says"),
     [
         (["--config", "configs/folder.py:method=cae"], "config.data.path is empty"),
-        (["--config", "configs/folder.py:method=cae,path=/no/such/folder"], "/no/such/folder"),
+        (["--config", "configs/folder.py:path=/no/such/folder"], "/no/such/folder"),
         (["--config", "configs/demo.py:method=gan"], "gan"),
         (["--config", "configs/folder.py:method=knnn"], "did you mean knn?"),
         (["--config", "configs/demo.py:smoke", "--workdir", "README.md"], "README.md"),
