@@ -5,13 +5,13 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import Array, Float, PyTree
 from ml_collections import ConfigDict
 
 from recon_ad.data.pipeline import Images, patch_batches, prepared_batches
@@ -75,8 +75,9 @@ def fit_state(
     shapes = jax.eval_shape(method.prepare, frozen, one)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     state = jit_for_one_call(method.init, named_key(root, "init"), zeros, out_shardings=everywhere)
+    collects = config.method.name in WITHOUT_LEARNING
     parameters = sum(p.size for p in jax.tree.leaves(state.params))
-    logger.info("%d parameters", parameters)
+    logger.info("%s", memory_size(state.params) if collects else f"{parameters} parameters")
 
     # ---- Steps ---------------------------------------------------------------------------------
     step_fn = jit_train_step(method, augmentations=config.data.augment, mesh=mesh)
@@ -90,9 +91,7 @@ def fit_state(
         start, state, kept = found
         totals |= kept
         logger.info("resumed at step %d of %d", start, c.steps)
-    writer = Writer(
-        workdir, start=start, total=c.steps, collects=config.method.name in WITHOUT_LEARNING
-    )
+    writer = Writer(workdir, start=start, total=c.steps, collects=collects)
 
     # ---- Data ----------------------------------------------------------------------------------
     began = time.perf_counter()
@@ -204,3 +203,12 @@ def fit_state(
     if summary["message"]:
         logger.warning("%s", summary["message"])
     return state, summary
+
+
+def memory_size(memory: Mapping[str, Array]) -> str:
+    """Return the sizes of the arrays that a method collects features in, for the log.
+
+    Arrays of one number for each feature or image are left out.
+    """
+    sizes = {name: " × ".join(map(str, a.shape)) for name, a in memory.items() if a.ndim > 1}
+    return f"memory of features: {', '.join(f'{name} {size}' for name, size in sizes.items())}"

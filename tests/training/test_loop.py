@@ -25,6 +25,7 @@ from recon_ad.runtime.checkpoints import Checkpoints
 from recon_ad.runtime.waiting import RUN_LOCK, exclusive_lock
 from recon_ad.training import diagnosis
 from recon_ad.training import run as trainer
+from recon_ad.training.loop import memory_size
 from recon_ad.training.same_run import same_run
 
 SPEC = "configs/folder.py:method=cae,smoke"  # that of `finished_run`, whose programs all fit
@@ -297,8 +298,9 @@ def test_a_run_goes_on_where_its_images_are_at_another_path(finished, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_of_each_method_killed_behind_a_checkpoint_ends_as_the_uninterrupted_one(
-    method, small_encoder, tmp_path
+    method, small_encoder, tmp_path, caplog
 ):
+    caplog.set_level(logging.INFO, "recon_ad")
     fields = small_encoder if method in WITH_ENCODER else {}
     config = small_config(f"configs/folder.py:method={method},smoke", **fields)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -314,6 +316,15 @@ def test_a_run_of_each_method_killed_behind_a_checkpoint_ends_as_the_uninterrupt
     learns_nothing = method in ("knn", "subspace")
     figure = "train_feature_norm" if learns_nothing else "train_loss"
     assert len(losses(killed, figure)) == 6
+    # Once for each of the two trainings: what was collected is no number of parameters.
+    told = [m for m in caplog.messages if m.endswith(" parameters") or "memory of" in m]
+    assert len(told) == 2 and all(("memory of" in m) == learns_nothing for m in told)
+
+
+def test_what_a_method_collects_is_told_as_features_and_their_length():
+    shapes = {"fine": (60, 8), "coarse": (60, 8), "image": (60,)}
+    memory = {name: jax.numpy.zeros(shape) for name, shape in shapes.items()}
+    assert memory_size(memory) == "memory of features: fine 60 × 8, coarse 60 × 8"
 
 
 @pytest.mark.slow
