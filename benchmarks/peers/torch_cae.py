@@ -60,7 +60,7 @@ def _activate(x):
 
 
 def load(
-    layer: torch.nn.Module, weight: Float[np.ndarray, "..."], bias: Float[np.ndarray, "o"]
+    layer: torch.nn.Module, weight: Float[np.ndarray, "..."], bias: Float[np.ndarray, " o"]
 ) -> torch.nn.Module:
     """Set a layer's weight, in PyTorch's axis order, and its bias."""
     with torch.no_grad():

@@ -161,7 +161,7 @@ def _by_products(
     return _similarity(options, *(mean + offset), *variance).transpose(0, 2, 3, 1)
 
 
-def _sum_and_difference(x: Float[Array, "*s"], y: Float[Array, "*s"]) -> Float[Array, "2 *s"]:
+def _sum_and_difference(x: Float[Array, "*s"], y: Float[Array, "*s"]) -> Float[Array, " 2 *s"]:
     return jnp.stack([x + y, x - y])
 
 
