@@ -8,7 +8,12 @@ Importing the package does not import JAX: each name is imported when it is firs
 """
 
 import importlib
+import os
 from typing import Any
+
+# From version 1.29 on, ONNX Runtime sends names and digests of models to its maker unless it finds
+# this variable when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "fit": "recon_ad.api",

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,8 @@ class OnnxRuntimeGraph(Graph):
         options = onnxruntime.SessionOptions()
         # Its errors become UserErrors, and it recovers from what it warns about.
         onnxruntime.set_default_logger_severity(FATAL)
+        # For Windows, and where it was imported before recon_ad, which switches them off otherwise.
+        onnxruntime.disable_telemetry_events()
         options.log_severity_level = FATAL
         # Idle threads of one graph would spin and take processors from the other's.
         options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -81,6 +84,9 @@ def _core() -> Any:
     core it does so in the wrong order, and the next signal (SIGTERM, for example) finds freed
     memory.
     """
+    # It would send an event to its maker when it is imported, from a forked process that may hang
+    # where JAX has threads. It imports without this package too.
+    sys.modules.setdefault("openvino_telemetry", None)
     handlers = logging.root.handlers[:]
     import openvino  # part of an extra
 

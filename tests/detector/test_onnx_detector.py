@@ -1,5 +1,6 @@
 """Exported models of others, with outputs and metadata that no detector has."""
 
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,7 +10,7 @@ import pytest
 
 from recon_ad.detector import onnx_detector
 from recon_ad.detector.onnx_detector import OnnxDetector
-from recon_ad.detector.runtimes import Graph
+from recon_ad.detector.runtimes import RUNTIMES, Graph
 from recon_ad.errors import UserError
 
 FACTS = {
@@ -51,9 +52,16 @@ def made(told=None, **facts):
     return OnnxDetector(core, tail, name="m.onnx")
 
 
+def in_process(code, home):
+    """Run code in a process of its own outside CI, where runtimes would send events."""
+    env = {"HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-c", code]
+    return subprocess.run(words, capture_output=True, text=True, check=True, env=env)
+
+
 @pytest.mark.skipif(find_spec("openvino") is None, reason="an extra")
-def test_openvino_leaves_a_commands_log_as_it_is():
-    # Runs in a separate process, because OpenVINO changes the log when it is first imported.
+def test_openvino_leaves_a_commands_log_as_it_is(tmp_path):
+    # OpenVINO changes the log when it is first imported.
     code = (
         "import logging; from absl import logging as absl_logging\n"
         "absl_logging.use_absl_handler()\n"
@@ -63,8 +71,24 @@ def test_openvino_leaves_a_commands_log_as_it_is():
         "runtimes._openvino()\n"
         "logging.getLogger('recon_ad').info('watching a folder')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.splitlines()[-1:] == ["watching a folder"]
+    assert in_process(code, tmp_path).stderr.splitlines()[-1:] == ["watching a folder"]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_no_runtime_sends_its_maker_who_uses_it(runtime, tmp_path):
+    if find_spec(runtime) is None:
+        pytest.skip("an extra")
+    code = f"""
+from onnx import helper
+x, y = (helper.make_tensor_value_info(name, 1, [1]) for name in "xy")
+graph = helper.make_graph([helper.make_node("Abs", ["x"], ["y"])], "graph", [x], [y])
+model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+from recon_ad.detector.runtimes import RUNTIMES
+RUNTIMES[{runtime!r}](model.SerializeToString())
+"""
+    in_process(code, tmp_path)
+    # Both would keep an identifier in the home directory.
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 
 @pytest.mark.parametrize(("any_batch", "batches"), [(True, [2, 2, 2, 2, 1]), (False, [2] * 5)])
