@@ -20,28 +20,35 @@ Each writes its part of results/certificates.json.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
-from scipy import special, stats
+from jaxtyping import Bool, Shaped
+from scipy import ndimage, special, stats
 
 from benchmarks.harness import record
 from recon_ad import cli
 from recon_ad.certification.cases import TRIALS, Case, bases_of, cases_of, inserted, sizes_of
+from recon_ad.certification.defects import robust_range
 from recon_ad.certification.detection import ABOVE, NO_MODEL, WANTED, Detection, detection
 from recon_ad.certification.images import GoodImages
 from recon_ad.certification.page import page
+from recon_ad.certification.real import defective_images, diameter
 from recon_ad.certification.rejects import upper_bound
 from recon_ad.certification.run import certify
 from recon_ad.certification.trials import judge, row_of
 from recon_ad.config import load_config
+from recon_ad.data.arrays import to_unit
 from recon_ad.data.locate import check_data, find_category
 from recon_ad.data.source import GOOD
+from recon_ad.data.truth import united_mask
 from recon_ad.detector import onnx_detector
 from recon_ad.detector.directory import load
+from recon_ad.detector.image_files import decoded
 from recon_ad.detector.inference import Inference
 from recon_ad.detector.onnx_export import export, folder_images
 from recon_ad.detector.open import identity
@@ -56,6 +63,7 @@ SETS, METHODS = ("grid", "magnetic_tile", "ball_screw"), ("knn", "cae")
 GROUPS = {name: fields["holdout.group"] for name, fields in FIELDS.items()}
 RUNTIMES_OF = ("grid", "knn")
 EVERY = 4  # one in so many inserted defects is judged by every runtime
+RING = 8  # px around a defect that its gray level is compared with
 REJECTS = ((24, 0.01), (24, 0.05), (100, 0.0217), (500, 0.01))  # images, true rate
 
 
@@ -157,11 +165,11 @@ def trained(folder: Path, workdir: Path, *, method: str) -> Path:
     return workdir / "detector"
 
 
-def certified(folder: Path, detector: Path) -> dict[str, Any]:
+def certified(folder: Path, directory: Path) -> dict[str, Any]:
     """Certify a detector on the test images of its category."""
-    output = detector.parent / "certificate"
+    output, detector = directory.parent / "certificate", load(directory)
     found = certify(
-        load(detector), folder / "test" / GOOD, output, identity=identity(detector),
+        detector, folder / "test" / GOOD, output, identity=identity(directory),
         defects=folder / "test",
     )  # fmt: skip
     files.write_json(output / "certificate.json", found.figures)
@@ -180,11 +188,52 @@ def certified(folder: Path, detector: Path) -> dict[str, Any]:
         "by_kind": real["by_kind"],
         "by_size": real["by_size"],
         "differs": real["differs"],
+        "appearance": appearances(folder, detector),
         "envelope": {
             name: {k: one[k] for k in ("holds_to", "leaves_at", "because")}
             for name, one in figures["envelope"]["disturbances"].items()
         },
     }
+
+
+def appearances(folder: Path, detector: Inference) -> list[dict[str, Any]]:
+    """Return the median contrast and fill of real and inserted defects by size, see `appearance`.
+
+    Defects are inserted into all good test images, whether or not the detector stops them.
+    """
+    real = [
+        (diameter(mask), *appearance(decoded(detector, one.file), mask))
+        for one in defective_images(folder / "test")
+        if one.masks and (mask := united_mask(one.masks)).any()
+    ]
+    good = GoodImages(detector, folder / "test" / GOOD, roi=None)
+    rows = {image.name: {"registered": True, "stopped": False} for image in good.images}
+    drawn = cases_of(bases_of(good, rows), SEED)[::EVERY]
+    made = [(case.size, *appearance(*inserted(good, case, SEED))) for case in drawn]
+    bins: dict[float, dict[str, Any]] = {}
+    for name, entries in (("real", real), ("inserted", made)):
+        powers = np.floor(np.log2([max(entry[0], 1.0) for entry in entries]))
+        for power in np.unique(powers):
+            contrast, fill = np.median(np.array(entries)[powers == power, 1:], axis=0)
+            row = bins.setdefault(
+                power, {"from_px": float(2**power), "to_px": float(2 ** (power + 1))}
+            )
+            row[name] = {"contrast": float(contrast), "fill": float(fill)}
+    return [bins[power] for power in sorted(bins)]
+
+
+def appearance(
+    image: Shaped[np.ndarray, "h w c"], mask: Bool[np.ndarray, "h w"]
+) -> tuple[float, float]:
+    """Return how far a defect differs from its surroundings, and how much of its circle it fills.
+
+    The contrast is the difference of the median gray levels in the mask and in a ring of `RING` px
+    around it, as a share of the image's range, as inserted contrasts are.
+    """
+    gray = to_unit(image).mean(axis=2)
+    ring = ndimage.binary_dilation(mask, iterations=RING) & ~mask
+    contrast = abs(float(np.median(gray[mask]) - np.median(gray[ring]))) / robust_range(image)
+    return contrast, float(mask.sum()) / (math.pi / 4 * diameter(mask) ** 2)
 
 
 def by_runtime(folder: Path, directory: Path) -> dict[str, Any]:
