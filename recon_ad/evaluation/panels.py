@@ -111,14 +111,10 @@ def choose_panels(
     misses = those(anomalous=True, label=False)[::-1]
     alarms, passed = (those(anomalous=False, label=label) for label in (True, False))
     hits = one_of_each(those(anomalous=True, label=True))
-    odd, of = odd_training(detector, source, count=max(1, limit // 2))
 
     def drawn(records: Sequence[Record], otherwise: str) -> Sequence[SmallPanel] | str:
         shown = progress(records[:limit], "report, pictures")
         return [panel(detector, r, scale=scale) for r in shown] or otherwise
-
-    def shown_odd() -> Sequence[SmallPanel] | str:
-        return [panel(judge, record, scale=scale) for record, judge in odd] or ""
 
     groups: dict[str, Sequence[SmallPanel] | str] = {}
     if any(record.anomalous for record in source.test):
@@ -129,7 +125,8 @@ def choose_panels(
         groups["Clearest hits"] = drawn(hits, "")
     if passed:
         groups["Typical good images"] = drawn(typical(passed, count=max(1, limit // 2)), "")
-    groups[f"Most anomalous training images{of}"] = shown_odd()
+    odd, of = odd_training(detector, source, count=max(1, limit // 2), scale=scale)
+    groups[f"Most anomalous training images{of}"] = odd or ""
     return groups
 
 
@@ -152,13 +149,13 @@ def typical(records: Sequence[Record], *, count: int) -> list[Record]:
 
 
 def odd_training(
-    detector: Detector, source: Source, *, count: int
-) -> tuple[list[tuple[Record, Detector]], str]:
-    """Return the training images with the highest scores, and a note on their selection.
+    detector: Detector, source: Source, *, count: int, scale: Scale | None
+) -> tuple[list[SmallPanel], str]:
+    """Return panels of the training images with the highest scores, and a note on their selection.
 
-    Each image is paired with the detector that its picture has to show. Crossed calibration has a
-    held-out score of each image, and the detector is then the one that has not seen the image's
-    block. Otherwise some images are inspected by the detector itself, spread evenly over all.
+    Crossed calibration has a held-out score of each image. The panel is then by the detector that
+    has not seen the image's block. Otherwise some images are inspected by the detector itself,
+    spread evenly over all.
     """
     kept = read_kept(detector.record)
     if kept and detector.record["calibration"].get("rule") == "cross":
@@ -168,20 +165,26 @@ def odd_training(
         odd = sorted(judged, key=lambda record: -known[record.name])[:count]
         # Images of another folder may have the same names, so contents are compared.
         if odd and all(digest(record.load()) == contents[record.name] for record in odd):
-            judges = [_without_block(detector, source, kept, record.name) for record in odd]
-            pairs = list(zip(odd, judges, strict=True))
-            if all(_gives(judge, record, known[record.name]) for record, judge in pairs):
-                return pairs, ", held out"
-            return [(record, detector) for record in odd], ""
+            shown = [
+                panel(_without_block(detector, source, kept, record.name), record, scale=scale)
+                for record in odd
+            ]
+            # Scores differ if images were left out of training, so that places have shifted, or if
+            # the block's images have copies in other blocks.
+            if np.allclose([p.score for p in shown], [known[p.name] for p in shown], rtol=1e-4):
+                return shown, ", held out"
+            return [panel(detector, record, scale=scale) for record in odd], ""
     looked_at = spread(source.train, LOOKED_AT)
     scored = []
     for i, record in enumerate(progress(looked_at, "report, training images")):
         roi = roi_of(record)
         with contextlib.suppress(NotRegistered):  # training also left such images out
+            # To reconstruct and draw all of them would take longer than to inspect the few again.
             score = detector.predict(record.load(), roi=roi, reconstruct=False).score
             scored.append((float(score), i))
     of = "" if len(looked_at) == len(source.train) else f", from a sample of {len(looked_at)}"
-    return [(looked_at[i], detector) for _, i in sorted(scored, reverse=True)[:count]], of
+    highest = sorted(scored, reverse=True)[:count]
+    return [panel(detector, looked_at[i], scale=scale) for _, i in highest], of
 
 
 def _without_block(detector: Detector, source: Source, kept: Judged, name: str) -> Detector:
@@ -189,16 +192,3 @@ def _without_block(detector: Detector, source: Source, kept: Judged, name: str) 
     blocks = dict(zip(kept.names, kept.blocks, strict=True))
     places = [i for i, r in enumerate(source.train) if blocks.get(r.name) == blocks[name]]
     return detector.without(places)
-
-
-def _gives(detector: Detector, record: Record, score: float) -> bool:
-    """Return whether the detector gives the image this score.
-
-    It does not if images were left out of training, so that places have shifted, or if the block's
-    images have copies in other blocks.
-    """
-    try:
-        found = detector.predict(record.load(), roi=roi_of(record), reconstruct=False).score
-    except NotRegistered:
-        return False
-    return bool(np.isclose(found, score, rtol=1e-4))

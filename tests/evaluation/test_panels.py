@@ -9,6 +9,7 @@ from recon_ad.data import Record, Source
 from recon_ad.data.source import digest
 from recon_ad.detector.heldout import Judged, kept
 from recon_ad.detector.inference import Thresholds
+from recon_ad.detector.jax_detector import Detector
 from recon_ad.evaluation import panels
 from recon_ad.evaluation.panels import choose_panels, odd_training, panel
 from recon_ad.metrics import empty_histogram, image_histogram, merge
@@ -34,7 +35,7 @@ def test_an_accepted_image_is_shown_without_marks_at_any_pixel_threshold(rejecte
 @pytest.mark.parametrize(
     "case", ["cross", "scores of another detector", "split", "other images of the same names"]
 )
-def test_odd_training_images_are_those_that_calibration_scored_highest(case):
+def test_odd_training_images_are_those_that_calibration_scored_highest(case, monkeypatch):
     images = pictures()
     detector = make_detector("knn")
     names = [f"{i}.png" for i in range(len(images))]
@@ -50,14 +51,24 @@ def test_odd_training_images_are_those_that_calibration_scored_highest(case):
     record = {"calibration": {"rule": rule, "grouped": False, **kept(judged, percentile=99.0)}}
     detector = detector.with_thresholds(detector.thresholds, record)
     train = tuple(Record(n, lambda x=x: x) for n, x in zip(names, images, strict=True))
-    found, note = odd_training(detector, Source(train, ()), count=2)
+    inspect, inspected = Detector.predict_aligned, []
+
+    def watched(judge, image, **options):
+        inspected.append(image)
+        return inspect(judge, image, **options)
+
+    monkeypatch.setattr(Detector, "predict_aligned", watched)
+    found, note = odd_training(detector, Source(train, ()), count=2, scale=None)
     highest = np.argsort(kept_scores)[:-3:-1]
-    assert [r.name for r, _ in found] == [names[i] for i in highest]
+    assert [shown.name for shown in found] == [names[i] for i in highest]
     assert note == (", held out" if case == "cross" else "")
     # The pictures are by the detector that the heading says.
-    shown = [float(judge.predict(r.load()).score) for r, judge in found]
-    assert shown == pytest.approx([(held_out if case == "cross" else scores)[i] for i in highest])
+    expected = [(held_out if case == "cross" else scores)[i] for i in highest]
+    assert [shown.score for shown in found] == pytest.approx(expected)
     assert held_out != scores
+    # Two pictures; those of the wrong detector before them, or the scores of all images.
+    extra = {"cross": 0, "scores of another detector": 2}.get(case, len(images))
+    assert len(inspected) == 2 + extra
 
 
 def chosen(rows, monkeypatch, *, limit=6):
@@ -67,7 +78,7 @@ def chosen(rows, monkeypatch, *, limit=6):
         return shrink_panel(made_up(record.name))
 
     monkeypatch.setattr(panels, "panel", shown)
-    monkeypatch.setattr(panels, "odd_training", lambda *_, count: ([], ""))
+    monkeypatch.setattr(panels, "odd_training", lambda *_, count, scale: ([], ""))
     test = tuple(Record(n, lambda: None, defect=d) for n, d, _ in rows)
     judged = [ImageResult(n, d, d != "good", s, s > 5, None, 0, 0) for n, d, s in rows]
     groups = choose_panels(make_detector(), Source((), test), judged, limit=limit, scale=None)
