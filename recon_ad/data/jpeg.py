@@ -220,9 +220,9 @@ def _scan(content: bytes, marks: np.ndarray, at: int, restarts: int) -> tuple[in
 
 
 def scans(name: str) -> int:
-    """Return the number of scans of a file; within a scan the byte after FF is 0."""
+    """Return the number of scans of a file; raise as `parts`."""
     with open(name, "rb") as file:
-        return file.read().count(b"\xff\xda")
+        return parts(file.read()).scans
 
 
 def load_file(image: Image.Image, name: str) -> None:

@@ -326,6 +326,11 @@ def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path):
     np.testing.assert_array_equal(decode_image(file), whole)
     file.write_bytes(content[:-2] + 2000 * content[last:-2] + content[-2:])
     refused(file, "a JPEG of 20[0-9]{2} scans")
+    # A comment that looks like scans, as a preview within the header does.
+    comment = 200 * b"\xff\xda"
+    segment = b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment
+    file.write_bytes(content[:2] + segment + content[2:])
+    np.testing.assert_array_equal(decode_image(file), whole)
 
 
 @pytest.mark.parametrize("decode", [decode_image, image_size])

@@ -4,7 +4,6 @@
 #include <csetjmp>
 #include <cstdio>  // before jpeglib.h, which needs it
 #include <cstring>
-#include <iterator>
 
 #include <jpeglib.h>
 
@@ -154,26 +153,18 @@ bool is_too_short(const Codec& codec, const Bytes& file, Size size) {
   return !codec.info.arith_code && size.pixels() > kMostOfOneByte * file.size();
 }
 
-// Counts the scans: the byte after FF is 0 within one.
-std::size_t scans(const Bytes& file) {
-  constexpr std::uint8_t kMark[] = {0xFF, 0xDA};
-  std::size_t count = 0;
-  auto at = file.begin();
-  while ((at = std::search(at, file.end(), std::begin(kMark), std::end(kMark))) != file.end()) {
-    at += 2;
-    ++count;
+// Returns the parts of a file. Throws UserError if it is cut.
+JpegParts parts_of(const Bytes& file, const std::string& name) {
+  try {
+    return jpeg_parts(file);
+  } catch (const UserError& error) {
+    throw broken(name, error.what());
   }
-  return count;
 }
 
 // Throws UserError if the pixels cannot be read, or if data are missing.
 void read_whole(Codec& codec, std::uint8_t* pixels, const Bytes& file, const std::string& name) {
-  JpegParts parts;
-  try {
-    parts = jpeg_parts(file);
-  } catch (const UserError& error) {
-    throw broken(name, error.what());
-  }
+  const JpegParts parts = parts_of(file, name);
   const Bytes probe = {0};  // passed over before a marker, and too few bits for a unit
   Feeder feeder(codec, file, pixels);
   if (read_pixels(codec, feeder, parts, probe, {})) return;
@@ -196,7 +187,7 @@ Image decode_jpeg(const Bytes& file, const std::string& name) {
   const Size size{int(info.image_height), int(info.image_width)};
   check_pixels(size, name);
   if (is_too_short(codec, file, size)) throw broken(name, "image file is truncated");
-  const std::size_t many = info.progressive_mode ? scans(file) : 0;
+  const std::size_t many = info.progressive_mode ? parts_of(file, name).scans : 0;
   if (many > kMaxScans) {
     throw UserError(name + ": is a JPEG of " + std::to_string(many) + " scans, more than the " +
                     std::to_string(kMaxScans) +
