@@ -59,7 +59,10 @@ SAID = {
     "03_paper_tables": {"compare": r"^\| live \| 2 \|.*\n\| cached \| 700 \|.*\n.*0\.7975"},
     "04_vit": {
         "weights": "RANDOM WEIGHTS",
-        "figures": r"RANDOM WEIGHTS(?s:.*)-\|\n\| knn .*\n\| vit_flow .*\n\| vit_recon .*\s*\Z",
+        "figures": (
+            r"RANDOM WEIGHTS(?s:.*)-\|\n\| knn .*\n\| subspace .*"
+            r"\n\| vit_flow .*\n\| vit_recon .*\s*\Z"
+        ),
     },
     "05_production_line": {
         "register": r"part:    registered True(?s:.*)no part: registered False",
