@@ -249,10 +249,11 @@ Map Detector::stitched(const Image& image) {
   const auto corners = tile_corners(source.size, plan_.tile, plan_.stride);
   Stitch stitch(source.size, weights_);
   const auto limit = std::size_t(plan_.batch_size);
+  ov::Tensor batch;  // kept for the next batch, since fresh memory costs page faults
   for (std::size_t first = 0; first < corners.size(); first += limit) {
     const std::size_t count = std::min(limit, corners.size() - first);
     const std::size_t size = any_batch_ ? count : limit;  // the rest is zeros
-    ov::Tensor batch = batch_of(plan_, size);
+    if (!batch || batch.get_shape()[0] != size) batch = batch_of(plan_, size);
     auto* tiles = static_cast<std::uint8_t*>(batch.data());
     const std::size_t bytes = batch.get_byte_size() / size;
     for (std::size_t i = 0; i < count; ++i) {
