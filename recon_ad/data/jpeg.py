@@ -8,16 +8,19 @@ deploy/cpp/src/jpeg_parts.cpp and jpeg_io.cpp do the same.
 """
 
 import io
+import itertools
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int, UInt8
 from PIL import Image
 
+from recon_ad.data import pieces
 from recon_ad.errors import UserError
 
-MAX_SCANS = 100  # of a progressive file; encoders write ten
+MAX_SCANS = 100  # of a file, each of which takes as long as a whole image; encoders write ten
 BLOCK_BITS = 8 * 64  # pixels for each byte of a file at most: a block of 8 × 8 takes a bit
 CUT = "image file is truncated"
 # What a decoder may read ahead. `_ahead` chooses the data that a cut block takes most of.
@@ -26,6 +29,8 @@ _PROBE = b"\x00"  # passed over in front of a marker, and too few bits for a dec
 _NOISE = bytes(range(1, 251, 3))
 _RESTARTS = range(0xD0, 0xD8)
 _ALONE = (0x01, 0xD8, *_RESTARTS)  # markers without a length
+_NOT_LONG = [bytes([code]) for code in (0, *_ALONE)]
+_MAGIC = b"\xff\xd8"
 _SOS, _EOI, _DRI, _DHT = 0xDA, 0xD9, 0xDD, 0xC4
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
@@ -101,17 +106,16 @@ def parts(content: bytes) -> Parts:
 
     Raises:
       SyntaxError: If it is cut: without its end marker, with too few restart markers, or with
-        scans that leave coefficients of a component open.
+        scans that leave coefficients of a component open. If it has too many scans or segments.
     """
-    codes = np.frombuffer(content, np.uint8)
-    after = codes[1:]
-    marks = np.flatnonzero((codes[:-1] == 0xFF) & (after != 0) & (after != 0xFF))
+    markers = _markers(content)
     frame, interval, scans, at = None, 0, 0, 2
     ends: list[End] = []
     open_bits: dict[int, list[int]] = {}
     codes_of_ac: dict[int, _Code] = {}
-    while True:
-        at, code = _next(content, marks, at)
+    for count in itertools.count(1):
+        at, code = _next(markers, at)
+        pieces.check(count, at)
         if code in _ALONE:
             continue
         if code == _EOI:
@@ -130,25 +134,48 @@ def parts(content: bytes) -> Parts:
             if not body:
                 raise SyntaxError("its header is damaged")
             scans += 1
+            if scans > MAX_SCANS:
+                raise SyntaxError(f"it has more than {MAX_SCANS} scans")
             components = [c for c in body[1 : 1 + 2 * body[0] : 2] if c in open_bits]
             _close(open_bits, components, body[1 + 2 * body[0] :], frame)
             units = frame.units(components) if components else 0
             restarts = -(-units // interval) - 1 if interval else 0
             ahead = _ahead(body, codes_of_ac, frame)
-            at, places = _scan(content, marks, at, restarts)
+            at, places = _scan(content, markers, at, restarts)
             ends += [End(place, ahead) for place in places]
     if any(map(any, open_bits.values())):
         raise SyntaxError(CUT)
     return Parts(frame, scans, ends)
 
 
-def _next(content: bytes, marks: np.ndarray, at: int) -> tuple[int, int]:
+class _Markers(NamedTuple):
+    """The markers of a file, and what looks like one within a segment.
+
+    Attributes:
+      places: Places of the markers, ascending.
+      codes: Their codes.
+      others: Indices of those that are no restart markers.
+    """
+
+    places: Int[np.ndarray, " m"]
+    codes: UInt8[np.ndarray, " m"]
+    others: Int[np.ndarray, " k"]
+
+
+def _markers(content: bytes) -> _Markers:
+    values = np.frombuffer(content, np.uint8)
+    after = values[1:]
+    places = np.flatnonzero((values[:-1] == 0xFF) & (after != 0) & (after != 0xFF))
+    codes = after[places]
+    return _Markers(places, codes, np.flatnonzero((codes & 0xF8) != _RESTARTS[0]))
+
+
+def _next(markers: _Markers, at: int) -> tuple[int, int]:
     """Return the place behind the next marker, and its code."""
-    index = np.searchsorted(marks, at)
-    if index == marks.size:
+    index = np.searchsorted(markers.places, at)
+    if index == len(markers.places):
         raise SyntaxError(CUT)
-    place = int(marks[index])
-    return place + 2, content[place + 1]
+    return int(markers.places[index]) + 2, int(markers.codes[index])
 
 
 def _frame(code: int, body: bytes) -> Frame:
@@ -202,27 +229,42 @@ def _ahead(scan: bytes, codes: dict[int, _Code], frame: Frame) -> bytes:
     return _TURNS if code.length > 1 else _ONES
 
 
-def _scan(content: bytes, marks: np.ndarray, at: int, restarts: int) -> tuple[int, list[int]]:
-    """Return the place of the marker behind a scan, and those of all that end its data."""
-    places: list[int] = []
-    while True:
-        at, code = _next(content, marks, at)
-        place = at - 2
+def _scan(content: bytes, markers: _Markers, at: int, restarts: int) -> tuple[int, list[int]]:
+    """Return the place of the marker behind a scan, and those that end its restart intervals."""
+    first = int(np.searchsorted(markers.places, at))
+    index = np.searchsorted(markers.others, first)
+    if index == len(markers.others):
+        raise SyntaxError(CUT)
+    last = int(markers.others[index])
+    wanted = np.arange(restarts) % len(_RESTARTS) + _RESTARTS[0]
+    if last - first < restarts or (markers.codes[first : first + restarts] != wanted).any():
+        raise SyntaxError(CUT)
+    # A scan of more intervals than the image has ends with those of the image.
+    places = markers.places[first : min(last, first + restarts) + 1].tolist()
+    for i, place in enumerate(places):
         while content[place - 1] == 0xFF:  # filling
             place -= 1
-        places.append(place)
-        if code not in _RESTARTS:
-            if len(places) <= restarts:
-                raise SyntaxError(CUT)
-            return at - 2, places
-        if len(places) <= restarts and code != _RESTARTS[(len(places) - 1) % 8]:
-            raise SyntaxError(CUT)
+        places[i] = place
+    return int(markers.places[last]), places
 
 
-def scans(name: str) -> int:
-    """Return the number of scans of a file; raise as `parts`."""
+def check_header(name: str) -> None:
+    """Raise SyntaxError for a JPEG with so many segments ahead of its pixels that it takes long."""
     with open(name, "rb") as file:
-        return parts(file.read()).scans
+        if file.read(2) != _MAGIC:
+            return
+        content = _MAGIC + file.read()
+    count, at = 0, len(_MAGIC)
+    while (place := content.find(0xFF, at)) >= 0 and content[place + 1 : place + 2] != b"\xda":
+        count += 1 + place - at  # Pillow takes as long for a byte between segments
+        code = content[place + 1 : place + 2]
+        if code == b"\xff":  # filling
+            at = place + 1
+        elif code in _NOT_LONG:
+            at = place + 2
+        else:
+            at = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        pieces.check(count, at)
 
 
 def load_file(image: Image.Image, name: str) -> None:

@@ -59,7 +59,9 @@ _TRANSPOSE = {
 def opened(name: str) -> Iterator[Image.Image]:
     """Open a supported image; Pillow's errors become a `UserError` with the path."""
     try:
+        png.check_count(name)
         png.check_chunks(name)
+        jpeg.check_header(name)
         with open(name, "rb") as file, Image.open(file, formats=_FORMATS) as image:
             _check_supported(image, name)
             yield image
@@ -93,11 +95,6 @@ def _check_supported(image: Image.Image, name: str) -> None:
             "or 16 bits, or as floats"
         )
     png.check_side(image, name)
-    if "progressive" in image.info and (scans := jpeg.scans(name)) > jpeg.MAX_SCANS:
-        raise UserError(
-            f"{name}: is a JPEG of {scans} scans, more than the {jpeg.MAX_SCANS} that are decoded: "
-            "each takes as long as a whole image; save it anew"
-        )
     # Pages of an animated PNG; a JPEG's further pages are previews.
     pages = 1 if image.format in JPEGS else getattr(image, "n_frames", 1)
     if pages > 1:

@@ -4,6 +4,7 @@ A gray or RGB PNG may name a colour that stands for transparency (chunk tRNS) in
 for each pixel. Pixels of exactly that colour are laid over black as others are.
 """
 
+import itertools
 import os
 import struct
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Integer, Shaped
 from PIL import Image
 
+from recon_ad.data import pieces
 from recon_ad.data.arrays import over_black
 from recon_ad.errors import UserError
 
@@ -31,6 +33,21 @@ def least_bytes(image: Image.Image, name: str) -> int:
         depth, kind = struct.unpack(">BB", file.read(26)[24:])
     row = image.width * depth * _SAMPLES.get(kind, 1) // 8
     return image.height * row // _DEFLATED
+
+
+def check_count(name: str) -> None:
+    """Raise SyntaxError for a PNG of so many chunks that it takes long."""
+    with open(name, "rb") as file:
+        at = len(_MAGIC)
+        if file.read(at) != _MAGIC:
+            return
+        for count in itertools.count(1):
+            head = file.read(8)
+            if len(head) < 8 or head[4:] == b"IEND":
+                return
+            at += int.from_bytes(head[:4], "big") + 12
+            pieces.check(count, at)
+            file.seek(at)
 
 
 def check_chunks(name: str) -> None:

@@ -252,7 +252,7 @@ Map Detector::stitched(const Image& image) {
   ov::Tensor batch;  // kept for the next batch, since fresh memory costs page faults
   for (std::size_t first = 0; first < corners.size(); first += limit) {
     const std::size_t count = std::min(limit, corners.size() - first);
-    const std::size_t size = any_batch_ ? count : limit;  // the rest is zeros
+    const std::size_t size = any_batch_ ? count : limit;  // the rest is not used
     if (!batch || batch.get_shape()[0] != size) batch = batch_of(plan_, size);
     auto* tiles = static_cast<std::uint8_t*>(batch.data());
     const std::size_t bytes = batch.get_byte_size() / size;

@@ -17,7 +17,6 @@ namespace {
 
 constexpr int kApp1 = JPEG_APP0 + 1;
 constexpr int kRgb = 3;
-constexpr std::size_t kMaxScans = 100;  // of a progressive file; encoders write ten
 
 // A decompressor whose errors jump back, as exceptions must not pass through C.
 struct Codec {
@@ -153,18 +152,14 @@ bool is_too_short(const Codec& codec, const Bytes& file, Size size) {
   return !codec.info.arith_code && size.pixels() > kMostOfOneByte * file.size();
 }
 
-// Returns the parts of a file. Throws UserError if it is cut.
-JpegParts parts_of(const Bytes& file, const std::string& name) {
+// Throws UserError if the pixels cannot be read, or if data are missing.
+void read_whole(Codec& codec, std::uint8_t* pixels, const Bytes& file, const std::string& name) {
+  JpegParts parts;
   try {
-    return jpeg_parts(file);
+    parts = jpeg_parts(file);
   } catch (const UserError& error) {
     throw broken(name, error.what());
   }
-}
-
-// Throws UserError if the pixels cannot be read, or if data are missing.
-void read_whole(Codec& codec, std::uint8_t* pixels, const Bytes& file, const std::string& name) {
-  const JpegParts parts = parts_of(file, name);
   const Bytes probe = {0};  // passed over before a marker, and too few bits for a unit
   Feeder feeder(codec, file, pixels);
   if (read_pixels(codec, feeder, parts, probe, {})) return;
@@ -187,12 +182,6 @@ Image decode_jpeg(const Bytes& file, const std::string& name) {
   const Size size{int(info.image_height), int(info.image_width)};
   check_pixels(size, name);
   if (is_too_short(codec, file, size)) throw broken(name, "image file is truncated");
-  const std::size_t many = info.progressive_mode ? parts_of(file, name).scans : 0;
-  if (many > kMaxScans) {
-    throw UserError(name + ": is a JPEG of " + std::to_string(many) + " scans, more than the " +
-                    std::to_string(kMaxScans) +
-                    " that are decoded: each takes as long as a whole image; save it anew");
-  }
   if (info.arith_code) {
     throw UserError(name + ": is a JPEG of arithmetic coding, whose end may be missing without being "
                     "noticed: save it anew with Huffman codes");

@@ -13,6 +13,7 @@ constexpr int kSof0 = 0xC0, kSof1 = 0xC1, kProgressive = 0xC2, kDht = 0xC4, kJpg
               kLastSof = 0xCF, kRst0 = 0xD0, kRst7 = 0xD7, kSoi = 0xD8, kEoi = 0xD9, kSos = 0xDA,
               kDri = 0xDD, kTem = 0x01, kFill = 0xFF;
 constexpr std::size_t kCoefficients = 64, kRestarts = 8;
+constexpr std::size_t kMaxScans = 100;  // each takes as long as a whole image; encoders write ten
 
 [[noreturn]] void cut() { throw UserError("image file is truncated"); }
 
@@ -111,8 +112,10 @@ class Reader {
   }
 
   void read_scan() {
-    ++parts_.scans;
     if (body_.empty()) damaged();
+    if (++parts_.scans > kMaxScans) {
+      throw UserError("it has more than " + std::to_string(kMaxScans) + " scans");
+    }
     const std::size_t count = body_[0];
     std::vector<Component*> scanned;
     for (std::size_t i = 1; i < std::min(1 + 2 * count, body_.size()); i += 2) {
@@ -129,7 +132,8 @@ class Reader {
       const int code = next();
       std::size_t place = at_ - 2;
       while (file_[place - 1] == kFill) --place;  // filling
-      parts_.ends.push_back({place, ahead});
+      // A scan of more intervals than the image has ends with those of the image.
+      if (found <= restarts) parts_.ends.push_back({place, ahead});
       if (!is_restart(code)) {
         if (found < restarts) cut();
         at_ -= 2;
