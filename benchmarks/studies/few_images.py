@@ -2,35 +2,43 @@
 
     python -m benchmarks.studies.few_images --data DATASETS --weights FILE
 
-`subspace` and `knn` learn from 4, 8 or 16 good images of grid and of the magnetic tiles, with ten
-random choices each, DeiT-Tiny and the settings of configs/folder.py at CPU scale. They judge the
-good test images and every fourth defective one. With one image nothing is left for the calibration,
-so only the order of the scores is measured.
+`subspace` and `knn` learn from 1, 4, 8 or 16 good images of grid and of the magnetic tiles, with
+ten random choices each, DeiT-Tiny and the settings of configs/folder.py at CPU scale. They judge
+the good test images and every fourth defective one. With one image nothing is left for the
+calibration, so only the order of the scores is measured.
 
 results/few_images.json receives the image AUROC, the promised and the realised false-positive rate,
-and the seconds from images to thresholds.
+and the seconds from images to thresholds, with compilation, of each choice and on average. A
+stopped run goes on there: remove the file to measure anew.
 """
 
+import itertools
+import json
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
+from ml_collections import ConfigDict
 
 from benchmarks.harness import record
 from recon_ad import cli
 from recon_ad.config import load_config
-from recon_ad.data import Source, folder_source
+from recon_ad.data import Record, Source, folder_source
 from recon_ad.data.locate import check_data, find_category
+from recon_ad.data.pipeline import Images
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.methods import build_method
 from recon_ad.metrics.ranking import auroc, levels
-from recon_ad.training.fitted import with_steps, with_tiles
+from recon_ad.training.fitted import with_dtype, with_steps, with_tiles
+from recon_ad.training.loop import fit_state
 from recon_ad.training.run import train
 
+RESULTS = record.RESULTS / "few_images.json"
 SETS = ("grid", "magnetic_tile")
 METHODS = ("subspace", "knn")
 IMAGES = (1, 4, 8, 16)
@@ -46,23 +54,36 @@ def detector_of(source: Source, *, method: str, seed: int) -> tuple[Detector, fl
     spec = f"configs/folder.py:method={method},scale=cpu,seed={seed},weights={_WEIGHTS.value}"
     config = load_config(spec).unlock()
     begin = time.perf_counter()
-    if len(source.train) > 1:
-        with tempfile.TemporaryDirectory() as workdir:
-            return train(config, workdir, source=source), time.perf_counter() - begin
-    image = source.train[0].load()
-    config = with_steps(with_tiles(config, source.train, part=None), entries=1)
-    built = build_method(config, channels=image.shape[2])
-    frozen, _ = built.pretrained()
-    untrained = Detector(config, channels=image.shape[2], variables={})
-    tile = untrained.prepared(image)[None]
-    features = jax.jit(built.prepare)(frozen, tile)
-    state = built.init(jax.random.key(seed), features)
-    state, _ = built.train_step(state, features, jax.random.key(seed), image=np.zeros(1, np.int32))
-    variables = jax.device_get(built.finish(frozen, state, ()))
-    return (
-        Detector(config, channels=image.shape[2], variables=variables),
-        time.perf_counter() - begin,
+    with tempfile.TemporaryDirectory() as name:
+        workdir = Path(name)
+        if len(source.train) > 1:
+            detector = train(config, workdir, source=source)
+        else:
+            detector = uncalibrated(config, workdir, source.train)
+    return detector, time.perf_counter() - begin
+
+
+def uncalibrated(config: ConfigDict, workdir: Path, records: Sequence[Record]) -> Detector:
+    """Return a detector that is trained as by `train`, on all images, and has no thresholds."""
+    config = with_dtype(with_tiles(config, records, part=None))
+    side = config.data.patch_size
+    images = Images(
+        records,
+        size=tuple(config.data.resize),
+        patch_size=side,
+        memory_mib=config.data.cache_mib,
+        disk_mib=config.data.disk_cache_mib,
+        tiled=True,
     )
+    config = with_steps(config, entries=len(images))
+    method = build_method(config, channels=images.channels)
+    frozen, _ = method.pretrained()
+    heldout = np.zeros((0, side, side, images.channels), np.float32)
+    state, _ = fit_state(
+        config, workdir, images, heldout, method=method, frozen=frozen, profile=False
+    )
+    variables = jax.device_get(method.finish(frozen, state, ()))
+    return Detector(config, channels=images.channels, variables=variables)
 
 
 def drawn(source: Source, *, count: int, method: str, seed: int) -> dict[str, Any]:
@@ -80,35 +101,47 @@ def drawn(source: Source, *, count: int, method: str, seed: int) -> dict[str, An
     return {"auroc": found, "promised": promised, "realised": realised, "seconds": seconds}
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(draws: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the mean of each figure over the draws, and the lowest and highest AUROC."""
-    found: dict[str, Any] = {"draws": len(rows)}
-    for name in rows[0]:
-        values = [row[name] for row in rows if row[name] is not None]
+    found: dict[str, Any] = {"draws": len(draws)}
+    for name in ("auroc", "promised", "realised", "seconds"):
+        values = [draw[name] for draw in draws if draw[name] is not None]
         found[name] = float(np.mean(values)) if values else None
-    found["auroc_range"] = [f(row["auroc"] for row in rows) for f in (min, max)]
-    found["seconds_most"] = max(row["seconds"] for row in rows)
+    found["auroc_range"] = [f(draw["auroc"] for draw in draws) for f in (min, max)]
+    found["seconds_most"] = max(draw["seconds"] for draw in draws)
     return found
 
 
+def measure(sources: Mapping[str, Source]) -> None:
+    """Measure the random choices that are not measured yet, and write the result after each."""
+    kept = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"rows": [], "each": []}
+    rows, each = kept["rows"], kept["each"]
+    for name, method, count in itertools.product(sources, METHODS, IMAGES):
+        cell = {"set": name, "method": method, "images": count}
+        draws = [draw for draw in each if cell.items() <= draw.items()]
+        for seed in range(len(draws), DRAWS):
+            draw = cell | {"seed": seed}
+            draw |= drawn(sources[name], count=count, method=method, seed=seed)
+            draws.append(draw)
+            each.append(draw)
+            rows = [row for row in rows if not cell.items() <= row.items()]
+            rows.append(cell | summary(draws))
+            record.write("few_images", {"rows": rows, "each": each})
+            print(draw, flush=True)
+            jax.clear_caches()  # so that the seconds of each draw contain all compilations
+
+
 def main() -> None:
-    """Measure all random choices and write the result."""
-    rows: list[dict[str, Any]] = []
+    """Open the sets and measure all random choices."""
+    sources = {}
     for name in SETS:
         folder = find_category(check_data(Path(_DATA.value)), [name])
+        assert folder is not None, f"no folder {name} in --data"
         source = folder_source(folder, channels=1)
         good = [r for r in source.test if not r.anomalous]
         bad = [r for r in source.test if r.anomalous][::EVERY]
-        source = source._replace(test=(*good, *bad))
-        for method in METHODS:
-            for count in IMAGES:
-                draws = [
-                    drawn(source, count=count, method=method, seed=seed) for seed in range(DRAWS)
-                ]
-                rows.append({"set": name, "method": method, "images": count, **summary(draws)})
-                print(rows[-1], flush=True)
-                record.write("few_images", {"rows": rows})
-                jax.clear_caches()
+        sources[name] = source._replace(test=(*good, *bad))
+    measure(sources)
 
 
 if __name__ == "__main__":
