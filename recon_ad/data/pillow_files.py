@@ -20,6 +20,8 @@ _FORMATS = ("PNG", "JPEG", "BMP")
 _WANTED = "a PNG, JPEG, TIFF, BMP or .npy file"
 # Pillow's JPEG reader reports MPO for a camera's JPEG with an appended preview.
 JPEGS = ("JPEG", "MPO")
+# px of a BMP of run lengths, which Pillow decodes in Python; a file of 5 kB may promise a gigapixel
+MAX_OF_RUNS = 1 << 23
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 # Pillow warns about files that it still decodes (odd EXIF fields, for example). One filter for the
@@ -95,6 +97,7 @@ def _check_supported(image: Image.Image, name: str) -> None:
             "or 16 bits, or as floats"
         )
     png.check_side(image, name)
+    _check_runs(image, name)
     # Pages of an animated PNG; a JPEG's further pages are previews.
     pages = 1 if image.format in JPEGS else getattr(image, "n_frames", 1)
     if pages > 1:
@@ -102,6 +105,21 @@ def _check_supported(image: Image.Image, name: str) -> None:
             f"{name}: holds {pages} pages, which is supported for gray TIFF (a page for each "
             "channel): save each page as a separate file"
         )
+
+
+def _check_runs(image: Image.Image, name: str) -> None:
+    """Raise UserError for a BMP whose run lengths take long to decode."""
+    if image.tile[0][0] != "bmp_rle":
+        return
+    pixels = image.width * image.height
+    if pixels > MAX_OF_RUNS:
+        raise UserError(
+            f"{name}: is a BMP of run lengths with {pixels} pixels, more than the {MAX_OF_RUNS} "
+            "that are decoded: save it as PNG"
+        )
+    # Two bytes for each pixel and for the end of each row; a megabyte of others takes no time.
+    if os.path.getsize(name) > 2 * (pixels + image.height) + (1 << 20):
+        raise SyntaxError("it has more run lengths than pixels")
 
 
 def _least_bytes(image: Image.Image, name: str) -> int:

@@ -1,4 +1,6 @@
-"""Files of very many chunks or segments are refused at once, and long files are not."""
+"""Files of very many small pieces are refused at once, and long files are not."""
+
+import struct
 
 import numpy as np
 import pytest
@@ -40,3 +42,27 @@ def test_a_file_of_many_longer_pieces_is_decoded(tmp_path):
     content, whole = file.read_bytes(), decode_image(file)
     file.write_bytes(content[:33] + 20_000 * chunk(b"prIv", bytes(256)) + content[33:])
     np.testing.assert_array_equal(decode_image(file), whole)
+
+
+def runs(width, height, content):
+    """Return a gray BMP of run lengths."""
+    palette = b"".join(bytes([i, i, i, 0]) for i in range(256))
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(content), 0, 0, 256, 256)
+    start = 14 + len(head) + len(palette)
+    mark = b"BM" + struct.pack("<IHHI", start + len(content), 0, 0, start)
+    return mark + head + palette + content
+
+
+def test_a_bmp_of_run_lengths_is_decoded_and_no_gigapixel_is_promised(tmp_path):
+    file = tmp_path / "a.bmp"
+    end = b"\0\1"
+    content = b"\2\7\1\5\0\0" + b"\1\3\2\4\0\0"  # from the lowest row on
+    file.write_bytes(runs(3, 2, content + end))
+    np.testing.assert_array_equal(decode_image(file)[..., 0], [[3, 4, 4], [7, 7, 5]])
+    # Of lines that end at once, which Pillow fills pixel by pixel.
+    file.write_bytes(runs(1 << 20, 1000, 1000 * b"\1\1\0\0" + end))
+    with pytest.raises(UserError, match="with 1048576000 pixels, more than the 8388608"):
+        decode_image(file)
+    file.write_bytes(runs(3, 2, content + 1_000_000 * b"\0\0" + end))
+    with pytest.raises(UserError, match="more run lengths than pixels"):
+        decode_image(file)
