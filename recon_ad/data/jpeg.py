@@ -16,11 +16,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
+from PIL.JpegImagePlugin import MARKER
 
 from recon_ad.data import pieces
 from recon_ad.errors import UserError
 
 MAX_SCANS = 100  # of a file, each of which takes as long as a whole image; encoders write ten
+MAX_INTERVALS = 1 << 19  # restart intervals of a file, which are given to a decoder one by one
+MAX_EXIF = 256  # segments of Exif data, which Pillow copies for each further one
 BLOCK_BITS = 8 * 64  # pixels for each byte of a file at most: a block of 8 × 8 takes a bit
 CUT = "image file is truncated"
 # What a decoder may read ahead. `_ahead` chooses the data that a cut block takes most of.
@@ -29,8 +32,9 @@ _PROBE = b"\x00"  # passed over in front of a marker, and too few bits for a dec
 _NOISE = bytes(range(1, 251, 3))
 _RESTARTS = range(0xD0, 0xD8)
 _ALONE = (0x01, 0xD8, *_RESTARTS)  # markers without a length
-_NOT_LONG = [bytes([code]) for code in (0, *_ALONE)]
-_MAGIC = b"\xff\xd8"
+# What Pillow reads without a length ahead of the pixels. It takes FF 00 for filling.
+_NOT_LONG = [b"\0", *(bytes([code & 0xFF]) for code, found in MARKER.items() if not found[2])]
+_MAGIC, _EXIF = b"\xff\xd8", b"Exif\0\0"
 _SOS, _EOI, _DRI, _DHT = 0xDA, 0xD9, 0xDD, 0xC4
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
@@ -141,6 +145,8 @@ def parts(content: bytes) -> Parts:
             units = frame.units(components) if components else 0
             restarts = -(-units // interval) - 1 if interval else 0
             ahead = _ahead(body, codes_of_ac, frame)
+            if len(ends) + restarts >= MAX_INTERVALS:
+                raise SyntaxError(f"it has more than {MAX_INTERVALS} restart intervals")
             at, places = _scan(content, markers, at, restarts)
             ends += [End(place, ahead) for place in places]
     if any(map(any, open_bits.values())):
@@ -249,12 +255,15 @@ def _scan(content: bytes, markers: _Markers, at: int, restarts: int) -> tuple[in
 
 
 def check_header(name: str) -> None:
-    """Raise SyntaxError for a JPEG with so many segments ahead of its pixels that it takes long."""
+    """Raise SyntaxError for a JPEG with so many segments ahead of its pixels that it takes long.
+
+    This walks as Pillow does, not as a decoder.
+    """
     with open(name, "rb") as file:
         if file.read(2) != _MAGIC:
             return
         content = _MAGIC + file.read()
-    count, at = 0, len(_MAGIC)
+    count, exif, at = 0, 0, len(_MAGIC)
     while (place := content.find(0xFF, at)) >= 0 and content[place + 1 : place + 2] != b"\xda":
         count += 1 + place - at  # Pillow takes as long for a byte between segments
         code = content[place + 1 : place + 2]
@@ -263,8 +272,11 @@ def check_header(name: str) -> None:
         elif code in _NOT_LONG:
             at = place + 2
         else:
+            exif += code == b"\xe1" and content.startswith(_EXIF, place + 4)
             at = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
         pieces.check(count, at)
+        if exif > MAX_EXIF:
+            raise SyntaxError(f"it has more than {MAX_EXIF} segments of Exif data")
 
 
 def load_file(image: Image.Image, name: str) -> None:

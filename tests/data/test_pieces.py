@@ -7,6 +7,7 @@ import pytest
 from helpers.png_files import chunk
 from PIL import Image
 
+from recon_ad.data import jpeg
 from recon_ad.data.decode import decode_image
 from recon_ad.errors import UserError
 
@@ -34,6 +35,32 @@ def test_a_file_of_very_many_tiny_pieces_is_refused(tmp_path, suffix, piece, at)
     np.testing.assert_array_equal(decode_image(file), whole)
     file.write_bytes(content[:at] + 20_000 * piece + content[at:])
     with pytest.raises(UserError, match=r"bytes consist of [0-9]{5} chunks or segments"):
+        decode_image(file)
+
+
+def test_segments_behind_a_marker_without_a_length_count(tmp_path):
+    file = saved(tmp_path / "a.jpg")
+    content, whole = file.read_bytes(), decode_image(file)
+    comments = 16_383 * b"\xff\xfe\0\2" + b"\xff\0"  # 0xFFFE bytes, were that a length
+    for marker in (b"\xff\xd9", b"\xff\xf0"):
+        file.write_bytes(content[:2] + marker + comments + content[2:])
+        with pytest.raises(UserError, match="consist of 10001 chunks or segments"):
+            decode_image(file)
+    exif = b"\xff\xe1\0\x16Exif\0\0II*\0\x08" + bytes(9)  # of a directory without entries
+    file.write_bytes(content[:2] + 256 * exif + content[2:])
+    np.testing.assert_array_equal(decode_image(file), whole)
+    file.write_bytes(content[:2] + 257 * exif + content[2:])
+    with pytest.raises(UserError, match="more than 256 segments of Exif data"):
+        decode_image(file)
+
+
+def test_a_jpeg_of_very_many_restart_intervals_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / "a.jpg"
+    Image.new("L", (8 * 3, 8 * 2)).save(file, restart_marker_blocks=1)
+    monkeypatch.setattr(jpeg, "MAX_INTERVALS", 6)
+    assert decode_image(file).shape == (16, 24, 1)
+    monkeypatch.setattr(jpeg, "MAX_INTERVALS", 5)
+    with pytest.raises(UserError, match="it has more than 5 restart intervals"):
         decode_image(file)
 
 
