@@ -23,6 +23,8 @@ _DEFLATED = 1040  # largest factor by which deflate shrinks, and a little more
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # colour types
 _SAMPLES = {RGB: 3, GRAY_ALPHA: 2, RGB_ALPHA: 4}
 _MAGIC = b"\x89PNG\r\n\x1a\n"
+_PACKED = (b"iCCP", b"iTXt", b"zTXt")  # chunks that Pillow inflates, to a megabyte each
+MAX_PACKED = 1000
 # Largest values that are scaled to 8 bits, by Pillow's raw mode; Pillow scales 1 bit itself.
 _MOST = {"L;2": 3, "L;4": 15}
 
@@ -36,9 +38,9 @@ def least_bytes(image: Image.Image, name: str) -> int:
 
 
 def check_count(name: str) -> None:
-    """Raise SyntaxError for a PNG of so many chunks that it takes long."""
+    """Raise SyntaxError for a PNG of so many chunks, or compressed ones, that it takes long."""
     with open(name, "rb") as file:
-        at = len(_MAGIC)
+        at, packed = len(_MAGIC), 0
         if file.read(at) != _MAGIC:
             return
         for count in itertools.count(1):
@@ -47,6 +49,9 @@ def check_count(name: str) -> None:
                 return
             at += int.from_bytes(head[:4], "big") + 12
             pieces.check(count, at)
+            packed += head[4:] in _PACKED
+            if packed > MAX_PACKED:
+                raise SyntaxError(f"it has more than {MAX_PACKED} chunks iCCP, iTXt and zTXt")
             file.seek(at)
 
 

@@ -1,6 +1,7 @@
 """Files of very many small pieces are refused at once, and long files are not."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -35,6 +36,18 @@ def test_a_file_of_very_many_tiny_pieces_is_refused(tmp_path, suffix, piece, at)
     np.testing.assert_array_equal(decode_image(file), whole)
     file.write_bytes(content[:at] + 20_000 * piece + content[at:])
     with pytest.raises(UserError, match=r"bytes consist of [0-9]{5} chunks or segments"):
+        decode_image(file)
+
+
+@pytest.mark.parametrize("kind", [b"iCCP", b"iTXt", b"zTXt"])
+def test_a_png_of_very_many_compressed_chunks_is_refused(tmp_path, kind):
+    file = saved(tmp_path / "a.png")
+    content, whole = file.read_bytes(), decode_image(file)
+    packed = chunk(kind, b"a\0\0" + zlib.compress(b"text"))
+    file.write_bytes(content[:-12] + 1000 * packed + content[-12:])
+    np.testing.assert_array_equal(decode_image(file), whole)
+    file.write_bytes(content[:-12] + 1001 * packed + content[-12:])
+    with pytest.raises(UserError, match="more than 1000 chunks iCCP, iTXt and zTXt"):
         decode_image(file)
 
 
