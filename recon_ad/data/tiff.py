@@ -35,6 +35,7 @@ MOST_PACKED = 4096  # the largest factor, about that of LZW for one value
 ASSOCIATED, UNASSOCIATED = 1, 2  # ExtraSamples: transparency, multiplied into the colours or not
 REDUCED, MASK = 1, 4  # bits of NewSubfileType
 MAX_PAGES = 4 * MAX_CHANNELS  # with thumbnails
+MAX_SEGMENTS = 1 << 18  # strips or tiles, each of which tifffile decodes by itself
 
 logging.getLogger("tifffile").disabled = True  # it also logs files that are refused here
 
@@ -67,6 +68,12 @@ def opened(name: str, *, max_pixels: int) -> Iterator[Header]:
         spans = checked(name, most=MAX_PAGES)
         with tifffile.TiffFile(name) as file:
             pages = _images(file, name)
+            segments = sum(len(page.dataoffsets) for page in pages)
+            if segments > MAX_SEGMENTS:
+                raise UserError(
+                    f"{name}: has {segments} strips or tiles, more than the {MAX_SEGMENTS} that "
+                    "are decoded: save it in larger ones"
+                )
             for page in pages:
                 _check(page, name, max_pixels=max_pixels)
                 _check_segments(page, name, size=os.path.getsize(name), spans=spans)

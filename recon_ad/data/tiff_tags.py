@@ -25,6 +25,8 @@ _MORE = {
 _SAME = (258, 339)  # that have one value for all samples
 _POSITIVE = (256, 257, 258, 277, 278, 322, 323, 32997, 32998)
 _NEEDED = (256, 257)
+# Bytes of the tags of all pages; places and sizes of 262,144 strips take four megabytes in BigTIFF.
+MAX_BYTES = (1 << 22) + (1 << 16)
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
           16: 8, 17: 8, 18: 8}  # fmt: skip
 _WHOLE = {1: "B", 3: "H", 4: "I", 16: "Q"}  # types of numbers that are not negative
@@ -128,6 +130,8 @@ def _page(file: BinaryIO, at: int, layout: _Layout, size: int, spans: list[Span]
             spans.append(Span(place, place + extent))
             if place + extent > size:
                 what = "lies beyond the end of the file"
+            elif sum(span.stop - span.start for span in spans) > MAX_BYTES:
+                what = f"makes its tags longer than {MAX_BYTES} bytes"
             else:
                 file.seek(place)
                 value = file.read(extent)

@@ -5,10 +5,11 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from helpers.png_files import chunk
 from PIL import Image
 
-from recon_ad.data import jpeg
+from recon_ad.data import jpeg, tiff, tiff_tags
 from recon_ad.data.decode import decode_image
 from recon_ad.errors import UserError
 
@@ -82,6 +83,23 @@ def test_a_file_of_many_longer_pieces_is_decoded(tmp_path):
     content, whole = file.read_bytes(), decode_image(file)
     file.write_bytes(content[:33] + 20_000 * chunk(b"prIv", bytes(256)) + content[33:])
     np.testing.assert_array_equal(decode_image(file), whole)
+
+
+def test_a_tiff_of_very_many_strips_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / "a.tif"
+    image = np.zeros((3, 17), np.uint8)
+    with tifffile.TiffWriter(file) as writer:
+        for _ in range(2):  # a page for each channel
+            writer.write(image, photometric="minisblack", rowsperstrip=1, metadata=None)
+    monkeypatch.setattr(tiff, "MAX_SEGMENTS", 6)
+    assert decode_image(file).shape == (3, 17, 2)
+    monkeypatch.setattr(tiff, "MAX_SEGMENTS", 5)
+    with pytest.raises(UserError, match="has 6 strips or tiles, more than the 5"):
+        decode_image(file)
+    monkeypatch.setattr(tiff, "MAX_SEGMENTS", 6)
+    monkeypatch.setattr(tiff_tags, "MAX_BYTES", 100)
+    with pytest.raises(UserError, match="tag StripOffsets makes its tags longer than 100 bytes"):
+        decode_image(file)
 
 
 def runs(width, height, content):
