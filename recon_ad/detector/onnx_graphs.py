@@ -34,7 +34,6 @@ import jax.numpy as jnp
 import numpy as np
 import onnx
 import onnx_ir
-import onnxruntime
 from jax2onnx import to_onnx
 from jax2onnx.plugins import plugin_system
 from jaxtyping import Array, Float, Shaped
@@ -46,7 +45,7 @@ from recon_ad.detector.inference import Thresholds
 from recon_ad.detector.jax_detector import Detector, core, tail
 from recon_ad.detector.normalised import median_facts
 from recon_ad.detector.onnx_detector import FORMAT, OUTPUTS, PROBABILITY
-from recon_ad.detector.runtimes import FATAL, PREFIX
+from recon_ad.detector.runtimes import FATAL, PREFIX, onnx_runtime
 from recon_ad.errors import UserError
 from recon_ad.ops.platforms import for_other_runtimes
 from recon_ad.runtime import provenance
@@ -251,6 +250,7 @@ def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
       OSError: If the disk of temporary files is full.
       ValueError: If the result is not standard ONNX.
     """
+    onnxruntime = onnx_runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

@@ -41,20 +41,26 @@ def _ours(metadata: Mapping[str, Any]) -> dict[str, str]:
     return {k.removeprefix(PREFIX): str(v) for k, v in metadata.items() if k.startswith(PREFIX)}
 
 
+def onnx_runtime() -> Any:
+    """Import ONNX Runtime, which sends no events to its maker from then on."""
+    import onnxruntime  # part of an extra
+
+    # For Windows, and where it was imported before recon_ad, which switches them off otherwise.
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
 class OnnxRuntimeGraph(Graph):
     """A graph run by ONNX Runtime: on a GPU where its GPU build is installed, else on the CPU."""
 
     def __init__(self, model: Path | bytes):
-        import onnxruntime  # part of an extra
-
+        onnxruntime = onnx_runtime()
         there = onnxruntime.get_available_providers()
         # With TF32, ten bits of mantissa, its decisions would differ from the detector's.
         wanted = {"CUDAExecutionProvider": {"use_tf32": "0"}, "CPUExecutionProvider": {}}
         options = onnxruntime.SessionOptions()
         # Its errors become UserErrors, and it recovers from what it warns about.
         onnxruntime.set_default_logger_severity(FATAL)
-        # For Windows, and where it was imported before recon_ad, which switches them off otherwise.
-        onnxruntime.disable_telemetry_events()
         options.log_severity_level = FATAL
         # Idle threads of one graph would spin and take processors from the other's.
         options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -152,7 +152,7 @@ def test_a_full_disk_of_temporary_files_is_told_as_one(of_method, monkeypatch):
         raise RuntimeError("Protobuf serialization failed.")
 
     options = onnx_graphs.Options(np.dtype(np.uint8), None, 18, False)
-    monkeypatch.setattr(onnx_graphs.onnxruntime, "InferenceSession", full)
+    monkeypatch.setattr(runtimes.onnx_runtime(), "InferenceSession", full)
     with pytest.raises(RuntimeError, match="Protobuf"):
         onnx_graphs.core_model(detector, options)
     usage = shutil.disk_usage("/")._replace(free=0)
@@ -160,6 +160,16 @@ def test_a_full_disk_of_temporary_files_is_told_as_one(of_method, monkeypatch):
     with pytest.raises(OSError) as caught:
         onnx_graphs.core_model(detector, options)
     assert disk_is_full(caught.value)
+
+
+def test_an_export_switches_events_off_before_its_first_session(monkeypatch):
+    package, asked = runtimes.onnx_runtime(), []
+    monkeypatch.setattr(package, "disable_telemetry_events", lambda: asked.append("off"))
+    monkeypatch.setattr(package, "InferenceSession", lambda *_, **__: asked.append("session"))
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
+    with pytest.raises(FileNotFoundError):  # the session writes no file
+        onnx_graphs._simplified(model)
+    assert asked == ["off", "session"]
 
 
 # Score, sigma, channels, export options, shape of the input.
