@@ -20,8 +20,10 @@ from PIL.JpegImagePlugin import MARKER
 
 from recon_ad.data import pieces
 from recon_ad.errors import UserError
+from recon_ad.limits import MAX_PIXELS
 
 MAX_SCANS = 100  # of a file, each of which takes as long as a whole image; encoders write ten
+MAX_SCANNED = 10 * MAX_PIXELS  # pixels of all scans, a few seconds
 MAX_INTERVALS = 1 << 19  # restart intervals of a file, which are given to a decoder one by one
 MAX_EXIF = 256  # segments of Exif data, which Pillow copies for each further one
 BLOCK_BITS = 8 * 64  # pixels for each byte of a file at most: a block of 8 × 8 takes a bit
@@ -138,8 +140,9 @@ def parts(content: bytes) -> Parts:
             if not body:
                 raise SyntaxError("its header is damaged")
             scans += 1
-            if scans > MAX_SCANS:
-                raise SyntaxError(f"it has more than {MAX_SCANS} scans")
+            most = min(MAX_SCANS, MAX_SCANNED // max(1, frame.width * frame.height))
+            if scans > most:
+                raise SyntaxError(f"it has more than {most} scans")
             components = [c for c in body[1 : 1 + 2 * body[0] : 2] if c in open_bits]
             _close(open_bits, components, body[1 + 2 * body[0] :], frame)
             units = frame.units(components) if components else 0

@@ -68,6 +68,16 @@ def test_segments_behind_a_marker_without_a_length_count(tmp_path):
         decode_image(file)
 
 
+def test_a_large_jpeg_has_fewer_scans(tmp_path, monkeypatch):
+    file = tmp_path / "a.jpg"
+    Image.new("L", (24, 16)).save(file, progressive=True)  # 6 scans
+    monkeypatch.setattr(jpeg, "MAX_SCANNED", 6 * 24 * 16)
+    assert decode_image(file).shape == (16, 24, 1)
+    monkeypatch.setattr(jpeg, "MAX_SCANNED", 6 * 24 * 16 - 1)
+    with pytest.raises(UserError, match="it has more than 5 scans"):
+        decode_image(file)
+
+
 def test_a_jpeg_of_very_many_restart_intervals_is_refused(tmp_path, monkeypatch):
     file = tmp_path / "a.jpg"
     Image.new("L", (8 * 3, 8 * 2)).save(file, restart_marker_blocks=1)
