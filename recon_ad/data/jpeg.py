@@ -262,24 +262,24 @@ def check_header(name: str) -> None:
 
     This walks as Pillow does, not as a decoder.
     """
-    with open(name, "rb") as file:
-        if file.read(2) != _MAGIC:
-            return
-        content = _MAGIC + file.read()
     count, exif, at = 0, 0, len(_MAGIC)
-    while (place := content.find(0xFF, at)) >= 0 and content[place + 1 : place + 2] != b"\xda":
-        count += 1 + place - at  # Pillow takes as long for a byte between segments
-        code = content[place + 1 : place + 2]
-        if code == b"\xff":  # filling
-            at = place + 1
-        elif code in _NOT_LONG:
-            at = place + 2
-        else:
-            exif += code == b"\xe1" and content.startswith(_EXIF, place + 4)
-            at = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-        pieces.check(count, at)
-        if exif > MAX_EXIF:
-            raise SyntaxError(f"it has more than {MAX_EXIF} segments of Exif data")
+    with open(name, "rb") as file:
+        if file.read(at) != _MAGIC:
+            return
+        while (head := file.read(10)) and head[:2] != b"\xff\xda":
+            code = head[1:2]
+            if head[0] != 0xFF or code == b"\xff":  # between segments, or filling
+                at += 1
+            elif code in _NOT_LONG:
+                at += 2
+            else:
+                exif += code == b"\xe1" and head[4:] == _EXIF
+                at += 2 + int.from_bytes(head[2:4], "big")
+            count += 1
+            pieces.check(count, at)
+            if exif > MAX_EXIF:
+                raise SyntaxError(f"it has more than {MAX_EXIF} segments of Exif data")
+            file.seek(at)
 
 
 def load_file(image: Image.Image, name: str) -> None:
