@@ -14,7 +14,8 @@ In 500 studies each, the first measures
 The second trains `knn` and `cae` at CPU scale on grid, the magnetic tiles and the ball screw,
 unless DIR holds these runs, and certifies them with the good and defective test images. The model
 of grid and `knn` is then exported, and ONNX Runtime and OpenVINO judge every fourth inserted defect
-as well. What DIR holds is not done again.
+as well. What DIR holds is not done again. The contrast of real and inserted defects, and how much
+of its circle each fills, show whether they look alike.
 
 Each writes its part of results/certificates.json.
 """
@@ -37,7 +38,7 @@ from recon_ad.certification.defects import robust_range
 from recon_ad.certification.detection import ABOVE, NO_MODEL, WANTED, Detection, detection
 from recon_ad.certification.images import GoodImages
 from recon_ad.certification.page import page
-from recon_ad.certification.real import defective_images, diameter
+from recon_ad.certification.real import defective_images, diameter, largest_region
 from recon_ad.certification.rejects import upper_bound
 from recon_ad.certification.run import certify
 from recon_ad.certification.trials import judge, row_of
@@ -227,13 +228,14 @@ def appearance(
 ) -> tuple[float, float]:
     """Return how far a defect differs from its surroundings, and how much of its circle it fills.
 
-    The contrast is the difference of the median gray levels in the mask and in a ring of `RING` px
-    around it, as a share of the image's range, as inserted contrasts are.
+    The largest region of the mask counts, as for the size. The contrast is the difference of the
+    median gray levels in it and in a ring of `RING` px around it, as a share of the image's range,
+    as inserted contrasts are.
     """
-    gray = to_unit(image).mean(axis=2)
-    ring = ndimage.binary_dilation(mask, iterations=RING) & ~mask
-    contrast = abs(float(np.median(gray[mask]) - np.median(gray[ring]))) / robust_range(image)
-    return contrast, float(mask.sum()) / (math.pi / 4 * diameter(mask) ** 2)
+    gray, region = to_unit(image).mean(axis=2), largest_region(mask)
+    ring = ndimage.binary_dilation(region, iterations=RING) & ~mask
+    contrast = abs(float(np.median(gray[region]) - np.median(gray[ring]))) / robust_range(image)
+    return contrast, float(region.sum()) / (math.pi / 4 * diameter(mask) ** 2)
 
 
 def by_runtime(folder: Path, directory: Path) -> dict[str, Any]:

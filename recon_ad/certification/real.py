@@ -113,13 +113,17 @@ def _trial(one: Defective) -> str:
     return f"real/{one.name}/{'/'.join(map(str, times))}"
 
 
-def diameter(mask: Bool[np.ndarray, "h w"]) -> float:
-    """Return the diameter in px of the smallest circle around the largest region of a mask."""
+def largest_region(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Return the largest region of a mask that is not empty."""
     labels, _ = ndimage.label(mask, structure=EIGHT_CONNECTED)
     areas = np.bincount(labels.ravel())
     areas[0] = 0
-    region = (labels == areas.argmax()).astype(np.uint8)
-    points = cv2.findNonZero(region)
+    return labels == areas.argmax()
+
+
+def diameter(mask: Bool[np.ndarray, "h w"]) -> float:
+    """Return the diameter in px of the smallest circle around the largest region of a mask."""
+    points = cv2.findNonZero(largest_region(mask).astype(np.uint8))
     _, radius = cv2.minEnclosingCircle(points)
     return 2 * float(radius) + 1  # from the middle of a pixel to its edge, on both sides
 
