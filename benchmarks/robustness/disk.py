@@ -48,7 +48,6 @@ def filled(command: Command, run: Path, folder: Path, *, rng: random.Random) -> 
     """
     folder.mkdir(parents=True)
     _mount(folder, ROOM)
-
     wanted, needed = undisturbed(command, run, folder / "whole")
     shutil.rmtree(folder / "whole")
     found = {"tried": TRIES, "sentences": 0, "tracebacks": 0, "same_in_the_end": 0}

@@ -192,7 +192,6 @@ def killed(
       kills: Number of kills.
       rng: Generator for the moments.
     """
-
     begin = time.monotonic()
     wanted, _ = undisturbed(command, run, folder / "whole")
     seconds = time.monotonic() - begin
@@ -236,7 +235,7 @@ def undisturbed(command: Command, run: Path, folder: Path) -> tuple[Any, int]:
     size = size_of(folder)
     done = to_the_end(command, folder, None)
     wanted = left_by(command, folder)
-    if done.returncode or wanted == before:
+    if done.returncode or not wanted or wanted == before:
         raise RuntimeError(f"{command.name} has no output of its own: {done.stderr}")
     return wanted, size_of(folder) - size
 

@@ -59,3 +59,8 @@ def test_a_command_that_fails_or_changes_nothing_is_not_disturbed(tmp_path):
     for words in (["zipfile", "--list", __file__], ["this"]):  # one fails, one writes nothing
         with pytest.raises(RuntimeError, match="has no output of its own"):
             undisturbed(command(*words), tmp_path, tmp_path / "none")
+
+    # A command whose output cannot be read afterwards: what is disturbed would seem the same.
+    damaging = made._replace(left=lambda f: None if list(f.iterdir()) else "whole")
+    with pytest.raises(RuntimeError, match="has no output of its own"):
+        undisturbed(damaging, tmp_path, tmp_path / "damaged")
