@@ -10,6 +10,10 @@ from recon_ad.errors import UserError
 MAGIC = b"\x93NUMPY"
 # More indicate an image with the channels first, or no image.
 MAX_CHANNELS = 64
+# Exceptions of NumPy's reader; the last two are the parser's for a header that is nested deeply.
+_BROKEN = (
+    ValueError, TypeError, OSError, EOFError, SyntaxError, TokenError, RecursionError, MemoryError,
+)  # fmt: skip
 
 
 def mapped_array(name: str) -> Shaped[np.ndarray, "h w c"]:
@@ -21,7 +25,7 @@ def mapped_array(name: str) -> Shaped[np.ndarray, "h w c"]:
     try:
         with np.errstate(over="ignore"):  # NumPy warns of a shape that no file can hold
             array = np.load(name, mmap_mode="r", allow_pickle=False)
-    except (ValueError, TypeError, OSError, EOFError, SyntaxError, TokenError) as error:
+    except _BROKEN as error:
         # NumPy's own texts are about its code.
         system = isinstance(error, OSError) and error.errno is not None
         reason = error.strerror if system else "its header and its content do not fit each other"

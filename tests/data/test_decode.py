@@ -288,6 +288,9 @@ def test_odd_headers_of_arrays_and_exif_of_another_type_are_named(tmp_path):
     array = save(tmp_path / "a.npy", GRAY)
     array.write_bytes(array.read_bytes().replace(b"(13, 17)", b"(True, )"))
     refused(array, "cannot be decoded")
+    for nested in (9000 * b"-" + b"1", b"1" + 4500 * b"+1"):
+        array.write_bytes(MAGIC + b"\1\0" + struct.pack("<H", len(nested)) + nested)
+        refused(array, "its header and its content do not fit")
     content = encoded(".png", DEEP_RGB)
     exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x01\0\0\0" + b"6\0\0\0" + b"\0" * 4
     turned = save(tmp_path / "b.png", content[:33] + chunk(b"eXIf", exif) + content[33:])
