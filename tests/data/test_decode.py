@@ -320,22 +320,6 @@ def test_a_header_that_promises_more_than_a_file_can_hold_takes_no_memory(tmp_pa
     refused(save(tmp_path / "d.jpg", bytes(content)), "truncated")
 
 
-def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path):
-    file = save(tmp_path / "a.jpg", LARGE, progressive=True)
-    whole = decode_image(file)
-    content = file.read_bytes()
-    last = content.rfind(b"\xff\xda")
-    file.write_bytes(content[:-2] + 20 * content[last:-2] + content[-2:])
-    np.testing.assert_array_equal(decode_image(file), whole)
-    file.write_bytes(content[:-2] + 2000 * content[last:-2] + content[-2:])
-    refused(file, "it has more than 100 scans")
-    # A comment that looks like scans, as a preview within the header does.
-    comment = 200 * b"\xff\xda"
-    segment = b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment
-    file.write_bytes(content[:2] + segment + content[2:])
-    np.testing.assert_array_equal(decode_image(file), whole)
-
-
 @pytest.mark.parametrize("decode", [decode_image, image_size])
 def test_what_is_no_file_is_named(tmp_path, decode):
     refused(tmp_path / "gone.png", "file not found", decode)

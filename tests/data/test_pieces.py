@@ -68,6 +68,24 @@ def test_segments_behind_a_marker_without_a_length_count(tmp_path):
         decode_image(file)
 
 
+def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path):
+    file = tmp_path / "a.jpg"
+    # Of one colour, so that to refine it once more needs no more bits.
+    Image.new("RGB", (40, 24), (200, 90, 30)).save(file, progressive=True)
+    content, whole = file.read_bytes(), decode_image(file)
+    last = content.rfind(b"\xff\xda")
+    file.write_bytes(content[:-2] + 20 * content[last:-2] + content[-2:])
+    np.testing.assert_array_equal(decode_image(file), whole)
+    file.write_bytes(content[:-2] + 2000 * content[last:-2] + content[-2:])
+    with pytest.raises(UserError, match="it has more than 100 scans"):
+        decode_image(file)
+    # A comment that looks like scans, as a preview within the header does.
+    comment = 200 * b"\xff\xda"
+    segment = b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment
+    file.write_bytes(content[:2] + segment + content[2:])
+    np.testing.assert_array_equal(decode_image(file), whole)
+
+
 def test_a_large_jpeg_has_fewer_scans(tmp_path, monkeypatch):
     file = tmp_path / "a.jpg"
     Image.new("L", (24, 16)).save(file, progressive=True)  # 6 scans
