@@ -6,8 +6,9 @@ another kind, and JPEG streams that end early, would become wrong values. Here t
 `Misfit`.
 """
 
+import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import imagecodecs
 import numpy as np
@@ -15,16 +16,21 @@ import tifffile
 from jaxtyping import Shaped
 
 from recon_ad.data import jpeg
+from recon_ad.limits import MAX_PIXELS
 
 JPEG = (6, 7, 33007, 34892)  # Compression, whose decoder makes RGB of YCbCr
 JPEG_2000 = (33003, 33004, 33005, 34712)
 JPEG_XL = (50002, 52546)
 _WEBP = (34927, 50001)
-IMAGES = (*JPEG, *JPEG_2000, *JPEG_XL, *_WEBP, 34887, 34933)  # and LERC and PNG
+_PNG = 34933
+IMAGES = (*JPEG, *JPEG_2000, *JPEG_XL, *_WEBP, _PNG, 34887)  # and LERC
 CCITT = (2, 3, 4)
 _DEFLATE, _PACKBITS, _ZSTD = (8, 32946, 50013), (32773,), (50000,)
 _BYTES = (1, 5, 8, 32773, 32946, 34925, 34926, 50000, 50013)  # all that compress bytes
 READ = (*IMAGES, *CCITT, *_BYTES)  # JPEG XR is left out: its decoder accepts cut streams
+
+_CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000
+_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # of JPEG XL, width to height
 
 
 class Misfit(ValueError):
@@ -114,8 +120,10 @@ def _segment(page: tifffile.TiffPage, data: bytes, index: int) -> Shaped[np.ndar
     if code not in IMAGES:
         return page.decode(_cropped(page, data, index), index)[0][0]
     own: int | None = None  # bits of a sample, None where the type alone tells them
+    _check_size(page, _promised(code, data))
     if code in JPEG:
         own, *size = _jpeg_header(page, data, index)
+        _check_size(page, size)
         pixels = page.decode(data, index, jpegtables=page.jpegtables)[0][0]
         if tuple(size) != pixels.shape:
             raise Misfit(
@@ -140,6 +148,33 @@ def _segment(page: tifffile.TiffPage, data: bytes, index: int) -> Shaped[np.ndar
     if own is None and page.bitspersample % 8:
         raise Misfit(f"its codec holds no {page.bitspersample} bits (tag BitsPerSample)")
     return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _promised(code: int, data: bytes) -> tuple[int, int]:
+    """Return the height and width in a stream's header, 0 for codecs that promise little."""
+    if code in JPEG_2000:
+        at = data.find(_CODESTREAM)
+        width, height, left, top = struct.unpack(">4I", data[at + 8 : at + 24].ljust(16, b"\0"))
+        return height - top, width - left
+    if code in JPEG_XL:
+        return _jpeg_xl_header(data).size()
+    if code == _PNG:
+        width, height = struct.unpack(">2I", data[16:24].ljust(8, b"\0"))
+        return height, width
+    return 0, 0
+
+
+def _check_size(page: tifffile.TiffPage, size: Sequence[int]) -> None:
+    """Raise Misfit, before memory is allocated, for a stream larger than a strip or tile."""
+    strip = page.rowsperstrip, page.imagewidth
+    rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else strip
+    if rows * columns > MAX_PIXELS:  # the only strip may be said to have any number of rows
+        rows, columns = page.imagelength, page.imagewidth
+    if size[0] * size[1] > rows * columns:
+        raise Misfit(
+            f"a strip or tile holds {size[1]} × {size[0]} pixels, against {columns} × {rows} by "
+            "the tags"
+        )
 
 
 def _ccitt(page: tifffile.TiffPage, data: bytes, index: int) -> Shaped[np.ndarray, "h w c"]:
@@ -201,7 +236,7 @@ def _jpeg_header(page: tifffile.TiffPage, data: bytes, index: int) -> tuple[int,
 
 def _jpeg_2000_bits(data: bytes) -> int:
     """Return the bits of a sample, which have to be unsigned and the same in all channels."""
-    at = data.find(b"\xff\x4f\xff\x51")  # of the codestream, behind boxes if there are any
+    at = data.find(_CODESTREAM)  # behind boxes if there are any
     head = data[at + 40 : at + 42]
     count = int.from_bytes(head, "big")
     depths = set(data[at + 42 : at + 42 + 3 * count : 3])
@@ -225,24 +260,33 @@ class _Bits:
         least, count = choices[self.u(2)]
         return least + self.u(count)
 
-    def skip_size(self) -> None:
+    def size(self) -> tuple[int, int]:
+        """Return height and width."""
         small = self.u(1)
-        for side in ("height", "width"):
-            if side == "width" and self.u(3):  # a ratio
-                return
-            if small:
-                self.u(5)
-            else:
-                self.chosen((1, 9), (1, 13), (1, 18), (1, 30))
+        height = self._side(small)
+        if ratio := self.u(3):
+            up, down = _RATIOS[ratio - 1]
+            return height, height * up // down
+        return height, self._side(small)
+
+    def _side(self, small: int) -> int:
+        if small:
+            return 8 * (self.u(5) + 1)
+        return self.chosen((1, 9), (1, 13), (1, 18), (1, 30))
+
+
+def _jpeg_xl_header(data: bytes) -> _Bits:
+    """Return the header of the first codestream, which begins with the size."""
+    at = 0
+    if data[:2] != b"\xff\x0a":
+        at = max(data.find(b"jxlc\xff\x0a") + 4, data.find(b"jxlp\0\0\0\0\xff\x0a") + 8)
+    return _Bits(data[at + 2 : at + 64])
 
 
 def _jpeg_xl_bits(data: bytes) -> int:
     """Return the bits of a sample, from the header of the first codestream."""
-    at = 0
-    if data[:2] != b"\xff\x0a":
-        at = max(data.find(b"jxlc\xff\x0a") + 4, data.find(b"jxlp\0\0\0\0\xff\x0a") + 8)
-    bits = _Bits(data[at + 2 : at + 64])
-    bits.skip_size()
+    bits = _jpeg_xl_header(data)
+    bits.size()
     if bits.u(1):  # all as usual
         return 8
     if bits.u(1) and (bits.u(3) or bits.u(1) or bits.u(1) or bits.u(1)):

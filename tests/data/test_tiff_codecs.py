@@ -44,17 +44,34 @@ def photometric(pixels):
     return "minisblack" if pixels.ndim == 2 else "rgb"
 
 
-@pytest.mark.parametrize("what", OTHERS)
-def test_a_stream_of_another_kind_than_the_tags_say_is_refused(tmp_path, what):
-    codec, pixels, told = OTHERS[what]
+def misfit(path, codec, pixels, told):
+    """Write a strip of pixels by a codec, with the tags of another image."""
     strips = iter([encoded(codec, np.ascontiguousarray(pixels))])
     options = {"photometric": photometric(told), "rowsperstrip": told.shape[0]}
     options |= {"shape": told.shape, "dtype": told.dtype, "compression": "zlib"}
-    tifffile.imwrite(tmp_path / "a.tif", strips, **options)
-    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+    tifffile.imwrite(path, strips, **options)
+    with tifffile.TiffFile(path, mode="r+b") as file:
         file.pages[0].tags["Compression"].overwrite(codec)
+    return path
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_stream_of_another_kind_than_the_tags_say_is_refused(tmp_path, what):
+    file = misfit(tmp_path / "a.tif", *OTHERS[what])
     with pytest.raises(UserError, match=r"a strip or tile holds|a JPEG|cannot be reshaped"):
-        decode_image(tmp_path / "a.tif")
+        decode_image(file)
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "jpeg2k", "png", "jpegxl"])
+def test_a_stream_larger_than_its_strip_is_refused_by_its_header(tmp_path, codec):
+    # All ratios of JPEG XL, small and large, and none of them.
+    for height, width in ((40, 40), (40, 48), (300, 400), (40, 60), (72, 128), (32, 40), (99, 198),
+                          (40, 56), (41, 900)):  # fmt: skip
+        pixels = np.zeros((height, width), np.uint8)
+        file = misfit(tmp_path / "a.tif", CODECS[codec], pixels, GRAY[:16, :16])
+        said = f"holds {width} × {height} pixels, against 16 × 16 by the tags"
+        with pytest.raises(UserError, match=said):
+            decode_image(file)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
