@@ -245,8 +245,10 @@ def _scan(content: bytes, markers: _Markers, at: int, restarts: int) -> tuple[in
     if index == len(markers.others):
         raise SyntaxError(CUT)
     last = int(markers.others[index])
+    if last - first < restarts:
+        raise SyntaxError(CUT)
     wanted = np.arange(restarts) % len(_RESTARTS) + _RESTARTS[0]
-    if last - first < restarts or (markers.codes[first : first + restarts] != wanted).any():
+    if (markers.codes[first : first + restarts] != wanted).any():
         raise SyntaxError(CUT)
     # A scan of more intervals than the image has ends with those of the image.
     places = markers.places[first : min(last, first + restarts) + 1].tolist()

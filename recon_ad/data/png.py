@@ -37,15 +37,18 @@ def least_bytes(image: Image.Image, name: str) -> int:
     return image.height * row // _DEFLATED
 
 
-def check_count(name: str) -> None:
-    """Raise SyntaxError for a PNG of so many chunks, or compressed ones, that it takes long."""
+def check_count(name: str, *, until: bytes) -> None:
+    """Raise SyntaxError for a PNG of so many chunks, or compressed ones, that it takes long.
+
+    Chunks count that precede the first one named `until`.
+    """
     with open(name, "rb") as file:
         at, packed = len(_MAGIC), 0
         if file.read(at) != _MAGIC:
             return
         for count in itertools.count(1):
             head = file.read(8)
-            if len(head) < 8 or head[4:] == b"IEND":
+            if len(head) < 8 or head[4:] in (until, b"IEND"):
                 return
             at += int.from_bytes(head[:4], "big") + 12
             pieces.check(count, at)
