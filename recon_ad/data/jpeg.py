@@ -130,6 +130,8 @@ def parts(content: bytes) -> Parts:
         body = content[at + 2 : at + length]
         at += length
         if code in _FRAMES:
+            if frame:
+                raise SyntaxError("it has two headers")
             frame = _frame(code, body)
             open_bits = {c: [1] * _COEFFICIENTS for c in frame.sampling}
         elif code == _DRI and len(body) == 2:

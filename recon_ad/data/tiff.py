@@ -23,6 +23,7 @@ from recon_ad.data.npy import MAX_CHANNELS
 from recon_ad.data.tiff_codecs import CCITT, IMAGES, JPEG, READ, Misfit, decoded, of_bytes
 from recon_ad.data.tiff_tags import Span, checked
 from recon_ad.errors import UserError
+from recon_ad.limits import MAX_PIXELS
 
 MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the latter two of BigTIFF
 SAVE = "save it as gray or RGB of 8 or 16 bits, or as floats"
@@ -35,6 +36,7 @@ MOST_PACKED = 4096  # the largest factor, about that of LZW for one value
 ASSOCIATED, UNASSOCIATED = 1, 2  # ExtraSamples: transparency, multiplied into the colours or not
 REDUCED, MASK = 1, 4  # bits of NewSubfileType
 MAX_PAGES = 4 * MAX_CHANNELS  # with thumbnails
+MAX_VALUES = 4 * MAX_PIXELS  # in all pages, which may share the data of one
 MAX_SEGMENTS = 1 << 18  # strips or tiles, each of which tifffile decodes by itself
 
 logging.getLogger("tifffile").disabled = True  # it also logs files that are refused here
@@ -68,12 +70,7 @@ def opened(name: str, *, max_pixels: int) -> Iterator[Header]:
         spans = checked(name, most=MAX_PAGES)
         with tifffile.TiffFile(name) as file:
             pages = _images(file, name)
-            segments = sum(len(page.dataoffsets) for page in pages)
-            if segments > MAX_SEGMENTS:
-                raise UserError(
-                    f"{name}: has {segments} strips or tiles, more than the {MAX_SEGMENTS} that "
-                    "are decoded: save it in larger ones"
-                )
+            _check_extent(pages, name)
             for page in pages:
                 _check(page, name, max_pixels=max_pixels)
                 _check_segments(page, name, size=os.path.getsize(name), spans=spans)
@@ -166,6 +163,22 @@ def _kind(page: tifffile.TiffPage) -> tuple[object, ...]:
 
 def _is_gray(page: tifffile.TiffPage) -> bool:
     return page.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
+
+
+def _check_extent(pages: Sequence[tifffile.TiffPage], name: str) -> None:
+    """Raise UserError where all pages together take too long, or too much memory."""
+    segments = sum(len(page.dataoffsets) for page in pages)
+    if segments > MAX_SEGMENTS:
+        raise UserError(
+            f"{name}: has {segments} strips or tiles, more than the {MAX_SEGMENTS} that are "
+            "decoded: save it in larger ones"
+        )
+    values = sum(page.imagewidth * page.imagelength * page.samplesperpixel for page in pages)
+    if values > MAX_VALUES:
+        raise UserError(
+            f"{name}: has {values} values in all samples of its pages, more than the {MAX_VALUES} "
+            "that are decoded: cut it into smaller files"
+        )
 
 
 def _check(page: tifffile.TiffPage, name: str, *, max_pixels: int) -> None:

@@ -106,6 +106,17 @@ def test_a_jpeg_of_very_many_restart_intervals_is_refused(tmp_path, monkeypatch)
         decode_image(file)
 
 
+def test_a_jpeg_of_two_headers_is_refused(tmp_path):
+    file = saved(tmp_path / "a.jpg")
+    content = file.read_bytes()
+    at = content.index(b"\xff\xc0")
+    header = content[at : at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")]
+    # Behind the pixels, where no decoder looks.
+    file.write_bytes(content[:-2] + header + content[-2:])
+    with pytest.raises(UserError, match="it has two headers"):
+        decode_image(file)
+
+
 def test_a_file_of_many_longer_pieces_is_decoded(tmp_path):
     file = saved(tmp_path / "a.png")
     content, whole = file.read_bytes(), decode_image(file)
@@ -113,7 +124,7 @@ def test_a_file_of_many_longer_pieces_is_decoded(tmp_path):
     np.testing.assert_array_equal(decode_image(file), whole)
 
 
-def test_a_tiff_of_very_many_strips_is_refused(tmp_path, monkeypatch):
+def test_a_tiff_of_very_many_strips_or_values_is_refused(tmp_path, monkeypatch):
     file = tmp_path / "a.tif"
     image = np.zeros((3, 17), np.uint8)
     with tifffile.TiffWriter(file) as writer:
@@ -125,6 +136,9 @@ def test_a_tiff_of_very_many_strips_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="has 6 strips or tiles, more than the 5"):
         decode_image(file)
     monkeypatch.setattr(tiff, "MAX_SEGMENTS", 6)
+    monkeypatch.setattr(tiff, "MAX_VALUES", 2 * image.size - 1)
+    with pytest.raises(UserError, match="has 102 values in all samples of its pages, more than"):
+        decode_image(file)
     monkeypatch.setattr(tiff_tags, "MAX_BYTES", 100)
     with pytest.raises(UserError, match="tag StripOffsets makes its tags longer than 100 bytes"):
         decode_image(file)
