@@ -109,7 +109,7 @@ def _check_supported(image: Image.Image, name: str) -> None:
 
 def _check_runs(image: Image.Image, name: str) -> None:
     """Raise UserError for a BMP whose run lengths take long to decode."""
-    if image.tile[0][0] != "bmp_rle":
+    if all(tile[0] != "bmp_rle" for tile in image.tile):
         return
     pixels = image.width * image.height
     if pixels > MAX_OF_RUNS:

@@ -68,6 +68,14 @@ def test_a_text_before_the_header_is_refused(tmp_path):
         decode_image(tmp_path / "a.png")
 
 
+def test_a_file_without_pixels_is_refused(tmp_path):
+    content = png(2, 1, 8, GRAY, b"\0\0\1")
+    pixels = content[33 : -len(chunk(b"IEND", b""))]
+    (tmp_path / "a.png").write_bytes(content.replace(pixels, b""))
+    with pytest.raises(UserError, match="cannot be decoded"):
+        decode_image(tmp_path / "a.png")
+
+
 def test_a_transparent_colour_behind_the_pixels_says_nothing(tmp_path):
     content = png(2, 1, 8, GRAY, b"\0\5\7")
     end = chunk(b"IEND", b"")
