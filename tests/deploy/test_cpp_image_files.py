@@ -108,13 +108,23 @@ def test_small_files_that_take_long_are_the_rows_that_python_gives(program, mode
     for scans in (50, 150):
         repeated = jpeg[first:second] * scans
         (folder / f"{scans}_scans.jpg").write_bytes(jpeg[:first] + repeated + jpeg[second:])
+    size = jpeg.index(b"\xff\xc2") + 5
+    large = jpeg[:size] + struct.pack(">HH", 15_000, 15_000) + jpeg[size + 4 : first]
+    comments = 8 * (b"\xff\xfe" + struct.pack(">H", 60_000) + bytes(59_998))  # as many pixels need
+    scans = jpeg[first:second] * 50 + jpeg[second:]
+    (folder / "large_scans.jpg").write_bytes(large + comments + scans)
     ours = by_cpp(program, model, folder, tmp_path / "ours", memory=ENOUGH)
     theirs = by_python(model, folder, tmp_path / "theirs")
     assert ours.status == theirs.status == 3
     same_rows(ours, theirs)
     errors = {path: row["error"] for path, row in ours.rows.items() if row["error"]}
-    assert list(errors) == ["150_scans.jpg", "2.png", "2_1.jpg", "50000.png", "50000_1.jpg"]
-    assert errors["150_scans.jpg"] == theirs.rows["150_scans.jpg"]["error"]
+    assert list(errors) == [
+        "150_scans.jpg", "2.png", "2_1.jpg", "50000.png", "50000_1.jpg", "large_scans.jpg",
+    ]  # fmt: skip
+    for name, most in (("150_scans.jpg", 100), ("large_scans.jpg", 47)):
+        assert (
+            errors[name] == theirs.rows[name]["error"] and f"more than {most} scans" in errors[name]
+        )
 
 
 def test_a_header_that_promises_too_much_is_a_row_and_takes_no_memory(program, model, tmp_path):

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "error.h"
+#include "image.h"
 
 namespace recon_ad {
 namespace {
@@ -14,6 +15,7 @@ constexpr int kSof0 = 0xC0, kSof1 = 0xC1, kProgressive = 0xC2, kDht = 0xC4, kJpg
               kDri = 0xDD, kTem = 0x01, kFill = 0xFF;
 constexpr std::size_t kCoefficients = 64, kRestarts = 8;
 constexpr std::size_t kMaxScans = 100;  // each takes as long as a whole image; encoders write ten
+constexpr std::size_t kMaxScanned = 10 * kMaxPixels;  // of all scans, a few seconds
 
 [[noreturn]] void cut() { throw UserError("image file is truncated"); }
 
@@ -113,8 +115,10 @@ class Reader {
 
   void read_scan() {
     if (body_.empty()) damaged();
-    if (++parts_.scans > kMaxScans) {
-      throw UserError("it has more than " + std::to_string(kMaxScans) + " scans");
+    const std::size_t pixels = std::max<std::size_t>(1, width_ * height_);
+    const std::size_t most = std::min(kMaxScans, kMaxScanned / pixels);
+    if (++parts_.scans > most) {
+      throw UserError("it has more than " + std::to_string(most) + " scans");
     }
     const std::size_t count = body_[0];
     std::vector<Component*> scanned;
