@@ -64,10 +64,13 @@ class OnnxRuntimeGraph(Graph):
         options.log_severity_level = FATAL
         # Idle threads of one graph would spin and take processors from the other's.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        providers = [(name, settings) for name, settings in wanted.items() if name in there]
         self._session = onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model),
             options,
-            providers=[(name, settings) for name, settings in wanted.items() if name in there],
+            providers=providers,
+            # From the CPU it would fall back to the CPU, and print that.
+            enable_fallback=int(len(providers) > 1),
         )
         self.facts = _ours(self._session.get_modelmeta().custom_metadata_map)
         self.outputs = [output.name for output in self._session.get_outputs()]

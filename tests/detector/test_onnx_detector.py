@@ -7,10 +7,11 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from recon_ad.detector import onnx_detector
 from recon_ad.detector.onnx_detector import OnnxDetector
-from recon_ad.detector.runtimes import RUNTIMES, Graph
+from recon_ad.detector.runtimes import RUNTIMES, Graph, opened
 from recon_ad.errors import UserError
 
 FACTS = {
@@ -72,6 +73,21 @@ def test_openvino_leaves_a_commands_log_as_it_is(tmp_path):
         "logging.getLogger('recon_ad').info('watching a folder')"
     )
     assert in_process(code, tmp_path).stderr.splitlines()[-1:] == ["watching a folder"]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_runtime_prints_nothing_of_a_damaged_model(runtime, tmp_path, capfd):
+    if find_spec(runtime) is None:
+        pytest.skip("an extra")
+    x, y = (helper.make_tensor_value_info(name, 1, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Abs", ["x"], ["y"])], "graph", [x], [y])
+    content = helper.make_model(graph, ir_version=8).SerializeToString()
+    file = tmp_path / "m.onnx"
+    file.write_bytes(content.replace(b"Abs", b"\xffbs"))  # no UTF-8, also in the error's text
+    capfd.readouterr()
+    with pytest.raises(UserError, match="is not a model that"):
+        opened(file, runtime=runtime)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
