@@ -115,7 +115,9 @@ SECTIONS: Mapping[str, Section] = {
         report_rows.certificates,
         note="500 studies each; of 64 inserted defects, or of so many good images. The bounds are "
         "to hold in 95 %. Where there is no a90, a bound holds if no size is certified. Below: "
-        "real defects of a size beside inserted ones of all kinds and contrasts.",
+        "real defects of a size beside inserted ones of all kinds and contrasts; behind the size "
+        "the median contrast of both to their surroundings, and how much they fill of the circle "
+        "around them.",
     ),
     "robustness": Section(
         "Damaged and hostile input", report_rows.robustness, "python -m benchmarks.robustness"

@@ -228,12 +228,20 @@ def certificates(content: Content) -> Rows:
     for row in content["false_rejects"]:
         label = f"false rejects, {row['images']} images, rate {row['rate']:g}"
         yield [label, f"{row['held']:.1%}", "–", "–"]
-    for name, found in content.get("real", {}).items():
-        for row in found.get("by_size", ()) if isinstance(found, Mapping) else ():
+    certified = {k: v for k, v in content["real"].items() if "by_size" in v}
+    for name, found in certified.items():
+        looks = {row["from_px"]: row for row in found.get("appearance", ())}
+        for row in found.get("by_size", ()):
             if row["interval"] is not None:
                 low, high = row["interval"]
+                pairs = [looks[row["from_px"]][one] for one in ("real", "inserted")]
+                contrasts, fills = (
+                    " and ".join(f"{pair[key]:.2f}" for pair in pairs)
+                    for key in ("contrast", "fill")
+                )
                 yield [
-                    f"{name}, {row['from_px']:g} to {row['to_px']:g} px",
+                    f"{name}, {row['from_px']:g} to {row['to_px']:g} px; contrast {contrasts}, "
+                    f"filled {fills}",
                     f"{row['found']} of {row['real']}",
                     f"{row['inserted_found']} of {row['inserted']}",
                     f"{low:+.2f} to {high:+.2f}{', differs' * row['differs']}",
