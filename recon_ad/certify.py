@@ -18,7 +18,8 @@ With `--defects`, a folder with a folder for each kind of real defect (masks in 
 inside it or beside it), it counts how many of them are missed and compares that with the inserted
 ones.
 
-The same command goes on where it was interrupted, also with `--defects` added later. With `--roi`,
+The same command goes on where it was interrupted, also with `--defects` added later; a folder with
+the trials of another detector or of other images is rejected. With `--roi`,
 one image or a folder laid out as FOLDER is, only pixels that are white in it count, and defects are
 inserted there alone.
 """
@@ -45,6 +46,8 @@ def main() -> int:
     mm_per_px = _MM_PER_PX.value
     if mm_per_px is not None and not 0 < mm_per_px < 1e6:
         raise UserError(f"--mm_per_px {mm_per_px:g}: give the size of a pixel in mm, above 0.")
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output} is a file: give a folder for the certificate.")
     detector = _DETECTOR.open()
     certificate = run.certify(
         detector,
@@ -75,7 +78,7 @@ if __name__ == "__main__":
     _ROI = flags.DEFINE_string("roi", "", "Region of interest: an image, or a folder of them.")
     _MM_PER_PX = flags.DEFINE_float("mm_per_px", None, "Size of a pixel in mm.")
     _REPEATS = flags.DEFINE_string(
-        "repeats", "", "Regular expression whose first group names an image's part."
+        "repeats", "", "Regular expression whose first group (or all of it) names an image's part."
     )
     _SEED = flags.DEFINE_integer("seed", 0, "Seed of sizes and places.", lower_bound=0)
     cli.run(main)

@@ -93,12 +93,7 @@ def page(certificate: Certificate) -> str:
 def _messages(figures: Mapping[str, Any]) -> list[str]:
     found = []
     if (real := figures["real_defects"]) is not None and real["differs"]:
-        found.append(
-            "Inserted defects do not stand for the real ones that were given: at some sizes the "
-            f"shares that are found differ by more than chance. {real['escapes']['count']} of "
-            f"{real['escapes']['total']} images with real defects are missed. Rely on these; see "
-            "Real defects."
-        )
+        found.append(_difference(real))
     rejects, images = figures["false_rejects"], figures["images"]
     if rejects.get("promise_broken"):
         found.append(
@@ -124,6 +119,22 @@ def _messages(figures: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _difference(real: Mapping[str, Any]) -> str:
+    """Return in which direction real defects differ from inserted ones, size by size."""
+    sides = {"less": [], "more": []}
+    for row in real["by_size"]:
+        if row["differs"]:
+            sides["less" if row["difference"] < 0 else "more"].append(
+                f"of {row['from_px']:g} to {row['to_px']:g} px {row['found']} of {row['real']} "
+                f"real ones, {row['inserted_found']} of {row['inserted']} inserted ones"
+            )
+    found = [f"found {side} often ({'; '.join(rows)})" for side, rows in sides.items() if rows]
+    return (
+        "Inserted defects do not stand for the real ones that were given, which are "
+        f"{' and '.join(found)}, beyond chance. Rely on the real ones."
+    )
+
+
 def _name(entry: Mapping[str, Any]) -> str:
     contrast = entry["contrast"]
     return entry["label"] if contrast is None else f"{entry['label']}, contrast {percent(contrast)}"
@@ -137,7 +148,7 @@ def _size(estimate: Mapping[str, Any], *, bound: bool = False) -> str:
     if estimate["where"] == BELOW:
         return f"{number} or less"
     if estimate["where"] == ABOVE:
-        return f"not up to {number}" if bound else f"above {number}"
+        return f"not shown up to {number}" if bound else f"above {number}"
     return number
 
 
@@ -146,22 +157,27 @@ def _answer_on_sizes(figures: Mapping[str, Any]) -> tuple[str, str]:
     sure = [e for e in entries if e["image"]["a90_95"]["where"] != ABOVE]
     never = [e for e in entries if e["image"]["a90_95"]["where"] == ABOVE]
     largest = _size((never or entries)[0]["image"]["a90_95"] | {"where": WITHIN})
+    real = ""
+    if (given := figures["real_defects"]) is not None:
+        total = given["escapes"]["total"]
+        found = total - given["escapes"]["count"]
+        real = f"of {total} images with real defects {found} are found. Drawn by the computer: "
     if not sure:
         return "Smallest defect", (
-            "for none of the kinds tested does it surely find nine in ten, not even of the "
-            f"largest, {largest}."
+            f"{real}for none of the kinds tested is it shown that it finds nine in ten, not even "
+            f"of the largest, {largest}."
         )
     ranked = sorted(sure, key=lambda e: e["image"]["a90_95"]["px"])
     best, worst = ranked[0], ranked[-1]
-    words = f"{_name(best)}: from {_size(best['image']['a90_95'])}"
+    words = f"{real}{_name(best)}: from {_size(best['image']['a90_95'])}"
     if worst is not best:
         words += f"; {_name(worst)}: from {_size(worst['image']['a90_95'])}"
         words += "; others between" * (len(sure) > 2)
     words += ". Of this size and larger it finds nine in ten, with 95\u00a0% confidence."
     if never:
         words += (
-            f" For {len(never)} of the {len(entries)} kinds and contrasts tested, not even the "
-            f"largest size, {largest}, is found so surely."
+            f" For {len(never)} of the {len(entries)} kinds and contrasts tested, that is shown "
+            f"of no size up to the largest, {largest}."
         )
     return "Smallest defect", words
 
@@ -241,9 +257,11 @@ def _detection(figures: Mapping[str, Any]) -> str:
         f"<li>{text(kind.label.capitalize())}: {text(kind.meaning)}.</li>"
         for kind in KINDS.values()
     )
+    trials = entries[0]["trials"]
     note = (
         "a90/95 is the size from which nine in ten are found, with 95 % confidence. a90 and a50 "
-        "are best estimates without that confidence."
+        "are best estimates without that confidence. Sizes are in px of the images as they were "
+        f"given. Not shown: too many were missed, or the {trials} trials are too few to tell."
     )
     plots = "".join(_curve(kind, [e for e in entries if e["kind"] == kind]) for kind in KINDS)
     return (
@@ -258,7 +276,7 @@ def _curve_words(fitted: Mapping[str, Any]) -> str:
     """Return which curve was used and how well the logistic one fits."""
     p, ends_p = fitted["fit_p"], fitted["ceiling_p"]
     if ends_p is not None and ends_p < CEILING:
-        return f"{fitted['rule']} (misses some of all sizes)"
+        return f"{fitted['rule']} (may miss some of any size)"
     shown = "" if p is None else f" (p = {p:.2f})" if p >= 0.005 else " (p < 0.01)"
     return fitted["rule"] + shown
 

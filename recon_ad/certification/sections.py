@@ -120,32 +120,46 @@ def envelope(found: Mapping[str, Any]) -> str:
     """Return the table of disturbances, with the level that holds and the one that does not."""
     rows = []
     for one in found["disturbances"].values():
-        holds = _level(one, one["holds_to"], otherwise="not even the smallest step")
-        leaves = _level(one, one["leaves_at"], otherwise="not reached in the tests")
+        holds = _level(one, found, one["holds_to"], otherwise="not even the smallest step")
+        leaves = _level(one, found, one["leaves_at"], otherwise="not reached in the tests")
         because = " and ".join(REASONS[reason] for reason in one["because"])
         rows.append([one["label"], holds, leaves, because])
-    heads = ["change of the images", "holds up to", "too much at", "because too many"]
+    heads = ["change of the images", "no fault seen up to", "fault seen at", "because too many"]
     cells = [[text(cell) for cell in row] for row in rows]
     return paragraph(text(_tested(found)), kind="note") + markup.table("Changes", heads, cells)
 
 
-def _level(one: Mapping[str, Any], level: float | None, *, otherwise: str) -> str:
+def _level(
+    one: Mapping[str, Any], found: Mapping[str, Any], level: float | None, *, otherwise: str
+) -> str:
+    """Return a level with what was stopped and found at it."""
     if level is None:
         return otherwise
     if one["unit"]:
         space = "\u00a0" if one["unit"] == "px" else ""
-        return f"{level:g}{space}{one['unit']}".removesuffix("quality")
-    return percent(level)
+        shown = f"{level:g}{space}{one['unit']}".removesuffix("quality")
+    else:
+        shown = percent(level)
+    row = next(row for row in one["tested"] if row["level"] == level)
+    return f"{shown} ({_counts(found, row)})"
+
+
+def _counts(found: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    counts = f"{row['stopped']['count']} of {row['stopped']['total']} good ones stopped"
+    if not found["defects"]:
+        return counts
+    return f"{counts}, {row['found']} of {found['defects']} defects found"
 
 
 def _tested(found: Mapping[str, Any]) -> str:
     words = (
         f"Each change is made stronger step by step, on {found['good_images']} good images and "
         f"{found['defects']} inserted defects. The defects are a quarter larger than those of "
-        "which nine in ten are found. Too much is the first step at which more good images are "
-        f"stopped than chance explains at a rate of {percent(found['rate_kept'])}, or fewer than "
-        "nine in ten of the defects are found, again beyond chance. Nothing is known between that "
-        "step and the last one that holds."
+        "which nine in ten are found. Without a change: "
+        f"{_counts(found, found['undisturbed'])}. A fault is seen at the first step at which more "
+        f"good images are stopped than chance explains at a rate of {percent(found['rate_kept'])}, "
+        "or fewer than nine in ten of the defects are found, again beyond chance. Nothing is known "
+        "between that step and the last one before it, and so few images do not show a small fault."
     )
     if not found["defects"]:
         words += " No kind has an a90 within the tested sizes, so that only good images count."
@@ -155,9 +169,9 @@ def _tested(found: Mapping[str, Any]) -> str:
         words += f" Even without a change too many {' and '.join(failing)}: that is not judged."
     low, high = found["warning_limits"]["brightness"]
     words += (
-        f" The mean brightness of the good images is {found['usual']['brightness']:.3g}; the "
-        f"steps that hold lie between {low:.3g} and {high:.3g}. With --certificate, "
-        "recon_ad.monitor warns beyond that, and beyond the limits of sharpness in "
-        "certificate.json."
+        f" The mean brightness of the good images is {found['usual']['brightness']:.3g}. With "
+        f"--certificate, recon_ad.monitor warns below {low:.3g} and above {high:.3g}, that of the "
+        "last steps without a fault or, where none is, of the first step; and beyond the limits of "
+        "sharpness in certificate.json."
     )
     return words

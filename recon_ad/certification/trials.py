@@ -16,6 +16,7 @@ from jaxtyping import Bool, Shaped
 
 from recon_ad.alignment.part import NotRegistered
 from recon_ad.detector.inference import Inference, Prediction
+from recon_ad.errors import UserError
 from recon_ad.runtime import files
 
 FILE = "trials.jsonl"
@@ -29,6 +30,9 @@ class Trials:
     Args:
       path: Path of their file.
       run: Settings that must be equal for rows to be used again, plain JSON.
+
+    Raises:
+      UserError: The file holds the trials of another study.
     """
 
     def __init__(self, path: Path, run: Mapping[str, Any]):
@@ -57,16 +61,22 @@ def _line(name: str, row: Row) -> str:
 
 
 def _read(path: Path, run: Mapping[str, Any]) -> dict[str, Row]:
-    """Read the rows of the same run; none where the file is of another one, or damaged."""
+    """Read the rows of the same run; none where the file is damaged."""
     if not path.is_file():
         return {}
     try:
         text = path.read_text(encoding="utf-8")
         whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         first, *rows = (json.loads(line) for line in whole)
-        return {row.pop("trial"): row for row in rows} if first == run else {}
+        kept = {row.pop("trial"): row for row in rows}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
+    if first != run:
+        raise UserError(
+            f"{path} holds the trials of another study (another detector, other images, regions "
+            "or seed): give another --output, or remove that file."
+        )
+    return kept
 
 
 def generator(seed: int, name: str) -> np.random.Generator:

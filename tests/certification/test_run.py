@@ -171,9 +171,13 @@ def test_an_interrupted_certificate_goes_on_and_ends_the_same(normals, certifica
     assert (repeated["good_parts"], repeated["defective_parts"]) == (IMAGES, 20)
     made = IMAGES + 16 * cases.TRIALS + repeated["pictures"] + of_envelope(found.figures)
     assert second.count == made - 100 + shown
-    # With another seed all is made anew, with other defects.
+    # Another seed gives other defects, and another study, which does not replace the first.
+    kept = (tmp_path / "trials.jsonl").read_text()
     again = Unlike()
-    other = certify(again, normals, tmp_path, identity="x", seed=1)
+    with pytest.raises(UserError, match=r"trials\.jsonl holds the trials of another study"):
+        certify(again, normals, tmp_path, identity="x", seed=1)
+    assert again.count == 0 and (tmp_path / "trials.jsonl").read_text() == kept
+    other = certify(again, normals, tmp_path / "other", identity="x", seed=1)
     assert again.count >= made
     sizes = [c.figures["detection"][0]["sizes_px"] for c in (certificate[0], other)]
     assert sizes[0] != sizes[1]
@@ -205,6 +209,8 @@ def test_real_defects_that_inserted_ones_do_not_stand_for_are_said_first(normals
     first = text.index("Inserted defects do not stand for the real ones")
     assert first < text.index("Good parts that are stopped")
     assert "Of 20 images with real defects 20 are missed" in text
+    assert "found less often (of 16 to 32 px 0 of 20 real ones" in text
+    assert "Smallest defect: of 20 images with real defects 0 are found. Drawn by" in text
 
 
 def test_images_that_prove_nothing_are_refused(normals, tmp_path):
@@ -302,6 +308,9 @@ def test_an_exported_model_has_the_same_certificate(detector, normals, tmp_path,
 
 def test_mistakes_of_the_command_end_in_one_sentence(detector, normals, tmp_path):
     given = ("--normals", normals, "--output", tmp_path / "o")
+    (tmp_path / "file").write_text("")
+    file = ("--normals", normals, "--output", tmp_path / "file")
+    assert "is a file: give a folder" in refusal("certify", *file, "--detector", detector)
     assert "--mm_per_px -1" in refusal("certify", *given, "--detector", detector, "--mm_per_px=-1")
     bare = tmp_path / "detector"
     plain_detector().with_thresholds(UNCALIBRATED, {}).save(bare)
