@@ -186,6 +186,7 @@ def certified(folder: Path, directory: Path) -> dict[str, Any]:
         "alike": figures["repeatability"]["alike"],
         "kappa": figures["repeatability"]["kappa"],
         "escapes": real["escapes"],
+        "located": real["located"],
         "by_kind": real["by_kind"],
         "by_size": real["by_size"],
         "differs": real["differs"],

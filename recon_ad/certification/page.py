@@ -94,6 +94,13 @@ def _messages(figures: Mapping[str, Any]) -> list[str]:
     found = []
     if (real := figures["real_defects"]) is not None and real["differs"]:
         found.append(_difference(real))
+    if real is not None and 2 * real["located"]["count"] < real["located"]["total"]:
+        located = real["located"]
+        found.append(
+            f"In {located['total'] - located['count']} of {located['total']} images with real "
+            "defects that are found, the detector marks another place than the defect. It may stop "
+            "them for something else, such as their light or the time at which they were taken."
+        )
     rejects, images = figures["false_rejects"], figures["images"]
     if rejects.get("promise_broken"):
         found.append(
@@ -161,7 +168,10 @@ def _answer_on_sizes(figures: Mapping[str, Any]) -> tuple[str, str]:
     if (given := figures["real_defects"]) is not None:
         total = given["escapes"]["total"]
         found = total - given["escapes"]["count"]
-        real = f"of {total} images with real defects {found} are found. Drawn by the computer: "
+        real = f"of {total} images with real defects {found} are found"
+        if given["located"]["total"]:
+            real += f", the defect itself in {given['located']['count']}"
+        real += ". Drawn by the computer: "
     if not sure:
         return "Smallest defect", (
             f"{real}for none of the kinds tested is it shown that it finds nine in ten, not even "

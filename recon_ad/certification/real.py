@@ -148,9 +148,11 @@ def real_defects(
         if rows[one.name]["size"] is not None
     ]
     sizes = by_size(sized, inserted)
+    found = [row for row in rows.values() if row["stopped"] and row["size"] is not None]
     return {
         "escapes": rate_of(sum(missed), len(missed))._asdict(),
         "by_kind": {kind: rate_of(sum(each), len(each))._asdict() for kind, each in kinds.items()},
+        "located": {"count": sum(bool(row["located"]) for row in found), "total": len(found)},
         "without_size": len(images) - len(sized),
         "by_size": sizes,
         "differs": any(one["differs"] for one in sizes),

@@ -43,6 +43,12 @@ def _sentence_on_real(real: Mapping[str, Any]) -> str:
         f"95\u00a0% confidence between {percent(escapes['low'])} and {percent(escapes['high'])} "
         "of all."
     )
+    located = real["located"]
+    if located["total"]:
+        words += (
+            f" Of {located['total']} that are found and have a mask, the detector marks the defect "
+            f"in {located['count']}."
+        )
     return words + f" {unsized} have no mask and count by kind alone." * bool(unsized)
 
 

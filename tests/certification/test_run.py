@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote
 
@@ -17,6 +18,7 @@ from recon_ad.certification import cases, disturbed_trials, run
 from recon_ad.certification import detection as statistics
 from recon_ad.certification.disturb import DISTURBANCES
 from recon_ad.certification.page import page
+from recon_ad.certification.real import Defective, real_defects
 from recon_ad.certification.run import certify, false_rejects
 from recon_ad.data.decode import decode_image
 from recon_ad.data.source import digest
@@ -211,6 +213,18 @@ def test_real_defects_that_inserted_ones_do_not_stand_for_are_said_first(normals
     assert "Of 20 images with real defects 20 are missed" in text
     assert "found less often (of 16 to 32 px 0 of 20 real ones" in text
     assert "Smallest defect: of 20 images with real defects 0 are found. Drawn by" in text
+
+
+def test_real_defects_that_are_stopped_for_something_else_are_named(certificate):
+    names = [str(i) for i in range(6)]
+    images = [Defective(name, "dull", Path(name), []) for name in names]
+    rows = {n: {"stopped": True, "located": n == "0", "size": 20.0, "digest": ""} for n in names}
+    real = real_defects(images, rows, [])
+    assert real["located"] == {"count": 1, "total": 6}
+    made, _ = certificate
+    text = Page(page(made._replace(figures=made.figures | {"real_defects": real}))).text
+    assert "of 6 images with real defects 6 are found, the defect itself in 1. Drawn" in text
+    assert "In 5 of 6 images with real defects that are found, the detector marks another" in text
 
 
 def test_images_that_prove_nothing_are_refused(normals, tmp_path):
