@@ -13,6 +13,7 @@ Content = Mapping[str, Any]
 Rows = Iterator[Sequence[str]]  # the first row is the header
 
 KEYS = ("image_auroc", "pixel_auroc", "aupro_30", "iou_max_oracle", "patch_auroc")
+SORTS = ("real", "inserted")  # of defects
 FIGURES = {key: figure_label(key) for key in KEYS}
 
 
@@ -234,9 +235,9 @@ def certificates(content: Content) -> Rows:
         for row in found.get("by_size", ()):
             if row["interval"] is not None:
                 low, high = row["interval"]
-                pairs = [looks[row["from_px"]][one] for one in ("real", "inserted")]
+                pairs = [looks.get(row["from_px"], {}).get(one, {}) for one in SORTS]
                 contrasts, fills = (
-                    " and ".join(f"{pair[key]:.2f}" for pair in pairs)
+                    " and ".join(_number(pair.get(key), ".2f") for pair in pairs)
                     for key in ("contrast", "fill")
                 )
                 yield [
