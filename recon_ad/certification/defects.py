@@ -23,7 +23,8 @@ from recon_ad.errors import UserError
 
 FLATTEST = 1 / 32  # of the full range: a blank part has a range of nearly 0
 SAMPLED = 512  # px along a side that percentiles are taken of, at most
-CONTRASTS = (0.2, 0.4, 0.8)  # faint, clear, strong
+STRENGTHS = {0.2: "faint", 0.4: "clear", 0.8: "strong"}  # contrasts, in words
+CONTRASTS = tuple(STRENGTHS)
 
 _Array = Float[np.ndarray, "h w"]
 _Window = Float[np.ndarray, "h w c"]

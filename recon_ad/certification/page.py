@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import special
 
-from recon_ad.certification.defects import KINDS
+from recon_ad.certification.defects import KINDS, STRENGTHS
 from recon_ad.certification.detection import ABOVE, BELOW, CEILING, WANTED, WITHIN
 from recon_ad.certification.pictures import pictures
 from recon_ad.certification.run import Certificate
@@ -133,18 +133,26 @@ def _difference(real: Mapping[str, Any]) -> str:
         if row["differs"]:
             sides["less" if row["difference"] < 0 else "more"].append(
                 f"of {row['from_px']:g} to {row['to_px']:g} px {row['found']} of {row['real']} "
-                f"real ones, {row['inserted_found']} of {row['inserted']} inserted ones"
+                f"real ones, {row['inserted_found']} of {row['inserted']} drawn ones"
             )
     found = [f"found {side} often ({'; '.join(rows)})" for side, rows in sides.items() if rows]
     return (
-        "Inserted defects do not stand for the real ones that were given, which are "
-        f"{' and '.join(found)}, beyond chance. Rely on the real ones."
+        "Defects drawn by the computer do not stand for the real ones that were given, which are "
+        f"{' and '.join(found)}, beyond chance."
     )
 
 
 def _name(entry: Mapping[str, Any]) -> str:
     contrast = entry["contrast"]
     return entry["label"] if contrast is None else f"{entry['label']}, contrast {percent(contrast)}"
+
+
+def _described(entry: Mapping[str, Any]) -> str:
+    """Return the name with the contrast in words, for a reader who has not seen the glossary."""
+    if entry["contrast"] is None:
+        return entry["label"]
+    strength = STRENGTHS[entry["contrast"]]
+    return f"{strength} {_name(entry)}"
 
 
 def _size(estimate: Mapping[str, Any], *, bound: bool = False) -> str:
@@ -160,46 +168,43 @@ def _size(estimate: Mapping[str, Any], *, bound: bool = False) -> str:
 
 
 def _answer_on_sizes(figures: Mapping[str, Any]) -> tuple[str, str]:
-    entries = figures["detection"]
+    entries, real = figures["detection"], figures["real_defects"]
     sure = [e for e in entries if e["image"]["a90_95"]["where"] != ABOVE]
     never = [e for e in entries if e["image"]["a90_95"]["where"] == ABOVE]
-    largest = _size((never or entries)[0]["image"]["a90_95"] | {"where": WITHIN})
-    real = ""
-    if (given := figures["real_defects"]) is not None:
-        total = given["escapes"]["total"]
-        found = total - given["escapes"]["count"]
-        real = f"of {total} images with real defects {found} are found"
-        if given["located"]["total"]:
-            real += f", the defect itself in {given['located']['count']}"
-        real += ". Drawn by the computer: "
-    if not sure:
-        return "Smallest defect", (
-            f"{real}for none of the kinds tested is it shown that it finds nine in ten, not even "
-            f"of the largest, {largest}."
+    words = f"for {len(sure) or 'none'} of the {len(entries)} kinds and contrasts tested "
+    words += "a size is shown from which it finds nine in ten, with 95\u00a0% confidence"
+    if sure:
+        ranked = sorted(sure, key=lambda e: e["image"]["a90_95"]["px"])
+        least, most = (
+            f"{_size(e['image']['a90_95'])} ({_described(e)})" for e in (ranked[0], ranked[-1])
         )
-    ranked = sorted(sure, key=lambda e: e["image"]["a90_95"]["px"])
-    best, worst = ranked[0], ranked[-1]
-    words = f"{real}{_name(best)}: from {_size(best['image']['a90_95'])}"
-    if worst is not best:
-        words += f"; {_name(worst)}: from {_size(worst['image']['a90_95'])}"
-        words += "; others between" * (len(sure) > 2)
-    words += ". Of this size and larger it finds nine in ten, with 95\u00a0% confidence."
+        words += f": {least}" if len(sure) == 1 else f": from {least} to {most}"
     if never:
-        words += (
-            f" For {len(never)} of the {len(entries)} kinds and contrasts tested, that is shown "
-            f"of no size up to the largest, {largest}."
-        )
-    return "Smallest defect", words
+        largest = _size(never[0]["image"]["a90_95"] | {"where": WITHIN})
+        others = f"For the other {len(never)} none is" if sure else "They were tested"
+        words += f". {others}, up to the largest, {largest}"
+    if real is None:
+        return "Smallest defect", f"{words}."
+    total, missed = real["escapes"]["total"], real["escapes"]["count"]
+    given = (
+        f"it finds {total - missed} of {total} images with real defects "
+        f"({percent(1 - real['escapes']['rate'])}) and misses {missed}"
+    )
+    if real["located"]["total"]:
+        given += f"; in {real['located']['count']} it marks the right place"
+    words = f"{given}. Of defects drawn by the computer: {words}."
+    return "Smallest defect", words + " These sizes do not hold for the real ones." * bool(
+        real["differs"] and sure
+    )
 
 
 def _answer_on_rejects(rejects: Mapping[str, Any]) -> tuple[str, str]:
     promise = ""
-    if rejects["promised"] is not None:
-        promise = f" Its calibration promised {percent(rejects['promised'])}"
-        if rejects["promise_broken"] or rejects["at_most"] <= rejects["promised"]:
-            promise += "."
-        else:
-            promise += ", which so few images cannot show."
+    if (promised := rejects["promised"]) is not None:
+        promise = f" Its calibration promised {percent(promised)}."
+        more = rejects["images_needed"][f"{promised:.3g}"] - rejects["total"]
+        if not rejects["promise_broken"] and more > 0:
+            promise += f" To show that takes {more:,} more good images, none of them stopped."
     return "Good parts stopped", (
         f"{rejects['count']} of {rejects['total']} good images; with 95\u00a0% confidence it stops "
         f"no more than {percent(rejects['at_most'])} of all good images.{promise}"

@@ -208,11 +208,12 @@ def test_real_defects_that_inserted_ones_do_not_stand_for_are_said_first(normals
     real = found.figures["real_defects"]
     assert real["differs"] and real["escapes"]["count"] == 20
     text = Page(page(found)).text
-    first = text.index("Inserted defects do not stand for the real ones")
+    first = text.index("Defects drawn by the computer do not stand for the real ones")
     assert first < text.index("Good parts that are stopped")
     assert "Of 20 images with real defects 20 are missed" in text
     assert "found less often (of 16 to 32 px 0 of 20 real ones" in text
-    assert "Smallest defect: of 20 images with real defects 0 are found. Drawn by" in text
+    assert "Smallest defect: it finds 0 of 20 images with real defects (0 %) and misses" in text
+    assert "These sizes do not hold for the real ones." in text
 
 
 def test_real_defects_that_are_stopped_for_something_else_are_named(certificate):
@@ -223,7 +224,7 @@ def test_real_defects_that_are_stopped_for_something_else_are_named(certificate)
     assert real["located"] == {"count": 1, "total": 6}
     made, _ = certificate
     text = Page(page(made._replace(figures=made.figures | {"real_defects": real}))).text
-    assert "of 6 images with real defects 6 are found, the defect itself in 1. Drawn" in text
+    assert "6 of 6 images with real defects (100 %) and misses 0; in 1 it marks the right" in text
     assert "In 5 of 6 images with real defects that are found, the detector marks another" in text
 
 
