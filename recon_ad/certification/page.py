@@ -92,8 +92,7 @@ def page(certificate: Certificate) -> str:
 
 def _messages(figures: Mapping[str, Any]) -> list[str]:
     found = []
-    if (real := figures["real_defects"]) is not None and real["differs"]:
-        found.append(_difference(real))
+    real = figures["real_defects"]
     if real is not None and 2 * real["located"]["count"] < real["located"]["total"]:
         located = real["located"]
         found.append(
@@ -101,6 +100,8 @@ def _messages(figures: Mapping[str, Any]) -> list[str]:
             "defects that are found, the detector marks another place than the defect. It may stop "
             "them for something else, such as their light or the time at which they were taken."
         )
+    if real is not None and real["differs"]:
+        found.append(_difference(real))
     rejects, images = figures["false_rejects"], figures["images"]
     if rejects.get("promise_broken"):
         found.append(
