@@ -61,7 +61,6 @@ _TRANSPOSE = {
 def opened(name: str) -> Iterator[Image.Image]:
     """Open a supported image; Pillow's errors become a `UserError` with the path."""
     try:
-        png.check_count(name, until=b"IDAT")  # the size alone does not need the rest
         png.check_chunks(name)
         jpeg.check_header(name)
         with open(name, "rb") as file, Image.open(file, formats=_FORMATS) as image:
@@ -169,7 +168,7 @@ def pixels_of(image: Image.Image, name: str) -> Shaped[np.ndarray, "h w c"]:
     if _least_bytes(image, name) > os.path.getsize(name):
         # Checked before memory for the promised pixels is allocated.
         raise SyntaxError("image file is truncated")
-    png.check_count(name, until=b"IEND")
+    png.check_count(name)
     # Before loading: `size_of` has to agree, and chunks behind the pixels do not count.
     orientation, clear = _orientation(image), png.clear_colour(image)
     has_alphas = image.mode == "P" and "transparency" in image.info

@@ -5,9 +5,9 @@ for each pixel. Pixels of exactly that colour are laid over black as others are.
 """
 
 import itertools
-import os
 import struct
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import imagecodecs
 import numpy as np
@@ -37,29 +37,40 @@ def least_bytes(image: Image.Image, name: str) -> int:
     return image.height * row // _DEFLATED
 
 
-def check_count(name: str, *, until: bytes) -> None:
-    """Raise SyntaxError for a PNG of so many chunks, or compressed ones, that it takes long.
-
-    Chunks count that precede the first one named `until`.
-    """
+def check_count(name: str) -> None:
+    """Raise SyntaxError for a PNG of so many chunks, or compressed ones, that it takes long."""
     with open(name, "rb") as file:
-        at, packed = len(_MAGIC), 0
-        if file.read(at) != _MAGIC:
+        for _ in _chunks(file):
+            pass
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Yield the name and length of each chunk of a PNG but the last, with the file at its content.
+
+    Raises:
+      SyntaxError: As `check_count`, at the first chunk that is too much.
+    """
+    at, packed = len(_MAGIC), 0
+    if file.read(at) != _MAGIC:
+        return
+    for count in itertools.count(1):
+        head = file.read(8)
+        if len(head) < 8 or head[4:] == b"IEND":
             return
-        for count in itertools.count(1):
-            head = file.read(8)
-            if len(head) < 8 or head[4:] in (until, b"IEND"):
-                return
-            at += int.from_bytes(head[:4], "big") + 12
-            pieces.check(count, at)
-            packed += head[4:] in _PACKED
-            if packed > MAX_PACKED:
-                raise SyntaxError(f"it has more than {MAX_PACKED} chunks iCCP, iTXt and zTXt")
-            file.seek(at)
+        length = int.from_bytes(head[:4], "big")
+        at += length + 12
+        pieces.check(count, at)
+        packed += head[4:] in _PACKED
+        if packed > MAX_PACKED:
+            raise SyntaxError(f"it has more than {MAX_PACKED} chunks iCCP, iTXt and zTXt")
+        yield head[4:], length
+        file.seek(at)
 
 
 def check_chunks(name: str) -> None:
     """Raise UserError for a PNG whose header, palette or transparency contradict each other.
+
+    It is also checked as by `check_count`, up to its pixels.
 
     Pillow takes the last of two headers or palettes, makes a missing palette black, and passes over
     chunks without which a file cannot be decoded. libpng refuses these. Decoders repair or drop a
@@ -69,25 +80,25 @@ def check_chunks(name: str) -> None:
     """
     depth, kind, entries, seen = 0, -1, 0, False
     with open(name, "rb") as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
-            return
-        while len(head := file.read(8)) == 8 and head[4:] not in (b"IDAT", b"IEND"):
-            length = int.from_bytes(head[:4], "big")
+        for chunk, length in _chunks(file):
+            if chunk == b"IDAT":
+                break
             content = file.read(min(length, 3 * 256))
-            wrong = _misplaced(head[4:], length, kind, entries)
-            if head[4:] == b"IHDR" and len(content) > 9:
+            wrong = _misplaced(chunk, length, kind, entries)
+            if chunk == b"IHDR" and len(content) > 9:
                 depth, kind = content[8:10]
-            elif head[4:] == b"PLTE" and kind in (RGB, PALETTE):
+            elif chunk == b"PLTE" and kind in (RGB, PALETTE):
                 wrong = "chunk tRNS, its transparency: it precedes the palette" if seen else wrong
                 entries = min(length // 3, 256 if kind == RGB else 1 << depth)
-            elif head[4:] == b"tRNS":
+            elif chunk == b"tRNS":
                 reason = _wrong(content, length, depth, kind, entries, twice=seen)
                 wrong = f"chunk tRNS, its transparency: {reason}" if reason else wrong
                 seen = True
             if wrong:
                 raise UserError(f"{name}: cannot be decoded ({wrong}): save the image anew")
-            file.seek(length - len(content) + 4, os.SEEK_CUR)
-    if head[4:] == b"IDAT" and kind == PALETTE and not entries:
+        else:
+            return
+    if kind == PALETTE and not entries:
         raise UserError(
             f"{name}: cannot be decoded (chunk PLTE, its palette: it is missing): save the image "
             "anew"
