@@ -71,20 +71,19 @@ def build(config: ConfigDict, *, channels: int) -> base.Method:
         model = VAE(config.method.variant, (size, size), channels, n_z, config.method.width)
 
     def init(key: Key[Array, ""], images: Images) -> PyTree:
-        return model.init(key, images, jnp.zeros((images.shape[0], n_z)))["params"]
+        return model.init(key, images, None)["params"]
 
     def losses(
         params: PyTree, images: Images, key: Key[Array, ""] | None
     ) -> dict[str, Float[Array, " b"]]:
-        shape = (images.shape[0], n_z)
-        noise = jnp.zeros(shape) if key is None else jax.random.normal(key, shape)
+        noise = None if key is None else jax.random.normal(key, (images.shape[0], n_z))
         out = model.apply({"params": params}, images, noise)
         error = reconstruction.mean_squared_error(images, out["reconstruction"])
         kl = divergence(out["mean"], out["log_variance"])
         return {"loss": error + weight * kl, "squared_error": error, "kl": kl}
 
     def at_mean(variables: base.Variables, images: Images) -> dict[str, Array]:
-        return model.apply(variables, images, jnp.zeros((images.shape[0], n_z)))
+        return model.apply(variables, images, None)
 
     return reconstruction.build(
         config,

@@ -137,7 +137,7 @@ class BergmannVAE(nn.Module):
         self.decoder = Decoder(self.size, self.channels, self.width)
 
     def __call__(
-        self, images: Float[Array, "b h w c"], noise: Float[Array, "b n_z"]
+        self, images: Float[Array, "b h w c"], noise: Float[Array, "b n_z"] | None
     ) -> dict[str, Array]:
         """Return the same arrays as `models.cae.VAE`."""
         return drawn(*self.encoder(images), noise, self.decoder)

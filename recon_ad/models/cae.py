@@ -153,11 +153,11 @@ class CAE(nn.Module):
 def drawn(
     mean: Float[Array, "b n_z"],
     log_variance: Float[Array, "b n_z"],
-    noise: Float[Array, "b n_z"],
+    noise: Float[Array, "b n_z"] | None,
     decoder: Callable[[Float[Array, "b n_z"]], Float[Array, "b h w c"]],
 ) -> dict[str, Array]:
     """Draw a VAE's code with the given noise, decode it, and return all arrays by name."""
-    code = mean + jnp.exp(0.5 * log_variance) * noise  # eq. 6
+    code = mean if noise is None else mean + jnp.exp(0.5 * log_variance) * noise  # eq. 6
     return {
         "mean": mean,
         "log_variance": log_variance,
@@ -191,13 +191,13 @@ class VAE(nn.Module):
         self.decoder = Decoder(self.variant, self.size, self.channels, self.width)
 
     def __call__(
-        self, images: Float[Array, "b h w c"], noise: Float[Array, "b n_z"]
+        self, images: Float[Array, "b h w c"], noise: Float[Array, "b n_z"] | None
     ) -> dict[str, Array]:
         """Return `mean`, `log_variance` and `code` [b, n_z], and `reconstruction` in (0, 1).
 
         Args:
           images: Images [b, h, w, c] in [0, 1].
-          noise: Samples of N(0, 1) with which the code is drawn. Zeros give the mean code.
+          noise: Samples of N(0, 1) with which the code is drawn. None gives the mean code.
         """
         return drawn(*self.encoder(images), noise, self.decoder)
 

@@ -86,6 +86,16 @@ def test_every_method_passes_in_both_runtimes(method, of_method):
     same_in_both_runtimes(detector, path, pictures(), decided=decided)
 
 
+LAYERS = ("Conv", "ConvTranspose", "Gemm")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_layer_is_computed_twice(method, of_method):
+    _, path, _ = of_method(method)
+    weights = [n.input[1] for n in onnx.load(path).graph.node if n.op_type in LAYERS]
+    assert weights and len(set(weights)) == len(weights)
+
+
 def test_a_detector_in_bfloat16_is_exported_in_float32(tmp_path):
     detector = make_detector("knn", **{"encoder.dtype": "bfloat16"})
     path = tmp_path / "M.onnx"
