@@ -61,11 +61,23 @@ class Unlike(Inference):
 
 @pytest.fixture(autouse=True, scope="module")
 def few_trials():
-    """Half of the usual inserted defects, and a tenth of the simulated outcomes."""
+    """Use half of the inserted defects, a third of the disturbances, and few simulated outcomes."""
+    levels = {name: DISTURBANCES[name] for name in ("brighter", "darker", "less_contrast")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cases, "TRIALS", 32)
         patch.setattr(statistics, "SIMULATED", 100)
+        patch.setattr(disturbed_trials, "DISTURBANCES", levels)
         yield
+
+
+@pytest.fixture
+def fewest_trials(monkeypatch):
+    """Use so few trials that a network can judge them."""
+    monkeypatch.setattr(cases, "TRIALS", 8)
+    monkeypatch.setattr(run, "PARTS", 3)
+    monkeypatch.setattr(disturbed_trials, "DEFECTS", 4)
+    levels = {name: DISTURBANCES[name] for name in ("darker", "brighter")}
+    monkeypatch.setattr(disturbed_trials, "DISTURBANCES", levels)
 
 
 @pytest.fixture(scope="module")
@@ -275,9 +287,8 @@ def detector(normals, tmp_path_factory):
 
 
 def test_the_command_writes_page_and_figures_of_a_detector_directory(
-    detector, normals, tmp_path, monkeypatch
+    detector, normals, tmp_path, fewest_trials
 ):
-    monkeypatch.setattr(cases, "TRIALS", 8)
     detector = shutil.copytree(detector, tmp_path / "detector")  # its model card changes
     given = ("--detector", detector, "--normals", normals, "--output", tmp_path / "o")
     done = run_command("certify", *given, "--mm_per_px=.1")
@@ -293,12 +304,7 @@ def test_the_command_writes_page_and_figures_of_a_detector_directory(
 
 
 @pytest.mark.slow
-def test_an_exported_model_has_the_same_certificate(detector, normals, tmp_path, monkeypatch):
-    monkeypatch.setattr(cases, "TRIALS", 8)
-    monkeypatch.setattr(run, "PARTS", 3)
-    monkeypatch.setattr(disturbed_trials, "DEFECTS", 4)
-    brightness = {name: DISTURBANCES[name] for name in ("darker", "brighter")}
-    monkeypatch.setattr(disturbed_trials, "DISTURBANCES", brightness)
+def test_an_exported_model_has_the_same_certificate(detector, normals, tmp_path, fewest_trials):
     detector = shutil.copytree(detector, tmp_path / "detector")  # its model card changes
     opened = load(detector)
     assert export(opened, tmp_path / "m.onnx", folder_images(normals, opened))["passed"]
