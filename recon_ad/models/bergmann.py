@@ -50,7 +50,8 @@ class Encoder(nn.Module):
     def __call__(self, images: Float[Array, "b h w c"]) -> tuple[Float[Array, "b n_z"], ...]:
         """Encode images whose sides are multiples of 16, and return one result for each head."""
         b, h, w, c = images.shape
-        # About unit variance. ONNX Runtime is slow at scaling an array whose last axis is 1.
+        # This gives about unit variance. Columns and channels are one axis, because ONNX Runtime is
+        # slow at scaling an array whose last axis is 1.
         x = (4.0 * (images.reshape(b, h, w * c) - 0.5)).reshape(b, h, w, c)
         for i, (channels, stride) in enumerate(ENCODER, start=1):
             slope = SLOPE if i > 1 else None

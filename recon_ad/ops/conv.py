@@ -16,6 +16,8 @@ Programs for a CPU, and only they, are therefore written as follows:
 - Under differentiation, a few images at a time pass through all operations, so that intermediate
   results stay in the cache. (Inference has no such loop.)
 
+Other runtimes than XLA compute a single output channel by input channels (`_to_one`).
+
 The results are the same. Accelerators use their libraries' kernels, for which a transposed
 convolution is written as the gradient that it is. benchmarks/frameworks measures the whole step.
 """
@@ -139,8 +141,8 @@ def _transposed(x: Images, kernel: Kernel) -> Outputs:
 def _to_one(x: Images, kernel: Kernel) -> Outputs:
     """Convolve each channel by itself and add them up.
 
-    ONNX Runtime and OpenVINO compute one output channel as slowly as 8 or 16, and this in a third
-    of the time (benchmarks/inference).
+    ONNX Runtime and OpenVINO compute one output channel as slowly as 8 or 16, and this in less than
+    half of the time.
     """
     apart = kernel.transpose(0, 1, 3, 2)
     y = lax.conv_general_dilated(

@@ -155,7 +155,8 @@ def _by_products(
     options: _Options, x: Float[Array, "b h w c"], y: Float[Array, "b h w c"], *, border: str
 ) -> Float[Array, "b h2 w2 c"]:
     x, y = (z.transpose(0, 3, 1, 2) for z in (x, y))
-    # As one axis, because ONNX Runtime is slow at a mean over axes that are not the last ones.
+    # As one axis: of two, ONNX Runtime exchanges mean and transposition, and is slow where a last
+    # axis of 1 remains.
     x0, y0 = (jnp.mean(z.reshape(*z.shape[:2], -1), 2)[..., None, None] for z in (x, y))
     z, offset = _sum_and_difference(x - x0, y - y0), _sum_and_difference(x0, y0)
     mean, variance = window_moments(z, weights=options.weights, border=border)

@@ -11,6 +11,7 @@ from jax import export, lax
 
 from recon_ad.models.layers import Conv, UpConv
 from recon_ad.ops import conv
+from recon_ad.ops.platforms import for_other_runtimes
 
 
 def plain(x, kernel, *, stride=1, times=1):
@@ -100,6 +101,19 @@ def test_the_form_for_accelerators_agrees_with_that_for_cpus(monkeypatch, case):
     # Sums of up to 16 · 4 products of size 1, for the kernel 3 · 5 · 8, in another order.
     for a, b in zip(found(), expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_the_form_for_other_runtimes_of_one_output_channel_agrees(channels):
+    ours, theirs = both("stride 1", 0.2)
+    random = np.random.default_rng(0)
+    shapes = (2, 5, 8, channels), (3, 3, channels, 1), (1,)
+    given = [jnp.asarray(random.standard_normal(shape, np.float32)) for shape in shapes]
+    with for_other_runtimes():
+        assert f"feature_group_count={channels}" in str(jax.make_jaxpr(ours)(*given))
+        found = ours(*given)
+    # Sums of up to 36 products of size 1 in another order.
+    np.testing.assert_allclose(found, theirs(*given), atol=5e-6)
 
 
 def test_the_layers_have_linens_parameters_and_values():
