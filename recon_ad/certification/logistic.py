@@ -6,6 +6,7 @@ p. 2409). It then has a maximum also where sizes separate hits from misses. All 
 outcomes at once, since bounds rest on simulated ones.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -46,30 +47,36 @@ def fitted(places: Places, hits: Outcomes, *, start: Line | None = None) -> Line
       hits: 1 for a hit and 0 for a miss at each, for each outcome.
       start: A line near the maxima, of one outcome or of each.
     """
-
-    def moves(at: _Parameters, hits: Outcomes) -> _Parameters:
-        score, (s0, s1, s2) = _score(Line(*at), places, hits)
-        u0, u1 = score.sum(1), score @ places
-        determinant = np.maximum(s0 * s2 - s1 * s1, 1e-300)
-        return np.stack([s2 * u0 - s1 * u1, s0 * u1 - s1 * u0]) / determinant
-
+    moves = functools.partial(_moves, places)
     return Line(*_climbed(moves, _START if start is None else start, hits))
+
+
+def _moves(places: Places, at: _Parameters, hits: Outcomes) -> _Parameters:
+    """Return the next moves of intercept and slope by Fisher's scoring."""
+    score, (s0, s1, s2) = _score(Line(*at), places, hits)
+    u0, u1 = score.sum(1), score @ places
+    determinant = np.maximum(s0 * s2 - s1 * s1, 1e-300)
+    return np.stack([s2 * u0 - s1 * u1, s0 * u1 - s1 * u0]) / determinant
 
 
 def fitted_through(
     places: Places, hits: Outcomes, *, place: float, level: float, start: Line | None = None
 ) -> Line:
     """Maximise Firth's likelihood among the lines whose logit is `level` at `place`."""
-
-    def moves(at: _Parameters, hits: Outcomes) -> _Parameters:
-        line = Line(level - at[0] * place, at[0])
-        score, (s0, s1, s2) = _score(line, places, hits)
-        information = s2 - 2 * place * s1 + place**2 * s0
-        return (score @ (places - place) / np.maximum(information, 1e-9))[None]
-
     slope = (_START if start is None else start).slope
+    moves = functools.partial(_slope_moves, places, place, level)
     (found,) = _climbed(moves, [slope], hits)
     return Line(level - found * place, found)
+
+
+def _slope_moves(
+    places: Places, place: float, level: float, at: _Parameters, hits: Outcomes
+) -> _Parameters:
+    """Return the next moves of the slope by Fisher's scoring, with `level` at `place` kept."""
+    line = Line(level - at[0] * place, at[0])
+    score, (s0, s1, s2) = _score(line, places, hits)
+    information = s2 - 2 * place * s1 + place**2 * s0
+    return (score @ (places - place) / np.maximum(information, 1e-9))[None]
 
 
 def _climbed(
