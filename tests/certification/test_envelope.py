@@ -46,9 +46,9 @@ def test_the_first_level_that_fails_is_found_with_few_tests():
         assert found == first and len(tried) <= 3
 
 
-def outcome(*, stopped=0, found=24, good=20, brightness=0.5):
+def outcome(*, stopped=0, found=24, good=20, brightness=0.5, sharpness=1.0):
     def rows(count, total):
-        row = {"registered": True, "brightness": brightness, "sharpness": 1.0}
+        row = {"registered": True, "brightness": brightness, "sharpness": sharpness}
         return [row | {"stopped": i < count} for i in range(total)]
 
     return Outcome(rows(stopped, good), rows(found, 24))
@@ -72,6 +72,15 @@ def test_rejects_and_misses_beyond_chance_end_the_envelope():
     assert (shift["holds_to"], shift["leaves_at"], shift["because"]) == (2.0, 4.0, ["detection"])
     assert found["warning_limits"]["brightness"] == [pytest.approx(0.45), None]
     assert found["usual"]["brightness"] == 0.5
+
+
+def test_blur_and_noise_limit_the_sharpness():
+    def judge_at(name, level):
+        stopped = 9 if (name, level) in {("blur", 3.0), ("noise", 0.04), ("noise", 0.08)} else 0
+        return outcome(stopped=stopped, sharpness=1 - 0.2 * level if name == "blur" else 1 + level)
+
+    limits = found_by(judge_at, ("blur", "noise"))["warning_limits"]
+    assert limits == {"brightness": [None, None], "sharpness": pytest.approx([0.6, 1.02])}
 
 
 def test_what_fails_without_a_disturbance_is_not_blamed_on_it():
