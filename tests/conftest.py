@@ -28,6 +28,7 @@ os.environ["HF_HUB_CACHE"] = "/nonexistent"
 import jax
 import pytest
 from absl import flags
+from helpers import typechecker
 from helpers.paths import SHARED
 from helpers.shared_folders import made_once
 from helpers.small_encoder import small_encoder  # noqa: F401
@@ -115,11 +116,12 @@ def chess_folder(shared_folder) -> Path:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _forget_programs():
-    """Release compiled programs after each test file.
+def _start_anew():
+    """Release compiled programs after each test file, and check shapes and types again.
 
     Each program has about ten memory mappings. Linux allows 65,530 per process, and with more the
     compiler crashes.
     """
     yield
     jax.clear_caches()
+    typechecker.start_anew()
