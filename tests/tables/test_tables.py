@@ -80,7 +80,8 @@ def test_every_cell_has_a_name_of_its_own_and_a_config(name, scale, tmp_path):
     for cell in cells:
         config = load_config(cell.spec)
         config.update_from_flattened_dict(dict(cell.fields))
-        build_method(config, channels=1)
+        if cell.seed == 0:  # other seeds build the same networks
+            build_method(config, channels=1)
         assert (config.method.name, config.seed) == (cell.method, cell.seed)
         assert bool(cell.paper) == bool(cell.source)
         assert set(cell.paper) <= {c.key for c in table.columns}
