@@ -39,12 +39,21 @@ COARSE = 0.75  # weight of the coarse distance beside the fine one
 Vectors = Float[Array, "n d"]
 
 
+def _beyond_own(queries: Vectors, keys: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    """Compute |q − k|² − |q|² between each query and each key.
+
+    The nearest key of a query is the one with the least. In a runtime that stores each result, this
+    is the only large one: a product with constant keys, to which constant squares are added.
+    """
+    # Not einsum, for which ONNX Runtime would transpose the keys at each call.
+    products = jnp.matmul(queries, (-2.0 * keys).T, precision="highest")
+    return products + jnp.sum(keys * keys, axis=1)[None]
+
+
 def squared_distances(queries: Vectors, keys: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """Compute |q − k|² between each query and each key, not below 0."""
-    # Not einsum, for which ONNX Runtime would transpose the keys at each call.
-    products = jnp.matmul(queries, keys.T, precision="highest")
-    squares = [jnp.sum(x * x, axis=1) for x in (queries, keys)]
-    return jnp.maximum(squares[0][:, None] + squares[1][None] - 2 * products, 0.0)
+    own = jnp.sum(queries * queries, axis=1)
+    return jnp.maximum(_beyond_own(queries, keys) + own[:, None], 0.0)
 
 
 @functools.partial(jax.jit, static_argnames=("seed", "filled", "count"))
@@ -239,8 +248,9 @@ def distances(
 ) -> Float[Array, "b r k"]:
     """Compute the distance of each feature to the nearest known key."""
     b, r, k, d = features.shape
-    squares = squared_distances(features.reshape(-1, d), keys)
+    queries = features.reshape(-1, d)
+    beyond = _beyond_own(queries, keys)
     if known is not None:
-        squares = jnp.where(known[None], squares, jnp.inf)
-    found = jnp.min(squares, axis=1)
-    return jnp.sqrt(found).reshape(b, r, k)
+        beyond = jnp.where(known[None], beyond, jnp.inf)
+    squares = jnp.min(beyond, axis=1) + jnp.sum(queries * queries, axis=1)
+    return jnp.sqrt(jnp.maximum(squares, 0.0)).reshape(b, r, k)
