@@ -84,6 +84,10 @@ def test_what_is_too_few_says_how_many_more(caplog):
     entry = calibrate(plain_detector(), of_groups, fpr=0.1).record["calibration"]
     assert entry["fpr_supported"] == pytest.approx(1 / 3) and entry["independent_units"] == 2
     assert "2 groups of 8" in entry["message"] and "9 groups: give 7 more" in entry["message"]
+    of_regions = held(normals(8))._replace(regions_per_image=4.0)
+    entry = calibrate(plain_detector(), of_regions, fpr=0.01).record["calibration"]
+    assert "8 held-out normal regions" in entry["message"]
+    assert "regions: give more images" in entry["message"]
 
 
 def series(per_series, n=10):

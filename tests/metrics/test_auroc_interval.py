@@ -5,7 +5,7 @@ import pytest
 from scipy import optimize, stats
 
 from recon_ad.metrics import UndefinedMetric
-from recon_ad.metrics.auroc_interval import TRUST, _variance, auroc_interval
+from recon_ad.metrics.auroc_interval import TRUST, _variance, auroc_interval, least_auroc
 from recon_ad.metrics.ranking import wins
 
 
@@ -49,6 +49,21 @@ def test_the_ends_solve_the_equation_and_wins_are_those_of_pairs():
 
     ends = optimize.brentq(excess, 0.5, auroc), optimize.brentq(excess, auroc, 1 - 1e-12)
     assert auroc_interval(scores, labels) == pytest.approx(ends, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("value", "good", "defective"), [(0.8, 9, 12), (0.95, 30, 15), (1.0, 4, 5)]
+)
+def test_the_least_auroc_is_a_bound_by_hanley_and_mcneils_variance(value, good, defective):
+    def excess(theta):
+        # Hanley and McNeil 1982, Radiology 143, p. 29, with half of all images of each kind.
+        q1, q2 = theta / (2 - theta), 2 * theta**2 / (1 + theta)
+        half = (good + defective) / 2
+        products = theta * (1 - theta) + (half - 1) * (q1 + q2 - 2 * theta**2)
+        return value - theta - stats.norm.ppf(0.99) * np.sqrt(products / (good * defective))
+
+    expected = optimize.brentq(excess, 1e-9, value - 1e-9)
+    assert least_auroc(value, good, defective) == pytest.approx(expected, abs=1e-4)  # z is rounded
 
 
 def test_it_mirrors_and_holds_what_is_perfect():
