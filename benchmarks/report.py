@@ -110,6 +110,13 @@ SECTIONS: Mapping[str, Section] = {
         note="One training each, so that the coreset's choice differs too: over seeds knn's image "
         "AUROC on magnetic_tile varies by 0.02. “Apart” is a share of the threshold.",
     ),
+    "few_images": Section(
+        "subspace and knn on few good images",
+        report_rows.few_images,
+        "python -m benchmarks.studies.few_images --data=DATASETS --weights=FILE",
+        note="Means over random choices of the good images. Seconds are from images to thresholds, "
+        "with compilation. One image leaves nothing for a calibration.",
+    ),
     "certificates": Section(
         "Bounds of certificates",
         report_rows.certificates,

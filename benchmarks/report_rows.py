@@ -212,6 +212,21 @@ def promises(content: Content) -> Rows:
                 yield [label, f"{found['promised']:.3f}", f"{found['realised']:.3f}", above]
 
 
+def few_images(content: Content) -> Rows:
+    """Yield a row for each method and number of training images."""
+    yield [
+        "data", "method", "good images", "choices", "image AUROC", "lowest to highest",
+        "false alarms promised", "realised", "seconds", "most",
+    ]  # fmt: skip
+    for row in content["rows"]:
+        low, high = row["auroc_range"]
+        yield [
+            row["set"], row["method"], str(row["images"]), str(row["draws"]),
+            _number(row["auroc"]), f"{low:.3f} to {high:.3f}", _number(row["promised"]),
+            _number(row["realised"]), f"{row['seconds']:.1f}", f"{row['seconds_most']:.1f}",
+        ]  # fmt: skip
+
+
 def certificates(content: Content) -> Rows:
     """Yield a row for each simulated detector, and for each size of real defects."""
     yield [
