@@ -24,7 +24,7 @@ from recon_ad.detector.inference import Inference, Prediction, Thresholds
 from recon_ad.errors import UserError
 from recon_ad.line import run as line_run
 from recon_ad.line.arrivals import Arrivals
-from recon_ad.line.store import ADDED, Key, Store
+from recon_ad.line.store import ADDED, Store
 from recon_ad.runtime import waiting
 from recon_ad.runtime.stopping import Stop
 
@@ -232,17 +232,6 @@ def test_a_table_that_is_taken_away_ends_the_line_with_a_sentence(line):
         line_run.run_line(Bright(lambda image: shutil.rmtree(line[1])), *line, stop=Stop())
 
 
-def test_a_file_that_does_not_come_to_rest_is_told_once(tmp_path, caplog):
-    arrivals = Looked(tmp_path, settle=1.0)
-    for second in range(200):
-        write(tmp_path / "latest.bmp")
-        os.utime(tmp_path / "latest.bmp", (second, second))
-        assert arrivals.names(float(second)) == []
-    (told,) = caplog.messages
-    assert "latest.bmp has been changing for 60 s" in told
-    assert arrivals.names(201.0) == ["latest.bmp"]
-
-
 def test_a_file_that_was_read_half_written_is_read_again_when_it_is_whole(line):
     file = line[0] / "a.png"
     write(file)
@@ -255,48 +244,6 @@ def test_a_file_that_was_read_half_written_is_read_again_when_it_is_whole(line):
     write(file.with_name("b.png"))  # judged after it
     row, _ = watch(line, 2)
     assert row["error"] is None and row["score"] == pytest.approx(100 / 255)
-
-
-class Looked(Arrivals):
-    """Arrivals at times that a test sets."""
-
-    def __init__(self, folder, *, settle=0.0):
-        self.now = 0.0
-        super().__init__(folder, [], settle=settle, clock=lambda: self.now)
-
-    def names(self, now=0.0):
-        self.now = now
-        return [arrival.key.name for arrival in self.ready()]
-
-
-def test_a_file_that_grows_is_left_alone(tmp_path):
-    arrivals = Looked(tmp_path, settle=1.0)
-    write(tmp_path / "a.png")
-    assert arrivals.names() == []
-    with (tmp_path / "a.png").open("ab") as file:
-        file.write(b"more")
-    assert arrivals.names(0.9) == arrivals.names(1.8) == []  # unchanged for 0.9 s
-    arrivals.now = 2.0
-    (arrival,) = arrivals.ready()
-    assert arrival.key.name == "a.png" and arrival.seen == 0.9
-    arrivals.done(arrival.key)
-    assert arrivals.names(2.0) == []
-
-
-def test_the_oldest_comes_first_and_a_folder_that_vanishes_ends_nothing(tmp_path, monkeypatch):
-    for name, changed in (("a.png", 30), ("b.png", 10), ("c.png", 20), ("tray/d.png", 5)):
-        write(tmp_path / name)
-        os.utime(tmp_path / name, (changed, changed))
-    assert Looked(tmp_path).names() == ["tray/d.png", "b.png", "c.png", "a.png"]
-    scandir = os.scandir
-
-    def gone(path):
-        if str(path).endswith("tray"):
-            raise FileNotFoundError(path)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", gone)
-    assert Looked(tmp_path).names() == ["b.png", "c.png", "a.png"]
 
 
 def test_a_link_to_itself_hides_no_other_image(line):
@@ -312,32 +259,6 @@ def test_a_link_to_itself_hides_no_other_image(line):
     assert "levels of symbolic links" in rows["3x.png"]["error"]
     for name in ("pipe.png", "kernel.png", "endless.png"):
         assert "not a regular file" in rows[name]["error"]
-
-
-def test_a_folder_that_is_taken_away_is_told_once(tmp_path, caplog):
-    folder = tmp_path / "watched"
-    write(folder / "a.png")
-    arrivals = Arrivals(folder, [], settle=0.0, clock=time.monotonic)
-    assert len(arrivals.ready()) == 1
-    folder.rename(tmp_path / "away")
-    assert arrivals.ready() == arrivals.ready() == []
-    (tmp_path / "away").rename(folder)
-    assert len(arrivals.ready()) == 1
-    assert [m.rpartition("watched ")[2] for m in caplog.messages] == [
-        "is not accessible: no image is judged until it is back", "is back",
-    ]  # fmt: skip
-
-
-def test_an_image_that_is_put_off_comes_again_until_that_is_enough(tmp_path):
-    arrivals = Looked(tmp_path)
-    write(tmp_path / "a.png")
-    (arrival,) = arrivals.ready()
-    assert arrivals.put_off(arrival.key, pause=2.0, most=5.0)
-    assert arrivals.names(1.0) == []
-    assert arrivals.names(3.0) == ["a.png"]
-    assert arrivals.put_off(arrival.key, pause=2.0, most=5.0)
-    assert arrivals.names(5.0) == ["a.png"]
-    assert not arrivals.put_off(arrival.key, pause=2.0, most=5.0)
 
 
 @pytest.mark.parametrize("what", ["overlay", "row"])
@@ -367,29 +288,6 @@ def test_an_error_other_than_a_full_disk_is_not_waited_for(line, monkeypatch):
     monkeypatch.setattr(image_files.files, "write_bytes", refuse)
     with pytest.raises(PermissionError):
         line_run.run_line(Bright(), *line, stop=Stop())
-
-
-def test_a_row_is_there_once_or_not_at_all(tmp_path):
-    store = Store(tmp_path / "line.sqlite")
-    key = Key("a.png", 10, 20)
-    row = {"outcome": "good", "score": 1.0, "latency": 0.1, "waiting": 0}
-    store.commit(key, row)
-    store.commit(key, row | {"score": 2.0})
-    assert [r["score"] for r in store.rows()] == [1.0]
-    with pytest.raises(sqlite3.IntegrityError):
-        store.commit(Key("b.png", 1, 1), row | {"latency": None})
-    assert store.known() == [key]
-    store.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["line.sqlite"]
-
-
-def test_another_file_in_its_place_gets_a_sentence(tmp_path):
-    (tmp_path / "line.sqlite").write_bytes(b"something else, long enough" * 10)
-    with sqlite3.connect(tmp_path / "old.sqlite") as old:
-        old.execute("CREATE TABLE images (id INTEGER PRIMARY KEY, name TEXT)")
-    for name, words in (("line", "cannot be used as the table"), ("old", "another version")):
-        with pytest.raises(UserError, match=words):
-            Store(tmp_path / f"{name}.sqlite")
 
 
 def test_a_line_needs_no_jax():
@@ -438,7 +336,8 @@ def test_odd_places_and_times_hold_up_nothing(line):
     assert clash["outcome"] == "broken" and "overlay cannot be written" in clash["error"]
     assert clash["score"] == rows["a.png"]["score"]
     assert "too deep" in rows["d/" * 1200 + "deep.png"]["error"]
-    assert [arrival.key.name for arrival in Looked(folder).ready()][-1] == "a.png"
+    arrivals = Arrivals(folder, [], settle=0.0, clock=time.monotonic)
+    assert [arrival.key.name for arrival in arrivals.ready()][-1] == "a.png"
     subprocess.run(["rm", "-r", folder / "d"], check=True)  # shutil.rmtree recurses
 
 
@@ -483,31 +382,6 @@ def test_errors_that_may_pass_are_those_of_networks_and_rights():
         caused.__cause__ = OSError(number, "for now")
         assert line_run.is_transient(caused) == (number != errno.ENOENT)
     assert not line_run.is_transient(UserError("no image"))
-
-
-def test_known_names_are_looked_at_in_a_tenth_of_the_time(tmp_path):
-    clock = itertools.count()  # a scan asks at its beginning and end, so it takes 1 s
-    arrivals = Arrivals(tmp_path, [], settle=2.0, clock=lambda: float(next(clock)))
-    write(tmp_path / "a.png")
-
-    def looks(name):
-        """Return the number of scans until that name is ready, and mark it as done."""
-        for count in range(1, 30):
-            for arrival in arrivals.ready():
-                arrivals.done(arrival.key)
-                if arrival.key.name == name:
-                    return count
-        raise AssertionError("never")
-
-    assert looks("a.png") <= 3
-    write(tmp_path / "b.png")
-    assert looks("b.png") <= 3  # a new name is found at each scan
-    write(tmp_path / "a.png", 200)
-    os.utime(tmp_path / "a.png", (5, 5))
-    # Found some scans later, and then at each one until it is done.
-    assert 4 < looks("a.png") <= 12
-    with pytest.raises(AssertionError, match="never"):
-        looks("a.png")
 
 
 def test_two_lines_do_not_share_a_folder(tmp_path):

@@ -1,49 +1,26 @@
 """The monitor reports a change on the line once, and shows it."""
 
 import base64
-import contextlib
-import http.server
 import io
 import itertools
-import json
 import re
-import socketserver
 import sqlite3
-import threading
 import time
 import urllib.parse
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from helpers.lines import Looks, rows
 from PIL import Image
 
 from recon_ad.errors import UserError
-from recon_ad.line import follow, webhook
-from recon_ad.line.alarms import Alarm, Monitor, parse_period
+from recon_ad.line import follow
+from recon_ad.line.alarms import Monitor, parse_period
 from recon_ad.line.dashboard import curve, page, shares
 from recon_ad.line.run import overlay_of
 from recon_ad.line.store import Key, Store
 from recon_ad.runtime import waiting
-from recon_ad.runtime.stopping import Stop
-
-
-def rows(count, *, first=1, seed=0, darker=0.0, blur=1.0, creep=0.0, rejects=0.02, broken=50):
-    """Return rows of a line's table; one in `broken` images cannot be read.
-
-    This gives reference periods of one length equally many scores, whose limits are then cached.
-    """
-    random = np.random.default_rng(seed)
-    for i in range(first, first + count):
-        measured = {
-            "score": float(np.exp(0.3 * random.standard_normal() + creep * (i - first))),
-            "anomalous": int(random.random() < rejects),
-            "brightness": float(0.5 - darker + 0.01 * random.standard_normal()),
-            "sharpness": float(0.02 * blur + 0.001 * random.standard_normal()),
-        }
-        failed = dict.fromkeys(measured) | {"outcome": "broken", "error": "broken"}
-        row = {"id": i, "committed": 1e9 + i, "registration": None, "outcome": "good"}
-        yield row | {"error": None} | (measured if i % broken else failed)
 
 
 def watched(*parts, reference="500"):
@@ -182,38 +159,6 @@ def test_a_damaged_note_of_what_was_told_and_a_locked_table_stop_nothing(tmp_pat
         assert found.images == 60
 
 
-class Dripping(socketserver.BaseRequestHandler):
-    """A server that sends an endless header, each byte soon enough for a socket's timeout."""
-
-    def handle(self):
-        with contextlib.suppress(OSError):
-            self.request.recv(65536)
-            self.request.sendall(b"HTTP/1.1 200 OK\r\nX: ")
-            while True:
-                self.request.sendall(b"a")
-                time.sleep(0.02)
-        self.server.ended.set()
-
-
-def test_a_webhook_that_drips_is_cut_off_and_nobody_waits_for_it(monkeypatch):
-    monkeypatch.setattr(webhook, "PATIENCE", 0.5)
-    alarm = Alarm(1, 1e9, "score", "ewma", "high", "words", "500", None)
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Dripping) as server:
-        server.ended = threading.Event()
-        threading.Thread(target=server.serve_forever).start()
-        hook = webhook.Webhook(f"http://127.0.0.1:{server.server_address[1]}/", name="a")
-        begin, thread = time.monotonic(), None
-        while thread is None or thread.error is None:
-            assert not hook.take(alarm) and time.monotonic() - begin < 5
-            thread = thread or hook._exchange
-            time.sleep(0.01)
-        assert "no answer within 0.5 s" in thread.error
-        assert server.ended.wait(5)
-        thread.join(5)
-        assert not thread.is_alive()
-        server.shutdown()
-
-
 def test_rows_before_a_period_and_of_it_are_not_judged():
     # Dark until row 300, like the rows of the period itself.
     parts = [*rows(300), *rows(300, first=301, seed=1, darker=0.1)]
@@ -281,94 +226,6 @@ def test_registration_is_watched_where_parts_are_aligned():
     names = {name for name, _ in without.charts}
     assert names == {"score", "brightness", "sharpness", "rejected", "broken"}
     assert "egist" not in shown(without)
-
-
-class Hook(http.server.BaseHTTPRequestHandler):
-    """A webhook that refuses the first call."""
-
-    def do_POST(self):
-        calls = self.server.calls
-        calls.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(500 if len(calls) == 1 else 200)
-        self.end_headers()
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def hook():
-    with http.server.HTTPServer(("127.0.0.1", 0), Hook) as server:
-        server.calls = []
-        threading.Thread(target=server.serve_forever).start()
-        yield server
-        server.shutdown()
-
-
-class Looks(Stop):
-    """A stop request after so many reads of the table."""
-
-    left = 5
-
-    def wait(self, seconds):
-        self.left -= 1
-        return not self.left
-
-
-def test_alarms_are_logged_and_posted_once_also_after_a_restart_and_a_refusal(
-    tmp_path, monkeypatch, hook, caplog
-):
-    monkeypatch.setattr(webhook, "PAUSES", (0.0, 0.0))
-    line = tmp_path / "press 4"
-
-    def fill():
-        store = Store(line / "line.sqlite")
-        for row in itertools.chain(rows(200), rows(50, first=201, seed=1, darker=0.1)):
-            store.commit(Key(f"{row['id']}.png", 1, 1), row | {"latency": 0.1, "waiting": 0})
-        store.close()
-
-    def run(reference="200"):
-        return follow.follow(
-            line,
-            references=[parse_period(text) for text in reference.split(",")],
-            run_length=10_000.0,
-            webhook=f"http://127.0.0.1:{hook.server_port}/",
-            stop=Looks(),
-        )
-
-    fill()
-    (alarm,) = run().alarms
-    # Refused once, accepted once.
-    assert [call["words"] for call in hook.calls] == [alarm.words] * 2
-    assert hook.calls[0]["line"] == "press 4"
-    assert sum(alarm.words in message for message in caplog.messages) == 1
-    assert "Images are darker than before." in (line / "dashboard.html").read_text()
-    run()
-    assert len(hook.calls) == 2
-    # A further period after it does not repeat it; with another reference it is another alarm.
-    run("200,230..270")
-    assert len(hook.calls) == 2
-    run("190")
-    assert [call["reference"] for call in hook.calls] == ["200", "200", "190"]
-    assert {call["image"] for call in hook.calls} == {alarm.image}
-    # The alarms of a new table in its place are new, even if they look the same.
-    for file in line.glob("line.sqlite*"):
-        file.unlink()
-    fill()
-    run()
-    assert len(hook.calls) == 4
-    (logged,) = map(json.loads, (line / "alarms.jsonl").read_text().splitlines())
-    assert logged["image"] == alarm.image
-    assert 'http-equiv="refresh"' in (line / "dashboard.html").read_text()
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "http://[", "http://a b/", "gopher"])
-def test_a_webhook_that_is_none_is_tried_again_and_holds_nothing_up(url):
-    hook = webhook.Webhook(url, name="a")
-    alarm = Alarm(1, 1e9, "score", "ewma", "high", "words", "500", None)
-    assert not hook.take(alarm)
-    assert not hook.take(alarm)  # immediately, because it is not yet time for the next try
-    assert webhook.Webhook("", name="a").take(alarm)
 
 
 @pytest.mark.parametrize(
