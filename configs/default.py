@@ -151,6 +151,8 @@ def default_config() -> ConfigDict:
     c.optim.warmup = 0  # steps in which the rate rises from 0
     # Or "cosine", to zero at the last step; in vit_recon's published recipe to a tenth
     c.optim.schedule = "constant"
+    # Decay of the moving average of the weights that the detector gets; 0 takes the last weights
+    c.optim.average = 0.0
 
     c.inference = ConfigDict()
     c.inference.stride = 64  # px between tiles; 0 is the patch size, without overlap

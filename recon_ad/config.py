@@ -80,8 +80,8 @@ TYPES: Mapping[str, Rule] = {
             "method.width aae.critic_clip aae.encoder_rate fm_ae.feature_weight dae.noise "
             "subspace.variance vit_flow.ratio residual.squared residual.absolute residual.ssim "
             "part.angle part.scale part.overlap part.confidence holdout.fraction "
-            "optim.learning_rate inference.sigma inference.border_weight calibration.fpr "
-            "calibration.pixel_percentile",
+            "optim.learning_rate optim.average inference.sigma inference.border_weight "
+            "calibration.fpr calibration.pixel_percentile",
         ),
         (
             OPTIONAL,
@@ -149,6 +149,7 @@ RULES: Mapping[str, Rule] = {
     "optim.learning_rate": (lambda value: value > 0, "above 0"),
     "optim.warmup": _WHOLE,
     "optim.schedule": _one_of("constant", "cosine"),
+    "optim.average": (lambda value: 0 <= value < 1, "0 or more and below 1"),
     "inference.stride": _WHOLE,
     "inference.tile_weights": _one_of("uniform", "hann"),
     "inference.batch_size": _COUNT,

@@ -39,6 +39,7 @@ def as_today(described: dict[str, Any]) -> dict[str, Any]:
       UserError: If the method is knn of before format 9, which had one memory and not two.
     """
     described = copy.deepcopy(described)
+    described["config"].setdefault("optim", {}).setdefault("average", 0.0)
     if described["format"] == 6:
         described["config"] = _from_format_6(described["config"])
         described["variables_sha256"] = None

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from recon_ad.errors import UserError
 from recon_ad.methods import aae, bergmann, cae, dae, knn, subspace, vae, vit_flow, vit_recon
+from recon_ad.methods.average import averaged
 from recon_ad.methods.base import Method
 
 # Methods by name, or by import path if they are a user's own (`add_method`).
@@ -41,11 +42,22 @@ WITH_ENCODER = (*ON_FEATURES, "fm_ae")  # fm_ae needs the encoder only in traini
 def build_method(config: ConfigDict, *, channels: int) -> Method:
     """Build the method named by `config.method.name` for images with this number of channels.
 
+    With `config.optim.average` its result has the average of the weights.
+
     Raises:
       UserError: If the method is unknown, or its settings do not fit.
     """
     check_method(config.method.name)
-    return METHODS[config.method.name](config, channels=channels)
+    method = METHODS[config.method.name](config, channels=channels)
+    decay = config.optim.average
+    if not decay:
+        return method
+    if config.method.name in WITHOUT_LEARNING:
+        raise UserError(
+            f"config.optim.average is {decay}, but {config.method.name} has no weights to average: "
+            "set it to 0."
+        )
+    return averaged(method, decay=decay)
 
 
 def add_method(path: str) -> None:

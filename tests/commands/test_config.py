@@ -150,11 +150,13 @@ def test_every_method_works_from_both_configs_for_own_images(path, method):
         assert config.method.name == method
 
 
-def test_the_long_scale_changes_only_the_length_of_the_training():
+def test_the_long_scale_changes_only_the_length_of_the_training_and_averages_the_papers_weights():
     for spec in ("folder.py:method=cae", "schneider2022.py:method=vae", "preste.py:dataset=grid"):
         cpu, longer = (load_config(f"configs/{spec},scale={scale}") for scale in ("cpu", "long"))
         assert longer.train.steps > 4 * cpu.train.steps
         longer.train.steps = cpu.train.steps
+        assert (longer.optim.average > 0) == spec.startswith("schneider2022")
+        longer.optim.average = cpu.optim.average
         assert longer == cpu
     with pytest.raises(UserError, match="choose one of: cpu, long, paper"):
         load_config("configs/folder.py:method=cae,scale=gpu")
