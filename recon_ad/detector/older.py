@@ -39,7 +39,7 @@ def as_today(described: dict[str, Any]) -> dict[str, Any]:
       UserError: If the method is knn of before format 9, which had one memory and not two.
     """
     described = copy.deepcopy(described)
-    described["config"].setdefault("optim", {}).setdefault("average", 0.0)
+    described["config"] = with_later_fields(described["config"])
     if described["format"] == 6:
         described["config"] = _from_format_6(described["config"])
         described["variables_sha256"] = None
@@ -56,6 +56,14 @@ def as_today(described: dict[str, Any]) -> dict[str, Any]:
         config.setdefault("vit_recon", {"recipe": "ours"})
         described.setdefault("categories", {})
     return described
+
+
+def with_later_fields(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of a detector or workdir with fields that were added without a new format.
+
+    They get the value that was in force before.
+    """
+    return {**config, "optim": {"average": 0.0, **config["optim"]}}
 
 
 def _from_format_6(config: dict[str, Any]) -> dict[str, Any]:

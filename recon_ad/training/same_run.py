@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from recon_ad.config import flatten
+from recon_ad.detector.older import with_later_fields
 from recon_ad.errors import UserError
 from recon_ad.methods import METHODS, WITH_ENCODER
 from recon_ad.methods.features import RANDOM
@@ -99,6 +100,8 @@ def check_same_run(
     if not isinstance(before, dict):
         raise UserError(f"{path} is damaged (not a JSON object): choose another --workdir.")
     kept = {k: v for k, v in before.items() if k not in unknown}
+    if name == CONFIG and isinstance(kept.get("optim"), dict):
+        kept = with_later_fields(kept)
     changed = differences(kept, content, but=ELSEWHERE if name == CONFIG else ())
     if changed:
         raise UserError(

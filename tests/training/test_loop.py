@@ -295,6 +295,16 @@ def test_a_run_goes_on_where_its_images_are_at_another_path(finished, tmp_path):
         same_run(run, config, data)
 
 
+def test_a_run_of_before_a_field_goes_on_with_the_value_that_was_in_force(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = json.loads((run / "config.json").read_text())
+    assert before["optim"].pop("average") == 0
+    (run / "config.json").write_text(json.dumps(before))
+    same_run(run, config_of(), data := json.loads((run / "data.json").read_text()))
+    with pytest.raises(UserError, match=r"optim\.average: 0.* → 0\.5"):
+        same_run(run, config_of(**{"optim.average": 0.5}), data)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_of_each_method_killed_behind_a_checkpoint_ends_as_the_uninterrupted_one(
