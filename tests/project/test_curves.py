@@ -33,13 +33,20 @@ def test_each_run_is_one_line_with_the_dashes_of_its_scale(folder):
     assert {scale: len(same) for scale, same in runs.items()} == {"cpu": 1, "long": 2}
     axes = Figure().subplots()
     handles = curves.draw_lines(axes, runs, "iou")
-    assert list(handles) == ["chess, cae", "chess, aae"]
+    assert list(handles) == ["cae", "aae"]
     short, long, other = axes.get_lines()
     assert short.get_ydata().tolist() == [0.2, 0.3]
     assert long.get_xdata().tolist() == [10, 90]
     assert short.get_color() == long.get_color() != other.get_color()
     assert short.get_linestyle() != long.get_linestyle()
-    assert curves.draw(runs).startswith(b"\x89PNG")
+
+
+def test_each_table_with_curves_has_a_figure(folder):
+    (folder / "other.json").write_text('{"rows": []}')
+    (folder / "u.json").write_bytes((folder / "t.json").read_bytes())
+    curves.main(folder)
+    drawn = {path.name: path.read_bytes()[1:4] for path in (folder / "figures").iterdir()}
+    assert drawn == {"curves_t.png": b"PNG", "curves_u.png": b"PNG"}
 
 
 def test_a_row_without_the_quantity_is_left_out(folder):
