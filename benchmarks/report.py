@@ -114,8 +114,9 @@ SECTIONS: Mapping[str, Section] = {
         "subspace and knn on few good images",
         report_rows.few_images,
         "python -m benchmarks.studies.few_images --data=DATASETS --weights=FILE",
-        note="Means over random choices of the good images. Seconds are from images to thresholds, "
-        "with compilation. One image leaves nothing for a calibration.",
+        note="Means over random choices of the good images. The good test images and every fourth "
+        "defective one are judged. Seconds are from images to thresholds, with compilation. One "
+        "image leaves nothing for a calibration, whose time is then missing.",
     ),
     "certificates": Section(
         "Bounds of certificates",

@@ -216,7 +216,7 @@ def few_images(content: Content) -> Rows:
     """Yield a row for each method and number of training images."""
     yield [
         "data", "method", "good images", "choices", "image AUROC", "lowest to highest",
-        "false alarms promised", "realised", "seconds", "most",
+        "false alarms promised", "false alarms realised", "seconds", "seconds at most",
     ]  # fmt: skip
     for row in content["rows"]:
         low, high = row["auroc_range"]
