@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import pytest
 from helpers.commands import run_command
-from helpers.paths import ROOT
+from helpers.paths import LOCAL_LAUNCHER, ROOT
 from helpers.small_runs import losses, small_config, without_timings
 
 from recon_ad.errors import UserError
@@ -28,9 +28,6 @@ from recon_ad.runtime import stopping
 from recon_ad.runtime.checkpoints import Checkpoints
 from recon_ad.training import run as trainer
 from recon_ad.training.same_run import same_run
-
-LOCAL = ROOT / "launch" / "local.sh"
-
 
 # ---- Stopping and resuming --------------------------------------------------------------------
 
@@ -149,7 +146,7 @@ def start(workdir, *more, hosts=2, devices=1, **fields):
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     return subprocess.Popen(
-        ["bash", str(LOCAL), str(hosts), *flags(workdir, *more, **fields)],
+        ["bash", str(LOCAL_LAUNCHER), str(hosts), *flags(workdir, *more, **fields)],
         cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

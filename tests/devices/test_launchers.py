@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers.paths import ROOT
+from helpers.paths import LOCAL_LAUNCHER, ROOT
 
 from recon_ad.errors import UserError
 from recon_ad.runtime import mesh as meshes
@@ -31,7 +31,7 @@ def test_a_host_that_lacks_a_variable_ends_in_one_sentence(monkeypatch, given, s
         meshes.initialize_distributed()
 
 
-LOCAL, SLURM = ROOT / "launch" / "local.sh", ROOT / "launch" / "slurm.sbatch"
+SLURM = ROOT / "launch" / "slurm.sbatch"
 KUBERNETES = ROOT / "launch" / "kubernetes" / "job.sh"
 FLAGS = ("--config", "configs/demo.py:smoke", "--workdir", "w")
 POD = {"NAME": "grid", "IMAGE": "registry.example/recon_ad:1", "HOSTS": "4", "CLAIM": "shared"}
@@ -48,10 +48,10 @@ def launch(script, *arguments, cwd=ROOT, **environment):
 @pytest.mark.parametrize(
     ("script", "arguments", "environment", "says"),
     [
-        (LOCAL, (), {}, "the number of processes comes first"),
-        (LOCAL, FLAGS, {}, "the number of processes comes first"),
-        (LOCAL, ("2",), {}, "flags of recon_ad.train are missing"),
-        (LOCAL, ("2", *FLAGS), {"PATH": "/nowhere"}, "no python on PATH"),
+        (LOCAL_LAUNCHER, (), {}, "the number of processes comes first"),
+        (LOCAL_LAUNCHER, FLAGS, {}, "the number of processes comes first"),
+        (LOCAL_LAUNCHER, ("2",), {}, "flags of recon_ad.train are missing"),
+        (LOCAL_LAUNCHER, ("2", *FLAGS), {"PATH": "/nowhere"}, "no python on PATH"),
         (SLURM, FLAGS, {}, "SLURM_JOB_ID"),
         (SLURM, (), {"SLURM_JOB_ID": "1"}, "flags of recon_ad.train are missing"),
         (SLURM, FLAGS, {"SLURM_JOB_ID": "1", "PYTHON": "nopython"}, "no nopython on PATH"),
@@ -89,12 +89,12 @@ def fake_python(folder, text):
 
 def launch_fakes(folder, first, second):
     fake_python(folder, FAKE.format(first=first, second=second))
-    return launch(LOCAL, "2", *FLAGS, PATH=f"{folder}:{os.environ['PATH']}")
+    return launch(LOCAL_LAUNCHER, "2", *FLAGS, PATH=f"{folder}:{os.environ['PATH']}")
 
 
 def test_what_all_processes_find_wrong_is_printed_once(tmp_path):
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = launch(LOCAL, "2", "--workdir", str(tmp_path), PATH=path, TMPDIR=str(tmp_path))
+    done = launch(LOCAL_LAUNCHER, "2", "--workdir", str(tmp_path), PATH=path, TMPDIR=str(tmp_path))
     assert done.returncode == 2
     lines = done.stderr.splitlines()
     assert sum("--config is missing" in line for line in lines) == 1, lines

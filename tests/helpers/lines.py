@@ -1,9 +1,16 @@
-"""Rows of a line's table, and a stop request."""
+"""Images for a line, rows of its table, and a stop request."""
 
 import numpy as np
+from PIL import Image
 
 from recon_ad.line.store import Store
 from recon_ad.runtime.stopping import Stop
+
+
+def write(path, level=100):
+    """Write a small gray image of one level."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 12), level, np.uint8)).save(path)
 
 
 class Looks(Stop):

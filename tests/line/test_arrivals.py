@@ -4,16 +4,10 @@ import itertools
 import os
 import time
 
-import numpy as np
 import pytest
-from PIL import Image
+from helpers.lines import write
 
 from recon_ad.line.arrivals import Arrivals
-
-
-def write(path, level=100):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((8, 12), level, np.uint8)).save(path)
 
 
 def test_a_file_that_does_not_come_to_rest_is_told_once(tmp_path, caplog):

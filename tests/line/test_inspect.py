@@ -14,7 +14,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from helpers.lines import rows_of
+from helpers.lines import rows_of, write
 from PIL import Image
 
 from benchmarks.studies.line import disturbed
@@ -47,11 +47,6 @@ class Bright(Inference):
         score = values.mean()
         normalised = np.float64(2 * score - 0.5)
         return Prediction(score, score > 0.5, values, values > 0.5, None, None, normalised)
-
-
-def write(path, level=100):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((8, 12), level, np.uint8)).save(path)
 
 
 @pytest.fixture

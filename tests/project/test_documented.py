@@ -84,8 +84,8 @@ ELSEWHERE = {
     "python -m recon_ad.weights --fetch": "a download; pretrained/test_hub.py",
     "python -m recon_ad.certify": "of minutes; certification/test_run.py",
     "trtexec": "a GPU with TensorRT",
-    "sbatch": "a cluster; devices/test_hosts.py checks the script up to srun",
-    "NAME=part": "a cluster; devices/test_hosts.py checks the manifest",
+    "sbatch": "a cluster; devices/test_launchers.py checks the script up to srun",
+    "NAME=part": "a cluster; devices/test_launchers.py checks the manifest",
 }
 WHOLE = re.compile(
     r"([A-Z_]+=\S+ )*"
