@@ -7,8 +7,7 @@
 `dataset=` is chess, noise, riblet_albedo, riblet_normals, granular_gradient or granular_curvature,
 all generated; `method=` is cae, vae or aae. The paper gives neither epochs, batch size nor learning
 rate, only that they are the same for all three methods; the values here are ours. `scale=cpu` is
-for two cores. `scale=long`, for two cores and hours, takes the average of the weights, which needs
-fewer steps to the same quality.
+for two cores. `scale=long`, for two cores and hours, takes the average of the weights.
 """
 
 from configs import default

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 
 from recon_ad.config import flatten
 from recon_ad.data import GOOD
+from recon_ad.detector.older import with_later_fields
 from recon_ad.errors import UserError
 from recon_ad.metrics.figures import AVERAGED, FIGURES, RANKED
 from recon_ad.metrics.seeds import Mean, clearly_best, mean_over_seeds
@@ -270,7 +271,7 @@ def _images(run: Run) -> tuple:
 
 def _kind(run: Run) -> dict[str, Any]:
     """Return all settings but the seed, by dotted names."""
-    found = flatten(settings(run.config))
+    found = flatten(settings(with_later_fields(run.config)))
     del found["seed"]
     if pretrained := run.metrics["protocol"].get("pretrained"):
         # The file's content counts, not its path or the checksum in the config.

@@ -20,6 +20,7 @@ from recon_ad.data import Source
 from recon_ad.data.build import build_source
 from recon_ad.data.locate import check_data, find_category
 from recon_ad.detector.jax_detector import Detector
+from recon_ad.detector.older import with_later_fields
 from recon_ad.errors import UserError
 from recon_ad.evaluation.run import evaluate_workdir
 from recon_ad.methods import WITH_ENCODER, build_method
@@ -183,7 +184,7 @@ def _read(path: Path, scale: str) -> dict[str, Run]:
 
 def _check_same(path: Path, run: Run, config: ConfigDict) -> None:
     # Fields that were added or removed since the cell was run are not compared.
-    before, now = flatten(run["config"]), flatten(_content(config))
+    before, now = flatten(with_later_fields(run["config"])), flatten(_content(config))
     common = before.keys() & now.keys()
     changed = differences(*({name: c[name] for name in common} for c in (before, now)))
     if changed:

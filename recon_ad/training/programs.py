@@ -89,12 +89,11 @@ def core_program(config: ConfigDict, mesh: Mesh, *, channels: int) -> Program:
     method, frozen, state, image = parts(config, channels=channels)
     if frozen:
 
-        def finished(params: PyTree) -> PyTree:
+        def finished(state: TrainState) -> PyTree:
             # No program depends on the number of steps.
-            ended = state._replace(params=params, step=np.int32(config.train.steps))
-            return method.finish(frozen, ended, ())
+            return method.finish(frozen, state._replace(step=np.int32(config.train.steps)), ())
 
-        variables = jax.eval_shape(finished, state.params)
+        variables = jax.eval_shape(finished, state)
     else:  # a method on pixels may need images here, which takes little time
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (state, _images(1, image)))
         variables = method.finish(frozen, zeros[0], [zeros[1]])

@@ -2,6 +2,7 @@
 
 import base64
 import itertools
+import json
 import re
 import urllib.parse
 
@@ -157,6 +158,14 @@ def test_generated_images_of_other_seeds_are_comparable_and_against_another_trut
     truths = {**chess, "figures": {"truths": {"A": {}}}}
     runs = [make(**truths), make(**truths, method="vae", fields={"data.truth": "A"})]
     assert len(compared(*runs).sets) == 2
+
+
+def test_seeds_of_before_a_field_are_in_the_row_of_the_value_that_was_in_force(make):
+    runs = [make(), make(seed=1), make(seed=2, fields={"optim.average": 0.5})]
+    config = json.loads((runs[0] / "config.json").read_text())
+    del config["optim"]["average"]
+    (runs[0] / "config.json").write_text(json.dumps(config))
+    assert [[run.seed for run in row.runs] for row in rows_of(*runs)] == [[0, 1], [2]]
 
 
 def test_another_protocol_is_told_with_its_rows(make):

@@ -15,25 +15,29 @@ from recon_ad.ops.tiles import Geometry
 from recon_ad.training.run import train
 
 SPEC = "configs/folder.py:method=cae,smoke"  # that of `finished_run`, whose programs all fit
-DECAY, KEY = 0.6, jax.random.key(0)
+DECAY, KEY = 0.3, jax.random.key(0)
 STEPS = np.array([3.0, -2.0, 5.0, 0.5, 1.0, -4.0, 2.0, 6.0, -1.0, 0.25, 8.0, 3.0])
 
 
 def walking():
-    """Return a method whose only weight moves by the batch."""
+    """Return a method whose only weight and running statistic move by the batch."""
 
     def train_step(state, batch, key, *, image):
-        moved = {"w": state.params["w"] + batch}
-        new = base.TrainState(moved, {}, state.opt_state + 1, state.step + 1)
+        w, seen = state.params["w"] + batch, state.batch_stats["seen"] + batch
+        new = base.TrainState({"w": w}, {"seen": seen}, state.opt_state + 1, state.step + 1)
         return new, {"image": (image, image)}
 
+    def finish(frozen, state, batches):
+        return {**state.params, **state.batch_stats, "state": state.opt_state}
+
+    one = jnp.float32(1)
     return base.Method(
         pretrained=lambda: ({}, {}),
         prepare=lambda frozen, images: images,
-        init=lambda key, batch: base.TrainState({"w": jnp.float32(1)}, {}, 7, jnp.int32(0)),
+        init=lambda key, batch: base.TrainState({"w": one}, {"seen": one}, 7, jnp.int32(0)),
         train_step=train_step,
         eval_step=lambda state, batch, mask: {"loss": (state.params["w"] + batch, mask)},
-        finish=lambda frozen, state, batches: {"w": state.params["w"], "state": state.opt_state},
+        finish=finish,
         anomaly_map=lambda variables, images: images,
         reconstruct=None,
         geometry=Geometry((8, 8), (8, 8), "uniform", None),
@@ -43,7 +47,7 @@ def walking():
 
 
 def recursion(steps):
-    """Return the average of the weight in float64; its decay reaches DECAY after 12 steps."""
+    """Return the average of the weight in float64; its factor is DECAY from the fourth step on."""
     weight = average = 1.0
     for count, step in enumerate(steps):
         weight += step
@@ -64,6 +68,7 @@ def test_evaluation_and_result_are_at_the_average_and_training_is_not(count):
     assert float(state.params["w"]) == pytest.approx(weight, abs=1e-5)
     finished = method.finish({}, state, ())
     assert float(finished["w"]) == pytest.approx(average, abs=1e-5)
+    assert float(finished["seen"]) == float(finished["w"])
     assert finished["state"] == 7 + count  # the method sees its own optimiser only
     loss, mask = method.eval_step(state, 10.0, jnp.ones(1, bool))["loss"]
     assert float(loss) == pytest.approx(average + 10, abs=1e-5) and mask.all()
@@ -72,7 +77,7 @@ def test_evaluation_and_result_are_at_the_average_and_training_is_not(count):
 
 def test_a_run_learns_as_without_it_and_saves_the_average(finished_run, tmp_path):
     plain = finished_run("cae")
-    found = train(small_config(SPEC, **{"optim.average": 0.5}), tmp_path)
+    found = train(small_config(SPEC, **{"optim.average": 0.2}), tmp_path)
     assert losses(tmp_path).tolist() == losses(plain).tolist()
     assert losses(tmp_path, "heldout_loss").tolist() != losses(plain, "heldout_loss").tolist()
     last = load(plain / "detector").variables

@@ -180,13 +180,16 @@ def test_the_json_alone_is_enough_to_go_on_unless_the_config_has_changed(
 def test_a_cell_is_finished_though_configs_have_new_fields_since(finished, tmp_path, monkeypatch):
     content = json.loads((finished / "tiny.json").read_text())
     for cell in content["cells"]:
-        del cell["config"]["optim"]["warmup"]
+        del cell["config"]["optim"]["warmup"], cell["config"]["optim"]["average"]
         # Fields that autoencoders do not read, as older versions stored them.
         cell["config"]["encoder"] = {"blocks": [7]}
         cell["config"]["method"]["coreset"] = 7
     (tmp_path / "tiny.json").write_text(json.dumps(content))
     monkeypatch.setattr(run, "_run", None)  # nothing may run
     assert len(run_table(TINY, scale="cpu", workdir=tmp_path)) == 2
+    averaged = table_of(CHESS, NOISE._replace(fields={**NOISE.fields, "optim.average": 0.5}))
+    with pytest.raises(UserError, match=r"noise-cae-seed0, .*optim\.average: 0.* → 0\.5"):
+        run_table(averaged, scale="cpu", workdir=tmp_path)
 
 
 def test_images_that_are_made_from_the_users_are_made_once_and_used(
