@@ -3,6 +3,7 @@
 Maps are float32 [h, w], residuals of images in [0, 1] with one channel.
 """
 
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from recon_ad.metrics import PixelHistogram, empty_histogram, image_histogram, i
 from recon_ad.report.markdown import NOTHING, markdown_table
 from recon_ad.tables.base import Column, Run
 from recon_ad.tables.page import by_kind, ours, values
+from recon_ad.tables.watch import pooled_pixels
 
 SIGMA = 0.7  # px, standard deviation of the Gaussian that smooths a residual map
 # The names of the maps in a run, and on the page.
@@ -31,6 +33,10 @@ MODEL = {
     "both": "both (ours)",
 }
 GROUPS = ("anomalous", "all")  # test images
+FAINT = 76  # gray levels: truth B's pixels that change by no more are hard to tell from noise
+# Kinds of false positives.
+FALSE = ("false_touching", "false_elsewhere", "false_good")
+TOUCHING = 1.5  # px, distance of a pixel that touches the truth, also at a corner
 
 Map = Float32[np.ndarray, "h w"]
 
@@ -85,6 +91,63 @@ def measure_bounds(detector: Detector, source: Source) -> dict[str, Any]:
         name: {group: _figures(histogram) for group, histogram in groups.items()}
         for name, groups in pixels.items()
     }
+
+
+def where_lost(detector: Detector, source: Source) -> dict[str, float]:
+    """Return which pixels of chess or noise are wrong at the threshold of the best IoU (oracle).
+
+    Returns:
+      `faint`: share of the truth's pixels that change by `FAINT` or less. `recall_faint` and
+      `recall_other`: found shares of these and of all others. `false_touching`, `false_elsewhere`
+      and `false_good`: shares of the false positives that touch the truth, that lie elsewhere on
+      anomalous images, and that lie on good images.
+    """
+    threshold = iou_max(next(iter(pooled_pixels(detector, source).values())).levels())[1]
+    data = detector.config.data
+    normal = iter(undisturbed(data.name, seed=detector.config.seed, side=data.side))
+    counts = collections.Counter[str]()
+    for record in source.test:
+        image = record.load()
+        marked = detector.predict(image, reconstruct=False).anomaly_map >= threshold
+        if not record.anomalous:
+            counts["false_good"] += int(marked.sum())
+            continue
+        truth = truth_of(record, image.shape[:2])
+        change = np.abs(image[..., 0].astype(int) - next(normal)[..., 0])
+        faint, other = truth & (change <= FAINT), truth & (change > FAINT)
+        touching = ndimage.distance_transform_edt(~truth) <= TOUCHING
+        for name, pixels in {
+            "faint": faint,
+            "other": other,
+            "found_faint": faint & marked,
+            "found_other": other & marked,
+            "false_touching": marked & touching & ~truth,
+            "false_elsewhere": marked & ~touching,
+        }.items():
+            counts[name] += int(pixels.sum())
+    false = sum(counts[name] for name in FALSE)
+    return {
+        "faint": _share(counts["faint"], counts["faint"] + counts["other"]),
+        "recall_faint": _share(counts["found_faint"], counts["faint"]),
+        "recall_other": _share(counts["found_other"], counts["other"]),
+        **{name: _share(counts[name], false) for name in FALSE},
+    }
+
+
+def _share(count: int, total: int) -> float:
+    return count / total if total else 0.0
+
+
+def lost(run: Run) -> str:
+    """Return a sentence on the pixels that `where_lost` counts."""
+    found = run["where_lost"]
+    return (
+        f"{run['name']}: {found['faint']:.0%} of truth B's pixels change by {FAINT}/255 or less, "
+        f"and are found with recall {found['recall_faint']:.2f}, all others with "
+        f"{found['recall_other']:.2f}. Of the false positives {found['false_touching']:.0%} touch "
+        f"the truth, {found['false_elsewhere']:.0%} lie elsewhere on anomalous images, where the "
+        f"anomaly disturbs the reconstruction, and {found['false_good']:.0%} on normal images."
+    )
 
 
 def _figures(histogram: PixelHistogram) -> dict[str, float]:

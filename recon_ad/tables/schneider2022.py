@@ -10,7 +10,7 @@ from recon_ad.data import Source
 from recon_ad.detector.jax_detector import Detector
 from recon_ad.tables import schneider2022_figures as figures
 from recon_ad.tables.base import Cell, Column, Figure, Run, Table, seeds_at
-from recon_ad.tables.bounds import measure_bounds, section
+from recon_ad.tables.bounds import lost, measure_bounds, section, where_lost
 from recon_ad.tables.codes import codes_of
 from recon_ad.tables.page import values
 from recon_ad.tables.stretches import look_at_stretches, summary
@@ -157,6 +157,7 @@ def measure(detector: Detector, source: Source) -> Run:
     boards = detector.config.data.name in ("chess", "noise")
     return {
         "bounds": measure_bounds(detector, source) if boards else None,
+        "where_lost": where_lost(detector, source) if boards else None,
         "code": codes_of(detector, [r for r in source.test if not r.anomalous]),
         "dark_stretch": summary(look_at_stretches(detector, source)) if albedo else None,
     }
@@ -219,6 +220,7 @@ def remarks(runs: Sequence[Run]) -> list[str]:
         *filter(None, orders),
         *spreads,
         *times,
+        *(lost(run) for run in runs if run["dataset"] == "chess" and run.get("where_lost")),
         *map(material, on_materials),
         *(stretches(run) for run in on_materials if run.get("dark_stretch")),
     ]

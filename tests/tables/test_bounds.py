@@ -8,7 +8,7 @@ import pytest
 from recon_ad.data import synthetic_source
 from recon_ad.data.synthetic import undisturbed
 from recon_ad.detector.jax_detector import Detector
-from recon_ad.tables.bounds import GROUPS, measure_bounds, section
+from recon_ad.tables.bounds import FAINT, GROUPS, lost, measure_bounds, section, where_lost
 
 
 class GrayModel(Detector):
@@ -64,6 +64,55 @@ def test_an_undisturbed_image_differs_exactly_in_truth_b():
     for record, normal in zip(anomalous, undisturbed("chess", seed=3, side=128), strict=True):
         changed = np.abs(record.load().astype(int) - normal)[..., 0] > 1
         assert changed.any() and np.array_equal(changed, record.load_mask())
+
+
+class Marking(GrayModel):
+    """A detector with a given map for each image."""
+
+    def __init__(self, maps):
+        super().__init__("chess", 128)
+        self.config.data.truth = "B"
+        self.maps = maps
+
+    def predict(self, image, *, reconstruct):
+        assert not reconstruct
+        return SimpleNamespace(anomaly_map=self.maps[image.tobytes()])
+
+
+def test_wrong_pixels_are_counted_by_their_kind():
+    source = synthetic_source("chess", side=128)
+    maps, kinds = {}, dict.fromkeys(("faint", "found", "other", "edge", "else", "good"), 0)
+    normal = iter(undisturbed("chess", seed=0, side=128))
+    for record in source.test:
+        image = record.load()
+        marked = np.zeros((128, 128), bool)
+        if record.anomalous:
+            truth = record.load_mask()
+            change = np.abs(image[..., 0].astype(int) - next(normal)[..., 0])
+            marked |= truth & (change > FAINT)
+            some = np.argwhere(truth & (change <= FAINT))[:7]
+            marked[tuple(some.T)] = True
+            # The pixel above a column's first defective one touches the truth, two rows do not.
+            row, column = np.argwhere(truth)[0]
+            assert row > 10
+            marked[row - 1, column] = marked[row - 9, :2] = True
+            kinds["faint"] += (truth & (change <= FAINT)).sum()
+            kinds["other"] += (truth & (change > FAINT)).sum()
+            kinds["found"], kinds["edge"], kinds["else"] = (
+                kinds["found"] + len(some), kinds["edge"] + 1, kinds["else"] + 2,
+            )  # fmt: skip
+        else:
+            marked[5, 5] = True
+            kinds["good"] += 1
+        maps[image.tobytes()] = marked.astype(np.float32)
+    found = where_lost(Marking(maps), source)
+    assert (kinds["edge"], kinds["else"], kinds["good"]) == (4, 8, 4)
+    assert found == pytest.approx({
+        "faint": kinds["faint"] / (kinds["faint"] + kinds["other"]),
+        "recall_faint": kinds["found"] / kinds["faint"], "recall_other": 1.0,
+        "false_touching": 4 / 16, "false_elsewhere": 8 / 16, "false_good": 4 / 16,
+    })  # fmt: skip
+    assert "25% touch the truth, 50% lie" in lost({"name": "chess-cae-seed0", "where_lost": found})
 
 
 def test_the_section_averages_seeds_and_shows_the_paper_once():
