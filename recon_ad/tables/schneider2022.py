@@ -186,14 +186,13 @@ def time_to_mark(run: Run) -> str:
     """Return a sentence on when training reached the paper's IoU on chess, and a good copy."""
     story = run["seconds_to_iou"]
     seconds, best = story["seconds"]["B"], story["best"]["B"]
-    reached = f"after {seconds:.0f} s of training" if seconds is not None else "not at all"
+    reached = f"reached after {seconds:.0f} s of training" if seconds is not None else "not reached"
     shares = seconds_to(run.get("curve", ()), "explained_variance", EXPLAINED)
     copies = ", ".join(
-        f"{mark:g} {'not at all' if s is None else f'after {s:.0f} s'}"
-        for mark, s in shares.items()
+        f"{mark:g} {'never' if s is None else f'after {s:.0f} s'}" for mark, s in shares.items()
     )
     return (
-        f"{run['name']}: IoU {story['iou']} is reached {reached} (highest {best:.4f}, measured "
+        f"{run['name']}: IoU {story['iou']} is {reached} (highest {best:.4f}, measured "
         f"{story['looks']} times during training); a share of explained held-out variance of "
         f"{copies}."
     )
