@@ -8,7 +8,6 @@ best IoU (oracle) by the truth of its main figures. Each data set has a row of t
 one run; its dashes tell the scale.
 """
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmarks.harness import record
-from recon_ad.report.drawing import DASHES, INK, MANY, dress, legend, plain_powers
+from recon_ad.report.drawing import DASHES, INK, MANY, dress, legend, plain_powers, png
 from recon_ad.runtime import files
 
 
@@ -105,9 +104,7 @@ def draw(runs: Mapping[str, Sequence[Run]]) -> bytes:
                 dash = SCALES[scale].dash
                 handles[f"scale={scale}"] = Line2D([], [], color=INK, linestyle=dash)
         legend(left, handles, loc="lower left")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+    return png(figure)
 
 
 def main(folder: Path = record.RESULTS) -> None:

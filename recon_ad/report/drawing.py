@@ -1,4 +1,4 @@
-"""Style of figures: colours, fonts, axes, legends, and the conversion to SVG text.
+"""Style of figures: colours, fonts, axes, legends, and the conversion to SVG and PNG.
 
 Curves have no background. Code that embeds them may replace `INK` and `RULE` to suit a dark page.
 """
@@ -87,4 +87,11 @@ def svg(figure: Figure) -> str:
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Type", "Format"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    return buffer.getvalue()
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

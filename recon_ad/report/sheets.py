@@ -1,6 +1,5 @@
 """Sheets of pictures for viewing outside the report's page."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from recon_ad.report.content import Panel
-from recon_ad.report.drawing import FONT, SIZE, short_label, style_text
+from recon_ad.report.drawing import FONT, SIZE, png, short_label, style_text
 from recon_ad.report.pictures import HEAT, PAPER, heat_scale, panel_pictures, rgb, shrink_panel
 
 
@@ -112,6 +111,4 @@ def panel_sheet(panels: Sequence[Panel], *, long_side: int = 512) -> bytes:
     bar = figure.colorbar(colours, ax=grid, extend="both", shrink=min(1.0, 3 / size[1]), aspect=30)
     bar.ax.tick_params(labelsize=SIZE - 1, labelfontfamily=FONT)
     style_text(bar.ax.yaxis.label)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+    return png(figure)

@@ -4,7 +4,6 @@ The truth decides which patch is shown, never the quality of the result. Each fu
 folders of the runs by their names, and returns PNG bytes and a caption.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +24,7 @@ from recon_ad.evaluation.panels import whole_panel
 from recon_ad.metrics import iou_max
 from recon_ad.metrics.patches import PatchMeans, joined, patch_means
 from recon_ad.report import Panel, panel_sheet
-from recon_ad.report.drawing import BLUE, ORANGE, style_text
+from recon_ad.report.drawing import BLUE, ORANGE, png, style_text
 from recon_ad.report.pictures import HeatScale, heat, rgb, shrink_max, shrink_mean
 from recon_ad.tables.stretches import first_defective, look_at_stretches
 from recon_ad.tables.watch import pooled_pixels
@@ -93,13 +92,6 @@ def picture_grid(
         if names:
             style_text(axes[i, 0].set_ylabel(names[i]))
     return figure, axes
-
-
-def png(figure: Figure) -> bytes:
-    """Return the figure as PNG bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
 
 
 def binary_maps(runs: Runs) -> tuple[bytes, str]:
