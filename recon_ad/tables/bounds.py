@@ -4,6 +4,7 @@ Maps are float32 [h, w], residuals of images in [0, 1] with one channel.
 """
 
 import collections
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,6 @@ from recon_ad.metrics import PixelHistogram, empty_histogram, image_histogram, i
 from recon_ad.report.markdown import NOTHING, markdown_table
 from recon_ad.tables.base import Column, Run
 from recon_ad.tables.page import by_kind, ours, values
-from recon_ad.tables.watch import pooled_pixels
 
 SIGMA = 0.7  # px, standard deviation of the Gaussian that smooths a residual map
 # The names of the maps in a run, and on the page.
@@ -102,21 +102,22 @@ def where_lost(detector: Detector, source: Source) -> dict[str, float]:
       and `false_good`: shares of the false positives that touch the truth, that lie elsewhere on
       anomalous images, and that lie on good images.
     """
-    threshold = iou_max(next(iter(pooled_pixels(detector, source).values())).levels())[1]
+    maps = [detector.predict(r.load(), reconstruct=False).anomaly_map for r in source.test]
+    truths = [truth_of(r, m.shape) for r, m in zip(source.test, maps, strict=True)]
+    pixels = functools.reduce(merge, map(image_histogram, maps, truths))
+    threshold = iou_max(pixels.levels())[1]
     data = detector.config.data
     normal = iter(undisturbed(data.name, seed=detector.config.seed, side=data.side))
     counts = collections.Counter[str]()
-    for record in source.test:
-        image = record.load()
-        marked = detector.predict(image, reconstruct=False).anomaly_map >= threshold
+    for record, found, truth in zip(source.test, maps, truths, strict=True):
+        marked = found >= threshold
         if not record.anomalous:
             counts["false_good"] += int(marked.sum())
             continue
-        truth = truth_of(record, image.shape[:2])
-        change = np.abs(image[..., 0].astype(int) - next(normal)[..., 0])
+        change = np.abs(record.load()[..., 0].astype(int) - next(normal)[..., 0])
         faint, other = truth & (change <= FAINT), truth & (change > FAINT)
         touching = ndimage.distance_transform_edt(~truth) <= TOUCHING
-        for name, pixels in {
+        for name, these in {
             "faint": faint,
             "other": other,
             "found_faint": faint & marked,
@@ -124,7 +125,7 @@ def where_lost(detector: Detector, source: Source) -> dict[str, float]:
             "false_touching": marked & touching & ~truth,
             "false_elsewhere": marked & ~touching,
         }.items():
-            counts[name] += int(pixels.sum())
+            counts[name] += int(these.sum())
     false = sum(counts[name] for name in FALSE)
     return {
         "faint": _share(counts["faint"], counts["faint"] + counts["other"]),
