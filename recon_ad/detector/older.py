@@ -61,9 +61,12 @@ def as_today(described: dict[str, Any]) -> dict[str, Any]:
 def with_later_fields(config: dict[str, Any]) -> dict[str, Any]:
     """Return the config of a detector or workdir with fields that were added without a new format.
 
-    They get the value that was in force before.
+    They get the value that was in force before. A damaged config is returned as it is.
     """
-    return {**config, "optim": {"average": 0.0, **config["optim"]}}
+    optim = config.get("optim")
+    if not isinstance(optim, dict):
+        return config
+    return {**config, "optim": {"average": 0.0, **optim}}
 
 
 def _from_format_6(config: dict[str, Any]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def check_same_run(
     if not isinstance(before, dict):
         raise UserError(f"{path} is damaged (not a JSON object): choose another --workdir.")
     kept = {k: v for k, v in before.items() if k not in unknown}
-    if name == CONFIG and isinstance(kept.get("optim"), dict):
+    if name == CONFIG:
         kept = with_later_fields(kept)
     changed = differences(kept, content, but=ELSEWHERE if name == CONFIG else ())
     if changed:
