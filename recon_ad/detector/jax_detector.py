@@ -35,7 +35,7 @@ from recon_ad.detector.inference import UNCALIBRATED, Inference, Plan, Threshold
 from recon_ad.detector.model_card import model_card
 from recon_ad.detector.normalised import medians_of
 from recon_ad.methods import build_method
-from recon_ad.methods.base import Method, Variables
+from recon_ad.methods.base import KEPT, Method, Variables
 from recon_ad.metrics.promise import promised_rates
 from recon_ad.ops.scores import SCORES, check_score
 from recon_ad.ops.smoothing import smooth
@@ -89,6 +89,18 @@ def tail(
     return value, label & is_defect[0], anomaly_map, mask, probability[0]
 
 
+@functools.lru_cache(maxsize=KEPT)
+def jit_core(method: Method) -> Any:
+    """Return the compiled `core`, which the detectors of a method share."""
+    return jax.jit(functools.partial(core, method=method))
+
+
+@functools.lru_cache(maxsize=KEPT)
+def jit_tail(*, sigma: float, score: str) -> Any:
+    """Return the compiled `tail`, which all detectors with these settings share."""
+    return jax.jit(functools.partial(tail, sigma=sigma, score=score))
+
+
 class Detector(Inference):
     """A trained method with its thresholds: call it on images.
 
@@ -138,8 +150,8 @@ class Detector(Inference):
         self.record = record or {}
         self.classifier = classifier
         self._network = jax.device_put(classifier.network) if classifier else None
-        self.core = jax.jit(functools.partial(core, method=self.method))
-        self.tail = jax.jit(functools.partial(tail, sigma=c.sigma, score=c.score))
+        self.core = jit_core(self.method)
+        self.tail = jit_tail(sigma=c.sigma, score=c.score)
 
     def with_thresholds(
         self,
@@ -190,7 +202,7 @@ class Detector(Inference):
         config = self.config.copy_and_resolve_references()
         config.encoder.dtype = "float32"
         method = build_method(config, channels=self.channels)
-        return self._with(method=method, core=jax.jit(functools.partial(core, method=method)))
+        return self._with(method=method, core=jit_core(method))
 
     def _with(self, **changed: Any) -> "Detector":
         other = copy.copy(self)  # shares the compiled programs, which do not depend on these

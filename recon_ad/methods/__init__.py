@@ -3,11 +3,13 @@
 A method is a `Method` record of pure functions (`methods.base`). Networks are in `models`; loops,
 files and devices are elsewhere. A new method needs one file here, one config and one row below. A
 user's own method is any module with `build(config, *, channels) -> Method`, named by its import
-path.
+path. `build` is called once for equal configs, so the record must depend on nothing else.
 """
 
 import difflib
+import functools
 import importlib
+import json
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
@@ -15,7 +17,7 @@ from ml_collections import ConfigDict
 from recon_ad.errors import UserError
 from recon_ad.methods import aae, bergmann, cae, dae, knn, subspace, vae, vit_flow, vit_recon
 from recon_ad.methods.average import averaged
-from recon_ad.methods.base import Method
+from recon_ad.methods.base import KEPT, Method
 
 # Methods by name, or by import path if they are a user's own (`add_method`).
 METHODS: dict[str, Callable[..., Method]] = {
@@ -42,13 +44,21 @@ WITH_ENCODER = (*ON_FEATURES, "fm_ae")  # fm_ae needs the encoder only in traini
 def build_method(config: ConfigDict, *, channels: int) -> Method:
     """Build the method named by `config.method.name` for images with this number of channels.
 
-    With `config.optim.average` its result has the average of the weights.
+    With `config.optim.average` its result has the average of the weights. Equal configs share one
+    record, so that JAX compiles its functions once in a process.
 
     Raises:
       UserError: If the method is unknown, or its settings do not fit.
     """
     check_method(config.method.name)
-    method = METHODS[config.method.name](config, channels=channels)
+    return built(METHODS[config.method.name], config.to_json(sort_keys=True), channels)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def built(build: Callable[..., Method], config_json: str, channels: int) -> Method:
+    """Build a method from its config as JSON, in which a run and its detector have equal ones."""
+    config = ConfigDict(json.loads(config_json))
+    method = build(config, channels=channels)
     decay = config.optim.average
     if not decay:
         return method

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from recon_ad.errors import UserError
 from recon_ad.ops.tiles import Geometry
 
+KEPT = 8  # methods whose compiled functions are kept in a process
 ROUNDING = 1e-6  # rounding error of a float32 mean of values in [0, 1]
 Variables = Mapping[str, PyTree]  # all that inference needs, nothing of the optimiser
 Batch = PyTree
@@ -41,6 +42,8 @@ class TrainState(NamedTuple):
 
 class Method(NamedTuple):
     """Record of a method; the trainer and the detector know nothing else of it.
+
+    Records are equal if they are the same object, because functions cannot be compared.
 
     Attributes:
       pretrained: () -> (frozen, origin). Frozen holds the weights that are not trained, from the
@@ -77,6 +80,10 @@ class Method(NamedTuple):
     encode: Callable[[Variables, Float[Array, "b h w c"]], Float[Array, "b n"]] | None
     protocol: Mapping[str, Any]
     without: Callable[[Variables, Collection[int]], Variables] | None = None
+
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+    __hash__ = object.__hash__
 
 
 def masked_mean(values: Float[Array, " b"], mask: Bool[Array, " b"]) -> tuple[Array, Array]:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from recon_ad.data import Source
@@ -57,7 +56,6 @@ class Watcher:
 
     def __init__(self, path: Path, config: ConfigDict, source: Source, *, iou: float | None):
         self._path, self._config, self._source, self._mark = path, config, source, iou
-        self._detector: Detector | None = None
         self._start = time.perf_counter()
         new = {"wall_seconds": 0.0, "seen": []}
         kept = json.loads(path.read_text()) if path.is_file() else new
@@ -68,11 +66,9 @@ class Watcher:
         """Measure the time and, if there is a mark, the best IoU."""
         row: dict[str, Any] = {"step": step, "train_seconds": train_seconds}
         if self._mark is not None:
-            if self._detector is None:  # one for all steps, as each compiles its own programs
-                channels = self._source.train[0].load().shape[-1]
-                self._detector = Detector(self._config, channels=channels, variables=variables)
-            self._detector.variables = jax.device_put(variables)
-            row["iou"] = best_iou(self._detector, self._source)
+            channels = self._source.train[0].load().shape[-1]
+            detector = Detector(self._config, channels=channels, variables=variables)
+            row["iou"] = best_iou(detector, self._source)
         earlier = [kept for kept in self._seen if kept["step"] < step]  # a step may be repeated
         self._seen = [*earlier, row]
         self.keep()

@@ -28,9 +28,9 @@ from recon_ad.training.diagnosis import explained
 from recon_ad.training.feature_cache import prepare_all
 from recon_ad.training.steps import (
     Meter,
-    eval_step,
     fetched_means,
     heldout_batches,
+    jit_eval_step,
     jit_train_step,
     named_key,
     new_totals,
@@ -80,8 +80,8 @@ def fit_state(
     logger.info("%s", memory_size(state.params) if collects else f"{parameters} parameters")
 
     # ---- Steps ---------------------------------------------------------------------------------
-    step_fn = jit_train_step(method, augmentations=config.data.augment, mesh=mesh)
-    eval_fn = jax.jit(functools.partial(eval_step, method=method), out_shardings=everywhere)
+    step_fn = jit_train_step(method, augmentations=tuple(config.data.augment), mesh=mesh)
+    eval_fn = jit_eval_step(method, mesh=mesh)
 
     # ---- Restore -------------------------------------------------------------------------------
     checkpoints = Checkpoints(workdir / "checkpoints")

@@ -4,7 +4,6 @@ They can therefore be compiled for devices that are not present (`recon_ad.runti
 check that this works and how much memory they need.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from recon_ad.detector.jax_detector import core
+from recon_ad.detector.jax_detector import jit_core
 from recon_ad.methods import WITH_ENCODER, build_method
 from recon_ad.methods.base import Method, TrainState
 from recon_ad.methods.features import RANDOM
@@ -74,7 +73,7 @@ def step_program(config: ConfigDict, mesh: Mesh, *, channels: int) -> Program:
     batch = {"image": _images(size, image), "stop": jax.ShapeDtypeStruct((size,), np.float32)}
     batch |= {name: jax.ShapeDtypeStruct((size,), np.int32) for name in ("index", "number")}
     everywhere, cut = meshes.replicated(mesh), NamedSharding(mesh, PartitionSpec("data"))
-    step = jit_train_step(method, augmentations=config.data.augment, mesh=mesh)
+    step = jit_train_step(method, augmentations=tuple(config.data.augment), mesh=mesh)
     key = jax.eval_shape(_key)
     placed = *_placed((state, frozen), everywhere), _placed(batch, cut), _placed(key, everywhere)
     return Program(step, placed)
@@ -99,8 +98,7 @@ def core_program(config: ConfigDict, mesh: Mesh, *, channels: int) -> Program:
         variables = method.finish(frozen, zeros[0], [zeros[1]])
     everywhere, cut = meshes.replicated(mesh), NamedSharding(mesh, PartitionSpec("data"))
     tiles = _images(config.inference.batch_size * mesh.size, image)
-    judge = jax.jit(functools.partial(core, method=method))
-    return Program(judge, (_placed(variables, everywhere), _placed(tiles, cut)))
+    return Program(jit_core(method), (_placed(variables, everywhere), _placed(tiles, cut)))
 
 
 def device_bytes(compiled: jax.stages.Compiled) -> int:

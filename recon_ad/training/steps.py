@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key, PyTree
 
 from recon_ad.data.augment import augment
-from recon_ad.methods.base import Method, Metrics, TrainState, masked_mean
+from recon_ad.methods.base import KEPT, Method, Metrics, TrainState, masked_mean
 from recon_ad.runtime import mesh as meshes
 
 _Batch = TypeVar("_Batch")
@@ -57,10 +57,11 @@ def train_step(
     return state, metrics
 
 
-def jit_train_step(method: Method, *, augmentations: Sequence[str], mesh: Mesh) -> Any:
+@functools.lru_cache(maxsize=KEPT)
+def jit_train_step(method: Method, *, augmentations: tuple[str, ...], mesh: Mesh) -> Any:
     """Return the compiled `train_step`, which donates the old state and replicates the new one."""
     return jax.jit(
-        functools.partial(train_step, method=method, augmentations=tuple(augmentations)),
+        functools.partial(train_step, method=method, augmentations=augmentations),
         donate_argnums=0,
         out_shardings=meshes.replicated(mesh),
     )
@@ -71,6 +72,13 @@ def eval_step(
 ) -> Metrics:
     """Return the method's held-out metrics; `mask` is False for padding."""
     return method.eval_step(state, method.prepare(frozen, batch["image"]), batch["mask"])
+
+
+@functools.lru_cache(maxsize=KEPT)
+def jit_eval_step(method: Method, *, mesh: Mesh) -> Any:
+    """Return the compiled `eval_step`, whose metrics are on all devices."""
+    evaluate = functools.partial(eval_step, method=method)
+    return jax.jit(evaluate, out_shardings=meshes.replicated(mesh))
 
 
 def heldout_batches(

@@ -163,6 +163,17 @@ def test_a_saved_detector_says_the_same(detector, tmp_path):
     assert files == {"detector.json", "variables.safetensors", "MODEL_CARD.md"}
 
 
+def test_detectors_of_one_config_compile_once(detector, tmp_path):
+    detector.save(tmp_path / "saved")
+    saved = load(tmp_path / "saved")
+    detector(image())
+    known = detector.core._cache_size(), detector.tail._cache_size()
+    saved(image())
+    assert (saved.core._cache_size(), saved.tail._cache_size()) == known
+    other = make_detector(**{"method.width": 0.5, "inference.score": "mean"})
+    assert other.core is not saved.core and other.tail is not saved.tail
+
+
 def test_a_detector_of_format_6_opens(tmp_path):
     detector = make_detector("dae", thresholds=Thresholds(0.05, 0.04))
     detector.save(tmp_path / "d")
