@@ -1,14 +1,18 @@
-"""Settings for all tests, and fixtures that several folders share.
+"""Settings for all tests. The fixtures that several folders share are in helpers/fixtures.py.
 
-Warnings are errors, rank promotion is an error, and there is one CPU device. Programs are compiled
-quickly rather than well, and cached for all clones on a machine.
+Warnings are errors, and there is one CPU device. Programs are compiled quickly rather than well.
 """
 
+import gc
+import importlib
 import os
-from collections.abc import Callable, Iterator
 from importlib import metadata
-from pathlib import Path
 
+import pytest
+
+# Tracing makes millions of small objects that reference counts free. A collection for each 700 of
+# them, Python's default, takes 7 % of the tests' time.
+gc.set_threshold(50_000, 50, 100)
 # Most of the tests' time is spent compiling programs that run for milliseconds. Processes started
 # by tests inherit these flags.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
@@ -25,103 +29,19 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_CACHE"] = "/nonexistent"
 
-import jax
-import pytest
-from absl import flags
-from helpers import typechecker
-from helpers.paths import SHARED
-from helpers.shared_folders import made_once
-from helpers.small_encoder import small_encoder  # noqa: F401
-from helpers.small_runs import small_config
 
-from recon_ad.data import synthetic_source
-from recon_ad.data.synthetic import write_folder
-from recon_ad.evaluation import run as evaluation
-from recon_ad.runtime.compilation import keep_compiled
-from recon_ad.training import run as trainer
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Import what takes seconds, where warnings are errors already.
 
-jax.config.update("jax_numpy_rank_promotion", "raise")
-keep_compiled()
-# For processes that are not commands of the project.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
-# Grain reads absl flags, which pytest does not parse.
-flags.FLAGS.mark_as_parsed()
+    The process that only starts those that run tests does without.
+    """
+    option = session.config.option
+    if option.collectonly or not getattr(option, "numprocesses", None):
+        for name in ("helpers.small_encoder", "helpers.fixtures"):
+            session.config.pluginmanager.register(importlib.import_module(name))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the folders of the longest files, so that no process waits at the end."""
     items.sort(key=lambda item: item.path.parent.name not in ("devices", "project"))
-
-
-def material(name: str) -> Path:
-    """Return a folder with material for development, or skip the test if it is absent."""
-    if not (SHARED / name).is_dir():
-        pytest.skip(f"no {name} at {SHARED / name}")
-    return SHARED / name
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """Return the folder with real inspection images."""
-    return material("data")
-
-
-@pytest.fixture(scope="session")
-def real_weights() -> Path:
-    """Return the folder with pretrained weights."""
-    return material("weights")
-
-
-@pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory) -> Path:
-    """Return a folder that all processes of this test run share."""
-    base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
-
-
-def listing(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Return the size and time of each file below a folder, to detect changes."""
-    found = {file: file.stat() for file in folder.rglob("*") if file.is_file()}
-    return {file: (stat.st_size, stat.st_mtime_ns) for file, stat in found.items()}
-
-
-@pytest.fixture(scope="session")
-def finished_run(shared_folder) -> Iterator[Callable[[str], Path]]:
-    """Yield a function that returns a method's finished run, with report and ONNX model.
-
-    Each method is trained once, with the smoke config of configs/folder.py. Its run is read-only: a
-    test that changes a file copies it first.
-    """
-    used: dict[Path, dict] = {}
-
-    def run(method: str = "cae") -> Path:
-        def make(workdir: Path) -> None:
-            trainer.train(small_config(f"configs/folder.py:method={method},smoke"), workdir)
-            evaluation.evaluate_workdir(workdir)
-
-        folder = made_once(shared_folder / "runs" / method, make)
-        used.setdefault(folder, listing(folder))
-        return folder
-
-    yield run
-    for folder, before in used.items():
-        assert listing(folder) == before, f"a test changed the shared run {folder}"
-
-
-@pytest.fixture(scope="session")
-def chess_folder(shared_folder) -> Path:
-    """Return the images of `finished_run` as files in the MVTec layout, which are read-only."""
-    source = synthetic_source("chess", side=128)
-    return made_once(shared_folder / "chess", lambda scratch: write_folder(source, scratch))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _start_anew():
-    """Release compiled programs after each test file, and check shapes and types again.
-
-    Each program has about ten memory mappings. Linux allows 65,530 per process, and with more the
-    compiler crashes.
-    """
-    yield
-    jax.clear_caches()
-    typechecker.start_anew()
