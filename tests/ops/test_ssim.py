@@ -24,8 +24,9 @@ WEAK = (80, 30, 1)  # images that need no other size share this one, and with it
 
 
 @functools.cache
-def compiled(function, **options):
-    return jax.jit(functools.partial(function, **options))
+def compiled(function, compiler_options=(), **options):
+    map_of = functools.partial(function, **options)
+    return jax.jit(map_of, compiler_options=dict(compiler_options))
 
 
 def exported(x, y, **options):
@@ -39,10 +40,10 @@ def as_on_accelerators(x, y, *, accelerator, **others):
     return accelerator(x, y)
 
 
-def maps_of(x, y, **changes):
+def maps_of(x, y, *, compiler_options=(), **changes):
     """Return the maps by sums of shifted images, and by the products that are exported."""
     for form in (ssim_map, exported):
-        yield compiled(form, **OPTIONS | changes)(x, y)
+        yield compiled(form, compiler_options, **OPTIONS | changes)(x, y)
 
 
 def total(x, y, **options):
@@ -105,7 +106,9 @@ HARD = dict(hard_pairs())
 def test_hard_pairs_have_the_definitions_values_between_minus_one_and_one(name):
     x, y = HARD[name]
     exact = definition(x, y)
-    for found in maps_of(x, y):
+    # Compiled as for users. At the tests' level (conftest.py) JAX 0.12 gives the products other
+    # offsets than those that it subtracts, by which maps change by up to 2e-5.
+    for found in maps_of(x, y, compiler_options=(("xla_backend_optimization_level", 3),)):
         assert found.dtype == jnp.float32
         # Differences of neighbouring float32 values are exact; sums of 121 terms remain.
         np.testing.assert_allclose(found, exact, atol=2e-6)
