@@ -168,6 +168,7 @@ def test_detectors_of_one_config_compile_once(detector, tmp_path):
     saved = load(tmp_path / "saved")
     detector(image())
     known = detector.core._cache_size(), detector.tail._cache_size()
+    assert saved.core is detector.core and saved.tail is detector.tail
     saved(image())
     assert (saved.core._cache_size(), saved.tail._cache_size()) == known
     other = make_detector(**{"method.width": 0.5, "inference.score": "mean"})
