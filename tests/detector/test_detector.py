@@ -163,7 +163,8 @@ def test_a_saved_detector_says_the_same(detector, tmp_path):
     assert files == {"detector.json", "variables.safetensors", "MODEL_CARD.md"}
 
 
-def test_detectors_of_one_config_compile_once(detector, tmp_path):
+def test_detectors_of_one_config_compile_once(tmp_path):
+    detector = plain_detector()
     detector.save(tmp_path / "saved")
     saved = load(tmp_path / "saved")
     detector(image())
