@@ -151,7 +151,7 @@ class Table(NamedTuple):
       remarks: Function of the finished cells that returns sentences on their results.
       sections: Function of the finished cells that returns further sections of the page, Markdown
         by heading.
-      figures: Pictures to draw when all cells are run.
+      figures: Pictures, drawn as their cells are finished.
       measure: Function of a detector and its images that returns further entries of a finished
         cell.
       mean_row: True to add a row with each method's mean over the data sets.

@@ -22,14 +22,12 @@ PROMISE = (
 )
 
 
-def write(
-    table: Table, runs: Sequence[Run], *, scale: str, workdir: Path, draw: bool = False
-) -> None:
-    """Write `NAME.md`, and with `draw` also the pictures whose runs are available."""
+def write(table: Table, runs: Sequence[Run], *, scale: str, workdir: Path) -> None:
+    """Write `NAME.md` and the pictures of the runs that are available."""
     figures = []
     for figure in table.figures:
         caption = workdir / "figures" / f"{figure.name}.txt"
-        missing = _drawn(figure, workdir, caption) if draw else "drawn when all cells are finished"
+        missing = _drawn(figure, workdir, caption)
         png = f"figures/{figure.name}.png"
         if (workdir / png).is_file() and caption.is_file():
             text = caption.read_text().strip()

@@ -108,7 +108,7 @@ def run_table(
         page.write(table, list(runs.values()), scale=scale, workdir=workdir)
         jax.clear_caches()  # the next cell compiles its own programs
     finished = json.loads(path.read_text())["cells"]
-    page.write(table, finished, scale=scale, workdir=workdir, draw=True)
+    page.write(table, finished, scale=scale, workdir=workdir)
     return finished
 
 

@@ -375,6 +375,23 @@ def test_pictures_are_drawn_once_and_again_only_after_a_new_run(finished, tmp_pa
     assert len(calls) == 2
 
 
+def test_a_stopped_table_has_the_pictures_of_its_finished_cells(finished, tmp_path, monkeypatch):
+    chess, _ = json.loads((finished / "tiny.json").read_text())["cells"]
+
+    def copied(cell, config, workdir, *, measure):
+        if cell.name != chess["name"]:
+            raise KeyboardInterrupt
+        shutil.copytree(finished / "runs" / cell.name, workdir)
+        return chess
+
+    monkeypatch.setattr(run, "_run", copied)
+    figure = Figure("figure1", (chess["name"],), schneider2022_figures.two_patches)
+    with pytest.raises(KeyboardInterrupt):
+        run_table(TINY._replace(figures=(figure,)), scale="cpu", workdir=tmp_path)
+    assert not_blank((tmp_path / "figures" / "figure1.png").read_bytes())
+    assert "![figure1](figures/figure1.png)" in (tmp_path / "tiny.md").read_text()
+
+
 def test_who_watches_is_called_at_each_evaluation_and_costs_no_training_time(tmp_path):
     calls = []
 
